@@ -1,0 +1,227 @@
+//! The suite finds what it is there to find: a good engine, made faulty in one way at a time.
+
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{atomicity, check, model, promises, rebuild};
+use crate::{Batch, Capabilities, Change, Direction, Engine, EngineError, KeyRange, Rebuild, ScanItem, Stats, Table, Trie, View};
+
+type Check = fn(&dyn Fn() -> Arc<dyn Engine>);
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    PublishesHalfBatches,
+    PublishesNumbersLate,
+    LosesDeletes,
+    LosesEmptyKeys,
+    ViewsFollowTheEngine,
+    IgnoresDirection,
+    IncludesExcludedEnds,
+    SortsEverything,
+    RebuildKeepsOldPairs,
+    RebuildWritesAtOnce,
+    CountsTablesAlike,
+    ClaimsToBeDurable,
+}
+
+#[test]
+fn a_good_engine_passes() {
+    check(|| faulty(Fault::None));
+}
+
+#[test]
+fn random_steps_find_wrong_content() {
+    for fault in [
+        Fault::LosesDeletes,
+        Fault::LosesEmptyKeys,
+        Fault::PublishesNumbersLate,
+        Fault::ViewsFollowTheEngine,
+        Fault::IgnoresDirection,
+        Fault::IncludesExcludedEnds,
+        Fault::RebuildKeepsOldPairs,
+        Fault::RebuildWritesAtOnce,
+        Fault::CountsTablesAlike,
+    ] {
+        assert_found(fault, model::check);
+    }
+}
+
+#[test]
+fn readers_find_half_batches() {
+    assert_found(Fault::PublishesHalfBatches, atomicity::check);
+    assert_found(Fault::PublishesNumbersLate, atomicity::check);
+    assert_found(Fault::RebuildWritesAtOnce, atomicity::check);
+}
+
+#[test]
+fn a_rebuild_that_is_not_atomic_is_found() {
+    assert_found(Fault::RebuildKeepsOldPairs, rebuild::check);
+    assert_found(Fault::RebuildWritesAtOnce, rebuild::check);
+    assert_found(Fault::ViewsFollowTheEngine, rebuild::check);
+}
+
+#[test]
+fn a_broken_promise_is_found() {
+    assert_found(Fault::SortsEverything, promises::check);
+    assert_found(Fault::ClaimsToBeDurable, promises::check);
+    assert_found(Fault::CountsTablesAlike, promises::check);
+    assert_found(Fault::PublishesNumbersLate, promises::check);
+}
+
+fn assert_found(fault: Fault, check: Check) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| check(&|| faulty(fault))));
+    assert!(outcome.is_err(), "{fault:?} went unnoticed");
+}
+
+fn faulty(fault: Fault) -> Arc<dyn Engine> {
+    Arc::new(Faulty { inner: Arc::new(Trie::new()), fault })
+}
+
+#[derive(Debug)]
+struct Faulty {
+    inner: Arc<Trie>,
+    fault: Fault,
+}
+
+#[derive(Debug)]
+struct FaultyView {
+    engine: Arc<Trie>,
+    pinned: Arc<dyn View>,
+    fault: Fault,
+}
+
+#[derive(Debug)]
+struct FaultyRebuild {
+    engine: Arc<Trie>,
+    inner: Box<dyn Rebuild>,
+    fault: Fault,
+}
+
+impl Engine for Faulty {
+    fn kind(&self) -> &'static str {
+        "faulty"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { ordered: true, durable: self.fault == Fault::ClaimsToBeDurable }
+    }
+
+    fn view(&self) -> Arc<dyn View> {
+        Arc::new(FaultyView { engine: Arc::clone(&self.inner), pinned: self.inner.view(), fault: self.fault })
+    }
+
+    fn apply(&self, mut batch: Batch) -> Result<(), EngineError> {
+        match self.fault {
+            Fault::PublishesHalfBatches => {
+                let second_half = batch.changes.split_off(batch.changes.len() / 2);
+                let (applied, revision) = (batch.applied, batch.revision);
+                self.inner.apply(batch)?;
+                batch = Batch { applied, revision, changes: second_half };
+            }
+            Fault::LosesDeletes => batch.changes.retain(|change| matches!(change, Change::Put { .. })),
+            Fault::LosesEmptyKeys => batch.changes.retain(|change| !key_of(change).is_empty()),
+            _ => {}
+        }
+        self.inner.apply(batch)
+    }
+
+    fn durable_applied(&self) -> u64 {
+        self.inner.durable_applied()
+    }
+
+    fn flush(&self) -> Result<u64, EngineError> {
+        self.inner.flush()
+    }
+
+    fn rebuild(&self) -> Result<Box<dyn Rebuild>, EngineError> {
+        Ok(Box::new(FaultyRebuild { engine: Arc::clone(&self.inner), inner: self.inner.rebuild()?, fault: self.fault }))
+    }
+
+    fn stats(&self) -> Stats {
+        let view = self.inner.view();
+        let count = |table| view.scan(table, &KeyRange::all(), Direction::Forward).count() as u64;
+        match self.fault {
+            Fault::CountsTablesAlike => Stats { keys: Table::ALL.map(count).iter().sum(), ..self.inner.stats() },
+            _ => self.inner.stats(),
+        }
+    }
+}
+
+impl FaultyView {
+    fn source(&self) -> Arc<dyn View> {
+        if self.fault == Fault::ViewsFollowTheEngine { self.engine.view() } else { Arc::clone(&self.pinned) }
+    }
+}
+
+impl View for FaultyView {
+    fn applied(&self) -> u64 {
+        self.source().applied()
+    }
+
+    fn revision(&self) -> u64 {
+        self.source().revision().saturating_sub(u64::from(self.fault == Fault::PublishesNumbersLate))
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.source().get(table, key)
+    }
+
+    fn scan<'a>(
+        &'a self,
+        table: Table,
+        range: &KeyRange,
+        direction: Direction,
+    ) -> Box<dyn Iterator<Item = ScanItem> + Send + 'a> {
+        let mut range = range.clone();
+        match (self.fault, &range.end) {
+            (Fault::IncludesExcludedEnds, Bound::Excluded(end)) => range.end = Bound::Included(end.clone()),
+            (Fault::SortsEverything, _) => {
+                let all = self.pinned.scan(table, &KeyRange::all(), direction).flatten();
+                let inside: Vec<_> = all.filter(|(key, _)| range.contains(key)).map(Ok).collect();
+                return Box::new(inside.into_iter());
+            }
+            (Fault::ViewsFollowTheEngine, _) => {
+                let items: Vec<_> = self.source().scan(table, &range, direction).collect();
+                return Box::new(items.into_iter());
+            }
+            _ => {}
+        }
+        let direction = if self.fault == Fault::IgnoresDirection { Direction::Forward } else { direction };
+        self.pinned.scan(table, &range, direction)
+    }
+}
+
+impl Rebuild for FaultyRebuild {
+    fn put(&mut self, table: Table, key: Bytes, value: Bytes) -> Result<(), EngineError> {
+        if self.fault != Fault::RebuildWritesAtOnce {
+            return self.inner.put(table, key, value);
+        }
+        let view = self.engine.view();
+        let changes = vec![Change::Put { table, key, value }];
+        self.engine.apply(Batch { applied: view.applied(), revision: view.revision(), changes })
+    }
+
+    fn commit(mut self: Box<Self>, applied: u64, revision: u64) -> Result<(), EngineError> {
+        if matches!(self.fault, Fault::RebuildKeepsOldPairs | Fault::RebuildWritesAtOnce) {
+            let view = self.engine.view();
+            for table in Table::ALL {
+                for item in view.scan(table, &KeyRange::all(), Direction::Forward) {
+                    let (key, value) = item?;
+                    self.inner.put(table, key, value)?;
+                }
+            }
+        }
+        self.inner.commit(applied, revision)
+    }
+}
+
+fn key_of(change: &Change) -> &[u8] {
+    match change {
+        Change::Put { key, .. } | Change::Delete { key, .. } => key,
+    }
+}

@@ -1,0 +1,127 @@
+//! Where a replica keeps its pairs.
+//!
+//! An [`Engine`] maps (table, key) to value bytes. It knows nothing of Raft, revisions' meaning, the network or HTTP: what
+//! it stores are opaque bytes, and the two numbers in a [`Batch`] are its caller's. Every engine passes the suite in
+//! `conformance` (feature `testing`).
+//!
+//! Threads: one writer at a time calls [`Engine::apply`]; any number of readers hold [`View`]s meanwhile, without blocking it.
+
+mod batch;
+mod range;
+mod registry;
+mod trie;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use batch::{Batch, Change, Table};
+pub use range::KeyRange;
+pub use registry::{MEMORY_ENGINES, MemoryEngine, create, kinds};
+pub use trie::Trie;
+
+/// The order of a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Smallest key first.
+    Forward,
+    /// Greatest key first.
+    Reverse,
+}
+
+/// What an engine can do. The API answers 422 for the rest, naming the capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Scans cost what they return; otherwise they read and sort everything.
+    pub ordered: bool,
+    /// Content is still there after a restart, from the durable point.
+    pub durable: bool,
+}
+
+/// What an engine holds, for metrics. May lag behind by one batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Keys in [`Table::Current`].
+    pub keys: u64,
+    /// Bytes of keys and values in all tables, without the engine's overhead.
+    pub data_bytes: u64,
+}
+
+/// Why an engine could not do something. Never an outcome of a command: the caller stops the replica and rebuilds it.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The operating system refused.
+    #[error("engine I/O: {0}")]
+    Io(#[from] std::io::Error),
+    /// What was read is not what was written.
+    #[error("engine is damaged: {0}")]
+    Corrupt(String),
+}
+
+/// One (key, value) of a scan, or why the scan ended.
+pub type ScanItem = Result<(Bytes, Bytes), EngineError>;
+
+/// The whole content at one published batch, unaffected by later ones.
+///
+/// Cheap to make and to hold for a while; an open view may keep memory of replaced values alive.
+pub trait View: Send + Sync + fmt::Debug {
+    /// The caller's log position of the batch.
+    fn applied(&self) -> u64;
+
+    /// The caller's revision of the batch.
+    fn revision(&self) -> u64;
+
+    /// The value of one key.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
+
+    /// The pairs of a range in key order. Lazily: costs what is taken, where the engine is ordered.
+    fn scan<'a>(&'a self, table: Table, range: &KeyRange, direction: Direction)
+    -> Box<dyn Iterator<Item = ScanItem> + Send + 'a>;
+}
+
+/// A store of pairs for one replica.
+///
+/// Obligations of an implementation:
+/// 1. A batch is visible whole or not at all, and `apply` returns after it is published.
+/// 2. A view never changes.
+/// 3. After a crash a durable engine comes back at the end of some batch at or after its durable point, with that batch's
+///    `applied` and `revision`; one that is not durable comes back empty, at 0 and 0.
+/// 4. `apply` after an error is never called again; readers may go on.
+pub trait Engine: Send + Sync + fmt::Debug {
+    /// The name in a keyspace's settings.
+    fn kind(&self) -> &'static str;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// The latest published state. Never blocks on the writer.
+    fn view(&self) -> Arc<dyn View>;
+
+    /// Applies and publishes a batch. One caller at a time.
+    fn apply(&self, batch: Batch) -> Result<(), EngineError>;
+
+    /// The log position that would survive a power loss now; 0 for an engine that is not durable.
+    fn durable_applied(&self) -> u64;
+
+    /// Makes all that was applied durable and returns the new durable point. Does nothing in an engine that is not durable.
+    fn flush(&self) -> Result<u64, EngineError>;
+
+    /// Begins to build new content beside the present one, which is served until the builder is committed.
+    fn rebuild(&self) -> Result<Box<dyn Rebuild>, EngineError>;
+
+    /// What it holds.
+    fn stats(&self) -> Stats;
+}
+
+/// New content for an engine, from a snapshot. Dropped without [`Rebuild::commit`], it leaves nothing behind.
+pub trait Rebuild: Send + fmt::Debug {
+    /// Adds a pair. Pairs come in no particular order; a repeated key is the caller's fault, and the last one wins.
+    fn put(&mut self, table: Table, key: Bytes, value: Bytes) -> Result<(), EngineError>;
+
+    /// Replaces the engine's content at once. Views made before stay as they are. The numbers may go backwards here only.
+    fn commit(self: Box<Self>, applied: u64, revision: u64) -> Result<(), EngineError>;
+}
