@@ -1,0 +1,41 @@
+//! The deterministic state machine of a Raft shard.
+//!
+//! Committed entries go in, an engine batch and one [`Outcome`] per command come out. What a command does depends on the
+//! commands before it and on nothing else: no clock, no randomness, no I/O but the engine, no iteration over unordered
+//! maps. Time arrives inside entries.
+
+mod codec;
+mod command;
+mod outcome;
+mod read;
+mod record;
+mod session;
+mod shard;
+
+pub use codec::DecodeError;
+pub use command::{Command, Condition, EntryHeader, Guard, Op, Put, RequestId, Write, decode_entry, encode_entry};
+pub use outcome::{KeyMeta, OpResult, Outcome};
+pub use read::{ListQuery, Page, get, list};
+pub use record::Record;
+pub use shard::{Applied, KeyChange, Limits, Shard, ShardError, ShardHeader};
+
+/// A position in a shard's history. An empty shard is at 1; each mutating command adds 1, and all its writes carry it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+impl Revision {
+    /// An empty shard's.
+    pub const FIRST: Self = Self(1);
+
+    /// The one after this.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl std::fmt::Display for Revision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}

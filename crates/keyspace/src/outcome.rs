@@ -1,0 +1,153 @@
+//! What became of a command.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::Revision;
+use crate::codec::{DecodeError, Reader, Writer};
+
+/// What became of a command. The same on every replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done.
+    Applied {
+        /// The shard's revision after it; the one before, if nothing changed.
+        revision: Revision,
+        /// One per operation.
+        results: Vec<OpResult>,
+    },
+    /// A guard did not hold; nothing was done.
+    ConditionFailed {
+        /// The shard's revision.
+        revision: Revision,
+        /// Which guard, from 0.
+        guard: u64,
+        /// What its key is like.
+        current: Option<KeyMeta>,
+    },
+    /// The keyspace is full; nothing was done.
+    Full {
+        /// The limit in bytes.
+        max_bytes: u64,
+    },
+    /// The request was seen before, and its outcome is forgotten: it may have been done.
+    Forgotten,
+}
+
+/// What an operation found and left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpResult {
+    /// The key before.
+    pub before: Option<KeyMeta>,
+    /// The key after.
+    pub after: Option<KeyMeta>,
+}
+
+/// A key's counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyMeta {
+    /// The revision at which the key came to be.
+    pub create_revision: Revision,
+    /// The revision of its last change.
+    pub mod_revision: Revision,
+    /// How many times it was set since it came to be.
+    pub version: u64,
+}
+
+const APPLIED: u8 = 1;
+const CONDITION_FAILED: u8 = 2;
+const FULL: u8 = 3;
+const FORGOTTEN: u8 = 4;
+
+impl Outcome {
+    /// The encoded form.
+    pub fn to_bytes(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(48);
+        match self {
+            Self::Applied { revision, results } => {
+                out.put_u8(APPLIED);
+                out.put_varint(revision.0);
+                out.put_varint(results.len() as u64);
+                for result in results {
+                    encode_meta(result.before, &mut out);
+                    encode_meta(result.after, &mut out);
+                }
+            }
+            Self::ConditionFailed { revision, guard, current } => {
+                out.put_u8(CONDITION_FAILED);
+                out.put_varint(revision.0);
+                out.put_varint(*guard);
+                encode_meta(*current, &mut out);
+            }
+            Self::Full { max_bytes } => {
+                out.put_u8(FULL);
+                out.put_varint(*max_bytes);
+            }
+            Self::Forgotten => out.put_u8(FORGOTTEN),
+        }
+        out.freeze()
+    }
+
+    /// Decodes what [`Outcome::to_bytes`] made.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let outcome = match reader.u8()? {
+            APPLIED => Self::Applied { revision: Revision(reader.varint()?), results: reader.list(read_result)? },
+            CONDITION_FAILED => Self::ConditionFailed {
+                revision: Revision(reader.varint()?),
+                guard: reader.varint()?,
+                current: read_meta(&mut reader)?,
+            },
+            FULL => Self::Full { max_bytes: reader.varint()? },
+            FORGOTTEN => Self::Forgotten,
+            tag => return Err(DecodeError::UnknownTag { what: "outcome", tag }),
+        };
+        reader.finish()?;
+        Ok(outcome)
+    }
+}
+
+fn read_result(reader: &mut Reader) -> Result<OpResult, DecodeError> {
+    Ok(OpResult { before: read_meta(reader)?, after: read_meta(reader)? })
+}
+
+/// Version 0 stands for "no such key": a key that is there was set at least once.
+fn encode_meta(meta: Option<KeyMeta>, out: &mut BytesMut) {
+    let Some(meta) = meta else {
+        return out.put_varint(0);
+    };
+    out.put_varint(meta.version);
+    out.put_varint(meta.create_revision.0);
+    out.put_varint(meta.mod_revision.0);
+}
+
+fn read_meta(reader: &mut Reader) -> Result<Option<KeyMeta>, DecodeError> {
+    let version = reader.varint()?;
+    if version == 0 {
+        return Ok(None);
+    }
+    let create_revision = Revision(reader.varint()?);
+    let mod_revision = Revision(reader.varint()?);
+    Ok(Some(KeyMeta { create_revision, mod_revision, version }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_round_trip() {
+        let meta = KeyMeta { create_revision: Revision(3), mod_revision: Revision(900), version: 77 };
+        let outcomes = [
+            Outcome::Applied { revision: Revision(5), results: vec![OpResult { before: None, after: Some(meta) }] },
+            Outcome::Applied { revision: Revision(1), results: vec![] },
+            Outcome::ConditionFailed { revision: Revision(9), guard: 2, current: Some(meta) },
+            Outcome::ConditionFailed { revision: Revision(9), guard: 0, current: None },
+            Outcome::Full { max_bytes: 1 << 40 },
+            Outcome::Forgotten,
+        ];
+        for outcome in outcomes {
+            assert_eq!(Outcome::decode(outcome.to_bytes()), Ok(outcome));
+        }
+        assert!(Outcome::decode(Bytes::from_static(b"\x09")).is_err());
+    }
+}

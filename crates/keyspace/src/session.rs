@@ -1,0 +1,186 @@
+//! Which requests were applied, so that none is applied twice (Raft thesis, section 6.3).
+//!
+//! A session belongs to an origin: one start of one node. Each command says below which sequence its origin waits for
+//! nothing more; outcomes below that floor are dropped.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::{Command, Outcome, RequestId};
+
+/// Outcomes kept per origin. Beyond it the oldest is forgotten, and a retry of that request is answered
+/// [`Outcome::Forgotten`]. Twice what one node lets wait at once, so that it takes a stuck request to get here.
+const MAX_OUTCOMES_PER_ORIGIN: usize = 1 << 16;
+
+/// Origins kept. Beyond it the one silent for longest is dropped.
+const MAX_ORIGINS: usize = 1 << 10;
+
+/// An origin silent for this long is dropped. Ten times the longest time limit of a request: none is retried after that.
+const IDLE_MS: u64 = 10 * 60 * 1000;
+
+/// The sessions of a shard.
+///
+/// Invariant: every outcome's sequence is at or above its session's floor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sessions {
+    by_origin: BTreeMap<u64, Session>,
+    next_sweep_ms: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Session {
+    floor: u64,
+    last_used_ms: u64,
+    outcomes: BTreeMap<u64, Outcome>,
+}
+
+impl Sessions {
+    /// The outcome of a request that was seen before.
+    pub(crate) fn seen(&self, id: RequestId) -> Option<Outcome> {
+        let session = self.by_origin.get(&id.origin)?;
+        if id.sequence == 0 {
+            return None;
+        }
+        if id.sequence < session.floor {
+            return Some(Outcome::Forgotten);
+        }
+        session.outcomes.get(&id.sequence).cloned()
+    }
+
+    /// Keeps the outcome of a request that was just applied.
+    pub(crate) fn remember(&mut self, command: &Command, outcome: &Outcome, log_time_ms: u64) {
+        if command.id.sequence == 0 {
+            return;
+        }
+        let session = self.by_origin.entry(command.id.origin).or_default();
+        session.last_used_ms = log_time_ms;
+        session.raise_floor(command.floor);
+        session.outcomes.insert(command.id.sequence, outcome.clone());
+        if session.outcomes.len() > MAX_OUTCOMES_PER_ORIGIN
+            && let Some((&oldest, _)) = session.outcomes.first_key_value()
+        {
+            session.raise_floor(oldest + 1);
+        }
+        if self.by_origin.len() > MAX_ORIGINS {
+            self.drop_most_idle();
+        }
+    }
+
+    /// Drops the sessions that are idle at `log_time_ms`. Looks at them now and then only.
+    pub(crate) fn sweep(&mut self, log_time_ms: u64) {
+        if log_time_ms < self.next_sweep_ms {
+            return;
+        }
+        self.by_origin.retain(|_, session| session.last_used_ms + IDLE_MS > log_time_ms);
+        self.next_sweep_ms = log_time_ms + IDLE_MS / 10;
+    }
+
+    fn drop_most_idle(&mut self) {
+        let most_idle = self.by_origin.iter().min_by_key(|(_, session)| session.last_used_ms).map(|(origin, _)| *origin);
+        if let Some(origin) = most_idle {
+            self.by_origin.remove(&origin);
+        }
+    }
+
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        out.put_varint(self.next_sweep_ms);
+        out.put_varint(self.by_origin.len() as u64);
+        for (origin, session) in &self.by_origin {
+            out.put_varint(*origin);
+            out.put_varint(session.floor);
+            out.put_varint(session.last_used_ms);
+            out.put_varint(session.outcomes.len() as u64);
+            for (sequence, outcome) in &session.outcomes {
+                out.put_varint(*sequence);
+                out.put_bytes_with_len(&outcome.to_bytes());
+            }
+        }
+    }
+
+    pub(crate) fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+        let next_sweep_ms = reader.varint()?;
+        let by_origin = reader.list(read_session)?.into_iter().collect();
+        Ok(Self { by_origin, next_sweep_ms })
+    }
+}
+
+impl Session {
+    fn raise_floor(&mut self, floor: u64) {
+        if floor > self.floor {
+            self.floor = floor;
+            self.outcomes = self.outcomes.split_off(&floor);
+        }
+    }
+}
+
+fn read_session(reader: &mut Reader) -> Result<(u64, Session), DecodeError> {
+    let origin = reader.varint()?;
+    let floor = reader.varint()?;
+    let last_used_ms = reader.varint()?;
+    let outcomes = reader.list(read_outcome)?.into_iter().collect();
+    Ok((origin, Session { floor, last_used_ms, outcomes }))
+}
+
+fn read_outcome(reader: &mut Reader) -> Result<(u64, Outcome), DecodeError> {
+    let sequence = reader.varint()?;
+    let bytes: Bytes = reader.bytes()?;
+    Ok((sequence, Outcome::decode(bytes)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Revision, Write};
+
+    fn command(sequence: u64, floor: u64) -> Command {
+        Command { id: RequestId { origin: 7, sequence }, floor, write: Write::default() }
+    }
+
+    fn outcome(revision: u64) -> Outcome {
+        Outcome::Applied { revision: Revision(revision), results: Vec::new() }
+    }
+
+    #[test]
+    fn a_request_is_known_until_its_origin_no_longer_waits_for_it() {
+        let mut sessions = Sessions::default();
+        sessions.remember(&command(1, 1), &outcome(2), 0);
+        sessions.remember(&command(2, 1), &outcome(3), 0);
+        assert_eq!(sessions.seen(command(1, 1).id), Some(outcome(2)));
+        sessions.remember(&command(3, 2), &outcome(4), 0);
+        assert_eq!(sessions.seen(command(1, 1).id), Some(Outcome::Forgotten));
+        assert_eq!(sessions.seen(command(2, 1).id), Some(outcome(3)));
+        assert_eq!(sessions.seen(command(4, 1).id), None);
+    }
+
+    #[test]
+    fn a_stuck_request_does_not_make_the_table_grow_without_bound() {
+        let mut sessions = Sessions::default();
+        for sequence in 2..(MAX_OUTCOMES_PER_ORIGIN as u64 + 10) {
+            sessions.remember(&command(sequence, 1), &outcome(sequence), 0);
+        }
+        assert_eq!(sessions.by_origin[&7].outcomes.len(), MAX_OUTCOMES_PER_ORIGIN);
+        assert_eq!(sessions.seen(command(2, 1).id), Some(Outcome::Forgotten));
+    }
+
+    #[test]
+    fn silent_origins_are_dropped() {
+        let mut sessions = Sessions::default();
+        sessions.remember(&command(1, 1), &outcome(2), 1000);
+        sessions.sweep(1000 + IDLE_MS - 1);
+        assert_eq!(sessions.by_origin.len(), 1);
+        sessions.sweep(1000 + 2 * IDLE_MS);
+        assert!(sessions.by_origin.is_empty());
+    }
+
+    #[test]
+    fn the_encoded_form_round_trips() {
+        let mut sessions = Sessions::default();
+        sessions.remember(&command(1, 1), &outcome(2), 5);
+        sessions.remember(&command(9, 1), &Outcome::Full { max_bytes: 3 }, 6);
+        let mut out = BytesMut::new();
+        sessions.encode(&mut out);
+        assert_eq!(Sessions::read(&mut Reader::new(out.freeze())), Ok(sessions));
+    }
+}

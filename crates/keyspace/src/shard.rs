@@ -1,0 +1,351 @@
+//! The state machine: committed entries in, an engine batch and outcomes out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_engine::{Batch, Change, Engine, EngineError, Table};
+
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::command::{Command, Condition, Op, Put, RequestId, Write, decode_entry};
+use crate::outcome::{KeyMeta, OpResult, Outcome};
+use crate::session::Sessions;
+use crate::{Record, Revision};
+
+/// One replica's state machine: an engine and the few numbers beside it.
+///
+/// *Life cycle*: made empty by [`Shard::found`] or from a snapshot by [`Shard::restore`]; changed by [`Shard::apply`] and
+/// [`Shard::set_membership`] alone; read through the engine's views, by anybody, at any time.
+///
+/// *Invariants*: two shards that applied the same entries have equal [`Shard::state_bytes`] and equal `Current` tables. The
+/// applied index grows by every call of `apply`.
+///
+/// *Durability*: none of its own; a durable engine gets the state with each batch, others are restored from a snapshot.
+#[derive(Debug)]
+pub struct Shard {
+    engine: Arc<dyn Engine>,
+    header: ShardHeader,
+    sessions: Sessions,
+    collects_changes: bool,
+}
+
+/// The numbers of a shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardHeader {
+    /// Index of the last entry applied.
+    pub applied_index: u64,
+    /// Its term.
+    pub applied_term: u64,
+    /// The revision.
+    pub revision: Revision,
+    /// The group's time, in milliseconds since it was founded. Advances by entries alone.
+    pub log_time_ms: u64,
+    /// Keys and records in `Current`, in bytes.
+    pub data_bytes: u64,
+    /// Limits of the keyspace.
+    pub limits: Limits,
+    /// The group's membership at the applied index; opaque here.
+    pub membership: Bytes,
+}
+
+/// Limits of a keyspace. They change by log entry alone, or replicas would disagree about what was refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of keys and records; writes that would exceed it are refused. Deletes never are.
+    pub max_bytes: u64,
+}
+
+/// What became of the entries.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// One per command, in order.
+    pub outcomes: Vec<(RequestId, Outcome)>,
+    /// What changed, if the shard collects changes.
+    pub changes: Vec<KeyChange>,
+}
+
+/// A key that was set or removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyChange {
+    /// The key.
+    pub key: Bytes,
+    /// Its record, or none if it was removed.
+    pub record: Option<Record>,
+}
+
+/// Why a shard cannot go on. Never an outcome: the replica stops.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An entry or a record cannot be read.
+    #[error("entry or record: {0}")]
+    Decode(#[from] DecodeError),
+}
+
+const STATE_VERSION: u8 = 1;
+const STATE_KEY: &[u8] = b"shard";
+
+impl Shard {
+    /// A new, empty shard over an empty engine, standing at a log position with a membership.
+    pub fn found(engine: Arc<dyn Engine>, header: ShardHeader) -> Result<Self, ShardError> {
+        let header = ShardHeader { revision: Revision::FIRST, ..header };
+        let shard = Self { engine, header, sessions: Sessions::default(), collects_changes: false };
+        let mut batch = shard.empty_batch();
+        shard.add_state(&mut batch);
+        shard.engine.apply(batch)?;
+        Ok(shard)
+    }
+
+    /// A shard over an engine that holds the content which goes with `state`.
+    pub fn restore(engine: Arc<dyn Engine>, state: Bytes) -> Result<Self, ShardError> {
+        let (header, sessions) = decode_state(state)?;
+        Ok(Self { engine, header, sessions, collects_changes: false })
+    }
+
+    /// From now on [`Applied::changes`] is filled.
+    #[must_use]
+    pub fn collecting_changes(mut self) -> Self {
+        self.collects_changes = true;
+        self
+    }
+
+    /// Applies committed entries in one batch. Entries are (index, term, payload), consecutive, the first right after the
+    /// applied index.
+    pub fn apply(&mut self, entries: &[(u64, u64, Bytes)]) -> Result<Applied, ShardError> {
+        let mut step = Step { pending: HashMap::new(), changes: Vec::new(), applied: Applied::default() };
+        for (index, term, payload) in entries {
+            assert_eq!(*index, self.header.applied_index + 1, "entries are applied in order, without gaps");
+            let (entry, commands) = decode_entry(payload.clone())?;
+            self.header.log_time_ms = self.header.log_time_ms.max(entry.log_time_ms);
+            self.sessions.sweep(self.header.log_time_ms);
+            for command in commands {
+                self.apply_command(&command, &mut step)?;
+            }
+            self.header.applied_index = *index;
+            self.header.applied_term = *term;
+        }
+        let mut batch = self.empty_batch();
+        batch.changes = step.changes;
+        self.add_state(&mut batch);
+        self.engine.apply(batch)?;
+        Ok(step.applied)
+    }
+
+    /// Takes note of a membership change that stands in the log at this position.
+    pub fn set_membership(&mut self, index: u64, term: u64, membership: Bytes) -> Result<(), ShardError> {
+        assert_eq!(index, self.header.applied_index + 1, "entries are applied in order, without gaps");
+        self.header.applied_index = index;
+        self.header.applied_term = term;
+        self.header.membership = membership;
+        let mut batch = self.empty_batch();
+        self.add_state(&mut batch);
+        Ok(self.engine.apply(batch)?)
+    }
+
+    /// The numbers.
+    pub fn header(&self) -> &ShardHeader {
+        &self.header
+    }
+
+    /// Where the pairs are.
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// The numbers and sessions, encoded: with the `Current` and `History` tables of the engine's present view, all there
+    /// is to know about the shard.
+    pub fn state_bytes(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u8(STATE_VERSION);
+        out.put_varint(self.header.applied_index);
+        out.put_varint(self.header.applied_term);
+        out.put_varint(self.header.revision.0);
+        out.put_varint(self.header.log_time_ms);
+        out.put_varint(self.header.data_bytes);
+        out.put_varint(self.header.limits.max_bytes);
+        out.put_bytes_with_len(&self.header.membership);
+        self.sessions.encode(&mut out);
+        out.freeze()
+    }
+
+    /// The numbers within an encoded state.
+    pub fn decode_header(state: Bytes) -> Result<ShardHeader, DecodeError> {
+        decode_state(state).map(|(header, _)| header)
+    }
+
+    fn empty_batch(&self) -> Batch {
+        Batch { applied: self.header.applied_index, revision: self.header.revision.0, changes: Vec::new() }
+    }
+
+    fn add_state(&self, batch: &mut Batch) {
+        if self.engine.capabilities().durable {
+            let key = Bytes::from_static(STATE_KEY);
+            batch.changes.push(Change::Put { table: Table::Meta, key, value: self.state_bytes() });
+        }
+    }
+
+    fn apply_command(&mut self, command: &Command, step: &mut Step) -> Result<(), ShardError> {
+        let outcome = match self.sessions.seen(command.id) {
+            Some(outcome) => outcome,
+            None => {
+                let outcome = self.execute(&command.write, step)?;
+                self.sessions.remember(command, &outcome, self.header.log_time_ms);
+                outcome
+            }
+        };
+        step.applied.outcomes.push((command.id, outcome));
+        Ok(())
+    }
+
+    fn execute(&mut self, write: &Write, step: &mut Step) -> Result<Outcome, ShardError> {
+        let revision = self.header.revision;
+        for (guard, position) in write.guards.iter().zip(0..) {
+            let current = self.stored(&guard.key, step)?.map(|stored| stored.meta);
+            if !holds(&guard.condition, current) {
+                return Ok(Outcome::ConditionFailed { revision, guard: position, current });
+            }
+        }
+        if let Some(max_bytes) = self.exceeded_limit(write, step)? {
+            return Ok(Outcome::Full { max_bytes });
+        }
+        let mut results = Vec::with_capacity(write.ops.len());
+        for op in &write.ops {
+            results.push(self.execute_op(op, revision.next(), step)?);
+        }
+        if results.iter().any(|result| result.before.is_some() || result.after.is_some()) {
+            self.header.revision = revision.next();
+        }
+        Ok(Outcome::Applied { revision: self.header.revision, results })
+    }
+
+    fn execute_op(&mut self, op: &Op, revision: Revision, step: &mut Step) -> Result<OpResult, ShardError> {
+        match op {
+            Op::Put(put) => self.execute_put(put, revision, step),
+            Op::Delete { key } => self.execute_delete(key, step),
+        }
+    }
+
+    fn execute_put(&mut self, put: &Put, revision: Revision, step: &mut Step) -> Result<OpResult, ShardError> {
+        let before = self.stored(&put.key, step)?;
+        let meta = match before {
+            Some(stored) => KeyMeta { mod_revision: revision, version: stored.meta.version + 1, ..stored.meta },
+            None => KeyMeta { create_revision: revision, mod_revision: revision, version: 1 },
+        };
+        let record = Record { meta, content_type: put.content_type.clone(), value: put.value.clone() };
+        let value = record.to_bytes();
+        // The entry's buffer may be large and shared by many keys: the engine gets a key of its own.
+        let key = Bytes::copy_from_slice(&put.key);
+        let after = Stored { meta, bytes: stored_bytes(&key, value.len()) };
+        self.header.data_bytes = self.header.data_bytes + after.bytes - before.map_or(0, |stored| stored.bytes);
+        step.pending.insert(key.clone(), Some(after));
+        if self.collects_changes {
+            step.applied.changes.push(KeyChange { key: key.clone(), record: Some(record) });
+        }
+        step.changes.push(Change::Put { table: Table::Current, key, value });
+        Ok(OpResult { before: before.map(|stored| stored.meta), after: Some(meta) })
+    }
+
+    fn execute_delete(&mut self, key: &Bytes, step: &mut Step) -> Result<OpResult, ShardError> {
+        let Some(before) = self.stored(key, step)? else {
+            return Ok(OpResult::default());
+        };
+        let key = Bytes::copy_from_slice(key);
+        self.header.data_bytes -= before.bytes;
+        step.pending.insert(key.clone(), None);
+        if self.collects_changes {
+            step.applied.changes.push(KeyChange { key: key.clone(), record: None });
+        }
+        step.changes.push(Change::Delete { table: Table::Current, key });
+        Ok(OpResult { before: Some(before.meta), after: None })
+    }
+
+    /// The limit, if the write as a whole would grow the shard beyond it.
+    fn exceeded_limit(&self, write: &Write, step: &Step) -> Result<Option<u64>, ShardError> {
+        let max_bytes = self.header.limits.max_bytes;
+        let upper_bound: u64 = write.ops.iter().map(op_bytes).sum();
+        if self.header.data_bytes + upper_bound <= max_bytes {
+            return Ok(None);
+        }
+        let mut growth = 0_i128;
+        for op in &write.ops {
+            growth += match op {
+                Op::Put(put) => {
+                    let before = self.stored(&put.key, step)?.map_or(0, |stored| stored.bytes);
+                    i128::from(op_bytes(op)) - i128::from(before)
+                }
+                Op::Delete { key } => -i128::from(self.stored(key, step)?.map_or(0, |stored| stored.bytes)),
+            };
+        }
+        let is_exceeded = growth > 0 && i128::from(self.header.data_bytes) + growth > i128::from(max_bytes);
+        Ok(is_exceeded.then_some(max_bytes))
+    }
+
+    /// What the key is like after the commands before, of this batch too.
+    fn stored(&self, key: &Bytes, step: &Step) -> Result<Option<Stored>, ShardError> {
+        if let Some(pending) = step.pending.get(key) {
+            return Ok(*pending);
+        }
+        let Some(bytes) = self.engine.view().get(Table::Current, key)? else {
+            return Ok(None);
+        };
+        let size_bytes = stored_bytes(key, bytes.len());
+        Ok(Some(Stored { meta: Record::decode(bytes)?.meta, bytes: size_bytes }))
+    }
+}
+
+/// What one call of `apply` gathers.
+struct Step {
+    /// Keys that commands of this batch changed. Looked up, never iterated.
+    pending: HashMap<Bytes, Option<Stored>>,
+    changes: Vec<Change>,
+    applied: Applied,
+}
+
+#[derive(Clone, Copy)]
+struct Stored {
+    meta: KeyMeta,
+    bytes: u64,
+}
+
+fn stored_bytes(key: &[u8], record_bytes: usize) -> u64 {
+    (key.len() + record_bytes) as u64
+}
+
+/// What an operation can add at most; numbers in the record's header are not counted.
+fn op_bytes(op: &Op) -> u64 {
+    match op {
+        Op::Put(put) => stored_bytes(&put.key, put.value.len() + put.content_type.as_ref().map_or(0, Bytes::len)),
+        Op::Delete { .. } => 0,
+    }
+}
+
+fn holds(condition: &Condition, current: Option<KeyMeta>) -> bool {
+    match condition {
+        Condition::Exists => current.is_some(),
+        Condition::Absent => current.is_none(),
+        Condition::ModRevisionIn(revisions) => current.is_some_and(|meta| revisions.contains(&meta.mod_revision)),
+        Condition::ModRevisionNotIn(revisions) => !current.is_some_and(|meta| revisions.contains(&meta.mod_revision)),
+    }
+}
+
+fn decode_state(state: Bytes) -> Result<(ShardHeader, Sessions), DecodeError> {
+    let mut reader = Reader::new(state);
+    let version = reader.u8()?;
+    if version != STATE_VERSION {
+        return Err(DecodeError::UnknownTag { what: "shard state version", tag: version });
+    }
+    let header = ShardHeader {
+        applied_index: reader.varint()?,
+        applied_term: reader.varint()?,
+        revision: Revision(reader.varint()?),
+        log_time_ms: reader.varint()?,
+        data_bytes: reader.varint()?,
+        limits: Limits { max_bytes: reader.varint()? },
+        membership: reader.bytes()?,
+    };
+    let sessions = Sessions::read(&mut reader)?;
+    reader.finish()?;
+    Ok((header, sessions))
+}
