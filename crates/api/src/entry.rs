@@ -1,0 +1,212 @@
+//! Keys with what goes with them, in JSON.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::text64::{self, MalformedText64};
+
+/// Most pairs of a page of a list.
+pub const MAX_LIST_ITEMS: usize = 10_000;
+/// Pairs of a page of a list if the request does not say.
+pub const DEFAULT_LIST_ITEMS: usize = 100;
+/// A page ends once its keys and values together exceed this many bytes, before they are written as JSON.
+pub const MAX_LIST_BYTES: usize = 8 << 20;
+
+/// A key with what goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: Bytes,
+    /// The value; none where it was not asked for.
+    pub value: Option<Bytes>,
+    /// The media type it was stored with.
+    pub content_type: Option<String>,
+    /// The revision at which the key came to be.
+    pub create_revision: u64,
+    /// The revision of its last change.
+    pub mod_revision: u64,
+    /// How many times it was set since it came to be.
+    pub version: u64,
+}
+
+/// How bytes are written in JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// As text where they are UTF-8, otherwise as base64url under the name with `64`.
+    #[default]
+    Text,
+    /// As base64url, always.
+    Base64,
+}
+
+/// [`Entry`] as it travels. Of each pair of fields exactly one is there; of the value's, none if it was not asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryBody<'a> {
+    /// The key, if it is UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Cow<'a, str>>,
+    /// The key as base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key64: Option<String>,
+    /// The value, if it is UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Cow<'a, str>>,
+    /// The value as base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value64: Option<String>,
+    /// The media type it was stored with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<Cow<'a, str>>,
+    /// The revision at which the key came to be.
+    pub create_revision: u64,
+    /// The revision of its last change.
+    pub mod_revision: u64,
+    /// How many times it was set since it came to be.
+    pub version: u64,
+}
+
+/// Why an [`EntryBody`] is no [`Entry`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    /// Both or none of `key` and `key64`, or both of `value` and `value64`.
+    #[error("exactly one of {0} and {0}64 must be there")]
+    Ambiguous(&'static str),
+    /// A `...64` field is not base64url.
+    #[error(transparent)]
+    Text64(#[from] MalformedText64),
+}
+
+impl Entry {
+    /// As it travels.
+    pub fn to_body(&self, encoding: Encoding) -> EntryBody<'_> {
+        let (key, key64) = split(&self.key, encoding);
+        let (value, value64) = self.value.as_ref().map_or((None, None), |value| split(value, encoding));
+        EntryBody {
+            key,
+            key64,
+            value,
+            value64,
+            content_type: self.content_type.as_deref().map(Cow::Borrowed),
+            create_revision: self.create_revision,
+            mod_revision: self.mod_revision,
+            version: self.version,
+        }
+    }
+}
+
+fn split(bytes: &[u8], encoding: Encoding) -> (Option<Cow<'_, str>>, Option<String>) {
+    match (encoding, std::str::from_utf8(bytes)) {
+        (Encoding::Text, Ok(text)) => (Some(Cow::Borrowed(text)), None),
+        _ => (None, Some(text64::encode(bytes))),
+    }
+}
+
+impl TryFrom<EntryBody<'_>> for Entry {
+    type Error = EntryError;
+
+    fn try_from(body: EntryBody<'_>) -> Result<Self, EntryError> {
+        Ok(Self {
+            key: join("key", body.key, body.key64)?.ok_or(EntryError::Ambiguous("key"))?,
+            value: join("value", body.value, body.value64)?,
+            content_type: body.content_type.map(Cow::into_owned),
+            create_revision: body.create_revision,
+            mod_revision: body.mod_revision,
+            version: body.version,
+        })
+    }
+}
+
+fn join(name: &'static str, text: Option<Cow<'_, str>>, base64: Option<String>) -> Result<Option<Bytes>, EntryError> {
+    match (text, base64) {
+        (Some(_), Some(_)) => Err(EntryError::Ambiguous(name)),
+        (Some(text), None) => Ok(Some(text.into_owned().into())),
+        (None, Some(base64)) => Ok(Some(text64::decode(base64)?.into())),
+        (None, None) => Ok(None),
+    }
+}
+
+/// `GET /v1/kv/{ks}`: a page of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListBody<'a> {
+    /// What there is, in the order asked for.
+    pub items: Vec<EntryBody<'a>>,
+    /// The revision of this page.
+    pub revision: u64,
+    /// Sent as `cursor`, it asks for the page after this; none after the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// Something changed between the first page and this one, so that together they are not one moment's content.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revision_changed: bool,
+}
+
+/// `PUT` with `Prefer: return=representation`: the key as it is now, and its counters before, if it was there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutBody<'a> {
+    /// As it is now.
+    pub entry: EntryBody<'a>,
+    /// As it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prev: Option<Counters>,
+}
+
+/// The counters of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// The revision at which the key came to be.
+    pub create_revision: u64,
+    /// The revision of its last change.
+    pub mod_revision: u64,
+    /// How many times it was set since it came to be.
+    pub version: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(key: &[u8], value: Option<&[u8]>) -> Entry {
+        Entry {
+            key: Bytes::copy_from_slice(key),
+            value: value.map(Bytes::copy_from_slice),
+            content_type: Some("text/plain".to_owned()),
+            create_revision: 7,
+            mod_revision: 12,
+            version: 3,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn entries_round_trip(key: Vec<u8>, value: Option<Vec<u8>>, is_base64: bool) {
+            let entry = entry(&key, value.as_deref());
+            let encoding = if is_base64 { Encoding::Base64 } else { Encoding::Text };
+            let text = serde_json::to_string(&entry.to_body(encoding)).unwrap();
+            let body: EntryBody<'_> = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(Entry::try_from(body), Ok(entry));
+        }
+    }
+
+    #[test]
+    fn text_is_preferred_and_bytes_fall_back() {
+        let written = |entry: &Entry, encoding| serde_json::to_value(entry.to_body(encoding)).unwrap();
+        let both = written(&entry(b"a", Some(b"\xff")), Encoding::Text);
+        assert_eq!((both["key"].as_str(), both["value64"].as_str()), (Some("a"), Some("_w")));
+        assert_eq!((both.get("key64"), both.get("value")), (None, None));
+        let forced = written(&entry(b"a", None), Encoding::Base64);
+        assert_eq!((forced["key64"].as_str(), forced.get("value64")), (Some("YQ"), None));
+    }
+
+    #[test]
+    fn ambiguous_bodies_are_refused() {
+        let numbers = r#""create_revision":1,"mod_revision":1,"version":1"#;
+        for fields in [r#""key":"a","key64":"YQ","#, "", r#""key":"a","value":"","value64":"","#, r#""key64":"?","#] {
+            let body: EntryBody<'_> = serde_json::from_str(&format!("{{{fields}{numbers}}}")).unwrap();
+            assert!(Entry::try_from(body).is_err(), "{fields}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Names of the headers that are Quorate's own, in the lower case that HTTP libraries ask for.
+
+/// The shard's revision after a write, or of the view that was read.
+pub const REVISION: &str = "quorate-revision";
+/// The revision of the key's last change.
+pub const MOD_REVISION: &str = "quorate-mod-revision";
+/// The revision at which the key came to be.
+pub const CREATE_REVISION: &str = "quorate-create-revision";
+/// How many times the key was set since it came to be.
+pub const VERSION: &str = "quorate-version";
+/// The name of the node that answered.
+pub const NODE: &str = "quorate-node";
+/// Asked for, and in the answer the one that applied: `linearizable` or `local`.
+pub const CONSISTENCY: &str = "quorate-consistency";
+/// The read must be at this revision or later.
+pub const MIN_REVISION: &str = "quorate-min-revision";
+/// The request's time limit, like `2s`.
+pub const TIMEOUT: &str = "quorate-timeout";
+/// How many keys a `DELETE` removed.
+pub const DELETED: &str = "quorate-deleted";
+/// Names the request in problem bodies and in the node's logs; taken over from the client if it sends one.
+pub const REQUEST_ID: &str = "x-request-id";

@@ -1,0 +1,12 @@
+//! What travels between client and node, and between peers: plain types with checked conversions. No behaviour.
+
+pub mod cluster;
+pub mod duration;
+pub mod entry;
+pub mod etag;
+pub mod header;
+pub mod key;
+pub mod node;
+pub mod peer;
+pub mod problem;
+pub mod text64;

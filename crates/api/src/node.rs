@@ -1,0 +1,72 @@
+//! What a node says of itself, and the bodies of the compat routes.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/node`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// The unique name.
+    pub name: String,
+    /// The program's version.
+    pub version: String,
+    /// What it accepts.
+    pub limits: NodeLimits,
+}
+
+/// What a node accepts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLimits {
+    /// Longest key.
+    pub max_key_bytes: u64,
+    /// Largest value.
+    pub max_value_bytes: u64,
+    /// Most pairs of a page of a list.
+    pub max_list_items: u64,
+    /// Bytes of keys and values after which a page ends.
+    pub max_list_bytes: u64,
+    /// Longest time limit of a request.
+    pub max_timeout_ms: u64,
+    /// Time limit of a request that names none.
+    pub default_timeout_ms: u64,
+    /// Most connections at a time.
+    pub max_connections: u64,
+}
+
+/// Every error, and some successes, of the compat routes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// For people.
+    pub message: String,
+}
+
+/// A node in the compat routes' words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompatNode {
+    /// The node's name.
+    pub id: String,
+    /// Where clients find it.
+    pub address: String,
+}
+
+/// `GET /status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompatStatus {
+    /// The node that answered.
+    pub me: CompatNode,
+    /// The leader of keyspace `default`, if one is known.
+    pub leader: Option<CompatNode>,
+    /// The other voters of keyspace `default`.
+    pub followers: Vec<CompatNode>,
+}
+
+/// `POST /join`, in either program's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompatJoin {
+    /// The node's name.
+    #[serde(alias = "node_id")]
+    pub id: String,
+    /// Its peer address.
+    #[serde(alias = "address")]
+    pub addr: String,
+}

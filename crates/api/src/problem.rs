@@ -1,0 +1,268 @@
+//! Errors as they travel: `application/problem+json` (RFC 9457), and the one table of their codes.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The media type of a [`Problem`].
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// What is known of a [`Code`] without looking at the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The stable machine word, in `snake_case`.
+    pub code: &'static str,
+    /// The HTTP status, unless the code's help names another one.
+    pub status: u16,
+    /// Whether the same request, sent again later, may succeed, and does no harm if the first one was done after all.
+    pub is_retryable: bool,
+    /// A few words for people.
+    pub title: &'static str,
+    /// What it means and what to do about it.
+    pub help: &'static str,
+}
+
+macro_rules! codes {
+    ($($variant:ident $code:literal $status:literal $retry:ident $title:literal $help:literal;)+) => {
+        /// Why a request was refused or failed. The words are stable: clients switch on them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Code {
+            $(#[doc = $help] $variant,)+
+        }
+
+        impl Code {
+            /// All codes, by status.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// What is known of it.
+            pub const fn facts(self) -> &'static Facts {
+                match self {
+                    $(Self::$variant => &Facts {
+                        code: $code, status: $status, is_retryable: codes!(@$retry), title: $title, help: $help,
+                    },)+
+                }
+            }
+        }
+    };
+    (@retry) => { true };
+    (@final) => { false };
+}
+
+codes! {
+    BadRequest "bad_request" 400 final "Bad request"
+        "The request is not well-formed HTTP as this server needs it; the detail says where.";
+    UnknownParameter "unknown_parameter" 400 final "Unknown query parameter"
+        "The route does not know this query parameter; the detail names those that it knows.";
+    BadParameter "bad_parameter" 400 final "Bad query parameter"
+        "The value of a query parameter, or of its header twin, is not understood, out of range, or given twice.";
+    BadHeader "bad_header" 400 final "Bad header"
+        "The value of a header is not understood.";
+    ContradictingConditions "contradicting_conditions" 400 final "Contradicting conditions"
+        "The conditions can never hold together, whatever the key is like.";
+    MalformedKey "malformed_key" 400 final "Malformed key"
+        "The key's percent-encoding or base64url is broken. In a path, % stands before two hexadecimal digits.";
+    EmptyKey "empty_key" 400 final "Empty key"
+        "A key has at least one byte.";
+    KeyTooLong "key_too_long" 400 final "Key too long"
+        "A key has at most 4096 bytes after decoding. The status is 414 if the key stands in the path, otherwise 400.";
+    BadKeyspaceName "bad_keyspace_name" 400 final "Bad keyspace name"
+        "Keyspace names are 1 to 63 of the characters a-z, 0-9, _ and -, and begin with a letter or a digit.";
+    BadCursor "bad_cursor" 400 final "Bad cursor"
+        "The cursor was not given out for this keyspace, selection and order. Begin again without a cursor.";
+    BadBody "bad_body" 400 final "Bad body"
+        "The body is not the JSON that the route expects; the detail says where.";
+    IncompleteBody "incomplete_body" 400 final "Incomplete body"
+        "The body ended before its announced length, or its chunks are malformed. Nothing was done.";
+    HostNotAllowed "host_not_allowed" 403 final "Host not allowed"
+        "The Host header names no address of this node. This keeps web pages from reaching it by a name that they control \
+         (DNS rebinding). Allow further names with --allow-host.";
+    CrossSite "cross_site" 403 final "Cross-site request"
+        "A browser sent this request on behalf of a page from another site. Such requests may not change anything.";
+    KeyspaceReadOnly "keyspace_read_only" 403 final "Keyspace is read-only"
+        "Clients can read this keyspace, and not write it.";
+    NotFound "not_found" 404 final "No such route"
+        "There is nothing at this path.";
+    KeyNotFound "key_not_found" 404 final "Key not found"
+        "The keyspace does not hold this key.";
+    KeyspaceNotFound "keyspace_not_found" 404 final "Keyspace not found"
+        "There is no keyspace of this name.";
+    NodeNotFound "node_not_found" 404 final "Node not found"
+        "The cluster has no node of this name.";
+    MethodNotAllowed "method_not_allowed" 405 final "Method not allowed"
+        "The path knows other methods; the Allow header lists them.";
+    BodyTimeout "body_timeout" 408 retry "Body too slow"
+        "The body came too slowly, or not at all. Nothing was done.";
+    Conflict "conflict" 409 final "Conflict"
+        "It stands in contradiction to what is there; the detail says to what.";
+    PreconditionFailed "precondition_failed" 412 final "Precondition failed"
+        "If-Match, If-None-Match or `cas` did not hold. Nothing was done; `current` says what the key is like.";
+    ValueTooLarge "value_too_large" 413 final "Value too large"
+        "The value is larger than the server accepts; /v1/node names the limit. Nothing was done.";
+    BodyTooLarge "body_too_large" 413 final "Body too large"
+        "The body, or the write that it asks for, is larger than this route accepts. Nothing was done.";
+    UnsupportedMediaType "unsupported_media_type" 415 final "Unsupported media type"
+        "The route takes application/json, and bodies without a content coding.";
+    Internal "internal" 500 final "Internal error"
+        "A defect, or a damaged engine. The node's log has more under the request id.";
+    NoLeader "no_leader" 503 retry "No leader"
+        "No leader was reached within the time limit. Nothing was done; trying again later helps once a quorum is there.";
+    RevisionNotReached "revision_not_reached" 503 retry "Revision not reached"
+        "The node did not have the revision asked for with `min_revision` within the time limit.";
+    Overloaded "overloaded" 503 retry "Overloaded"
+        "Too many requests wait already. Nothing was done; try again a little later.";
+    ShuttingDown "shutting_down" 503 retry "Shutting down"
+        "The node is going down. Nothing was done; ask another node.";
+    TimedOut "timed_out" 504 retry "Timed out"
+        "The answer did not come within the time limit. Nothing is changed by a read.";
+    OutcomeUnknown "outcome_unknown" 504 final "Outcome unknown"
+        "The write may have happened, or may still happen. Read the key to know, or make the write conditional before \
+         sending it again.";
+    DiskFull "disk_full" 507 final "Disk full"
+        "The node's disk is almost full; writes are refused until there is room. Nothing was done.";
+    KeyspaceFull "keyspace_full" 507 final "Keyspace full"
+        "The write would grow the keyspace beyond its `max_bytes`. Nothing was done; deletes are always possible.";
+}
+
+impl Code {
+    /// The code with this word; the hyphens of a problem's `type` do as well as underscores.
+    pub fn from_word(word: &str) -> Option<Self> {
+        let matches = |code: &str| {
+            code.len() == word.len() && code.bytes().zip(word.bytes()).all(|(a, b)| a == b || (a, b) == (b'_', b'-'))
+        };
+        Self::ALL.iter().copied().find(|code| matches(code.facts().code))
+    }
+
+    /// The path of the help page, which is the problem's `type`.
+    pub fn type_path(self) -> String {
+        format!("/problems/{}", self.facts().code.replace('_', "-"))
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.facts().code)
+    }
+}
+
+/// Whether a write that failed may have happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WriteOutcome {
+    /// It did not, and will not.
+    NotApplied,
+    /// It may have, or may still.
+    Unknown,
+    /// It did.
+    Applied,
+}
+
+/// What the key of a failed condition is like.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Current {
+    /// Whether it is there.
+    pub exists: bool,
+    /// The revision of its last change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mod_revision: Option<u64>,
+    /// Its `ETag`, with quotes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+}
+
+/// The body of an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Where the node serves help on it, as a relative link.
+    #[serde(rename = "type")]
+    pub type_path: Cow<'static, str>,
+    /// A few words for people.
+    pub title: Cow<'static, str>,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is the matter in this case.
+    pub detail: String,
+    /// The path that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// The stable machine word; one that this version does not know may come from a newer node.
+    pub code: Cow<'static, str>,
+    /// See [`Facts::is_retryable`].
+    pub retryable: bool,
+    /// Whether the write may have happened; on writes only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<WriteOutcome>,
+    /// The leading node, where one is known and it matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
+    /// What the key is like, after a failed condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<Current>,
+    /// Names the request in the node's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+impl Problem {
+    /// A problem with the facts of its code.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        let facts = code.facts();
+        Self {
+            type_path: Cow::Owned(code.type_path()),
+            title: Cow::Borrowed(facts.title),
+            status: facts.status,
+            detail: detail.into(),
+            instance: None,
+            code: Cow::Borrowed(facts.code),
+            retryable: facts.is_retryable,
+            outcome: None,
+            leader: None,
+            current: None,
+            request_id: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_order_and_its_words_are_unique() {
+        let words: std::collections::BTreeSet<&str> = Code::ALL.iter().map(|code| code.facts().code).collect();
+        assert_eq!(words.len(), Code::ALL.len());
+        assert!(Code::ALL.is_sorted_by_key(|code| code.facts().status));
+        for code in Code::ALL {
+            let facts = code.facts();
+            assert!(facts.code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{code}");
+            assert!((400..600).contains(&facts.status) && !facts.help.is_empty(), "{code}");
+            let path = code.type_path();
+            assert_eq!(Code::from_word(path.strip_prefix("/problems/").unwrap()), Some(*code));
+            assert_eq!(Code::from_word(facts.code), Some(*code));
+        }
+        assert_eq!(Code::from_word("no-such-code"), None);
+    }
+
+    #[test]
+    fn problems_round_trip_and_leave_out_what_is_not_there() {
+        let bare = Problem::new(Code::EmptyKey, "no");
+        let text = serde_json::to_string(&bare).unwrap();
+        assert_eq!(
+            text,
+            r#"{"type":"/problems/empty-key","title":"Empty key","status":400,"detail":"no","code":"empty_key","retryable":false}"#
+        );
+        let current = Current { exists: true, mod_revision: Some(13), etag: Some("\"1.13\"".to_owned()) };
+        let full = Problem {
+            instance: Some("/v1/kv/app/a".to_owned()),
+            outcome: Some(WriteOutcome::NotApplied),
+            leader: Some("n2".to_owned()),
+            current: Some(current),
+            request_id: Some("r".to_owned()),
+            ..Problem::new(Code::PreconditionFailed, "")
+        };
+        for problem in [bare, full] {
+            let text = serde_json::to_string(&problem).unwrap();
+            assert_eq!(serde_json::from_str::<Problem>(&text).unwrap(), problem);
+        }
+    }
+}
