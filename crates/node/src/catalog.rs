@@ -1,0 +1,424 @@
+//! The catalog: members, keyspaces and their replicas, as the system keyspace holds them.
+//!
+//! It is read from the system keyspace's pairs and changed by writes to it. Each change is planned here from a catalog that
+//! was read, and guarded by the revision of the `cluster` record, which every change rewrites: of two plans made from the
+//! same catalog, one fails its guard and is made anew.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use quorate_api::cluster::{JoinAnswer, JoinRequest, PeerAddress};
+use quorate_engine::{Direction, KeyRange, Table, View};
+use quorate_keyspace::{Condition, Op, Put, Record, Revision, Write};
+use serde::{Deserialize, Serialize};
+
+use crate::limits::MAX_VOTERS;
+
+/// The system keyspace's group.
+pub const SYSTEM_GROUP: u64 = 0;
+
+/// The system keyspace's name: clients may read it.
+pub const SYSTEM_KEYSPACE: &str = "_system";
+
+const CLUSTER_KEY: &[u8] = b"cluster";
+const NODE_PREFIX: &str = "nodes/";
+const KEYSPACE_PREFIX: &str = "keyspaces/";
+
+/// The catalog at one revision of the system keyspace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalog {
+    /// When it was last changed; the guard of every plan.
+    pub changed_at: Revision,
+    /// Counters and the cluster's identity.
+    pub cluster: ClusterRecord,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, NodeRecord>,
+    /// Keyspaces by name.
+    pub keyspaces: BTreeMap<String, KeyspaceRecord>,
+}
+
+/// Identity and counters. What a counter gave out is never given out again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    /// The cluster's id.
+    pub id: u64,
+    /// Commands newer than this are not proposed.
+    pub version: u32,
+    /// The next node's id.
+    pub next_node: u64,
+    /// The next replica's id.
+    pub next_replica: u64,
+    /// The next group's id.
+    pub next_group: u64,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its id; 0 while it is only announced.
+    pub id: u64,
+    /// Where clients find it.
+    pub client_address: String,
+    /// Where peers find it.
+    pub peer_address: String,
+    /// Whether it has come.
+    pub state: NodeState,
+    /// Drawn by the node when it first asked; tells its own retry from another node of that name.
+    #[serde(default)]
+    pub token: String,
+}
+
+/// Whether a node has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// Somebody said that it will.
+    Announced,
+    /// It has joined.
+    Member,
+}
+
+/// A keyspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyspaceRecord {
+    /// Part of each `ETag`.
+    pub epoch: u64,
+    /// Where its replicas keep their pairs.
+    pub engine: EngineSettings,
+    /// How its replicas agree.
+    pub replication: ReplicationSettings,
+    /// Most bytes of keys and records.
+    pub max_bytes: u64,
+    /// Its shards; one until there are more.
+    pub shards: Vec<ShardRecord>,
+}
+
+/// An engine's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineSettings {
+    /// The kind.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+/// A replication mode's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicationSettings {
+    /// The mode.
+    pub mode: String,
+}
+
+/// A shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardRecord {
+    /// Its group.
+    pub group: u64,
+    /// Replicas that begin with the group's configuration. All later ones begin empty.
+    pub founding: Vec<u64>,
+    /// Its replicas as they shall be; the leader drives the group's membership there.
+    pub replicas: Vec<ReplicaRecord>,
+}
+
+/// A replica as it shall be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaRecord {
+    /// The node that hosts it.
+    pub node: u64,
+    /// Its id in the group; never used for another.
+    pub replica: u64,
+    /// Whether it counts for the quorum.
+    pub is_voter: bool,
+}
+
+/// Why a change of the catalog cannot be planned.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CatalogError {
+    /// The name is that of another member.
+    #[error(
+        "a node named {name} is a member already (peer address {address}); if it lost its data folder, remove it first: quorate cluster remove {name}"
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The member's peer address.
+        address: String,
+    },
+    /// The peer address is that of another member.
+    #[error("the peer address {address} belongs to node {name}")]
+    AddressTaken {
+        /// The member.
+        name: String,
+        /// The address.
+        address: String,
+    },
+    /// Names are 1 to 63 of `[A-Za-z0-9._-]`, beginning with a letter or digit.
+    #[error("{0:?} is not a node name: 1 to 63 of A-Z a-z 0-9 . _ -, the first a letter or digit")]
+    BadName(String),
+    /// Not `host:port`.
+    #[error("{0:?} is not an address of the form host:port")]
+    BadAddress(String),
+    /// No such node.
+    #[error("node {0} not found")]
+    NodeNotFound(String),
+    /// Nobody would be left.
+    #[error("{0} is the last voter of the cluster; without it there is no cluster")]
+    LastVoter(String),
+    /// A record cannot be read.
+    #[error("the catalog's record {key} cannot be read: {why}")]
+    Damaged {
+        /// Its key.
+        key: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Catalog {
+    /// What a new cluster of one begins with.
+    pub(crate) fn founding(cluster: u64, name: &str, client_address: &str, peer_address: &str, max_bytes: u64) -> Self {
+        let keyspace = |group, replica, max_bytes| KeyspaceRecord {
+            epoch: group + 1,
+            engine: EngineSettings { kind: "trie".to_owned() },
+            replication: ReplicationSettings { mode: "raft".to_owned() },
+            max_bytes,
+            shards: vec![ShardRecord {
+                group,
+                founding: vec![replica],
+                replicas: vec![ReplicaRecord { node: 1, replica, is_voter: true }],
+            }],
+        };
+        let node = NodeRecord {
+            id: 1,
+            client_address: client_address.to_owned(),
+            peer_address: peer_address.to_owned(),
+            state: NodeState::Member,
+            token: String::new(),
+        };
+        Self {
+            changed_at: Revision::FIRST,
+            cluster: ClusterRecord { id: cluster, version: 1, next_node: 2, next_replica: 3, next_group: 2 },
+            nodes: BTreeMap::from([(name.to_owned(), node)]),
+            keyspaces: BTreeMap::from([
+                (SYSTEM_KEYSPACE.to_owned(), keyspace(SYSTEM_GROUP, 1, max_bytes)),
+                ("default".to_owned(), keyspace(1, 2, max_bytes)),
+            ]),
+        }
+    }
+
+    /// The catalog that a view of the system keyspace holds. Empty if the view is.
+    pub fn read(view: &dyn View) -> Result<Self, CatalogError> {
+        let mut catalog = Self::default();
+        for item in view.scan(Table::Current, &KeyRange::all(), Direction::Forward) {
+            let (key, bytes) = item.map_err(|error| damaged(b"", &error))?;
+            let record = Record::decode(bytes).map_err(|error| damaged(&key, &error))?;
+            catalog.add(&key, &record)?;
+        }
+        Ok(catalog)
+    }
+
+    fn add(&mut self, key: &[u8], record: &Record) -> Result<(), CatalogError> {
+        let text = String::from_utf8_lossy(key);
+        if key == CLUSTER_KEY {
+            self.cluster = parse(key, record)?;
+            self.changed_at = record.meta.mod_revision;
+        } else if let Some(name) = text.strip_prefix(NODE_PREFIX) {
+            self.nodes.insert(name.to_owned(), parse(key, record)?);
+        } else if let Some(name) = text.strip_prefix(KEYSPACE_PREFIX) {
+            self.keyspaces.insert(name.to_owned(), parse(key, record)?);
+        }
+        Ok(())
+    }
+
+    /// A node's name.
+    pub fn node_name(&self, id: u64) -> Option<&str> {
+        self.nodes.iter().find(|(_, node)| node.id == id && id != 0).map(|(name, _)| name.as_str())
+    }
+
+    /// Whether this id was given out, and its node is no member any more.
+    pub fn is_removed(&self, id: u64) -> bool {
+        id != 0 && id < self.cluster.next_node && self.node_name(id).is_none()
+    }
+
+    /// Every shard with its keyspace's name.
+    pub fn shards(&self) -> impl Iterator<Item = (&str, &KeyspaceRecord, &ShardRecord)> {
+        self.keyspaces
+            .iter()
+            .flat_map(|(name, keyspace)| keyspace.shards.iter().map(move |shard| (name.as_str(), keyspace, shard)))
+    }
+
+    /// The shard of a group.
+    pub fn shard(&self, group: u64) -> Option<(&str, &KeyspaceRecord, &ShardRecord)> {
+        self.shards().find(|(_, _, shard)| shard.group == group)
+    }
+
+    /// Lets a node in: gives it an id, and a replica of every shard. The same node asking again gets the same answer, and
+    /// nothing to write.
+    pub fn plan_join(&self, request: &JoinRequest) -> Result<(Option<Write>, JoinAnswer), CatalogError> {
+        check_name(&request.name)?;
+        check_address(&request.client_address)?;
+        check_address(&request.peer_address)?;
+        self.check_address_free(&request.name, &request.peer_address)?;
+        if let Some(node) = self.nodes.get(&request.name).filter(|node| node.state == NodeState::Member) {
+            if node.token.is_empty() || node.token != request.token || node.peer_address != request.peer_address {
+                return Err(CatalogError::NameTaken { name: request.name.clone(), address: node.peer_address.clone() });
+            }
+            return Ok((None, self.join_answer(node.id)));
+        }
+        let mut next = self.clone();
+        let id = next.cluster.next_node;
+        next.cluster.next_node += 1;
+        let node = NodeRecord {
+            id,
+            client_address: request.client_address.clone(),
+            peer_address: request.peer_address.clone(),
+            state: NodeState::Member,
+            token: request.token.clone(),
+        };
+        next.nodes.insert(request.name.clone(), node);
+        next.add_replicas(id);
+        Ok((Some(self.write_to(&next)), next.join_answer(id)))
+    }
+
+    /// Takes note of a node that will come. Nothing to write if it is known as that already.
+    pub fn plan_announce(&self, name: &str, peer_address: &str) -> Result<Option<Write>, CatalogError> {
+        check_name(name)?;
+        check_address(peer_address)?;
+        self.check_address_free(name, peer_address)?;
+        match self.nodes.get(name) {
+            Some(node) if node.peer_address == peer_address => return Ok(None),
+            Some(node) if node.state == NodeState::Member => {
+                return Err(CatalogError::NameTaken { name: name.to_owned(), address: node.peer_address.clone() });
+            }
+            _ => {}
+        }
+        let mut next = self.clone();
+        let node = NodeRecord {
+            id: 0,
+            client_address: String::new(),
+            peer_address: peer_address.to_owned(),
+            state: NodeState::Announced,
+            token: String::new(),
+        };
+        next.nodes.insert(name.to_owned(), node);
+        Ok(Some(self.write_to(&next)))
+    }
+
+    /// Takes a node and its replicas out. Where the quorum loses a voter, the first learner takes its place.
+    pub fn plan_remove(&self, name: &str) -> Result<Write, CatalogError> {
+        let mut next = self.clone();
+        let node = next.nodes.remove(name).ok_or_else(|| CatalogError::NodeNotFound(name.to_owned()))?;
+        for keyspace in next.keyspaces.values_mut() {
+            for shard in &mut keyspace.shards {
+                shard.replicas.retain(|replica| node.id == 0 || replica.node != node.id);
+                if !shard.replicas.iter().any(|replica| replica.is_voter) {
+                    return Err(CatalogError::LastVoter(name.to_owned()));
+                }
+                shard.fill_voters();
+            }
+        }
+        Ok(self.write_to(&next))
+    }
+
+    fn add_replicas(&mut self, node: u64) {
+        for keyspace in self.keyspaces.values_mut() {
+            for shard in &mut keyspace.shards {
+                let replica = self.cluster.next_replica;
+                self.cluster.next_replica += 1;
+                shard.replicas.push(ReplicaRecord { node, replica, is_voter: false });
+                shard.fill_voters();
+            }
+        }
+    }
+
+    fn join_answer(&self, id: u64) -> JoinAnswer {
+        let replicas = self.shard(SYSTEM_GROUP).map_or(&[][..], |(_, _, shard)| &shard.replicas);
+        let replica_of = |node| replicas.iter().find(|replica| replica.node == node).map_or(0, |replica| replica.replica);
+        let others = self.nodes.values().filter(|node| node.state == NodeState::Member && node.id != id);
+        let peers = others.map(|node| PeerAddress {
+            node_id: node.id,
+            system_replica: replica_of(node.id),
+            peer_address: node.peer_address.clone(),
+        });
+        JoinAnswer {
+            cluster_id: format!("{:016x}", self.cluster.id),
+            node_id: id,
+            system_replica: replica_of(id),
+            peers: peers.collect(),
+        }
+    }
+
+    fn check_address_free(&self, name: &str, peer_address: &str) -> Result<(), CatalogError> {
+        let taken = self.nodes.iter().find(|(other, node)| other.as_str() != name && node.peer_address == peer_address);
+        match taken {
+            None => Ok(()),
+            Some((name, _)) => Err(CatalogError::AddressTaken { name: name.clone(), address: peer_address.to_owned() }),
+        }
+    }
+
+    /// The records in which `next` differs, guarded by this catalog's revision.
+    pub(crate) fn write_to(&self, next: &Self) -> Write {
+        let condition = match self.changed_at {
+            Revision(0) => Condition::Absent,
+            revision => Condition::ModRevisionIn(vec![revision]),
+        };
+        let mut write = Write::default().only_if(Bytes::from_static(CLUSTER_KEY), condition);
+        write.ops.push(put(Bytes::from_static(CLUSTER_KEY), &next.cluster));
+        diff(NODE_PREFIX, &self.nodes, &next.nodes, &mut write.ops);
+        diff(KEYSPACE_PREFIX, &self.keyspaces, &next.keyspaces, &mut write.ops);
+        write
+    }
+}
+
+impl ShardRecord {
+    /// Makes learners voters, oldest first, while there is room.
+    fn fill_voters(&mut self) {
+        let voters = self.replicas.iter().filter(|replica| replica.is_voter).count();
+        let learners = self.replicas.iter_mut().filter(|replica| !replica.is_voter);
+        learners.take(MAX_VOTERS.saturating_sub(voters)).for_each(|replica| replica.is_voter = true);
+    }
+
+    /// The replica on a node.
+    pub fn replica_on(&self, node: u64) -> Option<&ReplicaRecord> {
+        self.replicas.iter().find(|replica| replica.node == node)
+    }
+}
+
+fn diff<T: Serialize + PartialEq>(prefix: &str, old: &BTreeMap<String, T>, new: &BTreeMap<String, T>, ops: &mut Vec<Op>) {
+    for name in old.keys().filter(|name| !new.contains_key(*name)) {
+        ops.push(Op::Delete { key: Bytes::from(format!("{prefix}{name}")) });
+    }
+    for (name, record) in new.iter().filter(|(name, record)| old.get(*name) != Some(record)) {
+        ops.push(put(Bytes::from(format!("{prefix}{name}")), record));
+    }
+}
+
+fn put<T: Serialize>(key: Bytes, record: &T) -> Op {
+    let value = serde_json::to_vec(record).expect("catalog records are plain data");
+    Op::Put(Put { key, value: value.into(), content_type: Some(Bytes::from_static(b"application/json")) })
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(key: &[u8], record: &Record) -> Result<T, CatalogError> {
+    serde_json::from_slice(&record.value).map_err(|error| damaged(key, &error))
+}
+
+fn damaged(key: &[u8], why: &dyn std::fmt::Display) -> CatalogError {
+    CatalogError::Damaged { key: String::from_utf8_lossy(key).into_owned(), why: why.to_string() }
+}
+
+fn check_name(name: &str) -> Result<(), CatalogError> {
+    let is_good = (1..=63).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if is_good { Ok(()) } else { Err(CatalogError::BadName(name.to_owned())) }
+}
+
+fn check_address(address: &str) -> Result<(), CatalogError> {
+    let is_good = address.len() <= 300
+        && address
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
+    if is_good { Ok(()) } else { Err(CatalogError::BadAddress(address.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests;

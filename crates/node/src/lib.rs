@@ -1,0 +1,37 @@
+//! One node, without I/O: inputs in, effects out.
+//!
+//! A [`Node`] holds the replicas of any number of Raft groups, the requests that clients wait for, the catalog, and the
+//! snapshots on their way. It reads no clock, opens no socket and starts no thread: the shell around it (real in `server`,
+//! simulated in `sim`) hands in [`Input`]s with the time, and carries out the [`Effect`]s that come back.
+//!
+//! What it must not know: tokio, HTTP, real clocks and sockets.
+
+mod catalog;
+mod convert;
+mod io;
+mod limits;
+mod membership;
+mod node;
+mod pending;
+mod reads;
+mod replica;
+mod requests;
+mod snapshot;
+mod start;
+mod status;
+mod storage;
+mod transfer;
+
+/// The state machine's words, for those who write to and read from keyspaces through a node.
+pub use quorate_keyspace as keyspace;
+
+pub use catalog::{
+    Catalog, CatalogError, ClusterRecord, EngineSettings, KeyspaceRecord, NodeRecord, NodeState, ReplicaRecord,
+    ReplicationSettings, SYSTEM_GROUP, SYSTEM_KEYSPACE, ShardRecord,
+};
+pub use io::{Answer, Effect, Failure, Input, Monotonic, PeerFrame, Request, RequestKind, StopReason};
+pub use limits::Config;
+pub use node::Node;
+pub use snapshot::{Job, JobDone, JobResult, SnapshotFile};
+pub use start::{Identity, OpenError};
+pub use status::{Hosted, HostedKeyspace, NodeStatus, ReplicaStatus};

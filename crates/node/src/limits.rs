@@ -1,0 +1,70 @@
+//! Limits and times of a node, with reasons.
+
+/// Settings of a node; the same on all nodes of a cluster unless said otherwise.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// One tick: the interval of heartbeats.
+    pub tick_ms: u64,
+    /// A follower waits between one and two times this many ticks for its leader.
+    pub election_ticks: usize,
+    /// A local snapshot is cut once as much log as this was applied since the last one, or as the last one's size, if that
+    /// is more: so that writing snapshots costs at most as much as writing the log.
+    pub snapshot_log_bytes: u64,
+    /// A piece of a snapshot on the bulk lane.
+    pub snapshot_chunk_bytes: u64,
+    /// Commands are packed into entries of at most this size; a larger command gets an entry of its own.
+    pub max_entry_bytes: usize,
+    /// Requests that wait on this node. Beyond it: [`crate::Failure::Overloaded`].
+    pub max_pending_requests: usize,
+    /// Bytes of waiting writes. Beyond it: [`crate::Failure::Overloaded`].
+    pub max_pending_bytes: usize,
+    /// Most bytes of keys and records in a keyspace on a memory engine, unless its settings say otherwise.
+    pub default_max_bytes: u64,
+    /// The log entries kept in memory per group, for followers that are a little behind.
+    pub entry_cache_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            tick_ms: 100,
+            election_ticks: 10,
+            snapshot_log_bytes: 64 << 20,
+            snapshot_chunk_bytes: 256 << 10,
+            max_entry_bytes: 1 << 20,
+            max_pending_requests: 16 << 10,
+            max_pending_bytes: 64 << 20,
+            default_max_bytes: 1 << 30,
+            entry_cache_bytes: 16 << 20,
+        }
+    }
+}
+
+/// Voters of a group at most: more make every write slower and hardly anything safer.
+pub(crate) const MAX_VOTERS: usize = 5;
+
+/// Raft messages on their way to one follower; with 1 MiB each, what the append lane's queue holds.
+pub(crate) const MAX_INFLIGHT_MESSAGES: usize = 64;
+
+/// Entries handed to the state machine at once: one engine batch.
+pub(crate) const MAX_APPLY_BYTES: u64 = 4 << 20;
+
+/// Proposed and not yet committed, per group. Beyond it proposals are refused as overload.
+pub(crate) const MAX_UNCOMMITTED_BYTES: u64 = 64 << 20;
+
+/// Read-index rounds on their way at once, per group: one more can gather while one travels.
+pub(crate) const MAX_READ_ROUNDS: usize = 2;
+
+/// Snapshot pieces on their way to one follower before it must acknowledge.
+pub(crate) const SNAPSHOT_WINDOW_CHUNKS: u64 = 4;
+
+/// Snapshots that a node sends at once; a further follower waits for its turn.
+pub(crate) const MAX_SNAPSHOT_SENDS: usize = 2;
+
+/// A transfer that makes no progress for this long is given up, and begun again where it stopped.
+pub(crate) const SNAPSHOT_STALL_MS: u64 = 10_000;
+
+/// A learner this close to the leader's log is promoted.
+pub(crate) const PROMOTE_WITHIN_ENTRIES: u64 = 1000;
+
+const _: () = assert!(MAX_UNCOMMITTED_BYTES >= (MAX_INFLIGHT_MESSAGES as u64) << 20);

@@ -1,0 +1,88 @@
+//! From the membership that a group has towards the one that its descriptor asks for, one member at a time.
+
+use raft::prelude::ConfState;
+
+use crate::catalog::ShardRecord;
+
+/// The next step of a leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Propose to add a replica that does not count for the quorum yet.
+    AddLearner(u64),
+    /// Propose to let a learner that has caught up count.
+    Promote(u64),
+    /// Propose to take a replica out.
+    Remove(u64),
+    /// Let another lead, which then takes this replica out.
+    HandOver,
+}
+
+/// The next step towards `wanted`, as seen by the leading replica `leader`; none if all is done or must wait.
+///
+/// Those who go are taken out first: a dead member that still counts makes every later step depend on the others.
+pub(crate) fn next_step(
+    wanted: &ShardRecord,
+    present: &ConfState,
+    leader: u64,
+    is_caught_up: impl Fn(u64) -> bool,
+) -> Option<Step> {
+    let is_wanted = |id: &u64| wanted.replicas.iter().any(|replica| replica.replica == *id);
+    let mut leaving: Vec<u64> = present.voters.iter().chain(&present.learners).copied().filter(|id| !is_wanted(id)).collect();
+    leaving.sort_unstable();
+    if let Some(id) = leaving.iter().find(|id| **id != leader) {
+        return Some(Step::Remove(*id));
+    }
+    let missing = wanted.replicas.iter().find(|r| !present.voters.contains(&r.replica) && !present.learners.contains(&r.replica));
+    if let Some(replica) = missing {
+        return Some(Step::AddLearner(replica.replica));
+    }
+    let ready = wanted.replicas.iter().find(|r| r.is_voter && present.learners.contains(&r.replica) && is_caught_up(r.replica));
+    if let Some(replica) = ready {
+        return Some(Step::Promote(replica.replica));
+    }
+    leaving.contains(&leader).then_some(Step::HandOver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::ReplicaRecord;
+
+    fn wanted(voters: &[u64], learners: &[u64]) -> ShardRecord {
+        let record = |is_voter| move |id: &u64| ReplicaRecord { node: *id, replica: *id, is_voter };
+        let replicas = voters.iter().map(record(true)).chain(learners.iter().map(record(false))).collect();
+        ShardRecord { group: 1, founding: vec![], replicas }
+    }
+
+    fn present(voters: &[u64], learners: &[u64]) -> ConfState {
+        ConfState { voters: voters.to_vec(), learners: learners.to_vec(), ..ConfState::default() }
+    }
+
+    #[test]
+    fn a_new_replica_learns_before_it_counts() {
+        let wanted = wanted(&[1, 2], &[]);
+        assert_eq!(next_step(&wanted, &present(&[1], &[]), 1, |_| true), Some(Step::AddLearner(2)));
+        assert_eq!(next_step(&wanted, &present(&[1], &[2]), 1, |_| false), None);
+        assert_eq!(next_step(&wanted, &present(&[1], &[2]), 1, |_| true), Some(Step::Promote(2)));
+        assert_eq!(next_step(&wanted, &present(&[1, 2], &[]), 1, |_| true), None);
+    }
+
+    #[test]
+    fn a_dead_member_goes_before_its_successor_comes() {
+        let wanted = wanted(&[1, 2, 4], &[]);
+        assert_eq!(next_step(&wanted, &present(&[1, 2, 3], &[]), 1, |_| true), Some(Step::Remove(3)));
+        assert_eq!(next_step(&wanted, &present(&[1, 2], &[]), 1, |_| true), Some(Step::AddLearner(4)));
+    }
+
+    #[test]
+    fn a_leader_that_goes_hands_over_once_all_else_is_done() {
+        let wanted = wanted(&[2, 3], &[]);
+        assert_eq!(next_step(&wanted, &present(&[1, 2, 3], &[]), 1, |_| true), Some(Step::HandOver));
+        assert_eq!(next_step(&wanted, &present(&[1, 2, 3], &[]), 2, |_| true), Some(Step::Remove(1)));
+    }
+
+    #[test]
+    fn learners_that_shall_stay_learners_are_not_promoted() {
+        assert_eq!(next_step(&wanted(&[1], &[2]), &present(&[1], &[2]), 1, |_| true), None);
+    }
+}

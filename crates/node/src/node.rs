@@ -1,0 +1,590 @@
+//! The loop of a node: inputs are taken in, every group that they touched carries out what it has ready, and what leaves is
+//! put together, one frame per peer and lane, one write to the log.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use quorate_api::peer::{Forward, ForwardReply, Frame, Lane, RaftMessage};
+use quorate_log::{Disk, GroupId, Reader, Record};
+use raft::eraftpb::{Message, MessageType};
+use raft::prelude::ConfChangeType;
+
+use crate::catalog::{Catalog, NodeState, SYSTEM_GROUP};
+use crate::convert::{message_from_wire, message_to_wire};
+use crate::io::{Answer, Effect, Input, Monotonic, PeerFrame, StopReason};
+use crate::limits::{Config, PROMOTE_WITHIN_ENTRIES};
+use crate::membership::{Step, next_step};
+use crate::pending::Pending;
+use crate::replica::{Outbox, Replica};
+use crate::snapshot::{JobDone, JobResult};
+use crate::start::{Founding, Identity, Opening, ReplicaState};
+use crate::status::{Hosted, HostedKeyspace, NodeStatus, ReplicaStatus};
+use crate::transfer::Transfers;
+
+/// Raft messages are put into frames of about this size at most; a larger one goes alone.
+const MAX_RAFT_FRAME_BYTES: usize = 4 << 20;
+
+/// A leader whose log write is not durable after this long hands over: raft-rs commits only what the leader itself has.
+const SLOW_DISK_MS: u64 = 2_000;
+
+/// A node that ends waits this long for others to take over what it leads.
+const HAND_OVER_MS: u64 = 3_000;
+
+/// One node.
+///
+/// *Life cycle*: [`Node::found`] or [`Node::join`] once in the life of a data folder, [`Node::open`] at every start, then
+/// [`Node::poll`] until [`Effect::Stop`].
+///
+/// *Invariants*: all replicas share one log and one sequence of tickets; a token is answered once; frames of an older
+/// connection, or of an older start of a peer, are not looked at.
+pub struct Node<D: Disk> {
+    pub(crate) config: Config,
+    pub(crate) identity: Identity,
+    pub(crate) log: Reader<D>,
+    pub(crate) files: Arc<D>,
+    pub(crate) seed: u64,
+    pub(crate) now: Monotonic,
+    pub(crate) next_tick: Monotonic,
+    pub(crate) replicas: BTreeMap<u64, Replica<D>>,
+    /// Groups that may have something ready.
+    pub(crate) dirty: BTreeSet<u64>,
+    pub(crate) catalog: Arc<Catalog>,
+    /// The system keyspace's revision that the catalog was read at.
+    pub(crate) catalog_revision: Option<u64>,
+    pub(crate) hosted: Arc<Hosted>,
+    /// Which node a replica is on, by group and replica.
+    pub(crate) routes: BTreeMap<(u64, u64), u64>,
+    pub(crate) links: Links,
+    pub(crate) pending: Pending,
+    pub(crate) forwards: BTreeMap<u64, Vec<Forward>>,
+    pub(crate) forward_replies: BTreeMap<u64, Vec<ForwardReply>>,
+    pub(crate) leader_waits: Vec<LeaderWait>,
+    pub(crate) transfers: Transfers,
+    pub(crate) next_ticket: u64,
+    /// Tickets that are not durable yet, and since when.
+    pub(crate) unsynced: VecDeque<(u64, Monotonic)>,
+    pub(crate) is_disk_full: bool,
+    pub(crate) stopping: Option<Stopping>,
+    /// What the groups want done; turned into effects once per round, so that all groups share messages and log writes.
+    pub(crate) out: Outbox,
+    pub(crate) effects: Vec<Effect>,
+}
+
+/// Somebody waits for another leader.
+#[derive(Debug)]
+pub(crate) struct LeaderWait {
+    pub(crate) token: u64,
+    pub(crate) group: u64,
+    pub(crate) from: u64,
+    pub(crate) deadline: Monotonic,
+}
+
+/// The node hands over what it leads, and ends.
+#[derive(Debug)]
+pub(crate) struct Stopping {
+    since: Monotonic,
+    reason: StopReason,
+}
+
+/// The newest connection of each peer and lane.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    newest: BTreeMap<(u64, Lane), (u64, u64)>,
+    incarnations: BTreeMap<u64, u64>,
+}
+
+impl Links {
+    /// Whether a frame is of the newest start and connection that were seen of its sender.
+    fn is_current(&mut self, frame: &PeerFrame) -> bool {
+        let incarnation = self.incarnations.entry(frame.from).or_default();
+        if frame.incarnation < *incarnation {
+            return false;
+        }
+        *incarnation = frame.incarnation;
+        let newest = self.newest.entry((frame.from, frame.lane)).or_default();
+        let this = (frame.incarnation, frame.connection);
+        if this < *newest {
+            return false;
+        }
+        *newest = this;
+        true
+    }
+}
+
+impl<D: Disk> fmt::Debug for Node<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("identity", &self.identity).field("replicas", &self.replicas).finish_non_exhaustive()
+    }
+}
+
+impl<D: Disk> Node<D> {
+    /// Takes inputs in, and says what is to be done, in order. Never blocks but for reads of old log entries.
+    pub fn poll(&mut self, now: Monotonic, inputs: &mut Vec<Input>, effects: &mut Vec<Effect>) {
+        assert!(now >= self.now, "time does not go back");
+        self.now = now;
+        for input in inputs.drain(..) {
+            self.on_input(input);
+        }
+        if now >= self.next_tick {
+            // After a pause one tick must do: many at once would only make a paused leader doubt its followers.
+            self.next_tick = now.plus_ms(self.config.tick_ms);
+            self.on_tick();
+        }
+        self.settle();
+        effects.append(&mut self.effects);
+    }
+
+    /// When the next tick is due; the shell polls then at the latest.
+    pub fn next_tick(&self) -> Monotonic {
+        self.next_tick
+    }
+
+    /// The catalog as this node has applied it.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// What can be read here.
+    pub fn hosted(&self) -> &Arc<Hosted> {
+        &self.hosted
+    }
+
+    /// Who this node is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The node that leads a group, if known.
+    pub fn leader_of(&self, group: GroupId) -> Option<u64> {
+        let replica = self.replicas.get(&group.0)?;
+        self.node_of(group.0, replica.leader())
+    }
+
+    /// The encoded state of a group's shard, for comparison between nodes.
+    pub fn shard_state(&self, group: GroupId) -> Option<bytes::Bytes> {
+        self.replicas.get(&group.0).map(|replica| replica.shard().state_bytes())
+    }
+
+    fn on_input(&mut self, input: Input) {
+        match input {
+            Input::Request(request) => self.on_request(request),
+            Input::Frame(frame) => self.on_frame(frame),
+            Input::Unreachable { node, lane } => self.on_unreachable(node, lane),
+            Input::LogDurable { ticket } => self.on_durable(ticket),
+            Input::JobDone(done) => self.on_job_done(done),
+            Input::DiskFull(is_full) => self.is_disk_full = is_full,
+            Input::Removed => self.stop(StopReason::Removed),
+            Input::ShutDown => self.stop(StopReason::ShutDown),
+        }
+    }
+
+    fn on_frame(&mut self, frame: PeerFrame) {
+        if !self.links.is_current(&frame) {
+            return;
+        }
+        let from = frame.from;
+        match frame.frame {
+            Frame::Raft(messages) => messages.into_iter().for_each(|message| self.on_raft(from, message)),
+            Frame::Forward(forwards) => forwards.into_iter().for_each(|forward| self.on_forward(from, forward)),
+            Frame::ForwardReply(replies) => replies.into_iter().for_each(|reply| self.on_forward_reply(from, reply)),
+            Frame::Snapshot(part) => self.on_snapshot_part(from, part),
+            Frame::SnapshotAck(ack) => self.on_snapshot_ack(from, ack),
+        }
+    }
+
+    fn on_raft(&mut self, from: u64, wire: RaftMessage) {
+        let group = wire.group;
+        let Some(replica) = self.replicas.get_mut(&group).filter(|replica| replica.spec.id == wire.to) else {
+            return;
+        };
+        let Some(message) = message_from_wire(wire) else {
+            return;
+        };
+        // Its data would have come over the bulk lane.
+        if message.get_msg_type() == MessageType::MsgSnapshot {
+            return;
+        }
+        // What cannot be stored is as good as not received; heartbeats still are.
+        if self.is_disk_full && message.get_msg_type() == MessageType::MsgAppend && !message.get_entries().is_empty() {
+            return;
+        }
+        if message.get_msg_type() != MessageType::MsgTransferLeader {
+            self.routes.entry((group, message.from)).or_insert(from);
+        }
+        replica.step(message);
+        self.dirty.insert(group);
+    }
+
+    fn on_unreachable(&mut self, node: u64, lane: Lane) {
+        match lane {
+            Lane::Control => {}
+            Lane::Append => self.report_unreachable(node),
+            Lane::Request => self.on_requests_lost(node),
+            Lane::Bulk => self.on_copies_lost(node),
+        }
+    }
+
+    fn report_unreachable(&mut self, node: u64) {
+        let routes = &self.routes;
+        let on_node = routes.iter().filter(|(_, on)| **on == node).map(|((group, replica), _)| (*group, *replica));
+        for (group, replica) in on_node {
+            if let Some(own) = self.replicas.get_mut(&group) {
+                own.report_unreachable(replica);
+            }
+        }
+    }
+
+    fn on_durable(&mut self, ticket: u64) {
+        while self.unsynced.pop_front_if(|(oldest, _)| *oldest <= ticket).is_some() {}
+        for (group, replica) in &mut self.replicas {
+            if replica.oldest_ticket().is_some_and(|oldest| oldest <= ticket) {
+                replica.on_durable(ticket, &mut self.out);
+                self.dirty.insert(*group);
+            }
+        }
+    }
+
+    fn on_job_done(&mut self, done: JobDone) {
+        let group = done.group.0;
+        self.dirty.insert(group);
+        let out = &mut self.out;
+        match done.result {
+            JobResult::Cut { file, size_bytes } => {
+                if let Some(replica) = self.replicas.get_mut(&group) {
+                    replica.on_cut(file, size_bytes.ok());
+                    replica.maybe_purge(false, out);
+                }
+            }
+            JobResult::Loaded { file, state } => match (self.replicas.get_mut(&group), state) {
+                (Some(replica), Ok((state, size_bytes))) => replica.on_loaded(file, state, size_bytes, out),
+                (Some(replica), Err(why)) => out.broken = Some(format!("keyspace {}: {why}", replica.spec.keyspace)),
+                (None, _) => {}
+            },
+            JobResult::Read { transfer, offset, piece } => self.on_piece_read(transfer, offset, piece),
+            JobResult::Staged { transfer, file, progress } => self.on_staged(transfer, file, progress),
+            JobResult::Removed => {}
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let tick_ms = self.config.tick_ms;
+        let usage = self.log.usage();
+        let is_above_cap = usage.is_above_cap();
+        for (group, replica) in &mut self.replicas {
+            replica.tick();
+            replica.reads.retry(self.now, 3 * tick_ms);
+            let expired = replica.reads.take_expired(self.now);
+            self.effects.extend(expired.into_iter().map(|read| no_leader(read.token)));
+            replica.maybe_cut_snapshot(&self.config, is_above_cap, &mut self.out);
+            replica.maybe_purge(is_above_cap, &mut self.out);
+            self.dirty.insert(*group);
+        }
+        self.expire_requests();
+        self.resend_silent();
+        self.drive_members();
+        self.hand_over_if_slow();
+        self.on_copies_tick();
+        self.finish_stopping();
+        let status = Arc::new(self.status());
+        self.effects.push(Effect::Status(status));
+    }
+
+    /// Lets every dirty group carry out what it has ready, until none has anything.
+    fn settle(&mut self) {
+        loop {
+            let mut new_leaders = Vec::new();
+            while let Some(group) = self.dirty.pop_first() {
+                if self.settle_group(group) {
+                    new_leaders.push(group);
+                }
+            }
+            self.flush();
+            new_leaders.into_iter().for_each(|group| self.on_new_leader(group));
+            self.refresh_catalog();
+            if self.dirty.is_empty() {
+                break;
+            }
+        }
+        self.send_forwards();
+    }
+
+    /// Returns whether the group has another leader, or another term.
+    fn settle_group(&mut self, group: u64) -> bool {
+        let Some(replica) = self.replicas.get_mut(&group) else {
+            return false;
+        };
+        let mut has_new_leader = replica.take_leader_change(self.now);
+        let refused = replica.pack(self.now, self.config.max_entry_bytes);
+        replica.begin_reads(self.now);
+        replica.handle_ready(self.next_ticket, &mut self.out);
+        // A round that was confirmed just now makes room for the next.
+        if replica.begin_reads(self.now) {
+            replica.handle_ready(self.next_ticket, &mut self.out);
+        }
+        has_new_leader |= replica.take_leader_change(self.now);
+        self.on_not_proposed(group, refused);
+        has_new_leader
+    }
+
+    /// Turns what the groups want done into effects.
+    fn flush(&mut self) {
+        let out = std::mem::take(&mut self.out);
+        if let Some(why) = out.broken {
+            self.effects.push(Effect::Stop(StopReason::Broken(why)));
+        }
+        self.send_messages(out.messages);
+        self.persist(out.records);
+        for done in out.outcomes {
+            self.on_applied(done);
+        }
+        for token in out.ready_reads {
+            self.effects.push(Effect::Reply { token, answer: Answer::ReadReady });
+        }
+        self.effects.extend(out.jobs.into_iter().map(Effect::Job));
+    }
+
+    pub(crate) fn persist(&mut self, records: Vec<(GroupId, Record)>) {
+        if records.is_empty() {
+            return;
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.unsynced.push_back((ticket, self.now));
+        self.effects.push(Effect::Persist { ticket, records });
+    }
+
+    /// Puts messages together by peer and lane.
+    fn send_messages(&mut self, messages: Vec<(GroupId, Message)>) {
+        let mut frames: BTreeMap<(u64, Lane), (Vec<RaftMessage>, usize)> = BTreeMap::new();
+        for (group, message) in messages {
+            let Some(node) = self.node_of(group.0, message.to) else {
+                continue;
+            };
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                self.send_snapshot(group, node, message);
+                continue;
+            }
+            let lane = lane_of(message.get_msg_type());
+            let size_bytes: usize = message.get_entries().iter().map(|entry| entry.data.len() + 64).sum();
+            let (batch, batch_bytes) = frames.entry((node, lane)).or_default();
+            if *batch_bytes + size_bytes > MAX_RAFT_FRAME_BYTES && !batch.is_empty() {
+                let frame = Frame::Raft(std::mem::take(batch));
+                self.effects.push(Effect::Send { to: node, lane, frame });
+                *batch_bytes = 0;
+            }
+            *batch_bytes += size_bytes;
+            batch.push(message_to_wire(group.0, message));
+        }
+        for ((to, lane), (batch, _)) in frames {
+            self.effects.push(Effect::Send { to, lane, frame: Frame::Raft(batch) });
+        }
+    }
+
+    pub(crate) fn node_of(&self, group: u64, replica: u64) -> Option<u64> {
+        self.routes.get(&(group, replica)).copied()
+    }
+
+    /// Reads the catalog again if the system keyspace changed, and starts the replicas that it gives this node.
+    fn refresh_catalog(&mut self) {
+        let Some(system) = self.replicas.get(&SYSTEM_GROUP).filter(|system| !system.is_loading()) else {
+            return;
+        };
+        let revision = system.shard().header().revision.0;
+        if self.catalog_revision == Some(revision) {
+            return;
+        }
+        let catalog = match Catalog::read(system.engine().view().as_ref()) {
+            Ok(catalog) => Arc::new(catalog),
+            Err(error) => return self.effects.push(Effect::Stop(StopReason::Broken(error.to_string()))),
+        };
+        self.catalog_revision = Some(revision);
+        if catalog.nodes.is_empty() {
+            // This node has joined, and the catalog has not arrived yet: what it was told when it joined goes on.
+            return;
+        }
+        self.catalog = Arc::clone(&catalog);
+        for (_, _, shard) in catalog.shards() {
+            self.routes.extend(shard.replicas.iter().map(|replica| ((shard.group, replica.replica), replica.node)));
+        }
+        self.routes.retain(|_, node| !catalog.is_removed(*node));
+        self.start_replicas(&catalog);
+        self.publish_hosted(&catalog);
+        self.effects.push(Effect::Catalog(Arc::clone(&catalog)));
+        if catalog.is_removed(self.identity.node) {
+            self.stop(StopReason::Removed);
+        }
+    }
+
+    fn start_replicas(&mut self, catalog: &Catalog) {
+        for (name, keyspace, shard) in catalog.shards() {
+            let Some(own) = shard.replica_on(self.identity.node) else {
+                continue;
+            };
+            if self.replicas.contains_key(&shard.group) {
+                continue;
+            }
+            let founding = shard.founding.contains(&own.replica).then(|| Founding {
+                max_bytes: keyspace.max_bytes,
+                voters: shard.founding.clone(),
+                entry: bytes::Bytes::new(),
+            });
+            let state = ReplicaState {
+                replica: own.replica,
+                epoch: keyspace.epoch,
+                keyspace: name.to_owned(),
+                engine: keyspace.engine.kind.clone(),
+                founding,
+            };
+            let group = GroupId(shard.group);
+            let records = state.records(group);
+            let opening = Opening {
+                config: &self.config,
+                log: &self.log,
+                files: self.files.as_ref(),
+                seed: self.seed,
+                origin: self.pending.origin(),
+            };
+            match opening.new_replica(group, state) {
+                Ok(replica) => {
+                    self.replicas.insert(group.0, replica);
+                    self.dirty.insert(group.0);
+                    self.persist(records);
+                }
+                Err(error) => self.effects.push(Effect::Stop(StopReason::Broken(error.to_string()))),
+            }
+        }
+    }
+
+    fn publish_hosted(&mut self, catalog: &Catalog) {
+        let hosted = |(name, keyspace, shard): (&str, &crate::KeyspaceRecord, &crate::ShardRecord)| {
+            let replica = self.replicas.get(&shard.group)?;
+            let engine = Arc::clone(replica.engine());
+            Some((name.to_owned(), HostedKeyspace { group: GroupId(shard.group), epoch: keyspace.epoch, engine }))
+        };
+        let keyspaces = catalog.shards().filter_map(hosted).collect();
+        self.hosted = Arc::new(Hosted { keyspaces });
+        self.effects.push(Effect::Hosted(Arc::clone(&self.hosted)));
+    }
+
+    /// Takes each group that this node leads one step towards its descriptor.
+    fn drive_members(&mut self) {
+        let catalog = Arc::clone(&self.catalog);
+        for (_, _, shard) in catalog.shards() {
+            let Some(replica) = self.replicas.get_mut(&shard.group).filter(|replica| replica.is_leader()) else {
+                continue;
+            };
+            let raft = replica.raft();
+            let present = raft.prs().conf().to_conf_state();
+            let is_caught_up = |id| {
+                let progress = raft.prs().get(id);
+                progress.is_some_and(|p| {
+                    p.recent_active && p.matched + PROMOTE_WITHIN_ENTRIES >= raft.raft_log.committed && p.matched > 0
+                })
+            };
+            match next_step(shard, &present, raft.id, is_caught_up) {
+                None => continue,
+                Some(Step::AddLearner(id)) => replica.propose_member(ConfChangeType::AddLearnerNode, id),
+                Some(Step::Promote(id)) => replica.propose_member(ConfChangeType::AddNode, id),
+                Some(Step::Remove(id)) => replica.propose_member(ConfChangeType::RemoveNode, id),
+                Some(Step::HandOver) => {
+                    if let Some(successor) = replica.best_successor() {
+                        replica.transfer_leader(successor);
+                    }
+                }
+            }
+            self.dirty.insert(shard.group);
+        }
+    }
+
+    fn hand_over_if_slow(&mut self) {
+        if self.unsynced.front().is_some_and(|(_, since)| self.now.since(*since) >= SLOW_DISK_MS) {
+            self.hand_over_all();
+        }
+    }
+
+    fn hand_over_all(&mut self) {
+        for (group, replica) in self.replicas.iter_mut().filter(|(_, replica)| replica.is_leader()) {
+            if let Some(successor) = replica.best_successor() {
+                replica.transfer_leader(successor);
+                self.dirty.insert(*group);
+            }
+        }
+    }
+
+    fn stop(&mut self, reason: StopReason) {
+        if self.stopping.is_none() {
+            self.stopping = Some(Stopping { since: self.now, reason });
+            self.hand_over_all();
+        }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    fn finish_stopping(&mut self) {
+        let Some(stopping) = &self.stopping else {
+            return;
+        };
+        let leads_others = |replica: &Replica<D>| replica.is_leader() && replica.best_successor().is_some();
+        let is_done = !self.replicas.values().any(leads_others) || self.now.since(stopping.since) >= HAND_OVER_MS;
+        if is_done {
+            let reason = stopping.reason.clone();
+            self.effects.push(Effect::Stop(reason));
+        } else {
+            self.hand_over_all();
+        }
+    }
+
+    /// How the node is.
+    pub fn status(&self) -> NodeStatus {
+        let reads: usize = self.replicas.values().map(|replica| replica.reads.len()).sum();
+        NodeStatus {
+            replicas: self.replicas.values().map(|replica| self.replica_status(replica)).collect(),
+            pending_requests: self.pending.len() + reads,
+            is_disk_full: self.is_disk_full,
+        }
+    }
+
+    fn replica_status(&self, replica: &Replica<D>) -> ReplicaStatus {
+        let group = replica.spec.group.0;
+        let raft = replica.raft();
+        let conf = raft.prs().conf().to_conf_state();
+        let nodes = |ids: &[u64]| {
+            let mut nodes: Vec<u64> = ids.iter().filter_map(|id| self.node_of(group, *id)).collect();
+            nodes.sort_unstable();
+            nodes
+        };
+        let wanted = self.catalog.shard(group).and_then(|(_, _, shard)| shard.replica_on(self.identity.node));
+        let is_in_role = wanted.is_some_and(|own| {
+            if own.is_voter { conf.voters.contains(&own.replica) } else { conf.learners.contains(&own.replica) }
+        });
+        let has_applied = replica.shard().header().applied_index >= raft.raft_log.committed && !replica.is_loading();
+        ReplicaStatus {
+            leader: self.node_of(group, replica.leader()),
+            voters: nodes(&conf.voters),
+            learners: nodes(&conf.learners),
+            is_caught_up: is_in_role && has_applied && replica.leader() != 0 && replica.was_confirmed(),
+            ..replica.status()
+        }
+    }
+
+    /// Peers' addresses, for the shell.
+    pub fn peer_addresses(catalog: &Catalog, own: u64) -> BTreeMap<u64, String> {
+        let members = catalog.nodes.values().filter(|node| node.state == NodeState::Member && node.id != own);
+        members.map(|node| (node.id, node.peer_address.clone())).collect()
+    }
+}
+
+/// The answer when time is up and nothing was done.
+pub(crate) fn no_leader(token: u64) -> Effect {
+    Effect::Reply { token, answer: Answer::Failed(crate::Failure::NoLeader) }
+}
+
+fn lane_of(kind: MessageType) -> Lane {
+    match kind {
+        MessageType::MsgAppend | MessageType::MsgAppendResponse => Lane::Append,
+        _ => Lane::Control,
+    }
+}

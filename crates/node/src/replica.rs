@@ -1,0 +1,662 @@
+//! One group's replica: raft-rs, its log, the shard, and what waits for them.
+//!
+//! The duties towards raft-rs (its `Ready` contract), held by [`Replica::handle_ready`]:
+//!
+//! 1. A leader's messages may leave at once; all others leave only after everything handed out before them is durable.
+//! 2. Entries can be read back from the storage before the ready is advanced.
+//! 3. Term and vote are durable before any answer that follows from them; a change of the commit index alone costs no sync.
+//! 4. Readies become durable in order; raft-rs is told so in order.
+//! 5. A snapshot is in place (its file whole and durable) before its ready is persisted, and loaded before entries after it
+//!    are applied.
+//! 6. Committed entries are applied once, in order.
+//! 7. Only a leader proposes; what was proposed and whose fate is unknown is not proposed again without its request id.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_engine::Engine;
+use quorate_keyspace::{EntryHeader, Outcome, RequestId, Shard, encode_entry};
+use quorate_log::{Disk, GroupId, HardState, LogId, LogIndex, Record, Term};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::prelude::ConfChangeType;
+use raft::{RawNode, Ready, SnapshotStatus, StateRole};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::convert::{conf_change, decode_conf_change, decode_membership, encode_conf_change, encode_membership, entry_to_log};
+use crate::io::Monotonic;
+use crate::limits::{Config, MAX_APPLY_BYTES, MAX_INFLIGHT_MESSAGES, MAX_UNCOMMITTED_BYTES};
+use crate::reads::{Read, Reads};
+use crate::snapshot::{Job, SnapshotFile};
+use crate::status::ReplicaStatus;
+use crate::storage::GroupLog;
+
+/// raft-rs draws election timeouts from a generator that cannot be seeded. It is told a range so wide that a draw of its own is
+/// recognised (it lies beyond every real timeout, but for one in tens of millions), and replaced by a seeded one.
+const MAX_RAFT_DRAW: usize = 1 << 30;
+
+/// The token of a replica's own first read: when it is served, the replica has caught up with what was committed before.
+pub(crate) const CATCH_UP: u64 = 0;
+
+/// What a replica wants done; gathered over all groups of one poll.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pub(crate) messages: Vec<(GroupId, Message)>,
+    pub(crate) records: Vec<(GroupId, Record)>,
+    pub(crate) outcomes: Vec<Done>,
+    pub(crate) ready_reads: Vec<u64>,
+    pub(crate) jobs: Vec<Job>,
+    pub(crate) broken: Option<String>,
+}
+
+/// A command that was applied.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) group: GroupId,
+    pub(crate) id: RequestId,
+    pub(crate) outcome: Outcome,
+    /// The node that forwarded it here, if this replica proposed it for another.
+    pub(crate) asked_by: Option<u64>,
+}
+
+/// A command to be proposed.
+#[derive(Debug)]
+pub(crate) struct Proposal {
+    pub(crate) id: RequestId,
+    /// The node that forwarded it; none if it is this node's own.
+    pub(crate) asked_by: Option<u64>,
+    pub(crate) command: Bytes,
+}
+
+/// What identifies a replica.
+#[derive(Clone, Debug)]
+pub(crate) struct ReplicaSpec {
+    pub(crate) group: GroupId,
+    pub(crate) id: u64,
+    pub(crate) keyspace: String,
+}
+
+/// One group's replica.
+///
+/// *Invariants*: `awaiting` is in the order of tickets and ready numbers; the shard's applied index is raft-rs' applied index
+/// while no snapshot is loaded; `backlog` is empty unless one is.
+pub(crate) struct Replica<D: Disk> {
+    pub(crate) spec: ReplicaSpec,
+    raw: RawNode<GroupLog<D>>,
+    shard: Shard,
+    loading: Option<Loading>,
+    pub(crate) reads: Reads,
+    proposals: Vec<Proposal>,
+    asked_by: BTreeMap<RequestId, u64>,
+    awaiting: VecDeque<Awaiting>,
+    election_rng: SmallRng,
+    election_ticks: usize,
+    clock: LogClock,
+    pub(crate) files: Files,
+    /// The leader and term last told to the node.
+    seen_leader: (u64, u64),
+    /// It saw, since it started, all that was committed before.
+    is_confirmed: bool,
+    counters: Counters,
+}
+
+/// What became durable together with a ticket.
+#[derive(Debug)]
+struct Awaiting {
+    ticket: u64,
+    number: u64,
+    last_index: Option<u64>,
+    snapshot: Option<LogId>,
+    messages: Vec<Message>,
+}
+
+/// A snapshot is being loaded into the engine.
+#[derive(Debug)]
+struct Loading {
+    file: SnapshotFile,
+    backlog: Vec<Entry>,
+}
+
+/// The group's time while this replica leads: where it stood, and since when it runs.
+#[derive(Debug, Default)]
+struct LogClock {
+    base_ms: u64,
+    since: Monotonic,
+}
+
+/// The replica's own snapshot files.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    /// The newest whole one.
+    pub(crate) latest: Option<LocalSnapshot>,
+    /// Older ones, to be removed once nobody is sent them.
+    pub(crate) old: Vec<SnapshotFile>,
+    /// The membership at the one that is being cut.
+    cutting: Option<Bytes>,
+    /// Applied since the newest one.
+    log_bytes: u64,
+}
+
+/// A whole snapshot file of this node.
+#[derive(Clone, Debug)]
+pub(crate) struct LocalSnapshot {
+    pub(crate) file: SnapshotFile,
+    pub(crate) size_bytes: u64,
+    pub(crate) membership: Bytes,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    entries: u64,
+    commands: u64,
+    cut: u64,
+    sent: u64,
+    loaded: u64,
+}
+
+impl<D: Disk> fmt::Debug for Replica<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let raft = &self.raw.raft;
+        f.debug_struct("Replica")
+            .field("spec", &self.spec)
+            .field("role", &role_name(raft.state))
+            .field("term", &raft.term)
+            .field("shard", self.shard.header())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<D: Disk> Replica<D> {
+    /// A replica over its log and a shard that has applied what the log says is committed.
+    pub(crate) fn new(
+        spec: ReplicaSpec,
+        mut log: GroupLog<D>,
+        shard: Shard,
+        files: Files,
+        (config, seed, origin): (&Config, u64, u64),
+    ) -> raft::Result<Self> {
+        let conf_state = decode_membership(shard.header().membership.clone()).unwrap_or_default();
+        let applied = shard.header().applied_index;
+        log.set_initial(log.initial_commit().max(applied), conf_state);
+        if let Some(latest) = &files.latest {
+            log.set_snapshot(latest.file.at, decode_membership(latest.membership.clone()).unwrap_or_default());
+        }
+        let raft_config = raft::Config {
+            id: spec.id,
+            election_tick: config.election_ticks,
+            heartbeat_tick: 1,
+            min_election_tick: config.election_ticks,
+            max_election_tick: MAX_RAFT_DRAW,
+            applied,
+            max_size_per_msg: config.max_entry_bytes as u64,
+            max_inflight_msgs: MAX_INFLIGHT_MESSAGES,
+            max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
+            max_committed_size_per_ready: MAX_APPLY_BYTES,
+            check_quorum: true,
+            pre_vote: true,
+            batch_append: true,
+            ..raft::Config::default()
+        };
+        let raw = RawNode::new(&raft_config, log, &slog::Logger::root(slog::Discard, slog::o!()))?;
+        let mut replica = Self {
+            raw,
+            shard,
+            loading: None,
+            reads: Reads::new(origin),
+            proposals: Vec::new(),
+            asked_by: BTreeMap::new(),
+            awaiting: VecDeque::new(),
+            election_rng: SmallRng::seed_from_u64(seed ^ spec.id.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            election_ticks: config.election_ticks,
+            clock: LogClock::default(),
+            files,
+            seen_leader: (0, 0),
+            is_confirmed: false,
+            counters: Counters::default(),
+            spec,
+        };
+        replica.reads.add(Read { token: CATCH_UP, deadline: Monotonic(u64::MAX) });
+        if replica.raw.raft.prs().conf().to_conf_state().voters == [replica.spec.id] {
+            // Nobody else could lead: there is nothing to wait for.
+            replica.raw.campaign()?;
+        }
+        replica.draw_election_timeout();
+        Ok(replica)
+    }
+
+    pub(crate) fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<dyn Engine> {
+        self.shard.engine()
+    }
+
+    pub(crate) fn log(&self) -> &GroupLog<D> {
+        self.raw.store()
+    }
+
+    pub(crate) fn raft(&self) -> &raft::Raft<GroupLog<D>> {
+        &self.raw.raft
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    /// The leading replica; 0 if none is known.
+    pub(crate) fn leader(&self) -> u64 {
+        self.raw.raft.leader_id
+    }
+
+    pub(crate) fn is_loading(&self) -> bool {
+        self.loading.is_some()
+    }
+
+    /// Whether it has seen, since it started, all that was committed before.
+    pub(crate) fn was_confirmed(&self) -> bool {
+        self.is_confirmed
+    }
+
+    /// Whether the leader or the term changed since this was last asked.
+    pub(crate) fn take_leader_change(&mut self, now: Monotonic) -> bool {
+        let present = (self.leader(), self.raw.raft.term);
+        let is_changed = std::mem::replace(&mut self.seen_leader, present) != present;
+        if is_changed {
+            self.on_new_leader(now);
+        }
+        is_changed
+    }
+
+    pub(crate) fn tick(&mut self) {
+        self.raw.tick();
+        self.draw_election_timeout();
+    }
+
+    /// Takes in a peer's message.
+    pub(crate) fn step(&mut self, message: Message) {
+        let is_read_index = matches!(message.get_msg_type(), MessageType::MsgReadIndex | MessageType::MsgReadIndexResp);
+        if is_read_index && message.get_entries().len() != 1 {
+            return;
+        }
+        // What raft-rs refuses (an answer from a replica that is gone) is no event for us.
+        let _ = self.raw.step(message);
+        self.draw_election_timeout();
+    }
+
+    pub(crate) fn report_unreachable(&mut self, replica: u64) {
+        self.raw.report_unreachable(replica);
+    }
+
+    pub(crate) fn report_snapshot(&mut self, replica: u64, is_sent: bool) {
+        self.counters.sent += u64::from(is_sent);
+        self.raw.report_snapshot(replica, if is_sent { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
+    }
+
+    pub(crate) fn transfer_leader(&mut self, replica: u64) {
+        self.raw.transfer_leader(replica);
+        self.draw_election_timeout();
+    }
+
+    /// The voter besides this one whose log is furthest, among those heard of lately.
+    pub(crate) fn best_successor(&self) -> Option<u64> {
+        let raft = &self.raw.raft;
+        let state = raft.prs().conf().to_conf_state();
+        let others = state.voters.iter().filter(|id| **id != raft.id);
+        let alive =
+            others.filter_map(|id| raft.prs().get(*id).filter(|progress| progress.recent_active).map(|p| (p.matched, *id)));
+        alive.max().map(|(_, id)| id)
+    }
+
+    /// Takes a command to be proposed at the end of the poll.
+    pub(crate) fn propose(&mut self, proposal: Proposal) {
+        self.proposals.push(proposal);
+    }
+
+    /// Proposes what waits, many commands to an entry. Returns what raft-rs did not take: it entered no log.
+    pub(crate) fn pack(&mut self, now: Monotonic, max_entry_bytes: usize) -> Vec<Proposal> {
+        let mut refused = Vec::new();
+        let mut waiting = std::mem::take(&mut self.proposals).into_iter().peekable();
+        while let Some(first) = waiting.next() {
+            let mut size_bytes = first.command.len();
+            let mut packed = vec![first];
+            while let Some(next) = waiting.next_if(|next| size_bytes + next.command.len() <= max_entry_bytes) {
+                size_bytes += next.command.len();
+                packed.push(next);
+            }
+            let header = EntryHeader { log_time_ms: self.clock.base_ms + now.since(self.clock.since) };
+            let data = encode_entry(header, packed.iter().map(|proposal| &proposal.command));
+            if self.propose_entry(data) {
+                let forwarded = packed.iter().filter_map(|proposal| proposal.asked_by.map(|node| (proposal.id, node)));
+                self.asked_by.extend(forwarded);
+            } else {
+                refused.append(&mut packed);
+            }
+        }
+        refused
+    }
+
+    fn propose_entry(&mut self, data: Bytes) -> bool {
+        if !self.is_leader() {
+            return false;
+        }
+        let mut entry = Entry::default();
+        entry.data = data;
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgPropose);
+        message.from = self.raw.raft.id;
+        message.set_entries(vec![entry].into());
+        self.raw.step(message).is_ok()
+    }
+
+    /// Proposes a change of one member, unless another is on its way.
+    pub(crate) fn propose_member(&mut self, kind: ConfChangeType, replica: u64) {
+        if self.raw.raft.has_pending_conf() || !self.raw.raft.commit_to_current_term() {
+            return;
+        }
+        let context = encode_conf_change(kind, replica).to_vec();
+        // Refused while leadership is handed over: tried again at the next tick.
+        let _ = self.raw.propose_conf_change(context, conf_change(kind, replica));
+    }
+
+    /// Begins a read-index round for the reads that wait, if there is a place. Returns whether it did.
+    pub(crate) fn begin_reads(&mut self, now: Monotonic) -> bool {
+        let context = self.reads.begin_round(now);
+        if let Some(context) = &context {
+            self.raw.read_index(context.to_vec());
+        }
+        context.is_some()
+    }
+
+    /// Carries out everything raft-rs has ready, under one ticket.
+    pub(crate) fn handle_ready(&mut self, ticket: u64, out: &mut Outbox) {
+        while self.raw.has_ready() && out.broken.is_none() {
+            let ready = self.raw.ready();
+            self.handle_one_ready(ready, ticket, out);
+        }
+        if self.raw.mut_store().wants_snapshot.take() {
+            self.cut_snapshot(out);
+        }
+    }
+
+    fn handle_one_ready(&mut self, mut ready: Ready, ticket: u64, out: &mut Outbox) {
+        let group = self.spec.group;
+        out.messages.extend(ready.take_messages().into_iter().map(|message| (group, message)));
+        for state in ready.take_read_states() {
+            self.reads.confirm(&state.request_ctx, state.index);
+        }
+        let snapshot = self.accept_snapshot(&ready, out);
+        let last_index = self.append_entries(&ready, out);
+        if ready.must_sync()
+            && let Some(state) = ready.hs()
+        {
+            let state = HardState { term: Term(state.term), vote: state.vote, commit: LogIndex(state.commit) };
+            out.records.push((group, Record::HardState(state)));
+        }
+        let messages = ready.take_persisted_messages();
+        let committed = ready.take_committed_entries();
+        let number = ready.number();
+        let ticket = if ready.must_sync() { Some(ticket) } else { self.awaiting.back().map(|awaiting| awaiting.ticket) };
+        self.raw.advance_append_async(ready);
+        match ticket {
+            Some(ticket) => self.awaiting.push_back(Awaiting { ticket, number, last_index, snapshot, messages }),
+            None => {
+                out.messages.extend(messages.into_iter().map(|message| (group, message)));
+                self.raw.on_persist_ready(number);
+            }
+        }
+        self.apply(committed, out);
+    }
+
+    fn accept_snapshot(&mut self, ready: &Ready, out: &mut Outbox) -> Option<LogId> {
+        if ready.snapshot().is_empty() {
+            return None;
+        }
+        let metadata = ready.snapshot().get_metadata();
+        let at = LogId { term: Term(metadata.term), index: LogIndex(metadata.index) };
+        self.raw.mut_store().reset(at);
+        self.raw.mut_store().set_snapshot(at, metadata.get_conf_state().clone());
+        out.records.push((self.spec.group, Record::Reset(at)));
+        let file = SnapshotFile { group: self.spec.group, at };
+        // Entries after the snapshot wait here until it is loaded, also while the log is not durable yet.
+        self.loading = Some(Loading { file, backlog: Vec::new() });
+        Some(at)
+    }
+
+    fn append_entries(&mut self, ready: &Ready, out: &mut Outbox) -> Option<u64> {
+        let last = ready.entries().last()?;
+        let entries = ready.entries().iter().map(entry_to_log).collect();
+        out.records.push((self.spec.group, Record::Append(entries)));
+        self.raw.mut_store().append(ready.entries());
+        Some(last.index)
+    }
+
+    /// Everything up to the ticket is durable: lets go what waited for it.
+    pub(crate) fn on_durable(&mut self, ticket: u64, out: &mut Outbox) {
+        while let Some(awaiting) = self.awaiting.pop_front_if(|awaiting| awaiting.ticket <= ticket) {
+            let group = self.spec.group;
+            out.messages.extend(awaiting.messages.into_iter().map(|message| (group, message)));
+            self.raw.on_persist_ready(awaiting.number);
+            if let Some(index) = awaiting.last_index {
+                self.raw.mut_store().on_durable(index);
+            }
+            if let Some(at) = awaiting.snapshot {
+                let file = SnapshotFile { group, at };
+                out.jobs.push(Job::Load { file, engine: Arc::clone(self.engine()) });
+            }
+        }
+    }
+
+    /// Whether something handed to the log at or before this ticket is not durable yet.
+    pub(crate) fn oldest_ticket(&self) -> Option<u64> {
+        self.awaiting.front().map(|awaiting| awaiting.ticket)
+    }
+
+    /// A snapshot was loaded into the engine: the shard is what its file says.
+    pub(crate) fn on_loaded(&mut self, file: SnapshotFile, state: Bytes, size_bytes: u64, out: &mut Outbox) {
+        let Some(loading) = self.loading.take_if(|loading| loading.file == file) else {
+            return;
+        };
+        match Shard::restore(Arc::clone(self.engine()), state) {
+            Ok(shard) => self.shard = shard,
+            Err(error) => return self.break_down(&error, out),
+        }
+        self.counters.loaded += 1;
+        self.files.take_in(LocalSnapshot { file, size_bytes, membership: self.shard.header().membership.clone() });
+        self.raw.advance_apply_to(file.at.index.0);
+        self.apply(loading.backlog, out);
+    }
+
+    fn apply(&mut self, committed: Vec<Entry>, out: &mut Outbox) {
+        if let Some(loading) = &mut self.loading {
+            return loading.backlog.extend(committed);
+        }
+        let mut run = Vec::new();
+        for entry in committed {
+            if entry.get_entry_type() == EntryType::EntryNormal {
+                run.push((entry.index, entry.term, entry.data));
+                continue;
+            }
+            self.apply_run(&mut run, out);
+            self.apply_member(&entry, out);
+        }
+        self.apply_run(&mut run, out);
+        let applied = self.shard.header().applied_index;
+        if applied > self.raw.raft.raft_log.applied {
+            self.raw.advance_apply_to(applied);
+        }
+        for read in self.reads.take_ready(applied) {
+            if read.token == CATCH_UP {
+                self.is_confirmed = true;
+            } else {
+                out.ready_reads.push(read.token);
+            }
+        }
+    }
+
+    fn apply_run(&mut self, run: &mut Vec<(u64, u64, Bytes)>, out: &mut Outbox) {
+        if run.is_empty() || out.broken.is_some() {
+            return;
+        }
+        let entries = std::mem::take(run);
+        self.files.log_bytes += entries.iter().map(|(_, _, payload)| payload.len() as u64).sum::<u64>();
+        self.counters.entries += entries.len() as u64;
+        let applied = match self.shard.apply(&entries) {
+            Ok(applied) => applied,
+            Err(error) => return self.break_down(&error, out),
+        };
+        self.counters.commands += applied.outcomes.len() as u64;
+        let group = self.spec.group;
+        for (id, outcome) in applied.outcomes {
+            let asked_by = self.asked_by.remove(&id);
+            out.outcomes.push(Done { group, id, outcome, asked_by });
+        }
+    }
+
+    fn apply_member(&mut self, entry: &Entry, out: &mut Outbox) {
+        if out.broken.is_some() {
+            return;
+        }
+        let Some(change) = decode_conf_change(entry.context.clone()) else {
+            return self.break_down(&"the log holds a configuration change that this version does not know", out);
+        };
+        let membership = match self.raw.apply_conf_change(&change) {
+            Ok(state) => encode_membership(&state),
+            Err(error) => return self.break_down(&error, out),
+        };
+        if let Err(error) = self.shard.set_membership(entry.index, entry.term, membership) {
+            self.break_down(&error, out);
+        }
+    }
+
+    fn break_down(&self, why: &dyn fmt::Display, out: &mut Outbox) {
+        out.broken = Some(format!("keyspace {}: {why}", self.spec.keyspace));
+    }
+
+    /// The leader or the term changed: the group's time runs on from where the log stands, and who waits for a proposal of
+    /// the term before is told by its own replica.
+    fn on_new_leader(&mut self, now: Monotonic) {
+        self.asked_by.clear();
+        self.clock = LogClock { base_ms: self.shard.header().log_time_ms, since: now };
+    }
+
+    /// Cuts a snapshot if as much log was applied as makes one worth it, or if `is_forced`.
+    pub(crate) fn maybe_cut_snapshot(&mut self, config: &Config, is_forced: bool, out: &mut Outbox) {
+        let latest = self.files.latest.as_ref();
+        let due_bytes = latest.map_or(0, |latest| latest.size_bytes).max(config.snapshot_log_bytes);
+        let is_new = latest.is_none_or(|latest| latest.file.at.index.0 < self.shard.header().applied_index);
+        if is_new && (is_forced || self.files.log_bytes >= due_bytes) {
+            self.cut_snapshot(out);
+        }
+    }
+
+    fn cut_snapshot(&mut self, out: &mut Outbox) {
+        let header = self.shard.header();
+        if self.files.cutting.is_some() || self.is_loading() || header.applied_index == 0 {
+            return;
+        }
+        let at = LogId { term: Term(header.applied_term), index: LogIndex(header.applied_index) };
+        if self.files.latest.as_ref().is_some_and(|latest| latest.file.at == at) {
+            return;
+        }
+        self.files.cutting = Some(header.membership.clone());
+        self.files.log_bytes = 0;
+        let file = SnapshotFile { group: self.spec.group, at };
+        out.jobs.push(Job::Cut { file, view: self.engine().view(), state: self.shard.state_bytes() });
+    }
+
+    /// A snapshot was cut, or could not be: then more log has to do.
+    pub(crate) fn on_cut(&mut self, file: SnapshotFile, size_bytes: Option<u64>) {
+        let (Some(membership), Some(size_bytes)) = (self.files.cutting.take(), size_bytes) else {
+            return;
+        };
+        self.counters.cut += 1;
+        if file.at.index < self.raw.store().purged().index {
+            // A newer one was installed from the leader meanwhile.
+            return self.files.old.push(file);
+        }
+        let conf_state = decode_membership(membership.clone()).unwrap_or_default();
+        self.files.take_in(LocalSnapshot { file, size_bytes, membership });
+        self.raw.mut_store().set_snapshot(file.at, conf_state);
+    }
+
+    /// Purges the log behind the newest snapshot. A leader keeps what followers that are there still need, unless `is_forced`.
+    pub(crate) fn maybe_purge(&mut self, is_forced: bool, out: &mut Outbox) {
+        let Some(latest) = &self.files.latest else {
+            return;
+        };
+        let mut index = latest.file.at.index.0;
+        if self.is_leader() && !is_forced {
+            let followers =
+                self.raw.raft.prs().iter().filter(|(id, progress)| **id != self.raw.raft.id && progress.recent_active);
+            let needed = followers.map(|(_, progress)| progress.matched.max(progress.pending_snapshot)).min();
+            index = index.min(needed.unwrap_or(index));
+        }
+        if index <= self.raw.store().purged().index.0 || self.is_loading() {
+            return;
+        }
+        let Ok(term) = raft::Storage::term(self.raw.store(), index) else {
+            return;
+        };
+        let upto = LogId { term: Term(term), index: LogIndex(index) };
+        self.raw.mut_store().purge(upto);
+        out.records.push((self.spec.group, Record::Purge(upto)));
+    }
+
+    fn draw_election_timeout(&mut self) {
+        if self.raw.raft.randomized_election_timeout() >= 2 * self.election_ticks {
+            let ticks = self.election_rng.random_range(self.election_ticks..2 * self.election_ticks);
+            self.raw.raft.set_randomized_election_timeout(ticks);
+        }
+    }
+
+    /// How it is; nodes are filled in by who knows which replica is where.
+    pub(crate) fn status(&self) -> ReplicaStatus {
+        let raft = &self.raw.raft;
+        let header = self.shard.header();
+        ReplicaStatus {
+            group: self.spec.group,
+            keyspace: self.spec.keyspace.clone(),
+            role: role_name(raft.state),
+            term: raft.term,
+            commit_index: raft.raft_log.committed,
+            applied_index: header.applied_index,
+            first_index: self.log().purged().index.0 + 1,
+            last_index: raft.raft_log.last_index(),
+            revision: header.revision.0,
+            data_bytes: header.data_bytes,
+            applied_entries: self.counters.entries,
+            applied_commands: self.counters.commands,
+            snapshots_cut: self.counters.cut,
+            snapshots_sent: self.counters.sent,
+            snapshots_loaded: self.counters.loaded,
+            ..ReplicaStatus::default()
+        }
+    }
+}
+
+impl Files {
+    /// What is on disk at start.
+    pub(crate) fn at_start(latest: Option<LocalSnapshot>, old: Vec<SnapshotFile>, log_bytes: u64) -> Self {
+        Self { latest, old, cutting: None, log_bytes }
+    }
+
+    /// A newer one is whole.
+    fn take_in(&mut self, snapshot: LocalSnapshot) {
+        let file = snapshot.file;
+        if let Some(older) = self.latest.replace(snapshot).filter(|older| older.file != file) {
+            self.old.push(older.file);
+        }
+    }
+}
+
+fn role_name(role: StateRole) -> &'static str {
+    match role {
+        StateRole::Leader => "leader",
+        StateRole::Follower => "follower",
+        StateRole::Candidate => "candidate",
+        StateRole::PreCandidate => "pre_candidate",
+    }
+}

@@ -1,0 +1,244 @@
+//! Requests: those of this node's own clients, and those that peers forward here because this node leads.
+
+use bytes::Bytes;
+use quorate_api::peer::{Forward, ForwardReply, ForwardResult, Frame, Lane};
+use quorate_keyspace::{Command, Outcome, RequestId};
+use quorate_log::Disk;
+
+use crate::io::{Answer, Effect, Failure, Request, RequestKind};
+use crate::node::{LeaderWait, Node, no_leader};
+use crate::pending::Place;
+use crate::reads::Read;
+use crate::replica::{Done, Proposal};
+
+/// A forwarded write without an answer for this long is sent again; its request id keeps it from being applied twice.
+const SILENT_MS: u64 = 1_000;
+
+impl<D: Disk> Node<D> {
+    pub(crate) fn on_request(&mut self, request: Request) {
+        let token = request.token;
+        let Some(replica) = self.replicas.get_mut(&request.group.0) else {
+            return self.fail(token, Failure::NotHosted);
+        };
+        match request.kind {
+            RequestKind::ReadIndex => {
+                if replica.reads.len() >= self.config.max_pending_requests {
+                    return self.fail(token, Failure::Overloaded);
+                }
+                replica.reads.add(Read { token, deadline: request.deadline });
+                self.dirty.insert(request.group.0);
+            }
+            RequestKind::TransferLeader(to) => self.on_transfer_request(token, request.group.0, request.deadline, to),
+            RequestKind::Write(write) => self.on_write(token, request.group.0, request.deadline, &write),
+        }
+    }
+
+    fn on_write(&mut self, token: u64, group: u64, deadline: crate::Monotonic, write: &Bytes) {
+        let is_full = self.pending.len() >= self.config.max_pending_requests
+            || self.pending.bytes() + write.len() > self.config.max_pending_bytes;
+        match () {
+            () if self.is_disk_full => self.fail(token, Failure::DiskFull),
+            () if is_full => self.fail(token, Failure::Overloaded),
+            () if self.is_stopping() => self.fail(token, Failure::ShuttingDown),
+            () => {
+                let sequence = self.pending.add(token, quorate_log::GroupId(group), write, deadline);
+                self.hand_over(sequence);
+            }
+        }
+    }
+
+    fn on_transfer_request(&mut self, token: u64, group: u64, deadline: crate::Monotonic, to: Option<u64>) {
+        let Some(replica) = self.replicas.get_mut(&group) else {
+            return self.fail(token, Failure::NotHosted);
+        };
+        let leader = replica.leader();
+        let target = match to {
+            None => replica.best_successor(),
+            Some(node) => {
+                let voters = replica.raft().prs().conf().to_conf_state().voters;
+                voters.into_iter().find(|voter| self.routes.get(&(group, *voter)) == Some(&node))
+            }
+        };
+        match target {
+            _ if leader == 0 => self.effects.push(no_leader(token)),
+            Some(target) if target == leader => self.effects.push(Effect::Reply { token, answer: Answer::Transferred }),
+            Some(target) => {
+                replica.transfer_leader(target);
+                self.dirty.insert(group);
+                self.leader_waits.push(LeaderWait { token, group, from: leader, deadline });
+            }
+            None => self.effects.push(no_leader(token)),
+        }
+    }
+
+    fn fail(&mut self, token: u64, failure: Failure) {
+        self.effects.push(Effect::Reply { token, answer: Answer::Failed(failure) });
+    }
+
+    /// Hands a waiting write to whoever leads, if anybody is known to.
+    fn hand_over(&mut self, sequence: u64) {
+        let Some(waiting) = self.pending.get(sequence) else {
+            return;
+        };
+        let group = waiting.group.0;
+        let command = waiting.command.clone();
+        let id = RequestId { origin: self.pending.origin(), sequence };
+        let Some(replica) = self.replicas.get_mut(&group) else {
+            return;
+        };
+        if replica.is_leader() {
+            replica.propose(Proposal { id, asked_by: None, command });
+            self.dirty.insert(group);
+            return self.pending.hand_over(sequence, Place::Here);
+        }
+        let Some(node) = self.routes.get(&(group, replica.leader())).copied() else {
+            return;
+        };
+        self.forwards.entry(node).or_default().push(Forward { group, origin: id.origin, sequence, command });
+        self.pending.hand_over(sequence, Place::At { node, since: self.now });
+    }
+
+    /// raft-rs did not take these: they entered no log.
+    pub(crate) fn on_not_proposed(&mut self, group: u64, refused: Vec<Proposal>) {
+        if refused.is_empty() {
+            return;
+        }
+        let replica = self.replicas.get(&group);
+        let result = match replica {
+            Some(replica) if replica.is_leader() => ForwardResult::Overloaded,
+            Some(replica) => ForwardResult::NotLeader(replica.leader()),
+            None => ForwardResult::NotLeader(0),
+        };
+        for proposal in refused {
+            match proposal.asked_by {
+                // Tried again when there is a leader, or at the next tick.
+                None => self.pending.on_refused(proposal.id.sequence),
+                Some(node) => self.reply_to(node, group, proposal.id.sequence, result.clone()),
+            }
+        }
+    }
+
+    pub(crate) fn on_forward(&mut self, from: u64, forward: Forward) {
+        let group = forward.group;
+        // An entry with a command that cannot be read would stop every replica.
+        if Command::decode(forward.command.clone()).is_err() {
+            return;
+        }
+        let leading = self.replicas.get_mut(&group).filter(|replica| replica.is_leader());
+        match leading {
+            Some(_) if self.is_disk_full => self.reply_to(from, group, forward.sequence, ForwardResult::DiskFull),
+            Some(replica) => {
+                let id = RequestId { origin: forward.origin, sequence: forward.sequence };
+                replica.propose(Proposal { id, asked_by: Some(from), command: forward.command });
+                self.dirty.insert(group);
+            }
+            None => {
+                let leader = self.replicas.get(&group).map_or(0, super::replica::Replica::leader);
+                self.reply_to(from, group, forward.sequence, ForwardResult::NotLeader(leader));
+            }
+        }
+    }
+
+    pub(crate) fn on_forward_reply(&mut self, from: u64, reply: ForwardReply) {
+        let sequence = reply.sequence;
+        let is_asked = |place| matches!(place, Place::At { node, .. } if node == from);
+        match reply.result {
+            ForwardResult::Outcome(outcome) => {
+                if let Ok(outcome) = Outcome::decode(outcome) {
+                    self.answer(sequence, outcome);
+                }
+            }
+            // Tried again when the leader is known, or at the next tick.
+            ForwardResult::NotLeader(_) => {
+                if self.pending.get(sequence).is_some_and(|waiting| is_asked(waiting.place)) {
+                    self.pending.on_refused(sequence);
+                }
+            }
+            ForwardResult::Overloaded => self.refuse(sequence, Failure::Overloaded),
+            ForwardResult::DiskFull => self.refuse(sequence, Failure::DiskFull),
+        }
+    }
+
+    /// The leader took it for a reason that will not go away in time: the client hears it, unless the write may be in a log
+    /// from an earlier try.
+    fn refuse(&mut self, sequence: u64, failure: Failure) {
+        self.pending.on_refused(sequence);
+        let is_certain = self.pending.get(sequence).is_some_and(|waiting| !waiting.may_be_logged());
+        if is_certain && let Some(waiting) = self.pending.remove(sequence) {
+            self.fail(waiting.token, failure);
+        }
+    }
+
+    pub(crate) fn on_applied(&mut self, done: Done) {
+        if done.id.origin == self.pending.origin() {
+            return self.answer(done.id.sequence, done.outcome);
+        }
+        if let Some(node) = done.asked_by {
+            let result = ForwardResult::Outcome(done.outcome.to_bytes());
+            self.reply_to(node, done.group.0, done.id.sequence, result);
+        }
+    }
+
+    fn answer(&mut self, sequence: u64, outcome: Outcome) {
+        if let Some(waiting) = self.pending.remove(sequence) {
+            self.effects.push(Effect::Reply { token: waiting.token, answer: Answer::Written(outcome) });
+        }
+    }
+
+    fn reply_to(&mut self, node: u64, group: u64, sequence: u64, result: ForwardResult) {
+        self.forward_replies.entry(node).or_default().push(ForwardReply { group, sequence, result });
+    }
+
+    /// Another leads, or the term changed: what was with the old leader goes to the new one.
+    pub(crate) fn on_new_leader(&mut self, group: u64) {
+        let lost = self.pending.lost(|waiting| waiting.group.0 == group);
+        for sequence in lost {
+            self.pending.on_lost(sequence);
+            self.hand_over(sequence);
+        }
+        let leader = self.replicas.get(&group).map_or(0, super::replica::Replica::leader);
+        let arrived = self.leader_waits.extract_if(.., |wait| wait.group == group && leader != 0 && leader != wait.from);
+        let tokens: Vec<u64> = arrived.map(|wait| wait.token).collect();
+        self.effects.extend(tokens.into_iter().map(|token| Effect::Reply { token, answer: Answer::Transferred }));
+    }
+
+    /// What was forwarded to this node may be lost.
+    pub(crate) fn on_requests_lost(&mut self, node: u64) {
+        for sequence in self.pending.lost(|waiting| matches!(waiting.place, Place::At { node: at, .. } if at == node)) {
+            self.pending.on_lost(sequence);
+        }
+    }
+
+    /// Hands over again what nobody has, and what a leader is silent about.
+    pub(crate) fn resend_silent(&mut self) {
+        let now = self.now;
+        let is_silent = |place| match place {
+            Place::Nowhere => true,
+            Place::Here => false,
+            Place::At { since, .. } => now.since(since) >= SILENT_MS,
+        };
+        for sequence in self.pending.lost(|waiting| is_silent(waiting.place)) {
+            self.hand_over(sequence);
+        }
+    }
+
+    /// Answers the requests whose time is up.
+    pub(crate) fn expire_requests(&mut self) {
+        for (waiting, failure) in self.pending.take_expired(self.now) {
+            self.fail(waiting.token, failure);
+        }
+        let now = self.now;
+        let expired: Vec<u64> = self.leader_waits.extract_if(.., |wait| wait.deadline <= now).map(|wait| wait.token).collect();
+        self.effects.extend(expired.into_iter().map(no_leader));
+    }
+
+    /// Sends what gathered for each peer, in one frame.
+    pub(crate) fn send_forwards(&mut self) {
+        for (to, forwards) in std::mem::take(&mut self.forwards) {
+            self.effects.push(Effect::Send { to, lane: Lane::Request, frame: Frame::Forward(forwards) });
+        }
+        for (to, replies) in std::mem::take(&mut self.forward_replies) {
+            self.effects.push(Effect::Send { to, lane: Lane::Request, frame: Frame::ForwardReply(replies) });
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! Snapshot files, and the jobs that read and write them beside the loop.
+//!
+//! A snapshot file holds a shard at one applied index, in no engine's form: its state, then its pairs. The same file is a
+//! memory engine's durable point on its own node and what a follower is sent. Layout, integers little-endian:
+//!
+//! ```text
+//! file   := magic "QRSN" | version u16 | zero u16 | block*
+//! block  := tag u8 | zero u8[3] | length u32 | crc32c(tag, length, payload) u32 | payload
+//! tag 1  := the shard's state (once, first)
+//! tag 2  := pairs: (table u8 | key length u32 | value length u32 | key | value)*
+//! tag 3  := end: number of pairs u64 | revision u64 (once, last)
+//! ```
+//!
+//! A file is written under another name, synced, and renamed, so that a whole name means a whole file. Every block is checked
+//! again whenever the file is read.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use quorate_engine::{Direction, Engine, KeyRange, Table, View};
+use quorate_keyspace::Shard;
+use quorate_log::{Disk, DiskFile, GroupId, LogId, LogIndex, Term};
+
+const MAGIC: &[u8; 4] = b"QRSN";
+const VERSION: u16 = 1;
+const PREAMBLE_BYTES: u64 = 8;
+const BLOCK_HEADER_BYTES: usize = 12;
+
+const TAG_STATE: u8 = 1;
+const TAG_PAIRS: u8 = 2;
+const TAG_END: u8 = 3;
+
+/// Blocks of pairs are closed at this size, so a single pair decides the largest one.
+const BLOCK_BYTES: usize = 64 << 10;
+
+/// A longer block is damage, not data: values are far smaller.
+const MAX_BLOCK_BYTES: usize = 256 << 20;
+
+/// The name of a snapshot file: which group, at which log id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SnapshotFile {
+    /// The group.
+    pub group: GroupId,
+    /// The last entry applied in it.
+    pub at: LogId,
+}
+
+impl fmt::Display for SnapshotFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{:016x}-{:016x}.snap", self.group.0, self.at.index.0, self.at.term.0)
+    }
+}
+
+impl SnapshotFile {
+    /// The file with this name, if it is one.
+    pub fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.strip_suffix(".snap")?.split('-');
+        let mut number = || parts.next().filter(|part| part.len() == 16).and_then(|part| u64::from_str_radix(part, 16).ok());
+        let (group, index, term) = (number()?, number()?, number()?);
+        let file = Self { group: GroupId(group), at: LogId { term: Term(term), index: LogIndex(index) } };
+        parts.next().is_none().then_some(file)
+    }
+
+    fn part(&self) -> String {
+        format!("{self}.part")
+    }
+}
+
+/// Work on snapshot files.
+#[derive(Debug)]
+pub enum Job {
+    /// Write a file.
+    Cut {
+        /// The file.
+        file: SnapshotFile,
+        /// The pairs.
+        view: Arc<dyn View>,
+        /// The shard's state at the view.
+        state: Bytes,
+    },
+    /// Replace an engine's content by a file's.
+    Load {
+        /// The file.
+        file: SnapshotFile,
+        /// The engine.
+        engine: Arc<dyn Engine>,
+    },
+    /// Read a piece of a file that is being sent.
+    Read {
+        /// The transfer.
+        transfer: u64,
+        /// The file.
+        file: SnapshotFile,
+        /// Where.
+        offset: u64,
+        /// How much at most.
+        max_bytes: u64,
+    },
+    /// Write a piece of a file that is being received. With the last piece the file is checked, synced and renamed.
+    Stage {
+        /// The sender's transfer.
+        transfer: u64,
+        /// The file.
+        file: SnapshotFile,
+        /// Where.
+        offset: u64,
+        /// The length of the whole file.
+        total_bytes: u64,
+        /// The piece.
+        data: Bytes,
+    },
+    /// Remove files that no longer serve.
+    Remove {
+        /// The group.
+        group: GroupId,
+        /// The files.
+        files: Vec<SnapshotFile>,
+    },
+}
+
+/// A job that has ended.
+#[derive(Debug)]
+pub struct JobDone {
+    /// The group.
+    pub group: GroupId,
+    /// What came of it.
+    pub result: JobResult,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub enum JobResult {
+    /// The file is durable.
+    Cut {
+        /// The file.
+        file: SnapshotFile,
+        /// Its length, or why there is none.
+        size_bytes: Result<u64, String>,
+    },
+    /// The engine holds what the file does.
+    Loaded {
+        /// The file.
+        file: SnapshotFile,
+        /// The shard's state and the file's length, or why the engine does not.
+        state: Result<(Bytes, u64), String>,
+    },
+    /// A piece was read.
+    Read {
+        /// The transfer.
+        transfer: u64,
+        /// Where it belongs.
+        offset: u64,
+        /// The length of the whole file and the piece, or why there is none.
+        piece: Result<(u64, Bytes), String>,
+    },
+    /// A piece was written.
+    Staged {
+        /// The sender's transfer.
+        transfer: u64,
+        /// The file.
+        file: SnapshotFile,
+        /// Where the next one goes, and whether the file is whole, checked and durable; or why not.
+        progress: Result<(u64, bool), String>,
+    },
+    /// Files were removed, as far as they were there.
+    Removed,
+}
+
+impl Job {
+    /// The group that the job is for.
+    pub fn group(&self) -> GroupId {
+        match self {
+            Self::Cut { file, .. } | Self::Load { file, .. } | Self::Read { file, .. } | Self::Stage { file, .. } => file.group,
+            Self::Remove { group, .. } => *group,
+        }
+    }
+
+    /// Does it. Blocks for as long as the disk takes.
+    pub fn run<D: Disk>(self, files: &D) -> JobDone {
+        let group = self.group();
+        let text = |error: io::Error| error.to_string();
+        let result = match self {
+            Self::Cut { file, view, state } => {
+                JobResult::Cut { file, size_bytes: cut(files, &file, view.as_ref(), &state).map_err(text) }
+            }
+            Self::Load { file, engine } => JobResult::Loaded { file, state: load(files, &file, engine.as_ref()).map_err(text) },
+            Self::Read { transfer, file, offset, max_bytes } => {
+                JobResult::Read { transfer, offset, piece: read_piece(files, &file, offset, max_bytes).map_err(text) }
+            }
+            Self::Stage { transfer, file, offset, total_bytes, data } => {
+                let progress = stage(files, &file, offset, total_bytes, &data).map_err(text);
+                JobResult::Staged { transfer, file, progress }
+            }
+            Self::Remove { files: names, .. } => {
+                remove(files, &names);
+                JobResult::Removed
+            }
+        };
+        JobDone { group, result }
+    }
+}
+
+/// The snapshot files in a folder. What a crash left half written is removed.
+pub(crate) fn find<D: Disk>(files: &D) -> io::Result<Vec<SnapshotFile>> {
+    let names = files.list()?;
+    for name in names.iter().filter(|name| name.ends_with(".part")) {
+        files.remove(name)?;
+    }
+    Ok(names.iter().filter_map(|name| SnapshotFile::parse(name)).collect())
+}
+
+/// Puts a file's pairs into an engine, and returns the shard's state and the file's length.
+pub(crate) fn load<D: Disk>(files: &D, file: &SnapshotFile, engine: &dyn Engine) -> io::Result<(Bytes, u64)> {
+    let mut blocks = Blocks::open(files, &file.to_string())?;
+    let state = blocks.expect(TAG_STATE)?;
+    let mut rebuild = engine.rebuild().map_err(io::Error::other)?;
+    let mut pairs = 0_u64;
+    loop {
+        let (tag, mut payload) = blocks.next()?;
+        match tag {
+            TAG_PAIRS => {
+                while !payload.is_empty() {
+                    let (table, key, value) = take_pair(&mut payload)?;
+                    rebuild.put(table, key, value).map_err(io::Error::other)?;
+                    pairs += 1;
+                }
+            }
+            TAG_END => {
+                let revision = check_end(payload, pairs)?;
+                rebuild.commit(file.at.index.0, revision).map_err(io::Error::other)?;
+                return Ok((state, blocks.len));
+            }
+            _ => return Err(damaged("unknown block")),
+        }
+    }
+}
+
+fn cut<D: Disk>(files: &D, file: &SnapshotFile, view: &dyn View, state: &Bytes) -> io::Result<u64> {
+    assert_eq!(view.applied(), file.at.index.0, "a snapshot's view is at the index in its name");
+    let part = file.part();
+    remove_if_there(files, &part)?;
+    let mut writer = Writer { file: files.create(&part)?, offset: 0, buffer: BytesMut::new() };
+    writer.buffer.put_slice(MAGIC);
+    writer.buffer.put_u16_le(VERSION);
+    writer.buffer.put_u16_le(0);
+    writer.put_block(TAG_STATE, state)?;
+    let mut pairs = 0_u64;
+    let mut block = BytesMut::with_capacity(BLOCK_BYTES + 1024);
+    for table in [Table::Current, Table::History] {
+        for item in view.scan(table, &KeyRange::all(), Direction::Forward) {
+            let (key, value) = item.map_err(io::Error::other)?;
+            put_pair(&mut block, table, &key, &value);
+            pairs += 1;
+            if block.len() >= BLOCK_BYTES {
+                writer.put_block(TAG_PAIRS, &block)?;
+                block.clear();
+            }
+        }
+    }
+    if !block.is_empty() {
+        writer.put_block(TAG_PAIRS, &block)?;
+    }
+    let mut end = BytesMut::with_capacity(16);
+    end.put_u64_le(pairs);
+    end.put_u64_le(view.revision());
+    writer.put_block(TAG_END, &end)?;
+    let size_bytes = writer.finish()?;
+    files.rename(&part, &file.to_string())?;
+    files.sync_dir()?;
+    Ok(size_bytes)
+}
+
+fn read_piece<D: Disk>(files: &D, file: &SnapshotFile, offset: u64, max_bytes: u64) -> io::Result<(u64, Bytes)> {
+    let handle = files.open(&file.to_string())?;
+    let total_bytes = handle.len()?;
+    let mut piece = vec![0; max_bytes.min(total_bytes.saturating_sub(offset)) as usize];
+    read_exact(&handle, &mut piece, offset)?;
+    Ok((total_bytes, piece.into()))
+}
+
+fn stage<D: Disk>(files: &D, file: &SnapshotFile, offset: u64, total_bytes: u64, data: &Bytes) -> io::Result<(u64, bool)> {
+    let part = file.part();
+    let handle = if offset == 0 {
+        remove_if_there(files, &part)?;
+        files.create(&part)?
+    } else {
+        files.open(&part)?
+    };
+    handle.write_at(data, offset)?;
+    let next_offset = offset + data.len() as u64;
+    if next_offset < total_bytes {
+        return Ok((next_offset, false));
+    }
+    handle.sync_data()?;
+    verify(files, &part, file)?;
+    files.rename(&part, &file.to_string())?;
+    files.sync_dir()?;
+    Ok((next_offset, true))
+}
+
+fn remove<D: Disk>(files: &D, names: &[SnapshotFile]) {
+    for file in names {
+        // A file that stays behind costs room, and is removed at the next start.
+        let _ = files.remove(&file.to_string());
+    }
+}
+
+/// Reads a whole file and checks that it is what its name says.
+fn verify<D: Disk>(files: &D, name: &str, file: &SnapshotFile) -> io::Result<()> {
+    let mut blocks = Blocks::open(files, name)?;
+    let header = Shard::decode_header(blocks.expect(TAG_STATE)?).map_err(io::Error::other)?;
+    if (header.applied_index, header.applied_term) != (file.at.index.0, file.at.term.0) {
+        return Err(damaged("it holds another state than its name says"));
+    }
+    let mut pairs = 0_u64;
+    loop {
+        let (tag, mut payload) = blocks.next()?;
+        match tag {
+            TAG_PAIRS => {
+                while !payload.is_empty() {
+                    take_pair(&mut payload)?;
+                    pairs += 1;
+                }
+            }
+            TAG_END => return check_end(payload, pairs).map(|_| ()),
+            _ => return Err(damaged("unknown block")),
+        }
+    }
+}
+
+fn put_pair(block: &mut BytesMut, table: Table, key: &[u8], value: &[u8]) {
+    block.put_u8(table as u8);
+    block.put_u32_le(key.len() as u32);
+    block.put_u32_le(value.len() as u32);
+    block.put_slice(key);
+    block.put_slice(value);
+}
+
+fn take_pair(payload: &mut Bytes) -> io::Result<(Table, Bytes, Bytes)> {
+    if payload.len() < 9 {
+        return Err(damaged("a pair is cut"));
+    }
+    let table = Table::from_tag(payload.get_u8()).ok_or_else(|| damaged("unknown table"))?;
+    let key_bytes = payload.get_u32_le() as usize;
+    let value_bytes = payload.get_u32_le() as usize;
+    if payload.len() < key_bytes.saturating_add(value_bytes) {
+        return Err(damaged("a pair is cut"));
+    }
+    // Copies: the engine shall not keep whole blocks alive.
+    let key = Bytes::copy_from_slice(&payload.split_to(key_bytes));
+    let value = Bytes::copy_from_slice(&payload.split_to(value_bytes));
+    Ok((table, key, value))
+}
+
+fn check_end(mut payload: Bytes, pairs: u64) -> io::Result<u64> {
+    if payload.len() != 16 || payload.get_u64_le() != pairs {
+        return Err(damaged("it does not hold the number of pairs that its end says"));
+    }
+    Ok(payload.get_u64_le())
+}
+
+struct Writer<F> {
+    file: F,
+    offset: u64,
+    buffer: BytesMut,
+}
+
+impl<F: DiskFile> Writer<F> {
+    fn put_block(&mut self, tag: u8, payload: &[u8]) -> io::Result<()> {
+        self.buffer.put_u8(tag);
+        self.buffer.put_bytes(0, 3);
+        self.buffer.put_u32_le(payload.len() as u32);
+        self.buffer.put_u32_le(block_checksum(tag, payload));
+        self.buffer.put_slice(payload);
+        self.file.write_at(&self.buffer, self.offset)?;
+        self.offset += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn finish(self) -> io::Result<u64> {
+        self.file.sync_data()?;
+        Ok(self.offset)
+    }
+}
+
+fn block_checksum(tag: u8, payload: &[u8]) -> u32 {
+    let mut head = [0; 5];
+    head[0] = tag;
+    head[1..].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    crc32c::crc32c_append(crc32c::crc32c(&head), payload)
+}
+
+/// The blocks of a file, each checked.
+struct Blocks<F> {
+    file: F,
+    offset: u64,
+    len: u64,
+}
+
+impl<F: DiskFile> Blocks<F> {
+    fn open<D: Disk<File = F>>(files: &D, name: &str) -> io::Result<Self> {
+        let file = files.open(name)?;
+        let len = file.len()?;
+        let mut preamble = [0; PREAMBLE_BYTES as usize];
+        read_exact(&file, &mut preamble, 0)?;
+        if preamble[..4] != MAGIC[..] {
+            return Err(damaged("it is no snapshot file"));
+        }
+        let version = u16::from_le_bytes([preamble[4], preamble[5]]);
+        if version != VERSION {
+            return Err(damaged("it was written by a newer Quorate"));
+        }
+        Ok(Self { file, offset: PREAMBLE_BYTES, len })
+    }
+
+    fn next(&mut self) -> io::Result<(u8, Bytes)> {
+        let mut header = [0; BLOCK_HEADER_BYTES];
+        read_exact(&self.file, &mut header, self.offset)?;
+        let mut fields = &header[..];
+        let tag = fields.get_u8();
+        fields.advance(3);
+        let length = fields.get_u32_le() as usize;
+        let checksum = fields.get_u32_le();
+        let start = self.offset + BLOCK_HEADER_BYTES as u64;
+        if length > MAX_BLOCK_BYTES || start + length as u64 > self.len {
+            return Err(damaged("a block is cut"));
+        }
+        let mut payload = vec![0; length];
+        read_exact(&self.file, &mut payload, start)?;
+        if block_checksum(tag, &payload) != checksum {
+            return Err(damaged("a block's checksum is wrong"));
+        }
+        self.offset = start + length as u64;
+        Ok((tag, payload.into()))
+    }
+
+    fn expect(&mut self, tag: u8) -> io::Result<Bytes> {
+        match self.next()? {
+            (found, payload) if found == tag => Ok(payload),
+            _ => Err(damaged("a block is missing")),
+        }
+    }
+}
+
+fn read_exact<F: DiskFile>(file: &F, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64)? {
+            0 => return Err(damaged("it ends too early")),
+            read => done += read,
+        }
+    }
+    Ok(())
+}
+
+fn remove_if_there<D: Disk>(files: &D, name: &str) -> io::Result<()> {
+    match files.remove(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("snapshot file is damaged: {what}"))
+}

@@ -1,0 +1,409 @@
+//! How a node begins: as the first of a new cluster, as one that joins, or from its own data folder.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use quorate_api::cluster::JoinAnswer;
+use quorate_keyspace::{Command, EntryHeader, Limits, RequestId, Shard, ShardError, ShardHeader, encode_entry};
+use quorate_log::{Disk, GroupId, HardState, Log, LogError, LogId, LogIndex, Reader, Record, Term};
+use raft::prelude::{ConfChangeType, ConfChangeV2, ConfState};
+
+use crate::catalog::{Catalog, CatalogError, SYSTEM_GROUP, SYSTEM_KEYSPACE};
+use crate::convert::{decode_conf_change, decode_membership, encode_membership, is_conf_change};
+use crate::io::Monotonic;
+use crate::limits::{Config, MAX_APPLY_BYTES};
+use crate::node::{Links, Node};
+use crate::pending::Pending;
+use crate::replica::{Files, LocalSnapshot, Outbox, Replica, ReplicaSpec};
+use crate::snapshot::{SnapshotFile, find, load};
+use crate::status::Hosted;
+use crate::storage::GroupLog;
+use crate::transfer::Transfers;
+
+/// Who a node is. Kept in its data folder by the shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster's id.
+    pub cluster: u64,
+    /// The node's id.
+    pub node: u64,
+    /// Its name.
+    pub name: String,
+    /// Counts its starts from 1; durable before the node says anything.
+    pub incarnation: u64,
+}
+
+/// Why a node cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The log.
+    #[error("log: {0}")]
+    Log(#[from] LogError),
+    /// A snapshot file.
+    #[error("snapshot {file}: {source}")]
+    Snapshot {
+        /// The file.
+        file: String,
+        /// What is the matter.
+        source: io::Error,
+    },
+    /// The snapshot that the log goes on from is not there.
+    #[error("keyspace {keyspace}: the snapshot at or after log index {index} is missing")]
+    SnapshotMissing {
+        /// The keyspace.
+        keyspace: String,
+        /// Where the log begins.
+        index: u64,
+    },
+    /// The state machine.
+    #[error("keyspace {keyspace}: {source}")]
+    Shard {
+        /// The keyspace.
+        keyspace: String,
+        /// What is the matter.
+        source: ShardError,
+    },
+    /// raft-rs.
+    #[error("keyspace {keyspace}: {why}")]
+    Raft {
+        /// The keyspace.
+        keyspace: String,
+        /// What is the matter.
+        why: String,
+    },
+    /// The catalog.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// An engine that this version does not know.
+    #[error("keyspace {keyspace}: unknown engine {kind}")]
+    UnknownEngine {
+        /// The keyspace.
+        keyspace: String,
+        /// The engine.
+        kind: String,
+    },
+    /// A group's state in the log cannot be read.
+    #[error("the log's state of group {group} cannot be read")]
+    BadState {
+        /// The group.
+        group: u64,
+    },
+    /// The files cannot be listed.
+    #[error("snapshot folder: {0}")]
+    Files(io::Error),
+}
+
+/// What the log keeps about a replica, beside its entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ReplicaState {
+    pub(crate) replica: u64,
+    pub(crate) epoch: u64,
+    pub(crate) keyspace: String,
+    pub(crate) engine: String,
+    /// How the group began, if this replica was there.
+    pub(crate) founding: Option<Founding>,
+}
+
+/// The beginning of a group: its entry at index 1, which is in no log but here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Founding {
+    pub(crate) max_bytes: u64,
+    pub(crate) voters: Vec<u64>,
+    pub(crate) entry: Bytes,
+}
+
+/// The log position of a group's founding.
+const FOUNDED_AT: LogId = LogId { term: Term(1), index: LogIndex(1) };
+
+const STATE_VERSION: u8 = 1;
+
+impl ReplicaState {
+    /// Version, replica, epoch, names, and, if there is a founding, a 1, its limit, voters and entry.
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u8(STATE_VERSION);
+        out.put_u64_le(self.replica);
+        out.put_u64_le(self.epoch);
+        for name in [&self.keyspace, &self.engine] {
+            out.put_u16_le(name.len() as u16);
+            out.put_slice(name.as_bytes());
+        }
+        let Some(founding) = &self.founding else {
+            out.put_u8(0);
+            return out.freeze();
+        };
+        out.put_u8(1);
+        out.put_u64_le(founding.max_bytes);
+        out.put_u32_le(founding.voters.len() as u32);
+        founding.voters.iter().for_each(|voter| out.put_u64_le(*voter));
+        out.put_slice(&founding.entry);
+        out.freeze()
+    }
+
+    /// None if the bytes are not such a state, or one of a newer version.
+    pub(crate) fn decode(mut bytes: Bytes) -> Option<Self> {
+        if bytes.try_get_u8().ok()? != STATE_VERSION {
+            return None;
+        }
+        let replica = bytes.try_get_u64_le().ok()?;
+        let epoch = bytes.try_get_u64_le().ok()?;
+        let keyspace = take_name(&mut bytes)?;
+        let engine = take_name(&mut bytes)?;
+        let founding = match bytes.try_get_u8().ok()? {
+            0 => None,
+            _ => Some(take_founding(bytes)?),
+        };
+        Some(Self { replica, epoch, keyspace, engine, founding })
+    }
+
+    /// What a new log of the group begins with.
+    pub(crate) fn records(&self, group: GroupId) -> Vec<(GroupId, Record)> {
+        let mut records = vec![(group, Record::State(self.to_bytes()))];
+        if self.founding.is_some() {
+            let hard_state = HardState { term: FOUNDED_AT.term, vote: 0, commit: FOUNDED_AT.index };
+            records.push((group, Record::Reset(FOUNDED_AT)));
+            records.push((group, Record::HardState(hard_state)));
+        }
+        records
+    }
+}
+
+fn take_name(bytes: &mut Bytes) -> Option<String> {
+    let length = usize::from(bytes.try_get_u16_le().ok()?);
+    (bytes.len() >= length).then(|| bytes.split_to(length)).and_then(|name| String::from_utf8(name.to_vec()).ok())
+}
+
+fn take_founding(mut bytes: Bytes) -> Option<Founding> {
+    let max_bytes = bytes.try_get_u64_le().ok()?;
+    let count = bytes.try_get_u32_le().ok()? as usize;
+    if bytes.len() / 8 < count {
+        return None;
+    }
+    let voters = (0..count).map(|_| bytes.get_u64_le()).collect();
+    Some(Founding { max_bytes, voters, entry: bytes })
+}
+
+impl<D: Disk> Node<D> {
+    /// Writes to an empty log what a new cluster of one begins with. Durable when it returns.
+    pub fn found(log: &mut Log<D>, identity: &Identity, addresses: (&str, &str), config: &Config) -> Result<(), OpenError> {
+        let (client_address, peer_address) = addresses;
+        let max_bytes = config.default_max_bytes;
+        let catalog = Catalog::founding(identity.cluster, &identity.name, client_address, peer_address, max_bytes);
+        let write = Catalog::default().write_to(&catalog);
+        let mut command = BytesMut::new();
+        Command::encode_prefix(RequestId::default(), 0, &mut command);
+        command.put_slice(&write.to_bytes());
+        let entry = encode_entry(EntryHeader::default(), [command.freeze()].iter());
+        let state = ReplicaState {
+            replica: 1,
+            epoch: 1,
+            keyspace: SYSTEM_KEYSPACE.to_owned(),
+            engine: "trie".to_owned(),
+            founding: Some(Founding { max_bytes, voters: vec![1], entry }),
+        };
+        Ok(log.write(&[state.records(GroupId(SYSTEM_GROUP))])?)
+    }
+
+    /// Writes to an empty log what a node begins with that was let into a cluster. Durable when it returns.
+    pub fn join(log: &mut Log<D>, answer: &JoinAnswer) -> Result<(), OpenError> {
+        let state = ReplicaState {
+            replica: answer.system_replica,
+            epoch: 1,
+            keyspace: SYSTEM_KEYSPACE.to_owned(),
+            engine: "trie".to_owned(),
+            founding: None,
+        };
+        Ok(log.write(&[state.records(GroupId(SYSTEM_GROUP))])?)
+    }
+
+    /// A node from its log and its snapshot files: everything that is known to be committed is applied.
+    ///
+    /// Blocks for as long as it takes to read both. `seed` decides election timeouts.
+    pub fn open(
+        config: Config,
+        identity: Identity,
+        log: Reader<D>,
+        files: Arc<D>,
+        (seed, now): (u64, Monotonic),
+    ) -> Result<Self, OpenError> {
+        let mut by_group: BTreeMap<u64, Vec<SnapshotFile>> = BTreeMap::new();
+        for file in find(files.as_ref()).map_err(OpenError::Files)? {
+            by_group.entry(file.group.0).or_default().push(file);
+        }
+        let pending = Pending::new(identity.node, identity.incarnation);
+        let mut replicas = BTreeMap::new();
+        for group in log.groups() {
+            let found = log.group(group).map(|state| state.state).unwrap_or_default();
+            let state = ReplicaState::decode(found).ok_or(OpenError::BadState { group: group.0 })?;
+            let own = by_group.remove(&group.0).unwrap_or_default();
+            let opening = Opening { config: &config, log: &log, files: files.as_ref(), seed, origin: pending.origin() };
+            replicas.insert(group.0, opening.replica(group, state, own)?);
+        }
+        let dirty: BTreeSet<u64> = replicas.keys().copied().collect();
+        Ok(Self {
+            next_tick: now.plus_ms(config.tick_ms),
+            transfers: Transfers::new(config.snapshot_chunk_bytes),
+            config,
+            identity,
+            log,
+            files,
+            seed,
+            now,
+            pending,
+            replicas,
+            dirty,
+            catalog: Arc::default(),
+            catalog_revision: None,
+            hosted: Arc::new(Hosted::default()),
+            routes: BTreeMap::new(),
+            links: Links::default(),
+            forwards: BTreeMap::new(),
+            forward_replies: BTreeMap::new(),
+            leader_waits: Vec::new(),
+            next_ticket: 1,
+            unsynced: VecDeque::new(),
+            is_disk_full: false,
+            stopping: None,
+            out: Outbox::default(),
+            effects: Vec::new(),
+        })
+    }
+}
+
+/// What is needed to open a replica.
+pub(crate) struct Opening<'a, D: Disk> {
+    pub(crate) config: &'a Config,
+    pub(crate) log: &'a Reader<D>,
+    pub(crate) files: &'a D,
+    pub(crate) seed: u64,
+    pub(crate) origin: u64,
+}
+
+impl<D: Disk> Opening<'_, D> {
+    fn replica(&self, group: GroupId, state: ReplicaState, mut own: Vec<SnapshotFile>) -> Result<Replica<D>, OpenError> {
+        let keyspace = state.keyspace.clone();
+        let found = self.log.group(group).unwrap_or_default();
+        // A file that the log does not know, by index and term, was staged for a snapshot that it had not accepted yet.
+        let usable = |file: &SnapshotFile| match file.at.index {
+            index if index == found.purged.index => file.at.term == found.purged.term,
+            index => self.log.term(group, index) == Some(file.at.term),
+        };
+        let newest = own.iter().filter(|file| usable(file)).max().copied();
+        own.retain(|file| Some(*file) != newest);
+        let engine = quorate_engine::create(&state.engine)
+            .ok_or_else(|| OpenError::UnknownEngine { keyspace: keyspace.clone(), kind: state.engine.clone() })?;
+        let shard_error = |source| OpenError::Shard { keyspace: keyspace.clone(), source };
+        let (mut shard, latest) = match newest {
+            Some(file) => {
+                let bad_file = |source| OpenError::Snapshot { file: file.to_string(), source };
+                let (loaded, size_bytes) = load(self.files, &file, engine.as_ref()).map_err(bad_file)?;
+                let shard = Shard::restore(engine, loaded).map_err(shard_error)?;
+                let membership = shard.header().membership.clone();
+                (shard, Some(LocalSnapshot { file, size_bytes, membership }))
+            }
+            None if found.purged.index <= FOUNDED_AT.index => {
+                (begin(engine, state.founding.as_ref(), group).map_err(shard_error)?, None)
+            }
+            None => return Err(OpenError::SnapshotMissing { keyspace, index: found.purged.index.0 }),
+        };
+        let membership = decode_membership(shard.header().membership.clone()).unwrap_or_default();
+        let log = GroupLog::open(group, self.log.clone(), self.config.entry_cache_bytes, membership);
+        replay(&mut shard, &log, found.hard_state.commit.0, &keyspace)?;
+        let spec = ReplicaSpec { group, id: state.replica, keyspace: state.keyspace };
+        let files = Files::at_start(latest, own, log.bytes_on_disk());
+        self.assemble(spec, log, shard, files)
+    }
+
+    /// A replica of a group that this node has no log of yet; its records are to be written.
+    pub(crate) fn new_replica(&self, group: GroupId, state: ReplicaState) -> Result<Replica<D>, OpenError> {
+        let keyspace = state.keyspace.clone();
+        let engine = quorate_engine::create(&state.engine)
+            .ok_or_else(|| OpenError::UnknownEngine { keyspace: keyspace.clone(), kind: state.engine.clone() })?;
+        let shard = begin(engine, state.founding.as_ref(), group);
+        let shard = shard.map_err(|source| OpenError::Shard { keyspace: keyspace.clone(), source })?;
+        let membership = decode_membership(shard.header().membership.clone()).unwrap_or_default();
+        let mut log = GroupLog::open(group, self.log.clone(), self.config.entry_cache_bytes, membership);
+        if state.founding.is_some() {
+            log.found(FOUNDED_AT);
+        }
+        let spec = ReplicaSpec { group, id: state.replica, keyspace: state.keyspace };
+        self.assemble(spec, log, shard, Files::default())
+    }
+
+    fn assemble(&self, spec: ReplicaSpec, log: GroupLog<D>, shard: Shard, files: Files) -> Result<Replica<D>, OpenError> {
+        let keyspace = spec.keyspace.clone();
+        Replica::new(spec, log, shard, files, (self.config, self.seed, self.origin))
+            .map_err(|error| OpenError::Raft { keyspace, why: error.to_string() })
+    }
+}
+
+/// The shard of a group that begins: with its founding entry, or, on a later replica, with nothing at all.
+fn begin(engine: Arc<dyn quorate_engine::Engine>, founding: Option<&Founding>, group: GroupId) -> Result<Shard, ShardError> {
+    let Some(founding) = founding else {
+        return Shard::found(engine, ShardHeader::default());
+    };
+    let conf_state = ConfState { voters: founding.voters.clone(), ..ConfState::default() };
+    let membership = encode_membership(&conf_state);
+    let limits = Limits { max_bytes: founding.max_bytes };
+    let mut shard = Shard::found(engine, ShardHeader { limits, membership, ..ShardHeader::default() })?;
+    assert!(group.0 == SYSTEM_GROUP || founding.entry.is_empty(), "only the catalog begins with content");
+    shard.apply(&[(FOUNDED_AT.index.0, FOUNDED_AT.term.0, founding.entry.clone())])?;
+    Ok(shard)
+}
+
+/// Applies what the log says is committed. Done before raft-rs begins, which so starts with the membership as it is.
+fn replay<D: Disk>(shard: &mut Shard, log: &GroupLog<D>, commit: u64, keyspace: &str) -> Result<(), OpenError> {
+    let shard_error = |source| OpenError::Shard { keyspace: keyspace.to_owned(), source };
+    while shard.header().applied_index < commit {
+        let low = shard.header().applied_index + 1;
+        for (index, term, payload) in log.replay(low, commit + 1, MAX_APPLY_BYTES)? {
+            if is_conf_change(&payload) {
+                let membership = changed_membership(shard, payload).ok_or(OpenError::BadState { group: 0 })?;
+                shard.set_membership(index, term, membership).map_err(shard_error)?;
+            } else {
+                shard.apply(&[(index, term, payload)]).map_err(shard_error)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn changed_membership(shard: &Shard, payload: Bytes) -> Option<Bytes> {
+    let mut state = decode_membership(shard.header().membership.clone())?;
+    change_membership(&mut state, &decode_conf_change(payload)?);
+    Some(encode_membership(&state))
+}
+
+/// What raft-rs does to a membership for a change of one member.
+fn change_membership(state: &mut ConfState, change: &ConfChangeV2) {
+    for single in change.get_changes() {
+        let id = single.node_id;
+        state.voters.retain(|voter| *voter != id);
+        state.learners.retain(|learner| *learner != id);
+        match single.get_change_type() {
+            ConfChangeType::AddNode => state.voters.push(id),
+            ConfChangeType::AddLearnerNode => state.learners.push(id),
+            ConfChangeType::RemoveNode => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replica_states_round_trip() {
+        let plain =
+            ReplicaState { replica: 4, epoch: 2, keyspace: "default".to_owned(), engine: "trie".to_owned(), founding: None };
+        let founding = Founding { max_bytes: 9, voters: vec![1, 2], entry: Bytes::from_static(b"entry") };
+        let founded = ReplicaState { founding: Some(founding), ..plain.clone() };
+        for state in [plain, founded] {
+            let bytes = state.to_bytes();
+            assert_eq!(ReplicaState::decode(bytes.clone()), Some(state));
+            assert_eq!(ReplicaState::decode(bytes.slice(..12)), None);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What a node tells about itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use quorate_engine::Engine;
+use quorate_log::GroupId;
+
+/// How a node is.
+#[derive(Clone, Debug, Default)]
+pub struct NodeStatus {
+    /// Its replicas, by group.
+    pub replicas: Vec<ReplicaStatus>,
+    /// Requests that wait.
+    pub pending_requests: usize,
+    /// Whether writes are refused because the disk is full.
+    pub is_disk_full: bool,
+}
+
+/// How a replica is.
+#[derive(Clone, Debug, Default)]
+pub struct ReplicaStatus {
+    /// The group.
+    pub group: GroupId,
+    /// The keyspace.
+    pub keyspace: String,
+    /// `leader`, `follower`, `candidate` or `pre_candidate`.
+    pub role: &'static str,
+    /// The node that leads, if known.
+    pub leader: Option<u64>,
+    /// The term.
+    pub term: u64,
+    /// The commit index.
+    pub commit_index: u64,
+    /// The applied index.
+    pub applied_index: u64,
+    /// The first index in the log.
+    pub first_index: u64,
+    /// The last.
+    pub last_index: u64,
+    /// The revision.
+    pub revision: u64,
+    /// Keys and records, in bytes.
+    pub data_bytes: u64,
+    /// Nodes with a voting replica.
+    pub voters: Vec<u64>,
+    /// Nodes with a learning replica.
+    pub learners: Vec<u64>,
+    /// It knows its leader, belongs to the group in the role that the catalog gives it, and applied all it knows to be
+    /// committed.
+    pub is_caught_up: bool,
+    /// Entries applied since the process started.
+    pub applied_entries: u64,
+    /// Commands applied since the process started.
+    pub applied_commands: u64,
+    /// Snapshots cut, sent and loaded since the process started.
+    pub snapshots_cut: u64,
+    /// See above.
+    pub snapshots_sent: u64,
+    /// See above.
+    pub snapshots_loaded: u64,
+}
+
+/// The keyspaces that can be read on this node.
+#[derive(Clone, Debug, Default)]
+pub struct Hosted {
+    /// By name.
+    pub keyspaces: BTreeMap<String, HostedKeyspace>,
+}
+
+/// Where a keyspace can be read.
+#[derive(Clone, Debug)]
+pub struct HostedKeyspace {
+    /// Its group.
+    pub group: GroupId,
+    /// Part of each `ETag`.
+    pub epoch: u64,
+    /// Its pairs.
+    pub engine: Arc<dyn Engine>,
+}

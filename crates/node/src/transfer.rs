@@ -1,0 +1,284 @@
+//! Snapshots on their way: sent piece by piece on the bulk lane, staged and checked before raft-rs hears of them.
+//!
+//! The sender keeps a window of unacknowledged pieces; the first piece carries the `MsgSnapshot`. The receiver answers every
+//! piece with the offset up to which it has the file: after a broken connection the same file goes on there. Once the file is
+//! whole, checked and durable, the message is stepped.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use quorate_api::peer::{Frame, Lane, RaftMessage, SnapshotAck, SnapshotPart};
+use quorate_log::{Disk, GroupId, LogId, LogIndex, Term};
+use raft::eraftpb::Message;
+
+use crate::convert::{message_from_wire, message_to_wire};
+use crate::io::{Effect, Monotonic};
+use crate::limits::{MAX_SNAPSHOT_SENDS, SNAPSHOT_STALL_MS, SNAPSHOT_WINDOW_CHUNKS};
+use crate::node::Node;
+use crate::snapshot::{Job, SnapshotFile};
+
+/// Snapshots on their way, both directions.
+#[derive(Debug)]
+pub(crate) struct Transfers {
+    chunk_bytes: u64,
+    next_transfer: u64,
+    /// By transfer. At most [`MAX_SNAPSHOT_SENDS`].
+    sends: BTreeMap<u64, Send>,
+    /// By group: a replica takes one at a time.
+    receives: BTreeMap<u64, Receive>,
+}
+
+#[derive(Debug)]
+struct Send {
+    to: u64,
+    replica: u64,
+    file: SnapshotFile,
+    message: RaftMessage,
+    /// Known from the first piece on.
+    total_bytes: Option<u64>,
+    /// The receiver has everything before this.
+    acknowledged: u64,
+    /// Pieces up to here were read, or are being.
+    asked: u64,
+    progress_at: Monotonic,
+}
+
+#[derive(Debug)]
+struct Receive {
+    from: u64,
+    transfer: u64,
+    file: SnapshotFile,
+    total_bytes: u64,
+    message: RaftMessage,
+    /// Pieces before this were handed to the disk.
+    handed: u64,
+    progress_at: Monotonic,
+}
+
+impl Transfers {
+    pub(crate) fn new(chunk_bytes: u64) -> Self {
+        Self { chunk_bytes, next_transfer: 1, sends: BTreeMap::new(), receives: BTreeMap::new() }
+    }
+
+    fn is_sending(&self, file: SnapshotFile) -> bool {
+        self.sends.values().any(|send| send.file == file)
+    }
+}
+
+impl<D: Disk> Node<D> {
+    /// raft-rs wants a follower to have a snapshot.
+    pub(crate) fn send_snapshot(&mut self, group: GroupId, to: u64, message: Message) {
+        let replica = message.to;
+        let metadata = message.get_snapshot().get_metadata();
+        let at = LogId { term: Term(metadata.term), index: LogIndex(metadata.index) };
+        let file = SnapshotFile { group, at };
+        let is_double = self.transfers.sends.values().any(|send| send.replica == replica && send.file.group == group);
+        if is_double || self.transfers.sends.len() >= MAX_SNAPSHOT_SENDS {
+            return self.report_snapshot(group, replica, false);
+        }
+        let transfer = self.transfers.next_transfer;
+        self.transfers.next_transfer += 1;
+        let send = Send {
+            to,
+            replica,
+            file,
+            message: message_to_wire(group.0, message),
+            total_bytes: None,
+            acknowledged: 0,
+            asked: self.transfers.chunk_bytes,
+            progress_at: self.now,
+        };
+        self.transfers.sends.insert(transfer, send);
+        let max_bytes = self.transfers.chunk_bytes;
+        self.effects.push(Effect::Job(Job::Read { transfer, file, offset: 0, max_bytes }));
+    }
+
+    /// A piece was read: it goes out.
+    pub(crate) fn on_piece_read(&mut self, transfer: u64, offset: u64, piece: Result<(u64, Bytes), String>) {
+        let Some(send) = self.transfers.sends.get_mut(&transfer) else {
+            return;
+        };
+        let Ok((total_bytes, data)) = piece else {
+            return self.end_send(transfer, false);
+        };
+        send.total_bytes = Some(total_bytes);
+        let message = (offset == 0).then(|| Box::new(send.message.clone()));
+        let part = SnapshotPart { group: send.file.group.0, transfer, offset, total_bytes, data, message };
+        let to = send.to;
+        self.effects.push(Effect::Send { to, lane: Lane::Bulk, frame: Frame::Snapshot(part) });
+    }
+
+    /// The receiver says how far it is.
+    pub(crate) fn on_snapshot_ack(&mut self, from: u64, ack: SnapshotAck) {
+        let now = self.now;
+        let chunk_bytes = self.transfers.chunk_bytes;
+        let Some(send) = self.transfers.sends.get_mut(&ack.transfer).filter(|send| send.to == from) else {
+            return;
+        };
+        if ack.failed || ack.done {
+            return self.end_send(ack.transfer, ack.done);
+        }
+        if ack.next_offset > send.acknowledged {
+            send.acknowledged = ack.next_offset;
+            send.progress_at = now;
+        }
+        // The receiver may have more than this transfer sent: from an earlier one of the same file.
+        send.asked = send.asked.max(send.acknowledged);
+        let total_bytes = send.total_bytes.unwrap_or(0);
+        let until = total_bytes.min(send.acknowledged + SNAPSHOT_WINDOW_CHUNKS * chunk_bytes);
+        while send.asked < until {
+            let job = Job::Read { transfer: ack.transfer, file: send.file, offset: send.asked, max_bytes: chunk_bytes };
+            send.asked += chunk_bytes;
+            self.effects.push(Effect::Job(job));
+        }
+    }
+
+    fn end_send(&mut self, transfer: u64, is_sent: bool) {
+        if let Some(send) = self.transfers.sends.remove(&transfer) {
+            self.report_snapshot(send.file.group, send.replica, is_sent);
+        }
+    }
+
+    fn report_snapshot(&mut self, group: GroupId, replica: u64, is_sent: bool) {
+        if let Some(own) = self.replicas.get_mut(&group.0) {
+            own.report_snapshot(replica, is_sent);
+            self.dirty.insert(group.0);
+        }
+    }
+
+    /// A piece came in.
+    pub(crate) fn on_snapshot_part(&mut self, from: u64, mut part: SnapshotPart) {
+        let group = part.group;
+        if let Some(message) = part.message.take() {
+            self.begin_receive(from, &part, *message);
+        }
+        let is_current = |receive: &&mut Receive| receive.from == from && receive.transfer == part.transfer;
+        let Some(receive) = self.transfers.receives.get_mut(&group).filter(is_current) else {
+            return self.acknowledge(from, part.group, part.transfer, Progress::Failed);
+        };
+        if part.offset != receive.handed || part.total_bytes != receive.total_bytes {
+            // A piece from before the file was taken up again: the sender is told where to go on.
+            let next_offset = receive.handed;
+            return self.acknowledge(from, group, part.transfer, Progress::At(next_offset));
+        }
+        receive.handed += part.data.len() as u64;
+        receive.progress_at = self.now;
+        let job = Job::Stage {
+            transfer: part.transfer,
+            file: receive.file,
+            offset: part.offset,
+            total_bytes: part.total_bytes,
+            data: part.data,
+        };
+        self.effects.push(Effect::Job(job));
+    }
+
+    fn begin_receive(&mut self, from: u64, part: &SnapshotPart, message: RaftMessage) {
+        let is_wanted = self.replicas.get(&part.group).is_some_and(|own| own.spec.id == message.to && !own.is_loading());
+        let Some(meta) = message.snapshot.as_ref().filter(|_| is_wanted && message.group == part.group && !self.is_disk_full)
+        else {
+            self.transfers.receives.remove(&part.group);
+            return;
+        };
+        let at = LogId { term: Term(meta.term), index: LogIndex(meta.index) };
+        let file = SnapshotFile { group: GroupId(part.group), at };
+        let earlier = self.transfers.receives.remove(&part.group);
+        // The same file from the same node goes on where it stopped; its pieces are the same.
+        let staged = earlier.filter(|r| r.from == from && r.file == file && r.total_bytes == part.total_bytes);
+        let receive = Receive {
+            from,
+            transfer: part.transfer,
+            file,
+            total_bytes: part.total_bytes,
+            message,
+            handed: staged.map_or(0, |receive| receive.handed),
+            progress_at: self.now,
+        };
+        self.transfers.receives.insert(part.group, receive);
+    }
+
+    /// A piece is on disk, or the whole file.
+    pub(crate) fn on_staged(&mut self, transfer: u64, file: SnapshotFile, progress: Result<(u64, bool), String>) {
+        let group = file.group.0;
+        let Some(receive) = self.transfers.receives.get(&group).filter(|receive| receive.file == file) else {
+            return;
+        };
+        let (from, transfer) = (receive.from, if receive.transfer == transfer { transfer } else { receive.transfer });
+        match progress {
+            Ok((next_offset, false)) => self.acknowledge(from, group, transfer, Progress::At(next_offset)),
+            Ok((_, true)) => {
+                if let Some(receive) = self.transfers.receives.remove(&group) {
+                    self.acknowledge(from, group, transfer, Progress::Done);
+                    self.install(receive);
+                }
+            }
+            Err(_) => {
+                self.transfers.receives.remove(&group);
+                self.acknowledge(from, group, transfer, Progress::Failed);
+            }
+        }
+    }
+
+    /// The file is in place: raft-rs may accept the snapshot.
+    fn install(&mut self, receive: Receive) {
+        let group = receive.file.group;
+        let Some(message) = message_from_wire(receive.message) else {
+            return;
+        };
+        let Some(replica) = self.replicas.get_mut(&group.0).filter(|replica| !replica.is_loading()) else {
+            return;
+        };
+        replica.step(message);
+        let is_accepted = replica.raft().snap().is_some_and(|snapshot| snapshot.get_metadata().index == receive.file.at.index.0);
+        let is_own = replica.files.latest.as_ref().is_some_and(|latest| latest.file == receive.file);
+        if !is_accepted && !is_own {
+            replica.files.old.push(receive.file);
+        }
+        self.dirty.insert(group.0);
+    }
+
+    fn acknowledge(&mut self, to: u64, group: u64, transfer: u64, progress: Progress) {
+        let next_offset = match progress {
+            Progress::At(offset) => offset,
+            Progress::Failed | Progress::Done => 0,
+        };
+        let ack = SnapshotAck {
+            group,
+            transfer,
+            next_offset,
+            failed: matches!(progress, Progress::Failed),
+            done: matches!(progress, Progress::Done),
+        };
+        self.effects.push(Effect::Send { to, lane: Lane::Bulk, frame: Frame::SnapshotAck(ack) });
+    }
+
+    /// What was on its way to a node may be lost: the copies begin again, where they stopped.
+    pub(crate) fn on_copies_lost(&mut self, node: u64) {
+        let lost = |(transfer, send): (&u64, &Send)| (send.to == node).then_some(*transfer);
+        let lost: Vec<u64> = self.transfers.sends.iter().filter_map(lost).collect();
+        lost.into_iter().for_each(|transfer| self.end_send(transfer, false));
+    }
+
+    /// Gives up what stands still, and removes files that no longer serve.
+    pub(crate) fn on_copies_tick(&mut self) {
+        let now = self.now;
+        let is_stalled = |since: Monotonic| now.since(since) >= SNAPSHOT_STALL_MS;
+        let stalled: Vec<u64> =
+            self.transfers.sends.iter().filter(|(_, send)| is_stalled(send.progress_at)).map(|(transfer, _)| *transfer).collect();
+        stalled.into_iter().for_each(|transfer| self.end_send(transfer, false));
+        for (group, replica) in &mut self.replicas {
+            let transfers = &self.transfers;
+            let unused: Vec<SnapshotFile> = replica.files.old.extract_if(.., |file| !transfers.is_sending(*file)).collect();
+            if !unused.is_empty() && !replica.is_loading() {
+                self.effects.push(Effect::Job(Job::Remove { group: GroupId(*group), files: unused }));
+            }
+        }
+    }
+}
+
+/// How far a copy is.
+enum Progress {
+    At(u64),
+    Failed,
+    Done,
+}
