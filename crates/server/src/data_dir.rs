@@ -1,0 +1,242 @@
+//! A node's data folder: who the node is, and what it has seen of others.
+//!
+//! ```text
+//! node.json     identity; replaced at every start, for the incarnation
+//! peers.json    the newest start seen of every peer
+//! log/          the write-ahead log (crates/log/FORMAT.md)
+//! snapshots/    snapshot files (crates/node/src/snapshot.rs)
+//! ```
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use quorate_log::{RealDisk, read_whole, write_atomically};
+use quorate_node::Identity;
+use serde::{Deserialize, Serialize};
+
+const IDENTITY_FILE: &str = "node.json";
+const PEERS_FILE: &str = "peers.json";
+const FORMAT: u32 = 1;
+
+/// An open data folder; no other process has it.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    root: RealDisk,
+}
+
+/// What `node.json` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NodeFile {
+    format: u32,
+    pub(crate) name: String,
+    /// Sent with the request to join, so that its retry is recognised.
+    pub(crate) join_token: String,
+    /// Nothing until the node belongs to a cluster.
+    pub(crate) member: Option<Member>,
+}
+
+/// The node's place in its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub(crate) cluster_id: String,
+    pub(crate) node_id: u64,
+    pub(crate) incarnation: u64,
+    /// Peers as the cluster gave them when the node joined; the catalog knows better once it is there.
+    pub(crate) first_peers: BTreeMap<u64, String>,
+}
+
+/// Why a data folder cannot be used. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// It cannot be made, read or locked.
+    #[error("data folder {path}: {source}")]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It holds something, but no node's data.
+    #[error("data folder {0} is not empty and holds no Quorate node (there is no node.json): choose another folder")]
+    Foreign(PathBuf),
+    /// It is another node's.
+    #[error("data folder {path} belongs to node {owner}, not to {name}: start it with --name {owner}, or choose another folder")]
+    OtherNode {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: String,
+        /// Who was to be started.
+        name: String,
+    },
+    /// It was written by a newer version.
+    #[error("data folder {path} was written by a newer Quorate (format {found}; this one knows up to {known})")]
+    Newer {
+        /// The folder.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest known here.
+        known: u32,
+    },
+    /// `node.json` cannot be understood.
+    #[error("data folder {path}: {file} cannot be read: {why}")]
+    Damaged {
+        /// The folder.
+        path: PathBuf,
+        /// The file.
+        file: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+impl DataDir {
+    /// Opens and locks the folder, making it if it is not there.
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
+        check_ours(path)?;
+        let root = RealDisk::open(path).map_err(|source| DataDirError::Io { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), root })
+    }
+
+    /// What `node.json` says, if there is one; it must be of this node.
+    pub(crate) fn read(&self, name: &str) -> Result<Option<NodeFile>, DataDirError> {
+        let Some(value) = self.read_json::<serde_json::Value>(IDENTITY_FILE)? else {
+            return Ok(None);
+        };
+        let found = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0) as u32;
+        if found > FORMAT {
+            return Err(DataDirError::Newer { path: self.path.clone(), found, known: FORMAT });
+        }
+        let file: NodeFile = serde_json::from_value(value).map_err(|error| self.damaged(IDENTITY_FILE, &error))?;
+        if file.name != name {
+            let path = self.path.clone();
+            return Err(DataDirError::OtherNode { path, owner: file.name, name: name.to_owned() });
+        }
+        Ok(Some(file))
+    }
+
+    /// Replaces `node.json`, durably.
+    pub(crate) fn write(&self, file: &NodeFile) -> Result<(), DataDirError> {
+        self.write_json(IDENTITY_FILE, file)
+    }
+
+    /// The newest start seen of every peer.
+    pub(crate) fn seen_incarnations(&self) -> Result<BTreeMap<u64, u64>, DataDirError> {
+        Ok(self.read_json(PEERS_FILE)?.unwrap_or_default())
+    }
+
+    /// Replaces what [`DataDir::seen_incarnations`] says, durably.
+    pub(crate) fn write_seen_incarnations(&self, seen: &BTreeMap<u64, u64>) -> Result<(), DataDirError> {
+        self.write_json(PEERS_FILE, seen)
+    }
+
+    /// The log's folder.
+    pub(crate) fn log(&self) -> Result<Arc<RealDisk>, DataDirError> {
+        self.folder("log")
+    }
+
+    /// The snapshots' folder.
+    pub(crate) fn snapshots(&self) -> Result<Arc<RealDisk>, DataDirError> {
+        self.folder("snapshots")
+    }
+
+    fn folder(&self, name: &str) -> Result<Arc<RealDisk>, DataDirError> {
+        let path = self.path.join(name);
+        RealDisk::open(&path).map(Arc::new).map_err(|source| DataDirError::Io { path, source })
+    }
+
+    fn read_json<T: for<'a> Deserialize<'a>>(&self, file: &'static str) -> Result<Option<T>, DataDirError> {
+        match read_whole(&self.root, file) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| self.damaged(file, &error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    fn write_json<T: Serialize>(&self, file: &'static str, value: &T) -> Result<(), DataDirError> {
+        let bytes = serde_json::to_vec_pretty(value).map_err(|error| self.damaged(file, &error))?;
+        write_atomically(&self.root, file, &bytes).map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: io::Error) -> DataDirError {
+        DataDirError::Io { path: self.path.clone(), source }
+    }
+
+    fn damaged(&self, file: &'static str, why: &dyn std::fmt::Display) -> DataDirError {
+        DataDirError::Damaged { path: self.path.clone(), file, why: why.to_string() }
+    }
+}
+
+/// Refuses a folder with something else in it, before anything is put there. What a start leaves that was cut short before
+/// `node.json` is ours.
+fn check_ours(path: &Path) -> Result<(), DataDirError> {
+    let failed = |source| DataDirError::Io { path: path.to_owned(), source };
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry.map_err(failed)?.file_name());
+    }
+    let is_ours = |name: &std::ffi::OsString| ["LOCK", "node.json.tmp", "lost+found"].iter().any(|ours| name == ours);
+    if names.iter().all(is_ours) || names.iter().any(|name| name == IDENTITY_FILE) {
+        return Ok(());
+    }
+    Err(DataDirError::Foreign(path.to_owned()))
+}
+
+impl NodeFile {
+    /// For a folder that was empty.
+    pub(crate) fn new(name: &str, join_token: String) -> Self {
+        Self { format: FORMAT, name: name.to_owned(), join_token, member: None }
+    }
+}
+
+impl Member {
+    /// The identity of the next start.
+    pub(crate) fn identity(&self, name: &str) -> Option<Identity> {
+        let cluster = u64::from_str_radix(&self.cluster_id, 16).ok()?;
+        Some(Identity { cluster, node: self.node_id, name: name.to_owned(), incarnation: self.incarnation })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_checked_before_it_is_touched() {
+        let parent = tempfile::tempdir().unwrap();
+        let foreign = parent.path().join("foreign");
+        std::fs::create_dir(&foreign).unwrap();
+        std::fs::write(foreign.join("holiday.jpg"), b"x").unwrap();
+        assert!(matches!(DataDir::open(&foreign), Err(DataDirError::Foreign(_))));
+        assert_eq!(std::fs::read_dir(&foreign).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn identity_belongs_to_one_name_and_one_process() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("n1");
+        let folder = DataDir::open(&path).unwrap();
+        assert_eq!(folder.read("n1").unwrap(), None);
+        folder.write(&NodeFile::new("n1", "t".to_owned())).unwrap();
+        assert!(folder.read("n1").unwrap().is_some());
+        assert!(matches!(folder.read("n2"), Err(DataDirError::OtherNode { .. })));
+        assert!(matches!(DataDir::open(&path), Err(DataDirError::Io { .. })));
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = DataDir::open(parent.path()).unwrap();
+        std::fs::write(parent.path().join(IDENTITY_FILE), br#"{"format": 9, "shape": "unknown"}"#).unwrap();
+        assert!(matches!(folder.read("n1"), Err(DataDirError::Newer { found: 9, .. })));
+    }
+}

@@ -1,0 +1,21 @@
+//! The real shell around a node: REST, peer transport, configuration, metrics, files, threads.
+//!
+//! It decides nothing about consensus: what the node wants done is done, and what happens is told to it.
+
+mod clock;
+pub mod config;
+mod data_dir;
+mod job_workers;
+mod joining;
+mod log_writer;
+mod metrics;
+mod node_loop;
+mod node_store;
+mod peer_events;
+pub mod peers;
+pub mod rest;
+mod start;
+
+pub use data_dir::DataDirError;
+pub use joining::JoinRefused;
+pub use start::{StartError, run};

@@ -1,0 +1,67 @@
+//! The node's metrics in Prometheus' text form.
+
+use std::fmt::{Display, Write as _};
+
+use quorate_node::{NodeStatus, ReplicaStatus};
+
+use crate::peers::LinkStatus;
+
+/// A gauge or counter per replica: name, kind, help, value.
+type ReplicaMetric = (&'static str, &'static str, &'static str, fn(&ReplicaStatus) -> u64);
+
+const REPLICA_METRICS: [ReplicaMetric; 13] = [
+    ("quorate_raft_is_leader", "gauge", "1 if this node leads the group.", |r| u64::from(r.role == "leader")),
+    ("quorate_raft_has_leader", "gauge", "1 if this node knows who leads.", |r| u64::from(r.leader.is_some())),
+    ("quorate_raft_term", "gauge", "The term.", |r| r.term),
+    ("quorate_raft_commit_index", "gauge", "The commit index.", |r| r.commit_index),
+    ("quorate_raft_applied_index", "gauge", "The applied index.", |r| r.applied_index),
+    ("quorate_raft_log_entries", "gauge", "Entries in the log.", |r| (r.last_index + 1).saturating_sub(r.first_index)),
+    ("quorate_raft_is_caught_up", "gauge", "1 if the replica is in its role and has caught up.", |r| u64::from(r.is_caught_up)),
+    ("quorate_keyspace_revision", "gauge", "The published revision.", |r| r.revision),
+    ("quorate_keyspace_data_bytes", "gauge", "Keys and records.", |r| r.data_bytes),
+    ("quorate_keyspace_applied_commands_total", "counter", "Commands applied since the start.", |r| r.applied_commands),
+    ("quorate_snapshot_cut_total", "counter", "Snapshots cut since the start.", |r| r.snapshots_cut),
+    ("quorate_snapshot_sent_total", "counter", "Snapshots sent since the start.", |r| r.snapshots_sent),
+    ("quorate_snapshot_loaded_total", "counter", "Snapshots loaded since the start.", |r| r.snapshots_loaded),
+];
+
+/// A gauge or counter per peer and lane.
+type LinkMetric = (&'static str, &'static str, &'static str, fn(&LinkStatus) -> u64);
+
+const LINK_METRICS: [LinkMetric; 8] = [
+    ("quorate_peer_is_connected", "gauge", "1 if the lane's connection is there.", |l| u64::from(l.is_connected)),
+    ("quorate_peer_queued_bytes", "gauge", "Bytes that wait to be written.", |l| l.queued_bytes),
+    ("quorate_peer_sent_frames_total", "counter", "Frames written.", |l| l.sent_frames),
+    ("quorate_peer_sent_bytes_total", "counter", "Bytes written.", |l| l.sent_bytes),
+    ("quorate_peer_received_frames_total", "counter", "Frames received.", |l| l.received_frames),
+    ("quorate_peer_received_bytes_total", "counter", "Bytes received.", |l| l.received_bytes),
+    ("quorate_peer_refused_frames_total", "counter", "Frames not taken since the queue was full.", |l| l.refused_frames),
+    ("quorate_peer_dropped_frames_total", "counter", "Frames lost with a connection.", |l| l.dropped_frames),
+];
+
+/// Appends the metrics of a node and of its connections to peers.
+pub(crate) fn node(out: &mut String, status: &NodeStatus, links: &[LinkStatus]) {
+    plain(out, ("quorate_node_pending_requests", "gauge", "Requests that wait."), status.pending_requests);
+    plain(out, ("quorate_node_is_disk_full", "gauge", "1 if writes are refused."), u8::from(status.is_disk_full));
+    for (name, kind, help, value) in REPLICA_METRICS {
+        head(out, (name, kind, help));
+        for replica in &status.replicas {
+            let _ = writeln!(out, "{name}{{keyspace=\"{}\"}} {}", replica.keyspace, value(replica));
+        }
+    }
+    for (name, kind, help, value) in LINK_METRICS {
+        head(out, (name, kind, help));
+        for link in links {
+            let _ = writeln!(out, "{name}{{peer=\"{}\",lane=\"{}\"}} {}", link.node, link.lane.name(), value(link));
+        }
+    }
+}
+
+fn plain(out: &mut String, (name, kind, help): (&str, &str, &str), value: impl Display) {
+    head(out, (name, kind, help));
+    let _ = writeln!(out, "{name} {value}");
+}
+
+fn head(out: &mut String, (name, kind, help): (&str, &str, &str)) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}

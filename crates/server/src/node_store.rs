@@ -1,0 +1,321 @@
+//! The REST API's store: this node, and through it the cluster.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use quorate_api::cluster::{
+    ClusterStatus, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus as NodeEntry, ShardStatus, TransferAnswer, TransferRequest,
+};
+use quorate_engine::View;
+use quorate_log::GroupId;
+use quorate_node::keyspace::{Outcome, Revision, Write};
+use quorate_node::{
+    Answer, Catalog, CatalogError, Failure, HostedKeyspace, Monotonic, NodeState, ReplicaStatus, RequestKind, SYSTEM_GROUP,
+    SYSTEM_KEYSPACE,
+};
+
+use crate::node_loop::LoopHandle;
+use crate::peers::Peers;
+use crate::rest::{Check, Freshness, Reading, Store, StoreError, Written};
+
+/// How often a read that waits for a revision looks again.
+const REVISION_POLL: Duration = Duration::from_millis(2);
+
+/// The largest write that fits into one entry, with room for what stands around it: below a frame's limit, and half a log
+/// batch's.
+const MAX_WRITE_BYTES: usize = 16 << 20;
+
+/// This node as the REST API's store. Answers "not yet" until the node runs.
+#[derive(Debug, Default)]
+pub(crate) struct NodeStore {
+    running: OnceLock<Running>,
+}
+
+/// What a running node offers.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) handle: LoopHandle,
+    pub(crate) peers: Peers,
+    pub(crate) name: String,
+    pub(crate) node: u64,
+}
+
+impl NodeStore {
+    /// From now on requests are served.
+    pub(crate) fn begin(&self, running: Running) {
+        assert!(self.running.set(running).is_ok(), "a node begins once");
+    }
+
+    fn running(&self) -> Result<&Running, StoreError> {
+        self.running.get().ok_or(StoreError::NoLeader)
+    }
+}
+
+impl Store for NodeStore {
+    async fn write(&self, keyspace: &str, write: Write, timeout: Duration) -> Result<Written, StoreError> {
+        let running = self.running()?;
+        if keyspace == SYSTEM_KEYSPACE {
+            return Err(StoreError::ReadOnly(keyspace.to_owned()));
+        }
+        let hosted = running.hosted(keyspace)?;
+        let outcome = running.write(hosted.group, &write, timeout).await?;
+        Ok(Written { epoch: hosted.epoch, outcome })
+    }
+
+    async fn read(&self, keyspace: &str, freshness: Freshness, timeout: Duration) -> Result<Reading, StoreError> {
+        let running = self.running()?;
+        let hosted = running.hosted(keyspace)?;
+        let deadline = running.handle.clock.now().plus_ms(timeout.as_millis() as u64);
+        if freshness.is_linearizable {
+            running.read_index(hosted.group, timeout).await?;
+        }
+        let mut view = hosted.engine.view();
+        if let Some(wanted) = freshness.min_revision {
+            view = running.wait_for(&hosted, wanted, deadline).await?;
+        }
+        Ok(Reading { epoch: hosted.epoch, view })
+    }
+
+    fn cluster(&self) -> ClusterStatus {
+        match self.running.get() {
+            Some(running) => running.cluster_status(),
+            None => {
+                ClusterStatus { id: String::new(), served_by: String::new(), leader: None, nodes: Vec::new(), shards: Vec::new() }
+            }
+        }
+    }
+
+    async fn join(&self, request: JoinRequest, timeout: Duration) -> Result<JoinAnswer, StoreError> {
+        let running = self.running()?;
+        running.change_catalog(timeout, |catalog| catalog.plan_join(&request)).await
+    }
+
+    async fn announce(&self, name: &str, peer_address: &str, timeout: Duration) -> Result<(), StoreError> {
+        let running = self.running()?;
+        running.change_catalog(timeout, |catalog| Ok((catalog.plan_announce(name, peer_address)?, ()))).await
+    }
+
+    async fn remove_node(&self, name: &str, timeout: Duration) -> Result<(), StoreError> {
+        let running = self.running()?;
+        running.change_catalog(timeout, |catalog| Ok((Some(catalog.plan_remove(name)?), ()))).await
+    }
+
+    async fn transfer_leader(&self, request: TransferRequest, timeout: Duration) -> Result<TransferAnswer, StoreError> {
+        let running = self.running()?;
+        let catalog = running.handle.views.catalog.load_full();
+        let to = match &request.to {
+            Some(name) => {
+                Some(catalog.nodes.get(name).map(|node| node.id).ok_or_else(|| StoreError::NodeNotFound(name.clone()))?)
+            }
+            None => None,
+        };
+        let is_asked = |keyspace: &str| request.keyspace.as_deref().is_none_or(|asked| asked == keyspace);
+        let shards: Vec<(String, u64)> =
+            catalog.shards().filter(|(name, ..)| is_asked(name)).map(|(name, _, shard)| (name.to_owned(), shard.group)).collect();
+        if shards.is_empty() {
+            return Err(StoreError::KeyspaceNotFound(request.keyspace.unwrap_or_default()));
+        }
+        let mut items = Vec::new();
+        for (keyspace, group) in shards {
+            match running.handle.ask(GroupId(group), RequestKind::TransferLeader(to), timeout).await {
+                Answer::Failed(failure) => return Err(error_of(failure)),
+                _ => items.push(KeyspaceLeader { leader: running.leader_name(group).await, keyspace }),
+            }
+        }
+        Ok(TransferAnswer { items })
+    }
+
+    fn readiness(&self) -> Vec<Check> {
+        match self.running.get() {
+            Some(running) => running.readiness(),
+            None => vec![Check { name: "joined", is_ok: false, detail: "the node is not part of a cluster yet".to_owned() }],
+        }
+    }
+
+    fn metrics(&self, out: &mut String) {
+        if let Some(running) = self.running.get() {
+            crate::metrics::node(out, &running.handle.views.status.load(), &running.peers.status());
+        }
+    }
+}
+
+impl Running {
+    fn hosted(&self, keyspace: &str) -> Result<HostedKeyspace, StoreError> {
+        let hosted = self.handle.views.hosted.load();
+        hosted.keyspaces.get(keyspace).cloned().ok_or_else(|| match hosted.keyspaces.is_empty() {
+            // The catalog has not arrived: what is missing here may well exist.
+            true => StoreError::NoLeader,
+            false => StoreError::KeyspaceNotFound(keyspace.to_owned()),
+        })
+    }
+
+    async fn write(&self, group: GroupId, write: &Write, timeout: Duration) -> Result<Outcome, StoreError> {
+        let encoded = write.to_bytes();
+        if encoded.len() > MAX_WRITE_BYTES {
+            return Err(StoreError::TooLarge { max_bytes: MAX_WRITE_BYTES as u64 });
+        }
+        match self.handle.ask(group, RequestKind::Write(encoded), timeout).await {
+            Answer::Written(outcome) => Ok(outcome),
+            Answer::Failed(failure) => Err(error_of(failure)),
+            Answer::ReadReady | Answer::Transferred => Err(mismatch()),
+        }
+    }
+
+    async fn read_index(&self, group: GroupId, timeout: Duration) -> Result<(), StoreError> {
+        match self.handle.ask(group, RequestKind::ReadIndex, timeout).await {
+            Answer::ReadReady => Ok(()),
+            Answer::Failed(Failure::Unknown | Failure::ShuttingDown) => Err(StoreError::ShuttingDown),
+            Answer::Failed(failure) => Err(error_of(failure)),
+            Answer::Written(_) | Answer::Transferred => Err(mismatch()),
+        }
+    }
+
+    async fn wait_for(
+        &self,
+        hosted: &HostedKeyspace,
+        wanted: Revision,
+        deadline: Monotonic,
+    ) -> Result<Arc<dyn View>, StoreError> {
+        loop {
+            let view = hosted.engine.view();
+            let reached = Revision(view.revision());
+            if reached >= wanted {
+                return Ok(view);
+            }
+            if self.handle.clock.now() >= deadline {
+                return Err(StoreError::NotReached { wanted, reached });
+            }
+            tokio::time::sleep(REVISION_POLL).await;
+        }
+    }
+
+    /// Reads the catalog, plans a change and writes it; begins again when somebody else changed it in between.
+    async fn change_catalog<T>(
+        &self,
+        timeout: Duration,
+        plan: impl Fn(&Catalog) -> Result<(Option<Write>, T), CatalogError>,
+    ) -> Result<T, StoreError> {
+        let deadline = self.handle.clock.now().plus_ms(timeout.as_millis() as u64);
+        let system = self.hosted(SYSTEM_KEYSPACE)?;
+        loop {
+            let left = self.handle.clock.until(deadline);
+            self.read_index(system.group, left).await?;
+            let catalog =
+                Catalog::read(system.engine.view().as_ref()).map_err(|error| StoreError::Internal(error.to_string()))?;
+            let (write, answer) = plan(&catalog).map_err(refusal_of)?;
+            let Some(write) = write else {
+                return Ok(answer);
+            };
+            match self.write(system.group, &write, left).await? {
+                Outcome::Applied { .. } => return Ok(answer),
+                Outcome::ConditionFailed { .. } => {}
+                Outcome::Full { .. } => return Err(StoreError::Internal("the catalog is full".to_owned())),
+                Outcome::Forgotten => return Err(StoreError::Unknown),
+            }
+        }
+    }
+
+    fn replica(&self, group: u64) -> Option<ReplicaStatus> {
+        self.handle.views.status.load().replicas.iter().find(|replica| replica.group.0 == group).cloned()
+    }
+
+    /// The leader after a transfer; the published status follows with the next tick.
+    async fn leader_name(&self, group: u64) -> Option<String> {
+        let before = self.handle.views.status.load_full();
+        for _ in 0..100 {
+            if !Arc::ptr_eq(&before, &self.handle.views.status.load()) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let leader = self.replica(group)?.leader?;
+        self.handle.views.catalog.load().node_name(leader).map(str::to_owned)
+    }
+
+    fn cluster_status(&self) -> ClusterStatus {
+        let catalog = self.handle.views.catalog.load();
+        let status = self.handle.views.status.load();
+        let links = self.peers.status();
+        let is_connected = |id: u64| id == self.node || links.iter().any(|link| link.node == id && link.is_connected);
+        let name = |id: u64| catalog.node_name(id).map_or_else(|| format!("node {id}"), str::to_owned);
+        let system = status.replicas.iter().find(|replica| replica.group.0 == SYSTEM_GROUP);
+        let role = |id: u64, state| match state {
+            NodeState::Announced => "announced",
+            NodeState::Member if system.is_some_and(|system| system.voters.contains(&id)) => "voter",
+            NodeState::Member => "learner",
+        };
+        let node = |(name, node): (&String, &quorate_node::NodeRecord)| NodeEntry {
+            name: name.clone(),
+            client_address: node.client_address.clone(),
+            peer_address: node.peer_address.clone(),
+            role: role(node.id, node.state).to_owned(),
+            is_connected: is_connected(node.id),
+        };
+        let shard = |replica: &ReplicaStatus| ShardStatus {
+            keyspace: replica.keyspace.clone(),
+            group: replica.group.0,
+            leader: replica.leader.and_then(|id| catalog.node_name(id)).map(str::to_owned),
+            role: replica.role.to_owned(),
+            term: replica.term,
+            commit_index: replica.commit_index,
+            applied_index: replica.applied_index,
+            first_index: replica.first_index,
+            last_index: replica.last_index,
+            revision: replica.revision,
+            data_bytes: replica.data_bytes,
+            voters: replica.voters.iter().map(|id| name(*id)).collect(),
+            learners: replica.learners.iter().map(|id| name(*id)).collect(),
+        };
+        ClusterStatus {
+            id: format!("{:016x}", catalog.cluster.id),
+            served_by: self.name.clone(),
+            leader: system.and_then(|system| system.leader).and_then(|id| catalog.node_name(id)).map(str::to_owned),
+            nodes: catalog.nodes.iter().map(node).collect(),
+            shards: status.replicas.iter().map(shard).collect(),
+        }
+    }
+
+    fn readiness(&self) -> Vec<Check> {
+        let status = self.handle.views.status.load();
+        let hosted = self.handle.views.hosted.load();
+        let refusal = self.peers.status().into_iter().find_map(|link| link.last_error);
+        let system = status.replicas.iter().find(|replica| replica.group.0 == SYSTEM_GROUP);
+        let has_leader = system.is_some_and(|system| system.leader.is_some());
+        let leader_detail = match refusal {
+            Some(refusal) if !has_leader => format!("no leader is known; last failure of a peer connection: {refusal}"),
+            _ => "no leader is known".to_owned(),
+        };
+        let behind: Vec<&str> =
+            status.replicas.iter().filter(|replica| !replica.is_caught_up).map(|replica| replica.keyspace.as_str()).collect();
+        let missing = hosted.keyspaces.is_empty() || status.replicas.len() < hosted.keyspaces.len();
+        let check = |name, is_ok, detail: String| Check { name, is_ok, detail: if is_ok { String::new() } else { detail } };
+        vec![
+            check("joined", true, String::new()),
+            check("leader", has_leader, leader_detail),
+            check("keyspaces", behind.is_empty() && !missing, format!("not caught up yet: {}", behind.join(", "))),
+            check("disk", !status.is_disk_full, "the disk is almost full: writes are refused".to_owned()),
+        ]
+    }
+}
+
+fn error_of(failure: Failure) -> StoreError {
+    match failure {
+        Failure::NoLeader | Failure::NotHosted => StoreError::NoLeader,
+        Failure::Unknown => StoreError::Unknown,
+        Failure::Overloaded => StoreError::Overloaded,
+        Failure::DiskFull => StoreError::DiskFull,
+        Failure::ShuttingDown => StoreError::ShuttingDown,
+    }
+}
+
+fn refusal_of(error: CatalogError) -> StoreError {
+    match error {
+        CatalogError::NodeNotFound(name) => StoreError::NodeNotFound(name),
+        CatalogError::Damaged { .. } => StoreError::Internal(error.to_string()),
+        _ => StoreError::Conflict(error.to_string()),
+    }
+}
+
+fn mismatch() -> StoreError {
+    StoreError::Internal("the node answered another question".to_owned())
+}

@@ -1,0 +1,105 @@
+//! Answers and the headers that they share.
+
+use std::fmt::{self, Write as _};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body_util::{Either, Full};
+use quorate_api::etag::EntityTag;
+use quorate_api::header;
+use quorate_node::keyspace::{KeyMeta, Revision};
+use serde::Serialize;
+
+/// What the routes answer with: the whole body at hand.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// The body of every answer: ours, or one that axum made.
+pub(super) type AnswerBody = Either<Full<Bytes>, axum::body::Body>;
+
+pub(super) const REVISION: HeaderName = HeaderName::from_static(header::REVISION);
+pub(super) const MOD_REVISION: HeaderName = HeaderName::from_static(header::MOD_REVISION);
+pub(super) const CREATE_REVISION: HeaderName = HeaderName::from_static(header::CREATE_REVISION);
+pub(super) const VERSION: HeaderName = HeaderName::from_static(header::VERSION);
+pub(super) const NODE: HeaderName = HeaderName::from_static(header::NODE);
+pub(super) const CONSISTENCY: HeaderName = HeaderName::from_static(header::CONSISTENCY);
+pub(super) const DELETED: HeaderName = HeaderName::from_static(header::DELETED);
+
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+pub(super) const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// A header map that takes all that a key route sets without growing.
+pub(super) fn headers() -> HeaderMap {
+    HeaderMap::with_capacity(12)
+}
+
+/// An answer without a body.
+pub(super) fn empty(status: StatusCode, headers: HeaderMap) -> Answer {
+    with_body(status, headers, Bytes::new())
+}
+
+/// An answer with a body.
+pub(super) fn with_body(status: StatusCode, headers: HeaderMap, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    answer
+}
+
+/// An answer in JSON.
+pub(super) fn json(status: StatusCode, mut headers: HeaderMap, body: &impl Serialize) -> Answer {
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    let body = serde_json::to_vec(body).expect("bodies have string keys and no fallible parts");
+    with_body(status, headers, body.into())
+}
+
+/// An answer in plain text.
+pub(super) fn text(status: StatusCode, body: String) -> Answer {
+    let mut headers = headers();
+    headers.insert(CONTENT_TYPE, TEXT);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    with_body(status, headers, body.into())
+}
+
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
+
+/// Keeps a browser from treating a stored value as a page of this origin (CVE-2020-25864 was that).
+pub(super) fn insert_sandbox(headers: &mut HeaderMap) {
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    headers.insert(CONTENT_SECURITY_POLICY, SANDBOX);
+}
+
+/// Header values of one answer, written into one buffer that they share.
+pub(super) struct HeaderText(BytesMut);
+
+impl HeaderText {
+    pub(super) fn new() -> Self {
+        Self(BytesMut::with_capacity(128))
+    }
+
+    /// The value for these arguments, which must come out as visible ASCII.
+    pub(super) fn value(&mut self, value: fmt::Arguments<'_>) -> HeaderValue {
+        let _ = self.0.write_fmt(value);
+        HeaderValue::from_maybe_shared(self.0.split().freeze()).expect("numbers and punctuation are visible ASCII")
+    }
+
+    pub(super) fn insert_revision(&mut self, headers: &mut HeaderMap, revision: Revision) {
+        headers.insert(REVISION, self.value(format_args!("{revision}")));
+    }
+
+    /// The `ETag` and the counters of a key.
+    pub(super) fn insert_meta(&mut self, headers: &mut HeaderMap, epoch: u64, meta: &KeyMeta) {
+        headers.insert(ETAG, self.value(format_args!("\"{}\"", entity_tag(epoch, meta))));
+        headers.insert(MOD_REVISION, self.value(format_args!("{}", meta.mod_revision)));
+        headers.insert(CREATE_REVISION, self.value(format_args!("{}", meta.create_revision)));
+        headers.insert(VERSION, self.value(format_args!("{}", meta.version)));
+    }
+}
+
+/// The tag that goes with a key's counters.
+pub(super) fn entity_tag(epoch: u64, meta: &KeyMeta) -> EntityTag {
+    EntityTag { epoch, mod_revision: meta.mod_revision.0 }
+}

@@ -1,0 +1,160 @@
+//! Taking request bodies off the wire: bounded in size, in time and in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT};
+use http::{HeaderMap, HeaderValue};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use quorate_api::problem::Code;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::config::RestConfig;
+use super::refusal::Refusal;
+
+/// Memory for large bodies, shared by all connections.
+#[derive(Debug)]
+pub(super) struct BodyMemory(Arc<Semaphore>);
+
+/// The body of one request, read at most once. What it took of [`BodyMemory`] goes back when it is dropped.
+pub(super) struct RequestBody<'a> {
+    incoming: Incoming,
+    announced_bytes: Option<u64>,
+    /// The client sends the body only after the server began to read it.
+    waits_for_continue: bool,
+    is_broken: bool,
+    config: &'a RestConfig,
+    memory: &'a BodyMemory,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Bodies up to this size are not counted; connections are, so that these are bounded too.
+const UNCOUNTED_BYTES: u64 = 64 << 10;
+
+/// What is left of a refused body is read and dropped up to these, so that the client gets to see the answer.
+const MAX_DISCARDED_BYTES: usize = 4 << 20;
+const MAX_DISCARD_TIME: Duration = Duration::from_secs(1);
+
+impl BodyMemory {
+    pub(super) fn new(config: &RestConfig) -> Self {
+        Self(Arc::new(Semaphore::new((config.max_body_memory_bytes / UNCOUNTED_BYTES) as usize)))
+    }
+
+    /// Room for a body, in units of [`UNCOUNTED_BYTES`].
+    fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
+        let units = u32::try_from(bytes.div_ceil(UNCOUNTED_BYTES)).unwrap_or(u32::MAX);
+        let overloaded = |_| Refusal::new(Code::Overloaded, "too many large bodies are under way");
+        Arc::clone(&self.0).try_acquire_many_owned(units).map_err(overloaded)
+    }
+}
+
+impl<'a> RequestBody<'a> {
+    pub(super) fn new(incoming: Incoming, headers: &HeaderMap, config: &'a RestConfig, memory: &'a BodyMemory) -> Self {
+        let announced_bytes = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let waits_for_continue = headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        Self { incoming, announced_bytes, waits_for_continue, is_broken: false, config, memory, permit: None }
+    }
+
+    /// The whole body. A larger one than `max_bytes` is refused with `code`: before it is read if its length is announced,
+    /// else as soon as it is known.
+    pub(super) async fn read(&mut self, max_bytes: u64, code: Code) -> Result<Bytes, Refusal> {
+        if self.announced_bytes.is_some_and(|announced| announced > max_bytes) {
+            return Err(too_large(max_bytes, code));
+        }
+        if self.incoming.is_end_stream() {
+            return Ok(Bytes::new());
+        }
+        if let Some(announced_bytes) = self.announced_bytes {
+            self.take_memory(announced_bytes)?;
+        }
+        self.waits_for_continue = false;
+        let first = self.next_data().await?.unwrap_or_default();
+        if self.incoming.is_end_stream() && first.len() as u64 <= max_bytes {
+            return Ok(first);
+        }
+        match timeout(self.config.body_timeout, self.gather(first, max_bytes, code)).await {
+            Ok(gathered) => gathered,
+            Err(_) => Err(self.too_slow(self.config.body_timeout)),
+        }
+    }
+
+    /// Reads on behind the first piece. Memory is taken as bytes come, not on the word of the announced length.
+    async fn gather(&mut self, first: Bytes, max_bytes: u64, code: Code) -> Result<Bytes, Refusal> {
+        let mut whole = BytesMut::from(first);
+        loop {
+            if whole.len() as u64 > max_bytes {
+                return Err(too_large(max_bytes, code));
+            }
+            if self.permit.is_none() {
+                // No length was announced: the body is counted once it proves to be large, then as the largest it can be.
+                self.take_memory(if whole.len() as u64 > UNCOUNTED_BYTES { max_bytes } else { 0 })?;
+            }
+            let Some(next) = self.next_data().await? else {
+                return Ok(whole.freeze());
+            };
+            if whole.capacity() < whole.len() + next.len() && whole.len() as u64 >= UNCOUNTED_BYTES {
+                let missing = self.announced_bytes.unwrap_or_default().saturating_sub(whole.len() as u64);
+                whole.reserve(next.len().max(missing as usize));
+            }
+            whole.extend_from_slice(&next);
+        }
+    }
+
+    fn take_memory(&mut self, bytes: u64) -> Result<(), Refusal> {
+        if bytes > UNCOUNTED_BYTES {
+            self.permit = Some(self.memory.take(bytes)?);
+        }
+        Ok(())
+    }
+
+    /// The next piece; none at the end.
+    async fn next_data(&mut self) -> Result<Option<Bytes>, Refusal> {
+        loop {
+            let Ok(frame) = timeout(self.config.body_progress_timeout, self.incoming.frame()).await else {
+                return Err(self.too_slow(self.config.body_progress_timeout));
+            };
+            match frame {
+                None => return Ok(None),
+                // Trailers carry nothing that a key-value store has a use for: they are read over.
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(error)) => {
+                    self.is_broken = true;
+                    return Err(Refusal::new(Code::IncompleteBody, error.to_string()));
+                }
+            }
+        }
+    }
+
+    fn too_slow(&mut self, limit: Duration) -> Refusal {
+        self.is_broken = true;
+        let limit = quorate_api::duration::format(limit);
+        Refusal::new(Code::BodyTimeout, format!("the body made no progress, or did not end, within {limit}"))
+            .with_header(CONNECTION, HeaderValue::from_static("close"))
+    }
+
+    /// Reads and drops what the route left unread, within limits.
+    pub(super) async fn discard(&mut self) {
+        if self.incoming.is_end_stream() || self.is_broken || self.waits_for_continue {
+            return;
+        }
+        let discard = async {
+            let mut discarded_bytes = 0;
+            while discarded_bytes < MAX_DISCARDED_BYTES {
+                let Some(Ok(frame)) = self.incoming.frame().await else { return };
+                discarded_bytes += frame.data_ref().map_or(0, Bytes::len);
+            }
+        };
+        let _ = timeout(MAX_DISCARD_TIME, discard).await;
+    }
+}
+
+fn too_large(max_bytes: u64, code: Code) -> Refusal {
+    Refusal::new(code, format!("the body is larger than {max_bytes} bytes"))
+}

@@ -1,0 +1,199 @@
+//! Lists: `GET /v1/kv/{ks}`.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use http::header::LINK;
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+use quorate_api::entry::{DEFAULT_LIST_ITEMS, Encoding, Entry, ListBody, MAX_LIST_BYTES, MAX_LIST_ITEMS};
+use quorate_api::problem::Code;
+use quorate_engine::{Direction, KeyRange};
+use quorate_node::keyspace::{ListQuery, Page, Revision};
+
+use super::answer::{self, Answer, CONSISTENCY, HeaderText};
+use super::cursor::Cursor;
+use super::endpoint::App;
+use super::one_key::{consistency_value, entry_of, parse_encoding};
+use super::query::{Parameter, Treatment, parameters};
+use super::refusal::Refusal;
+use super::store::{Reading, Store};
+
+/// Methods of `/v1/kv/{ks}` without `key64`.
+pub(super) const METHODS: &str = "GET, HEAD";
+
+const KNOWN: &[&str] = &[
+    "prefix",
+    "prefix64",
+    "start",
+    "start64",
+    "end",
+    "end64",
+    "limit",
+    "cursor",
+    "reverse",
+    "values",
+    "encoding",
+    "consistency",
+    "min_revision",
+    "timeout",
+    "key64",
+];
+
+/// What a list asks for.
+#[derive(Debug, Default)]
+struct ListOptions {
+    treatment: Treatment,
+    prefix: Option<Bytes>,
+    start: Option<Bytes>,
+    end: Option<Bytes>,
+    limit: Option<usize>,
+    cursor: Option<Bytes>,
+    is_reverse: Option<bool>,
+    is_with_values: Option<bool>,
+    encoding: Option<Encoding>,
+}
+
+pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -> Result<Answer, Refusal> {
+    let options = ListOptions::parse(head.uri.query())?;
+    let freshness = options.treatment.freshness(&head.headers)?;
+    let timeout = options.treatment.timeout(&head.headers)?;
+    let selection = options.selection(keyspace);
+    let cursor = options.cursor(selection)?;
+    let query = options.to_query(cursor.as_ref());
+    let Reading { view, .. } = app.store.read(keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
+    let revision = Revision(view.revision());
+    let page = if query.range.is_empty() {
+        Page { items: Vec::new(), has_more: false }
+    } else {
+        quorate_node::keyspace::list(&*view, &query).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?
+    };
+    let first_revision = cursor.map_or(revision.0, |cursor| cursor.revision);
+    let next_cursor = next_cursor(&page, selection, first_revision);
+
+    let mut headers = answer::headers();
+    HeaderText::new().insert_revision(&mut headers, revision);
+    headers.insert(CONSISTENCY, consistency_value(freshness));
+    if let Some(link) = next_cursor.as_deref().and_then(|cursor| next_link(head, cursor)) {
+        headers.insert(LINK, link);
+    }
+    let entries: Vec<Entry> = page.items.into_iter().map(|(key, record)| entry_of(key, record)).map(options.trim()).collect();
+    let encoding = options.encoding.unwrap_or_default();
+    let body = ListBody {
+        items: entries.iter().map(|entry| entry.to_body(encoding)).collect(),
+        revision: revision.0,
+        next_cursor,
+        revision_changed: first_revision != revision.0,
+    };
+    Ok(answer::json(StatusCode::OK, headers, &body))
+}
+
+impl ListOptions {
+    fn parse(query: Option<&str>) -> Result<Self, Refusal> {
+        let mut options = Self::default();
+        for parameter in parameters(query) {
+            match parameter.name {
+                "prefix" => parameter.set(&mut options.prefix, parameter.key()?)?,
+                "prefix64" => parameter.set(&mut options.prefix, parameter.key64()?)?,
+                "start" => parameter.set(&mut options.start, parameter.key()?)?,
+                "start64" => parameter.set(&mut options.start, parameter.key64()?)?,
+                "end" => parameter.set(&mut options.end, parameter.key()?)?,
+                "end64" => parameter.set(&mut options.end, parameter.key64()?)?,
+                "limit" => parameter.set(&mut options.limit, parse_limit(parameter)?)?,
+                "cursor" => parameter.set(&mut options.cursor, parameter.bytes()?)?,
+                "reverse" => parameter.set(&mut options.is_reverse, parameter.flag()?)?,
+                "values" => parameter.set(&mut options.is_with_values, parameter.flag()?)?,
+                "encoding" => parameter.set(&mut options.encoding, parse_encoding(parameter)?)?,
+                _ if options.treatment.take_read(parameter)? => {}
+                _ => return Err(parameter.unknown(KNOWN)),
+            }
+        }
+        Ok(options)
+    }
+
+    fn direction(&self) -> Direction {
+        if self.is_reverse == Some(true) { Direction::Reverse } else { Direction::Forward }
+    }
+
+    /// The keys asked for. An empty bound is no bound.
+    fn range(&self) -> KeyRange {
+        let prefix = KeyRange::prefix(self.prefix.as_deref().unwrap_or_default());
+        let bound = |key: &Option<Bytes>| key.clone().filter(|key| !key.is_empty());
+        let start = bound(&self.start).map_or(Bound::Unbounded, Bound::Included);
+        let end = bound(&self.end).map_or(Bound::Unbounded, Bound::Excluded);
+        prefix.intersect(KeyRange { start, end })
+    }
+
+    /// A checksum of what pages of one list have in common.
+    fn selection(&self, keyspace: &str) -> u32 {
+        let parts = [
+            Some(keyspace.as_bytes()),
+            self.prefix.as_deref(),
+            self.start.as_deref(),
+            self.end.as_deref(),
+            Some(if self.direction() == Direction::Reverse { b"reverse" } else { b"forward" }),
+        ];
+        parts.into_iter().fold(0, |checksum, part| {
+            let part = part.unwrap_or_default();
+            let checksum = crc32c::crc32c_append(checksum, &(part.len() as u64).to_le_bytes());
+            crc32c::crc32c_append(checksum, part)
+        })
+    }
+
+    fn cursor(&self, selection: u32) -> Result<Option<Cursor>, Refusal> {
+        let Some(text) = &self.cursor else {
+            return Ok(None);
+        };
+        let foreign = || Refusal::new(Code::BadCursor, "the cursor was not given out for this keyspace, selection and order");
+        Cursor::parse(text, selection).map(Some).ok_or_else(foreign)
+    }
+
+    fn to_query(&self, cursor: Option<&Cursor>) -> ListQuery {
+        let direction = self.direction();
+        let after = match (cursor.map(|cursor| Bound::Excluded(cursor.last_key.clone())), direction) {
+            (None, _) => KeyRange::all(),
+            (Some(start), Direction::Forward) => KeyRange { start, end: Bound::Unbounded },
+            (Some(end), Direction::Reverse) => KeyRange { start: Bound::Unbounded, end },
+        };
+        ListQuery {
+            range: self.range().intersect(after),
+            direction,
+            max_items: self.limit.unwrap_or(DEFAULT_LIST_ITEMS),
+            max_bytes: MAX_LIST_BYTES,
+            is_with_values: self.is_with_values == Some(true),
+        }
+    }
+
+    /// Leaves out the values if they were not asked for.
+    fn trim(&self) -> impl Fn(Entry) -> Entry + use<> {
+        let is_with_values = self.is_with_values == Some(true);
+        move |entry| Entry { value: entry.value.filter(|_| is_with_values), ..entry }
+    }
+}
+
+fn parse_limit(parameter: Parameter<'_>) -> Result<usize, Refusal> {
+    match parameter.number()? {
+        limit if (1..=MAX_LIST_ITEMS as u64).contains(&limit) => Ok(limit as usize),
+        _ => Err(parameter.bad(format_args!("not between 1 and {MAX_LIST_ITEMS}"))),
+    }
+}
+
+fn next_cursor(page: &Page, selection: u32, revision: u64) -> Option<String> {
+    let (last_key, _) = page.items.last().filter(|_| page.has_more)?;
+    Some(Cursor { selection, revision, last_key: last_key.clone() }.to_text())
+}
+
+/// The same request with the next cursor (RFC 8288).
+fn next_link(head: &Parts, cursor: &str) -> Option<HeaderValue> {
+    let mut link = format!("<{}?", head.uri.path());
+    for pair in head.uri.query().unwrap_or_default().split('&') {
+        if !pair.is_empty() && !pair.starts_with("cursor=") {
+            link.push_str(pair);
+            link.push('&');
+        }
+    }
+    link.push_str("cursor=");
+    link.push_str(cursor);
+    link.push_str(">; rel=\"next\"");
+    HeaderValue::try_from(link).ok()
+}

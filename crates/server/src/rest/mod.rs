@@ -1,0 +1,37 @@
+//! The REST API: HTTP/1 connections, the key routes, and everything else.
+//!
+//! What is behind it comes in as a [`Store`]. The key routes (`/v1/kv/...`, `/key...`) are dispatched by hand on the raw
+//! bytes of the path, because keys are any bytes and because they are what load consists of; the rest goes through axum.
+//!
+//! One request, in the order of the files: [`connections`](serve) accepts and watches over time limits, `endpoint` checks
+//! host and origin (`browser`), picks the route and renders refusals; `one_key`, `list`, `compat` and `admin` answer.
+
+mod activity;
+mod admin;
+mod answer;
+mod body;
+mod browser;
+mod compat;
+mod conditions;
+mod config;
+mod connections;
+mod cursor;
+mod endpoint;
+mod list;
+mod metrics;
+mod one_key;
+mod query;
+mod refusal;
+mod store;
+
+use std::time::Duration;
+
+pub use config::{CompatPostKey, RestConfig};
+pub use connections::serve;
+pub use store::{Check, Freshness, Reading, Store, StoreError, Written};
+
+/// Time limit of a request that names none.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time limit that a request can ask for.
+pub const MAX_TIMEOUT: Duration = Duration::from_mins(1);

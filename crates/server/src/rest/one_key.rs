@@ -1,0 +1,292 @@
+//! One key: `GET`, `HEAD`, `PUT`, `DELETE` on `/v1/kv/{ks}/{key...}` and on `/v1/kv/{ks}?key64=`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HeaderName};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use quorate_api::entry::{Counters, Encoding, Entry, PutBody};
+use quorate_api::problem::Code;
+use quorate_node::keyspace::{KeyMeta, Op, OpResult, Outcome, Put, Record, Revision, Write};
+
+use super::answer::{self, Answer, CONSISTENCY, DELETED, HeaderText, OCTETS, entity_tag};
+use super::body::RequestBody;
+use super::conditions::{Cas, Conditions, ReadVerdict};
+use super::endpoint::App;
+use super::query::{Parameter, Treatment, consistency_name, parameters};
+use super::refusal::Refusal;
+use super::store::{Freshness, Reading, Store};
+
+/// The key that a request is about.
+#[derive(Clone, Debug)]
+pub(super) struct Target<'a> {
+    pub(super) keyspace: &'a str,
+    pub(super) key: Bytes,
+    /// The key stands in the parameter `key64`, not in the path.
+    pub(super) is_key64: bool,
+}
+
+pub(super) const METHODS: &str = "GET, HEAD, PUT, DELETE";
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// Longest media type that is kept with a value.
+const MAX_CONTENT_TYPE_BYTES: usize = 256;
+
+/// What a read asks for beside the key.
+#[derive(Clone, Copy, Debug, Default)]
+struct ReadOptions {
+    treatment: Treatment,
+    is_json: Option<bool>,
+    encoding: Option<Encoding>,
+}
+
+/// What a write asks for beside the key.
+#[derive(Clone, Copy, Debug, Default)]
+struct WriteOptions {
+    treatment: Treatment,
+    cas: Option<Cas>,
+}
+
+pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_>) -> Result<Answer, Refusal> {
+    let options = ReadOptions::parse(head, target.is_key64)?;
+    let freshness = options.treatment.freshness(&head.headers)?;
+    let conditions = Conditions::parse(&head.headers, None)?;
+    let timeout = options.treatment.timeout(&head.headers)?;
+    let Reading { epoch, view } = app.store.read(target.keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
+    let revision = Revision(view.revision());
+    let record =
+        quorate_node::keyspace::get(&*view, &target.key).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
+    let meta = record.as_ref().map(|record| record.meta);
+    let verdict = conditions.judge_read(meta.map(|meta| entity_tag(epoch, &meta)));
+    if verdict == ReadVerdict::Failed {
+        return Err(Refusal::precondition_failed(epoch, revision, meta));
+    }
+    let Some(record) = record else {
+        return Err(Refusal::new(Code::KeyNotFound, "the keyspace does not hold this key")
+            .with_revision(revision)
+            .with_header(CONSISTENCY, consistency_value(freshness)));
+    };
+    let mut text = HeaderText::new();
+    let mut headers = answer::headers();
+    text.insert_revision(&mut headers, revision);
+    text.insert_meta(&mut headers, epoch, &record.meta);
+    headers.insert(CONSISTENCY, consistency_value(freshness));
+    if verdict == ReadVerdict::NotModified {
+        return Ok(answer::empty(StatusCode::NOT_MODIFIED, headers));
+    }
+    if options.is_json == Some(true) {
+        let entry = entry_of(target.key, record);
+        return Ok(answer::json(StatusCode::OK, headers, &entry.to_body(options.encoding.unwrap_or_default())));
+    }
+    headers.insert(CONTENT_TYPE, content_type_value(record.content_type));
+    answer::insert_sandbox(&mut headers);
+    Ok(answer::with_body(StatusCode::OK, headers, record.value))
+}
+
+pub(super) async fn put<S: Store>(
+    app: &App<S>,
+    head: &Parts,
+    target: Target<'_>,
+    body: &mut RequestBody<'_>,
+) -> Result<Answer, Refusal> {
+    let options = WriteOptions::parse(head, target.is_key64)?;
+    let timeout = options.treatment.timeout(&head.headers)?;
+    let conditions = Conditions::parse(&head.headers, options.cas)?;
+    let content_type = check_representation(&head.headers)?;
+    let preference = Preference::of(&head.headers);
+    let value = body.read(app.config.max_value_bytes, Code::ValueTooLarge).await?;
+
+    let guards = guards(app, &target, &conditions, timeout).await?;
+    let returned = (preference == Some(Preference::Representation)).then(|| (target.key.clone(), value.clone()));
+    let put = Put { key: target.key, value, content_type: content_type.clone() };
+    let write = Write { guards, ops: vec![Op::Put(put)] };
+    let (epoch, revision, result) = write_one(app, target.keyspace, write, timeout).await?;
+    let meta = result.after.unwrap_or(KeyMeta { create_revision: revision, mod_revision: revision, version: 1 });
+
+    let mut text = HeaderText::new();
+    let mut headers = answer::headers();
+    text.insert_revision(&mut headers, revision);
+    text.insert_meta(&mut headers, epoch, &meta);
+    if let Some(preference) = preference {
+        headers.insert(PREFERENCE_APPLIED, preference.value());
+    }
+    if let Some((key, value)) = returned {
+        let entry = entry_of(key, Record { meta, content_type, value });
+        let body = PutBody { entry: entry.to_body(Encoding::Text), prev: result.before.map(counters) };
+        return Ok(answer::json(StatusCode::OK, headers, &body));
+    }
+    let status = if result.before.is_some() { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
+    Ok(answer::empty(status, headers))
+}
+
+pub(super) async fn delete<S: Store>(app: &App<S>, head: &Parts, target: Target<'_>) -> Result<Answer, Refusal> {
+    let options = WriteOptions::parse(head, target.is_key64)?;
+    let timeout = options.treatment.timeout(&head.headers)?;
+    let conditions = Conditions::parse(&head.headers, options.cas)?;
+    let guards = guards(app, &target, &conditions, timeout).await?;
+    let write = Write { guards, ops: vec![Op::Delete { key: target.key }] };
+    let (_, revision, result) = write_one(app, target.keyspace, write, timeout).await?;
+    let mut headers = answer::headers();
+    HeaderText::new().insert_revision(&mut headers, revision);
+    headers.insert(DELETED, HeaderValue::from_static(if result.before.is_some() { "1" } else { "0" }));
+    Ok(answer::empty(StatusCode::NO_CONTENT, headers))
+}
+
+/// Tags in conditions name an epoch, so the keyspace's has to be known first; this node's own state has it. Should the
+/// keyspace be made anew between that and the write, the write goes to a group that no longer is, and fails.
+async fn guards<S: Store>(
+    app: &App<S>,
+    target: &Target<'_>,
+    conditions: &Conditions,
+    timeout: Duration,
+) -> Result<Vec<quorate_node::keyspace::Guard>, Refusal> {
+    let mut epoch = 0;
+    if conditions.need_epoch() {
+        let local = Freshness { is_linearizable: false, min_revision: None };
+        epoch = app.store.read(target.keyspace, local, timeout).await.map_err(Refusal::of_read)?.epoch;
+    }
+    Ok(conditions.guards(&target.key, epoch))
+}
+
+/// Writes, with one operation, and returns the epoch, the revision and the operation's result.
+async fn write_one<S: Store>(
+    app: &App<S>,
+    keyspace: &str,
+    write: Write,
+    timeout: Duration,
+) -> Result<(u64, Revision, OpResult), Refusal> {
+    let written = app.store.write(keyspace, write, timeout).await.map_err(Refusal::of_write)?;
+    if let Some(refusal) = Refusal::of_outcome(written.epoch, &written.outcome) {
+        return Err(refusal);
+    }
+    match written.outcome {
+        Outcome::Applied { revision, results } => Ok((written.epoch, revision, results.first().copied().unwrap_or_default())),
+        outcome => unreachable!("{outcome:?} is a refusal"),
+    }
+}
+
+impl ReadOptions {
+    fn parse(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
+        let mut options = Self::default();
+        for parameter in parameters(head.uri.query()) {
+            match parameter.name {
+                "format" => parameter.set(&mut options.is_json, parse_format(parameter)?)?,
+                "encoding" => parameter.set(&mut options.encoding, parse_encoding(parameter)?)?,
+                "key64" if is_key64 => {}
+                _ if options.treatment.take_read(parameter)? => {}
+                _ => return Err(parameter.unknown(&["consistency", "min_revision", "format", "encoding", "timeout", "key64"])),
+            }
+        }
+        if options.encoding.is_some() && options.is_json != Some(true) {
+            return Err(Refusal::new(Code::BadParameter, "encoding: only together with format=json"));
+        }
+        Ok(options)
+    }
+}
+
+impl WriteOptions {
+    fn parse(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
+        let mut options = Self::default();
+        for parameter in parameters(head.uri.query()) {
+            match parameter.name {
+                "cas" => {
+                    let cas =
+                        Cas::parse(&parameter.text()?).ok_or_else(|| parameter.bad("neither a revision nor EPOCH.REVISION"))?;
+                    parameter.set(&mut options.cas, cas)?;
+                }
+                "key64" if is_key64 => {}
+                _ if options.treatment.take_write(parameter)? => {}
+                _ => return Err(parameter.unknown(&["cas", "timeout", "key64"])),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn parse_format(parameter: Parameter<'_>) -> Result<bool, Refusal> {
+    match parameter.text()?.as_str() {
+        "raw" => Ok(false),
+        "json" => Ok(true),
+        _ => Err(parameter.bad("neither raw nor json")),
+    }
+}
+
+pub(super) fn parse_encoding(parameter: Parameter<'_>) -> Result<Encoding, Refusal> {
+    match parameter.text()?.as_str() {
+        "base64" => Ok(Encoding::Base64),
+        _ => Err(parameter.bad("only base64 can be asked for")),
+    }
+}
+
+/// The media type, if the body is a whole value as it shall be stored.
+fn check_representation(headers: &HeaderMap) -> Result<Option<Bytes>, Refusal> {
+    if headers.contains_key(CONTENT_RANGE) {
+        return Err(Refusal::new(Code::BadHeader, "content-range: a value is written as a whole"));
+    }
+    if headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Refusal::new(Code::UnsupportedMediaType, "content-encoding: values are stored as they are sent"));
+    }
+    let Some(content_type) = headers.get(CONTENT_TYPE) else {
+        return Ok(None);
+    };
+    if content_type.len() > MAX_CONTENT_TYPE_BYTES || content_type.to_str().is_err() {
+        let why = format!("content-type: at most {MAX_CONTENT_TYPE_BYTES} visible ASCII characters are kept");
+        return Err(Refusal::new(Code::BadHeader, why));
+    }
+    Ok(Some(Bytes::copy_from_slice(content_type.as_bytes())))
+}
+
+/// `Prefer: return=...` (RFC 7240).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Preference {
+    Minimal,
+    Representation,
+}
+
+impl Preference {
+    /// Of several the first counts; what is not known is no error.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let lines = headers.get_all(PREFER).iter().filter_map(|line| line.to_str().ok());
+        let tokens = lines.flat_map(|line| line.split(',')).filter_map(|token| token.split(';').next());
+        tokens.map(str::trim).find_map(|token| match token {
+            _ if token.eq_ignore_ascii_case("return=minimal") => Some(Self::Minimal),
+            _ if token.eq_ignore_ascii_case("return=representation") => Some(Self::Representation),
+            _ => None,
+        })
+    }
+
+    fn value(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Minimal => "return=minimal",
+            Self::Representation => "return=representation",
+        })
+    }
+}
+
+pub(super) fn consistency_value(freshness: Freshness) -> HeaderValue {
+    HeaderValue::from_static(consistency_name(freshness))
+}
+
+fn content_type_value(content_type: Option<Bytes>) -> HeaderValue {
+    content_type.and_then(|content_type| HeaderValue::from_maybe_shared(content_type).ok()).unwrap_or(OCTETS)
+}
+
+/// The entry of a record, with its value.
+pub(super) fn entry_of(key: Bytes, record: Record) -> Entry {
+    let Record { meta, content_type, value } = record;
+    Entry {
+        key,
+        value: Some(value),
+        content_type: content_type.map(|content_type| String::from_utf8_lossy(&content_type).into_owned()),
+        create_revision: meta.create_revision.0,
+        mod_revision: meta.mod_revision.0,
+        version: meta.version,
+    }
+}
+
+fn counters(meta: KeyMeta) -> Counters {
+    Counters { create_revision: meta.create_revision.0, mod_revision: meta.mod_revision.0, version: meta.version }
+}

@@ -1,0 +1,195 @@
+//! Query strings: strict, so that a misspelt parameter is an answer and not a surprise.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use quorate_api::key::{MAX_KEY_BYTES, decode_percent};
+use quorate_api::problem::Code;
+use quorate_api::{duration, header, text64};
+use quorate_node::keyspace::Revision;
+
+use super::refusal::Refusal;
+use super::store::Freshness;
+use super::{DEFAULT_TIMEOUT, MAX_TIMEOUT};
+
+/// One `name=value` of a query string, the value still encoded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parameter<'a> {
+    pub(super) name: &'a str,
+    raw: &'a str,
+}
+
+/// The parameters of a query string, in order.
+pub(super) fn parameters(query: Option<&str>) -> impl Iterator<Item = Parameter<'_>> {
+    query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, raw) = pair.split_once('=').unwrap_or((pair, ""));
+        Parameter { name, raw }
+    })
+}
+
+impl Parameter<'_> {
+    /// The value's bytes. `+` is a plus here as in paths: keys are written the same way everywhere.
+    pub(super) fn bytes(self) -> Result<Bytes, Refusal> {
+        decode_percent(self.raw.as_bytes()).map_err(|error| self.bad(error))
+    }
+
+    pub(super) fn text(self) -> Result<String, Refusal> {
+        String::from_utf8(self.bytes()?.into()).map_err(|_| self.bad("not UTF-8"))
+    }
+
+    /// A key, or a part of one.
+    pub(super) fn key(self) -> Result<Bytes, Refusal> {
+        let key = decode_percent(self.raw.as_bytes()).map_err(|error| self.bad_key(error))?;
+        check_key_length(&key)?;
+        Ok(key)
+    }
+
+    /// A key, or a part of one, as base64url.
+    pub(super) fn key64(self) -> Result<Bytes, Refusal> {
+        let key: Bytes = text64::decode(self.bytes()?).map_err(|error| self.bad_key(error))?.into();
+        check_key_length(&key)?;
+        Ok(key)
+    }
+
+    pub(super) fn number(self) -> Result<u64, Refusal> {
+        parse_number(&self.text()?).ok_or_else(|| self.bad("not a whole number"))
+    }
+
+    /// `true` or `false`; the bare name stands for `true`.
+    pub(super) fn flag(self) -> Result<bool, Refusal> {
+        match self.raw {
+            "" | "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(self.bad("neither true nor false")),
+        }
+    }
+
+    /// Fills the slot, which must still be empty.
+    pub(super) fn set<T>(self, slot: &mut Option<T>, value: T) -> Result<(), Refusal> {
+        if slot.replace(value).is_some() {
+            return Err(self.bad("given twice"));
+        }
+        Ok(())
+    }
+
+    /// A refusal that names the parameters which the route knows.
+    pub(super) fn unknown(self, known: &[&str]) -> Refusal {
+        let detail = match known {
+            [] => format!("{:?} is not known here: this route takes no parameters", self.name),
+            known => format!("{:?} is not known here; known are {}", self.name, known.join(", ")),
+        };
+        Refusal::new(Code::UnknownParameter, detail)
+    }
+
+    pub(super) fn bad(self, why: impl std::fmt::Display) -> Refusal {
+        Refusal::new(Code::BadParameter, format!("{}: {why}", self.name))
+    }
+
+    fn bad_key(self, why: impl std::fmt::Display) -> Refusal {
+        Refusal::new(Code::MalformedKey, format!("{}: {why}", self.name))
+    }
+}
+
+/// A number of digits alone; `str::parse` would take a sign too.
+pub(super) fn parse_number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+fn check_key_length(key: &[u8]) -> Result<(), Refusal> {
+    if key.len() > MAX_KEY_BYTES {
+        return Err(Refusal::new(Code::KeyTooLong, format!("{} bytes, at most {MAX_KEY_BYTES} are possible", key.len())));
+    }
+    Ok(())
+}
+
+/// How a request wants to be treated, by query parameter or header twin; the parameter wins.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Treatment {
+    is_linearizable: Option<bool>,
+    min_revision: Option<Revision>,
+    timeout: Option<Duration>,
+}
+
+impl Treatment {
+    /// Takes the parameter if it is one of these; whether it was.
+    pub(super) fn take_read(&mut self, parameter: Parameter<'_>) -> Result<bool, Refusal> {
+        match parameter.name {
+            "consistency" => {
+                let value = parse_consistency(&parameter.text()?).ok_or_else(|| parameter.bad(CONSISTENCY_FORM))?;
+                parameter.set(&mut self.is_linearizable, value)?;
+            }
+            "min_revision" => parameter.set(&mut self.min_revision, Revision(parameter.number()?))?,
+            _ => return self.take_write(parameter),
+        }
+        Ok(true)
+    }
+
+    /// The same for what a write takes.
+    pub(super) fn take_write(&mut self, parameter: Parameter<'_>) -> Result<bool, Refusal> {
+        if parameter.name != "timeout" {
+            return Ok(false);
+        }
+        let value = parse_timeout(&parameter.text()?).map_err(|why| parameter.bad(why))?;
+        parameter.set(&mut self.timeout, value)?;
+        Ok(true)
+    }
+
+    /// The time limit.
+    pub(super) fn timeout(&self, headers: &HeaderMap) -> Result<Duration, Refusal> {
+        let told = match self.timeout {
+            Some(timeout) => Some(timeout),
+            None => twin(headers, header::TIMEOUT, parse_timeout)?,
+        };
+        Ok(told.unwrap_or(DEFAULT_TIMEOUT))
+    }
+
+    /// How fresh a read must be.
+    pub(super) fn freshness(&self, headers: &HeaderMap) -> Result<Freshness, Refusal> {
+        let is_linearizable = match self.is_linearizable {
+            Some(told) => Some(told),
+            None => twin(headers, header::CONSISTENCY, |text| parse_consistency(text).ok_or(CONSISTENCY_FORM))?,
+        };
+        let min_revision = match self.min_revision {
+            Some(told) => Some(told),
+            None => twin(headers, header::MIN_REVISION, |text| parse_number(text).map(Revision).ok_or("not a whole number"))?,
+        };
+        Ok(Freshness { is_linearizable: is_linearizable.unwrap_or(true), min_revision })
+    }
+}
+
+const CONSISTENCY_FORM: &str = "neither linearizable (or consistent) nor local (or stale)";
+
+fn parse_consistency(text: &str) -> Option<bool> {
+    match text {
+        "linearizable" | "consistent" => Some(true),
+        "local" | "stale" => Some(false),
+        _ => None,
+    }
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = duration::parse(text).map_err(|error| error.to_string())?;
+    if timeout.is_zero() || timeout > MAX_TIMEOUT {
+        return Err(format!("a time limit is above 0 and at most {}", duration::format(MAX_TIMEOUT)));
+    }
+    Ok(timeout)
+}
+
+fn twin<T, E: std::fmt::Display>(
+    headers: &HeaderMap,
+    name: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<Option<T>, Refusal> {
+    let Some(value) = headers.get(name) else {
+        return Ok(None);
+    };
+    let bad = |why: &dyn std::fmt::Display| Refusal::new(Code::BadParameter, format!("{name}: {why}"));
+    let text = value.to_str().map_err(|_| bad(&"not visible ASCII"))?;
+    parse(text.trim()).map(Some).map_err(|why| bad(&why))
+}
+
+/// The name of a consistency in answers.
+pub(super) fn consistency_name(freshness: Freshness) -> &'static str {
+    if freshness.is_linearizable { "linearizable" } else { "local" }
+}

@@ -1,0 +1,194 @@
+//! Refusals and failures on their way to the client.
+
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body_util::Full;
+use quorate_api::etag::EntityTag;
+use quorate_api::node::Message;
+use quorate_api::problem::{Code, Current, MEDIA_TYPE, Problem, WriteOutcome};
+use quorate_node::keyspace::{KeyMeta, Outcome, Revision};
+
+use super::answer::{self, Answer, HeaderText};
+use super::store::StoreError;
+
+/// Why a request gets an error for an answer. Made where the reason is known, rendered by the endpoint, which knows the
+/// request.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal(Box<Parts>);
+
+#[derive(Clone, Debug)]
+struct Parts {
+    code: Code,
+    problem: Problem,
+    headers: HeaderMap,
+}
+
+/// What is said of the request in a refusal.
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a Method,
+    pub(super) path: &'a str,
+    pub(super) request_id: String,
+}
+
+/// A path longer than this is not repeated in the answer. Every key that fits the limits is below it.
+const MAX_INSTANCE_BYTES: usize = 16 << 10;
+
+impl Refusal {
+    pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self(Box::new(Parts { code, problem: Problem::new(code, detail), headers: HeaderMap::new() }))
+    }
+
+    /// No such method here; these are.
+    pub(super) fn method_not_allowed(method: &Method, allow: &'static str) -> Self {
+        Self::new(Code::MethodNotAllowed, format!("{method} is not possible here; {allow} are"))
+            .with_header(ALLOW, HeaderValue::from_static(allow))
+    }
+
+    /// A read failed.
+    pub(super) fn of_read(error: StoreError) -> Self {
+        match error {
+            StoreError::Unknown => Self::new(Code::TimedOut, "no answer within the time limit"),
+            error => Self::of_write(error),
+        }
+    }
+
+    /// A write, or any other call that changes something, failed.
+    pub(super) fn of_write(error: StoreError) -> Self {
+        let code = code_of(&error);
+        match error {
+            StoreError::Internal(detail) => Self::new(code, detail).with_outcome(WriteOutcome::Unknown),
+            error @ StoreError::Unknown => Self::new(code, error.to_string()).with_outcome(WriteOutcome::Unknown),
+            error => Self::new(code, error.to_string()),
+        }
+    }
+
+    /// A write reached the state machine and was refused there; none if it was applied.
+    pub(super) fn of_outcome(epoch: u64, outcome: &Outcome) -> Option<Self> {
+        match outcome {
+            Outcome::Applied { .. } => None,
+            Outcome::ConditionFailed { revision, current, .. } => Some(Self::precondition_failed(epoch, *revision, *current)),
+            Outcome::Full { max_bytes } => {
+                Some(Self::new(Code::KeyspaceFull, format!("the keyspace would hold more than {max_bytes} bytes")))
+            }
+            Outcome::Forgotten => Some(Self::of_write(StoreError::Unknown)),
+        }
+    }
+
+    /// A condition did not hold; the key is like `current`.
+    pub(super) fn precondition_failed(epoch: u64, revision: Revision, current: Option<KeyMeta>) -> Self {
+        let detail = match current {
+            Some(meta) => format!("the key was last changed at revision {}", meta.mod_revision),
+            None => "the key is not there".to_owned(),
+        };
+        let mut refusal = Self::new(Code::PreconditionFailed, detail).with_revision(revision);
+        let etag = |meta: &KeyMeta| format!("\"{}\"", EntityTag { epoch, mod_revision: meta.mod_revision.0 });
+        refusal.0.problem.current = Some(Current {
+            exists: current.is_some(),
+            mod_revision: current.map(|meta| meta.mod_revision.0),
+            etag: current.as_ref().map(etag),
+        });
+        refusal
+    }
+
+    #[must_use]
+    pub(super) fn with_status(mut self, status: StatusCode) -> Self {
+        self.0.problem.status = status.as_u16();
+        self
+    }
+
+    #[must_use]
+    pub(super) fn with_outcome(mut self, outcome: WriteOutcome) -> Self {
+        self.0.problem.outcome = Some(outcome);
+        self
+    }
+
+    #[must_use]
+    pub(super) fn with_header(mut self, name: http::HeaderName, value: HeaderValue) -> Self {
+        self.0.headers.insert(name, value);
+        self
+    }
+
+    #[must_use]
+    pub(super) fn with_revision(mut self, revision: Revision) -> Self {
+        HeaderText::new().insert_revision(&mut self.0.headers, revision);
+        self
+    }
+
+    /// Names the leader, where that may help the caller to find out more.
+    pub(super) fn name_leader(&mut self, leader: impl FnOnce() -> Option<String>) {
+        if matches!(self.0.code, Code::NoLeader | Code::OutcomeUnknown) {
+            self.0.problem.leader = leader();
+        }
+    }
+
+    /// The answer, as problem+json.
+    pub(super) fn into_problem(self, asked: Asked<'_>) -> Answer {
+        let Parts { code, mut problem, mut headers } = *self.0;
+        log_internal(code, &problem, &asked);
+        problem.outcome = match problem.outcome {
+            _ if asked.method.is_safe() => None,
+            None => Some(WriteOutcome::NotApplied),
+            told => told,
+        };
+        problem.instance = (asked.path.len() <= MAX_INSTANCE_BYTES).then(|| asked.path.to_owned());
+        problem.request_id = Some(asked.request_id);
+        insert_retry_after(code, &mut headers);
+        let mut answer = answer::json(status_of(&problem), headers, &problem);
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        answer
+    }
+
+    /// The answer in the compat routes' form.
+    pub(super) fn into_message(self, asked: &Asked<'_>) -> Answer {
+        let Parts { code, problem, mut headers } = *self.0;
+        log_internal(code, &problem, asked);
+        insert_retry_after(code, &mut headers);
+        let status = status_of(&problem);
+        answer::json(status, headers, &Message { message: problem.detail })
+    }
+}
+
+fn code_of(error: &StoreError) -> Code {
+    match error {
+        StoreError::KeyspaceNotFound(_) => Code::KeyspaceNotFound,
+        StoreError::ReadOnly(_) => Code::KeyspaceReadOnly,
+        StoreError::NodeNotFound(_) => Code::NodeNotFound,
+        StoreError::Conflict(_) => Code::Conflict,
+        StoreError::NoLeader => Code::NoLeader,
+        StoreError::Unknown => Code::OutcomeUnknown,
+        StoreError::NotReached { .. } => Code::RevisionNotReached,
+        StoreError::Overloaded => Code::Overloaded,
+        StoreError::DiskFull => Code::DiskFull,
+        StoreError::TooLarge { .. } => Code::BodyTooLarge,
+        StoreError::ShuttingDown => Code::ShuttingDown,
+        StoreError::Internal(_) => Code::Internal,
+    }
+}
+
+fn log_internal(code: Code, problem: &Problem, asked: &Asked<'_>) {
+    if code == Code::Internal {
+        tracing::error!(request_id = %asked.request_id, method = %asked.method, path = asked.path, "{}", problem.detail);
+    }
+}
+
+fn insert_retry_after(code: Code, headers: &mut HeaderMap) {
+    if code.facts().status == 503 {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+}
+
+fn status_of(problem: &Problem) -> StatusCode {
+    StatusCode::from_u16(problem.status).expect("the table of codes holds HTTP statuses")
+}
+
+/// Carries the refusal through axum to the endpoint, which renders it.
+impl IntoResponse for Refusal {
+    fn into_response(self) -> axum::response::Response {
+        let mut answer = Response::new(Full::new(Bytes::new())).into_response();
+        *answer.status_mut() = status_of(&self.0.problem);
+        answer.extensions_mut().insert(self);
+        answer
+    }
+}

@@ -1,0 +1,143 @@
+//! What the REST handlers need from behind them. The node is one implementation; tests inject another.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_api::cluster::{ClusterStatus, JoinAnswer, JoinRequest, TransferAnswer, TransferRequest};
+use quorate_engine::View;
+use quorate_node::keyspace::{Outcome, Revision, Write};
+
+/// The backing store of the REST endpoint.
+///
+/// Obligations of an implementation: every call ends within the time limit it was given, or, without one, within
+/// [`super::DEFAULT_TIMEOUT`]; no call blocks its thread; a write error says truthfully whether the write may have happened.
+pub trait Store: Send + Sync + 'static {
+    /// Writes, and answers once the write is durable on a quorum and applied.
+    fn write(&self, keyspace: &str, write: Write, timeout: Duration) -> impl Future<Output = Result<Written, StoreError>> + Send;
+
+    /// A view to read from, at least as fresh as asked for.
+    fn read(
+        &self,
+        keyspace: &str,
+        freshness: Freshness,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Reading, StoreError>> + Send;
+
+    /// The cluster as this node sees it, without asking others.
+    fn cluster(&self) -> ClusterStatus;
+
+    /// Lets a node in.
+    fn join(&self, request: JoinRequest, timeout: Duration) -> impl Future<Output = Result<JoinAnswer, StoreError>> + Send;
+
+    /// Takes note of a node that will come with this name and peer address.
+    fn announce(&self, name: &str, peer_address: &str, timeout: Duration) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Removes a node for good.
+    fn remove_node(&self, name: &str, timeout: Duration) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Hands leadership over.
+    fn transfer_leader(
+        &self,
+        request: TransferRequest,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<TransferAnswer, StoreError>> + Send;
+
+    /// What `/livez` reports: whether the node's own loops go on. Never depends on others.
+    fn liveness(&self) -> Vec<Check> {
+        Vec::new()
+    }
+
+    /// What `/readyz` reports; ready if all are.
+    fn readiness(&self) -> Vec<Check>;
+
+    /// Appends metrics in Prometheus' text form.
+    fn metrics(&self, out: &mut String);
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freshness {
+    /// Confirmed with a quorum, so that it sees every write acknowledged before it began; otherwise this node's own state.
+    pub is_linearizable: bool,
+    /// At this revision or later.
+    pub min_revision: Option<Revision>,
+}
+
+/// A write that reached the state machine.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Part of each `ETag`: renewed when a keyspace is made anew, so that an old tag never matches by accident.
+    pub epoch: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// A view to read from.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Part of each `ETag`.
+    pub epoch: u64,
+    /// The pairs.
+    pub view: Arc<dyn View>,
+}
+
+/// One line of `/readyz`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What was checked, one word.
+    pub name: &'static str,
+    /// Whether it is as it should be.
+    pub is_ok: bool,
+    /// What is the matter; empty if nothing.
+    pub detail: String,
+}
+
+/// Why a call failed, by what the caller can do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No such keyspace.
+    #[error("keyspace {0} not found")]
+    KeyspaceNotFound(String),
+    /// Clients may not write here.
+    #[error("keyspace {0} is read-only")]
+    ReadOnly(String),
+    /// No such node.
+    #[error("node {0} not found")]
+    NodeNotFound(String),
+    /// It stands in contradiction to what is there (a name that is taken, the last voter to be removed).
+    #[error("{0}")]
+    Conflict(String),
+    /// No leader could be reached in time; nothing was done.
+    #[error("no leader was reached within the time limit")]
+    NoLeader,
+    /// The answer did not come in time; the write may or may not happen.
+    #[error("the outcome is not known: no answer within the time limit")]
+    Unknown,
+    /// This node does not have the asked-for revision yet.
+    #[error("revision {wanted} was not reached within the time limit; this node is at {reached}")]
+    NotReached {
+        /// Asked for.
+        wanted: Revision,
+        /// What is there.
+        reached: Revision,
+    },
+    /// Too many requests wait already; nothing was done.
+    #[error("too many requests are waiting")]
+    Overloaded,
+    /// The disk is full; nothing was done.
+    #[error("the disk is almost full: writes are refused until there is room")]
+    DiskFull,
+    /// The write is larger than what fits into one log entry.
+    #[error("the write is larger than {max_bytes} bytes")]
+    TooLarge {
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// The node is going down; nothing was done.
+    #[error("the node is shutting down")]
+    ShuttingDown,
+    /// A defect, or a damaged engine.
+    #[error("{0}")]
+    Internal(String),
+}

@@ -1,0 +1,295 @@
+//! From settings to a running node, and back down again.
+
+use std::net::TcpListener as StdListener;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use quorate_api::cluster::JoinRequest;
+use quorate_log::{Log, LogError, Options, RealDisk};
+use quorate_node::{Config as NodeConfig, Identity, Node, OpenError, StopReason};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::config::{self, ServerConfig};
+use crate::data_dir::{DataDir, DataDirError, Member, NodeFile};
+use crate::job_workers::JobWorkers;
+use crate::joining::{JoinRefused, ask_to_join};
+use crate::log_writer::LogWriter;
+use crate::node_loop::{LoopHandle, NodeLoop};
+use crate::node_store::{NodeStore, Running};
+use crate::peer_events::ToLoop;
+use crate::peers::{PeerConfig, Peers};
+use crate::rest::{self, RestConfig};
+
+/// Why a node did not start, or ended by itself. One line for people.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; is another program using the port?")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The log cannot be opened.
+    #[error("data folder {path}: {source}")]
+    Log {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: LogError,
+    },
+    /// What the folder holds cannot be used.
+    #[error("data folder {path}: {source}")]
+    Open {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: OpenError,
+    },
+    /// The cluster does not let the node in.
+    #[error(transparent)]
+    Join(#[from] JoinRefused),
+    /// An empty folder, beyond loopback, and no word of a new cluster.
+    #[error(
+        "data folder {0} is empty: give --join HOST:PORT to join a cluster, or --new-cluster to start one (a node that lost its folder must \
+         not come back as an empty cluster)"
+    )]
+    NeitherNewNorJoining(PathBuf),
+    /// Threads, timers, signals.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+    /// The node cannot go on.
+    #[error("{0}")]
+    Broken(String),
+    /// The node was removed from its cluster.
+    #[error(
+        "this node was removed from the cluster; its data folder is of no more use: to come back, start with an empty one and --join"
+    )]
+    Removed,
+}
+
+/// What is ready before the node runs.
+struct Prepared {
+    folder: Arc<DataDir>,
+    log: Log<RealDisk>,
+    identity: Identity,
+    member: Member,
+}
+
+/// Runs a node until it is told to stop by SIGTERM or SIGINT. Blocks.
+pub fn run(config: ServerConfig) -> Result<(), StartError> {
+    let clients = listen(&config.listen)?;
+    let peers = listen(&config.peer_listen)?;
+    let folder = Arc::new(DataDir::open(&config.data_dir)?);
+    let file = folder.read(&config.name)?;
+    let is_unclear = file.as_ref().is_none_or(|file| file.member.is_none())
+        && config.join.is_empty()
+        && !config.new_cluster
+        && !config.is_loopback_only();
+    if is_unclear {
+        return Err(StartError::NeitherNewNorJoining(config.data_dir));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
+    runtime.block_on(serve(config, folder, file, (clients, peers)))
+}
+
+fn listen(address: &str) -> Result<StdListener, StartError> {
+    let failed = |source| StartError::Listen { address: address.to_owned(), source };
+    let listener = StdListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+async fn serve(
+    config: ServerConfig,
+    folder: Arc<DataDir>,
+    file: Option<NodeFile>,
+    (clients, peers): (StdListener, StdListener),
+) -> Result<(), StartError> {
+    let clock = Clock::start();
+    let store = Arc::new(NodeStore::default());
+    let (rest_stop, rest_stopped) = watch::channel(false);
+    let rest = tokio::spawn(rest::serve(
+        TcpListener::from_std(clients)?,
+        Arc::clone(&store),
+        Arc::new(rest_config(&config)),
+        until(rest_stopped),
+    ));
+    let mut signals = Signals::new()?;
+    let prepared = tokio::select! {
+        prepared = prepare(&config, folder, file) => prepared?,
+        () = signals.received() => return Ok(()),
+    };
+    let (handle, node_thread, log_thread) = begin(&config, prepared, peers, clock, &store)?;
+    let reason = tokio::select! {
+        reason = handle.stopped() => reason,
+        () = signals.received() => {
+            tracing::info!("shutting down: handing leaderships over");
+            let _ = handle.inputs.send(quorate_node::Input::ShutDown).await;
+            handle.stopped().await
+        }
+    };
+    tracing::info!(?reason, "the node has ended");
+    let _ = rest_stop.send(true);
+    // Requests in flight are answered; both ends keep their own time limits.
+    let _ = rest.await;
+    let _ = node_thread.join();
+    let _ = log_thread.join();
+    match reason {
+        StopReason::ShutDown => Ok(()),
+        StopReason::Removed => Err(StartError::Removed),
+        StopReason::Broken(why) => Err(StartError::Broken(why)),
+    }
+}
+
+/// Makes sure that the node is somebody: the first of a new cluster, or let in by others, or who it was before.
+async fn prepare(config: &ServerConfig, folder: Arc<DataDir>, file: Option<NodeFile>) -> Result<Prepared, StartError> {
+    let mut file = match file {
+        Some(file) => file,
+        None => {
+            let file = NodeFile::new(&config.name, format!("{:016x}", draw()?));
+            folder.write(&file)?;
+            file
+        }
+    };
+    let options = Options { max_log_bytes: config.max_log_bytes, ..Options::default() };
+    let mut log = Log::open(folder.log()?, options).map_err(|source| log_error(config, source))?;
+    let mut member = match file.member.take() {
+        Some(member) => member,
+        None if config.join.is_empty() => found(config, &mut log)?,
+        None => join(config, &file, &mut log).await?,
+    };
+    member.incarnation += 1;
+    file.member = Some(member.clone());
+    folder.write(&file)?;
+    let damaged = || StartError::Broken(format!("data folder {}: node.json names no cluster", config.data_dir.display()));
+    let identity = member.identity(&config.name).ok_or_else(damaged)?;
+    Ok(Prepared { folder, log, identity, member })
+}
+
+fn found(config: &ServerConfig, log: &mut Log<RealDisk>) -> Result<Member, StartError> {
+    let cluster = draw()?;
+    let identity = Identity { cluster, node: 1, name: config.name.clone(), incarnation: 1 };
+    let addresses = (config.client_address(), config.peer_address());
+    Node::found(log, &identity, addresses, &node_config(config)).map_err(|source| open_error(config, source))?;
+    Ok(Member { cluster_id: format!("{cluster:016x}"), node_id: 1, incarnation: 0, first_peers: [].into() })
+}
+
+async fn join(config: &ServerConfig, file: &NodeFile, log: &mut Log<RealDisk>) -> Result<Member, StartError> {
+    let request = JoinRequest {
+        name: config.name.clone(),
+        client_address: config.client_address().to_owned(),
+        peer_address: config.peer_address().to_owned(),
+        token: file.join_token.clone(),
+    };
+    let answer = ask_to_join(&config.join, &request).await?;
+    Node::join(log, &answer).map_err(|source| open_error(config, source))?;
+    let first_peers = answer.peers.iter().map(|peer| (peer.node_id, peer.peer_address.clone())).collect();
+    Ok(Member { cluster_id: answer.cluster_id, node_id: answer.node_id, incarnation: 0, first_peers })
+}
+
+type Threads = (LoopHandle, JoinHandle<()>, JoinHandle<()>);
+
+fn begin(
+    config: &ServerConfig,
+    prepared: Prepared,
+    peer_listener: StdListener,
+    clock: Clock,
+    store: &NodeStore,
+) -> Result<Threads, StartError> {
+    let Prepared { folder, log, identity, member } = prepared;
+    let files = folder.snapshots()?;
+    let log_reader = log.reader();
+    let now = clock.now();
+    let seed_and_now = (draw()?, now);
+    let node = Node::open(node_config(config), identity.clone(), log_reader.clone(), Arc::clone(&files), seed_and_now)
+        .map_err(|source| open_error(config, source))?;
+    let (handle, queues) = LoopHandle::new(clock);
+    let seen = folder.seen_incarnations()?;
+    let peer_config = PeerConfig {
+        listen: peer_listener,
+        cluster: identity.cluster,
+        node: identity.node,
+        incarnation: identity.incarnation,
+        seen_incarnations: seen.clone(),
+    };
+    let events = ToLoop { inputs: handle.inputs.clone(), folder, seen: Arc::new(Mutex::new(seen)) };
+    let peers = Peers::start(peer_config, Arc::new(events))?;
+    peers.set_addresses(member.first_peers);
+    let jobs = JobWorkers::start(&files, &handle.inputs)?;
+    let (log, log_thread) = LogWriter::start(log)?;
+    let node_loop = NodeLoop { node, handle: handle.clone(), log, log_reader, jobs, peers: peers.clone() };
+    let io = tokio::runtime::Handle::current();
+    let node_thread = std::thread::Builder::new().name("node".to_owned()).spawn(move || {
+        let _io = io.enter();
+        node_loop.run(queues);
+    })?;
+    store.begin(Running { handle: handle.clone(), peers, name: identity.name, node: identity.node });
+    Ok((handle, node_thread, log_thread))
+}
+
+fn node_config(config: &ServerConfig) -> NodeConfig {
+    NodeConfig {
+        tick_ms: config.heartbeat_ms,
+        election_ticks: (config.election_ms / config.heartbeat_ms).max(2) as usize,
+        default_max_bytes: config.max_keyspace_bytes,
+        ..NodeConfig::default()
+    }
+}
+
+fn rest_config(config: &ServerConfig) -> RestConfig {
+    let mut rest = RestConfig::new(config.name.clone());
+    rest.max_value_bytes = config.max_value_bytes;
+    rest.max_connections = config.max_connections as u32;
+    rest.allowed_hosts = config.allow_hosts.iter().cloned().chain([config.client_address().to_owned()]).collect();
+    rest.compat_post_key = match config.compat_post_key {
+        config::CompatPostKey::Create => rest::CompatPostKey::Create,
+        config::CompatPostKey::Upsert => rest::CompatPostKey::Upsert,
+    };
+    rest
+}
+
+fn log_error(config: &ServerConfig, source: LogError) -> StartError {
+    StartError::Log { path: config.data_dir.clone(), source }
+}
+
+fn open_error(config: &ServerConfig, source: OpenError) -> StartError {
+    StartError::Open { path: config.data_dir.clone(), source }
+}
+
+/// A number that nobody else draws: cluster ids, tokens, seeds.
+fn draw() -> Result<u64, StartError> {
+    getrandom::u64().map_err(|error| StartError::System(std::io::Error::other(error)))
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // The sender is gone only when the process ends.
+    let _ = stopped.wait_for(|is_stopped| *is_stopped).await;
+}
+
+/// What asks the process to end.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The REST API from outside, over real sockets, with a store in memory behind it.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod bad_input;
+mod browser;
+mod cluster;
+mod compat;
+mod conditions;
+mod connections;
+mod failures;
+mod list;
+mod one_key;
+mod server;
+mod store;

@@ -1,0 +1,188 @@
+//! A store without a cluster: one real shard per keyspace, over the trie.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use quorate_api::cluster::{
+    ClusterStatus, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus, PeerAddress, ShardStatus, TransferAnswer, TransferRequest,
+};
+use quorate_node::keyspace::{Command, EntryHeader, Limits, RequestId, Revision, Shard, ShardHeader, Write, encode_entry};
+use quorate_server::rest::{Check, Freshness, Reading, Store, StoreError, Written};
+
+/// The epoch of every keyspace.
+pub(crate) const EPOCH: u64 = 0xe1;
+
+/// Keyspaces in memory, and a failure to be injected.
+pub(crate) struct MemoryStore {
+    state: Mutex<State>,
+}
+
+struct State {
+    shards: BTreeMap<&'static str, Shard>,
+    sequence: u64,
+    failure: Option<StoreError>,
+    calls: Vec<String>,
+    checks: Vec<Check>,
+    stall: Duration,
+}
+
+impl MemoryStore {
+    /// Keyspaces `default`, `orders`, `_system`, and `tiny`, which holds at most 100 bytes.
+    pub(crate) fn new() -> Self {
+        let shards = [("default", u64::MAX / 2), ("orders", u64::MAX / 2), ("_system", u64::MAX / 2), ("tiny", 100)];
+        let shard = |max_bytes| {
+            let engine = quorate_engine::create("trie").unwrap();
+            Shard::found(engine, ShardHeader { limits: Limits { max_bytes }, ..ShardHeader::default() }).unwrap()
+        };
+        let state = State {
+            shards: shards.into_iter().map(|(name, max_bytes)| (name, shard(max_bytes))).collect(),
+            sequence: 0,
+            failure: None,
+            calls: Vec::new(),
+            checks: vec![Check { name: "system", is_ok: true, detail: String::new() }],
+            stall: Duration::ZERO,
+        };
+        Self { state: Mutex::new(state) }
+    }
+
+    /// From now on every call fails like this.
+    pub(crate) fn fail_with(&self, failure: StoreError) {
+        self.state().failure = Some(failure);
+    }
+
+    /// From now on readiness is this.
+    pub(crate) fn report(&self, checks: Vec<Check>) {
+        self.state().checks = checks;
+    }
+
+    /// From now on every call takes this long.
+    pub(crate) fn stall(&self, stall: Duration) {
+        self.state().stall = stall;
+    }
+
+    /// The calls so far, with what they were given, without reads.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.state().calls.clone()
+    }
+
+    /// The revision of a keyspace: it tells whether anything was changed.
+    pub(crate) fn revision(&self, keyspace: &str) -> u64 {
+        self.state().shards[keyspace].header().revision.0
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    async fn called(&self, call: String) -> Result<(), StoreError> {
+        let stall = self.state().stall;
+        if !stall.is_zero() {
+            tokio::time::sleep(stall).await;
+        }
+        self.state().calls.push(call);
+        self.fail()
+    }
+
+    fn fail(&self) -> Result<(), StoreError> {
+        self.state().failure.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl State {
+    fn shard(&mut self, keyspace: &str) -> Result<&mut Shard, StoreError> {
+        self.shards.get_mut(keyspace).ok_or_else(|| StoreError::KeyspaceNotFound(keyspace.to_owned()))
+    }
+}
+
+impl Store for MemoryStore {
+    async fn write(&self, keyspace: &str, write: Write, timeout: Duration) -> Result<Written, StoreError> {
+        self.called(format!("write {keyspace} {}ms", timeout.as_millis())).await?;
+        let mut state = self.state();
+        state.sequence += 1;
+        let id = RequestId { origin: 1, sequence: state.sequence };
+        let shard = state.shard(keyspace)?;
+        let command = Command { id, floor: id.sequence, write }.to_bytes();
+        let entry = encode_entry(EntryHeader::default(), [command].iter());
+        let applied = shard.apply(&[(shard.header().applied_index + 1, 1, entry)]).unwrap();
+        let (_, outcome) = applied.outcomes.into_iter().next().unwrap();
+        Ok(Written { epoch: EPOCH, outcome })
+    }
+
+    async fn read(&self, keyspace: &str, freshness: Freshness, _timeout: Duration) -> Result<Reading, StoreError> {
+        self.fail()?;
+        let view = self.state().shard(keyspace)?.engine().view();
+        let reached = Revision(view.revision());
+        match freshness.min_revision {
+            Some(wanted) if wanted > reached => Err(StoreError::NotReached { wanted, reached }),
+            _ => Ok(Reading { epoch: EPOCH, view }),
+        }
+    }
+
+    fn cluster(&self) -> ClusterStatus {
+        cluster()
+    }
+
+    async fn join(&self, request: JoinRequest, _timeout: Duration) -> Result<JoinAnswer, StoreError> {
+        self.called(format!("join {} {} {}", request.name, request.client_address, request.peer_address)).await?;
+        let peers = vec![PeerAddress { node_id: 1, system_replica: 1, peer_address: "127.0.0.1:2380".to_owned() }];
+        Ok(JoinAnswer { cluster_id: "00000000000000c1".to_owned(), node_id: 4, system_replica: 9, peers })
+    }
+
+    async fn announce(&self, name: &str, peer_address: &str, _timeout: Duration) -> Result<(), StoreError> {
+        self.called(format!("announce {name} {peer_address}")).await
+    }
+
+    async fn remove_node(&self, name: &str, timeout: Duration) -> Result<(), StoreError> {
+        self.called(format!("remove {name} {}ms", timeout.as_millis())).await?;
+        let is_known = cluster().nodes.iter().any(|node| node.name == name);
+        is_known.then_some(()).ok_or_else(|| StoreError::NodeNotFound(name.to_owned()))
+    }
+
+    async fn transfer_leader(&self, request: TransferRequest, _timeout: Duration) -> Result<TransferAnswer, StoreError> {
+        self.called(format!("transfer {:?} {:?}", request.to, request.keyspace)).await?;
+        Ok(TransferAnswer { items: vec![KeyspaceLeader { keyspace: "default".to_owned(), leader: request.to }] })
+    }
+
+    fn readiness(&self) -> Vec<Check> {
+        self.state().checks.clone()
+    }
+
+    fn metrics(&self, out: &mut String) {
+        out.push_str("quorate_test_metric 7\n");
+    }
+}
+
+/// Three nodes; `n2` leads `default`, `n3` the system keyspace, `n1` answers.
+fn cluster() -> ClusterStatus {
+    let node = |name: &str, port: u16| NodeStatus {
+        name: name.to_owned(),
+        client_address: format!("127.0.0.1:{port}"),
+        peer_address: format!("127.0.0.1:{}", port + 1),
+        role: "voter".to_owned(),
+        is_connected: true,
+    };
+    let names = ["n1", "n2", "n3"].map(str::to_owned).to_vec();
+    let shard = ShardStatus {
+        keyspace: "default".to_owned(),
+        group: 1,
+        leader: Some("n2".to_owned()),
+        role: "follower".to_owned(),
+        term: 3,
+        commit_index: 10,
+        applied_index: 10,
+        first_index: 1,
+        last_index: 10,
+        revision: 4,
+        data_bytes: 100,
+        voters: names,
+        learners: Vec::new(),
+    };
+    ClusterStatus {
+        id: "00000000000000c1".to_owned(),
+        served_by: "n1".to_owned(),
+        leader: Some("n3".to_owned()),
+        nodes: vec![node("n1", 2379), node("n2", 12379), node("n3", 22379)],
+        shards: vec![shard],
+    }
+}
