@@ -1,0 +1,377 @@
+//! How the program is called.
+
+mod examples;
+mod server;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use quorate_api::{duration, key, text64};
+use quorate_client::{Client, Consistency, Endpoint, GetOptions, Options};
+
+use crate::bench::args::BenchCommand;
+use crate::exit::Failure;
+use crate::output::Format;
+
+pub(crate) use server::ServerArgs;
+
+/// A distributed key-value store: any bytes under any key, over REST, on any number of nodes.
+#[derive(Debug, Parser)]
+#[command(name = "quorate", version, after_help = examples::ALL, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node, until SIGTERM or Ctrl-C
+    #[command(after_help = examples::SERVER)]
+    Server(Box<ServerArgs>),
+    /// Start a cluster of real processes on this machine, to try things out
+    #[command(after_help = examples::DEMO)]
+    Demo(DemoArgs),
+    /// Read a key; the value goes to stdout byte for byte
+    #[command(after_help = examples::GET)]
+    Get(GetArgs),
+    /// Write a key
+    #[command(after_help = examples::PUT)]
+    Put(PutArgs),
+    /// Delete a key; exit code 3 if it was not there
+    Del(DelArgs),
+    /// List keys
+    #[command(after_help = examples::LS)]
+    Ls(LsArgs),
+    /// See and change who is in the cluster
+    #[command(after_help = examples::CLUSTER)]
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
+    /// Measure rates and latencies
+    #[command(after_help = examples::BENCH)]
+    Bench {
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
+    /// Print a completion script for a shell
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What all commands that talk to a cluster share; given before or after the command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Client options")]
+pub(crate) struct ClientArgs {
+    /// Nodes to ask, tried in turn
+    #[arg(
+        help = "Nodes to ask, tried in turn [default: http://127.0.0.1:2379]",
+        short,
+        long = "endpoint",
+        global = true,
+        env = "QUORATE_ENDPOINTS",
+        value_name = "URL[,URL...]",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    endpoints: Option<Vec<Endpoint>>,
+    /// The keyspace [default: default]
+    #[arg(short, long, global = true, env = "QUORATE_KEYSPACE", value_name = "NAME", hide_env_values = true)]
+    keyspace: Option<String>,
+    /// How results are written: table, json or raw [default: raw for get, else table]
+    #[arg(short, long, global = true, value_name = "FORMAT", hide_possible_values = true)]
+    pub(crate) output: Option<Format>,
+    /// How long a request may take, like 500ms, 5s, 1m
+    #[arg(
+        long,
+        global = true,
+        env = "QUORATE_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "5s",
+        value_parser = parse_timeout,
+        hide_env_values = true
+    )]
+    timeout: Duration,
+}
+
+/// The longest time limit that nodes accept.
+const MAX_TIMEOUT: Duration = Duration::from_mins(1);
+
+const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:2379";
+
+impl ClientArgs {
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.endpoints(), Options { timeout: self.timeout, ..Options::default() })
+    }
+
+    /// The endpoints to use.
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        self.given_endpoints().unwrap_or_else(|| vec![DEFAULT_ENDPOINT.parse().expect("the default endpoint is one")])
+    }
+
+    /// The endpoints, if some were named.
+    pub(crate) fn given_endpoints(&self) -> Option<Vec<Endpoint>> {
+        self.endpoints.clone().filter(|endpoints| !endpoints.is_empty())
+    }
+
+    pub(crate) fn keyspace(&self) -> &str {
+        self.keyspace.as_deref().unwrap_or(key::DEFAULT_KEYSPACE)
+    }
+
+    /// The keyspace, if one was named.
+    pub(crate) fn given_keyspace(&self) -> Option<&str> {
+        self.keyspace.as_deref()
+    }
+}
+
+/// A key on the command line.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct KeyArgs {
+    /// The key: any bytes
+    key: OsString,
+    /// KEY is base64url, for keys that no shell can carry
+    #[arg(long)]
+    key64: bool,
+}
+
+impl KeyArgs {
+    pub(crate) fn bytes(self) -> Result<Vec<u8>, Failure> {
+        key_bytes(self.key, self.key64)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    #[command(flatten)]
+    pub(crate) freshness: FreshnessArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FreshnessArgs {
+    /// Take what the asked node has, perhaps a little old, without asking the others
+    #[arg(long)]
+    local: bool,
+    /// Wait until the node has this revision
+    #[arg(long, value_name = "N")]
+    min_revision: Option<u64>,
+}
+
+impl FreshnessArgs {
+    pub(crate) fn options(&self) -> GetOptions {
+        let consistency = if self.local { Consistency::Local } else { Consistency::Linearizable };
+        GetOptions { consistency, min_revision: self.min_revision }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PutArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    /// The value; @FILE reads a file, - reads standard input
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) value: OsString,
+    /// Only if the key's last change was at revision N; 0: only if it is not there
+    #[arg(long, value_name = "N", conflicts_with = "if_absent")]
+    pub(crate) cas: Option<u64>,
+    /// Only if the key is not there
+    #[arg(long)]
+    pub(crate) if_absent: bool,
+    /// The media type to keep with the value
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) content_type: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DelArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    /// Only if the key's last change was at revision N
+    #[arg(long, value_name = "N")]
+    pub(crate) cas: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    #[command(flatten)]
+    selection: SelectionArgs,
+    /// How many keys
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    /// All keys, however many
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+    /// From the last to the first
+    #[arg(long)]
+    pub(crate) reverse: bool,
+    /// With values
+    #[arg(long)]
+    pub(crate) values: bool,
+    #[command(flatten)]
+    pub(crate) freshness: FreshnessArgs,
+}
+
+#[derive(Debug, Args)]
+struct SelectionArgs {
+    /// Only keys that begin so
+    prefix: Option<OsString>,
+    /// PREFIX, --start and --end are base64url
+    #[arg(long)]
+    key64: bool,
+    /// From this key on
+    #[arg(long, value_name = "KEY")]
+    start: Option<OsString>,
+    /// Up to this key, which is not listed
+    #[arg(long, value_name = "KEY")]
+    end: Option<OsString>,
+}
+
+/// Which keys `ls` lists.
+pub(crate) struct Selection {
+    pub(crate) prefix: Vec<u8>,
+    pub(crate) start: Option<Vec<u8>>,
+    pub(crate) end: Option<Vec<u8>>,
+}
+
+impl LsArgs {
+    pub(crate) fn selection(&self) -> Result<Selection, Failure> {
+        let SelectionArgs { prefix, key64, start, end } = &self.selection;
+        let bytes = |text: &Option<OsString>| text.clone().map(|text| key_bytes(text, *key64)).transpose();
+        Ok(Selection { prefix: bytes(prefix)?.unwrap_or_default(), start: bytes(start)?, end: bytes(end)? })
+    }
+
+    /// The most keys to list.
+    pub(crate) fn max_keys(&self) -> u64 {
+        if self.all { u64::MAX } else { self.limit }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Nodes and shards, as the answering node sees them
+    Status,
+    /// The nodes
+    Members,
+    /// Remove a node for good, such as one that lost its disk
+    Remove {
+        /// The node's name
+        name: String,
+    },
+    /// Hand leadership over: of one keyspace with --keyspace, else of all
+    TransferLeader {
+        /// To this node; without it, to the voter that is furthest
+        name: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// How many nodes
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub(crate) nodes: u16,
+    /// Use this port and those after it, two for each node [default: 2379 if they are free, else any]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) base_port: Option<u16>,
+    /// Keep the data in this folder, and go on with what is there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+}
+
+fn key_bytes(text: OsString, is_base64: bool) -> Result<Vec<u8>, Failure> {
+    let bytes = text.into_vec();
+    if !is_base64 {
+        return Ok(bytes);
+    }
+    text64::decode(&bytes).map_err(|error| Failure::usage(format!("with --key64, keys are base64url: {error}")))
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = duration::parse(text).map_err(|error| error.to_string())?;
+    if timeout.is_zero() || timeout > MAX_TIMEOUT {
+        return Err("a time limit is 1ms to 1m".to_owned());
+    }
+    Ok(timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::{Cli, Command};
+    use crate::output::Format;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn client_options_stand_before_or_after_the_command() {
+        for line in ["quorate -e a:1,http://b:2 -k ks -o json get k", "quorate get k -e a:1 -e http://b:2 -k ks -o json"] {
+            let cli = parse(line).unwrap();
+            let endpoints: Vec<String> = cli.client.endpoints().iter().map(ToString::to_string).collect();
+            assert_eq!(endpoints, ["http://a:1", "http://b:2"], "{line}");
+            assert_eq!((cli.client.keyspace(), cli.client.output), ("ks", Some(Format::Json)), "{line}");
+        }
+        let cli = parse("quorate get k").unwrap();
+        assert_eq!(cli.client.endpoints()[0].to_string(), "http://127.0.0.1:2379");
+        assert_eq!((cli.client.keyspace(), cli.client.given_keyspace()), ("default", None));
+    }
+
+    #[test]
+    fn mistakes_are_wrong_usage() {
+        for line in [
+            "quorate get",
+            "quorate get k v",
+            "quorate put k",
+            "quorate put k v --cas 1 --if-absent",
+            "quorate put k v --cas x",
+            "quorate ls --limit 0",
+            "quorate ls --all --limit 5",
+            "quorate get k -e nowhere",
+            "quorate get k -o xml",
+            "quorate get k --timeout 5",
+            "quorate get k --timeout 0ms",
+            "quorate get k --timeout 2m",
+            "quorate demo --nodes 0",
+            "quorate demo --nodes 10",
+            "quorate cluster remove",
+            "quorate completions tcsh",
+            "quorate frobnicate",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn keys_are_bytes() {
+        let key = |line: &str| match parse(line).unwrap().command {
+            Command::Del(args) => args.key.bytes(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(key("quorate del a/../b").unwrap(), b"a/../b");
+        assert_eq!(key("quorate del --key64 _w").unwrap(), b"\xff");
+        assert_eq!(key("quorate del --key64 _w==").unwrap(), b"\xff");
+        assert!(key("quorate del --key64 ?").is_err());
+        assert_eq!(key("quorate del -- -k").unwrap(), b"-k");
+    }
+
+    #[test]
+    fn values_may_look_like_numbers() {
+        let Command::Put(args) = parse("quorate put k -1").unwrap().command else { panic!("not put") };
+        assert_eq!(args.value, "-1");
+    }
+}

@@ -1,0 +1,73 @@
+//! What `--help` teaches at the end of each command.
+
+pub(super) const ALL: &str = "\
+Examples:
+  quorate demo                                 a cluster of three nodes, to try things out
+  quorate put greeting hello                   any node takes any request
+  quorate get greeting
+  quorate ls                                   what is there
+  quorate cluster status -e http://db2:2379    who leads, who is behind
+
+Exit codes:
+  0 done, 1 failed, 2 wrong usage, 3 not found, 4 condition failed,
+  5 outcome unknown: the write may have been done, or may still be";
+
+pub(super) const SERVER: &str = "\
+Every flag can be set in the environment too (QUORATE_LISTEN for --listen), and in the file of
+--config, with underscores (listen = \"127.0.0.1:2379\"; --compat-post-key is compat.post_key).
+A flag goes before the environment, the environment before the file.
+
+Examples:
+  quorate server --name n1 --data-dir /var/lib/quorate
+      a cluster of one, on this machine; further nodes may join it
+  quorate server --name n2 --data-dir /data --listen 10.0.0.2:2379 --peer-listen 10.0.0.2:2380 \\
+      --join 10.0.0.1:2379,10.0.0.3:2379
+      joins the cluster of whichever node answers; with data of an earlier run, goes on where it was
+  quorate server --config /etc/quorate.toml --log info --log-format json";
+
+pub(super) const DEMO: &str = "\
+Examples:
+  quorate demo                                 three nodes; Ctrl-C stops them and removes their data
+  quorate demo --nodes 5 --keep ./cluster      five, whose data stays
+  quorate demo -o json                         prints one line of JSON once the nodes are ready";
+
+pub(super) const GET: &str = "\
+Examples:
+  quorate get config/app.toml > app.toml
+  quorate get greeting -o json                 with revision, version and content type
+  quorate get greeting --local                 from the asked node, without asking the others
+  quorate get --key64 _wA                      the key of the bytes ff 00";
+
+pub(super) const PUT: &str = "\
+Examples:
+  quorate put greeting hello
+  quorate put config/app.toml @app.toml --content-type application/toml
+  tar c src | quorate put backup/src -
+  quorate put lock me --if-absent              exit code 4 if it is there
+  quorate put counter 8 --cas 12               only if nobody changed it since revision 12";
+
+pub(super) const LS: &str = "\
+Examples:
+  quorate ls users/                            keys that begin so
+  quorate ls --start a --end c --values        a <= key < c, with values
+  quorate ls --all -o raw | wc -l
+  quorate ls logs/ --reverse --limit 1         the last one";
+
+pub(super) const CLUSTER: &str = "\
+Examples:
+  quorate cluster status
+  quorate cluster remove n3                    for good; n3 may come back with an empty disk, as a new node
+  quorate cluster transfer-leader n2           before maintenance of the leader
+  quorate cluster transfer-leader -k orders    of one keyspace, to whoever is furthest";
+
+pub(super) const BENCH: &str = "\
+Examples:
+  quorate bench compare                        starts a cluster, and prints put and get beside a bare server
+  quorate bench put --clients 64 --seconds 5 -e http://127.0.0.1:2379,http://127.0.0.1:2381
+  quorate bench get --local --value-bytes 4096
+  quorate bench bare --clients 256             what this machine can do at all";
+
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  quorate completions bash > /etc/bash_completion.d/quorate
+  quorate completions fish > ~/.config/fish/completions/quorate.fish";

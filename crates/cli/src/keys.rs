@@ -1,0 +1,192 @@
+//! `quorate get`, `put`, `del`, `ls`.
+
+use quorate_api::entry::{Encoding, Entry};
+use quorate_api::text64;
+use quorate_client::{Condition, Found, ListQuery, Listing, Page, PutOptions, Written};
+use serde_json::json;
+
+use crate::args::{ClientArgs, DelArgs, GetArgs, LsArgs, PutArgs};
+use crate::exit::{Exit, Failure, note};
+use crate::output::{Format, Output};
+use crate::printable::{printable, printable_start};
+use crate::value_source::ValueSource;
+
+/// Keys asked for at once while listing many.
+const PAGE_KEYS: u64 = 1000;
+
+/// What of a value is shown in a table.
+const MAX_SHOWN_CHARS: usize = 60;
+
+pub(crate) async fn get(args: GetArgs, client: &ClientArgs) -> Result<(), Failure> {
+    let mut output = Output::new(client.output.unwrap_or(Format::Raw));
+    let options = args.freshness.options();
+    let key = args.key.bytes()?;
+    let doing = format!("get `{}`", printable(&key));
+    let found = client.client().get(client.keyspace(), &key, &options).await;
+    let Some(found) = found.map_err(|error| Failure::of_request(&doing, &error))? else {
+        return Err(not_found(&key, client));
+    };
+    match output.format {
+        Format::Raw => output.bytes(found.entry.value.as_deref().unwrap_or_default())?,
+        Format::Json => output.json(&found.entry.to_body(Encoding::Text))?,
+        Format::Table => show(&mut output, &found)?,
+    }
+    output.finish()
+}
+
+pub(crate) async fn put(args: PutArgs, client: &ClientArgs) -> Result<(), Failure> {
+    let mut output = Output::without_raw(client.output)?;
+    let key = args.key.bytes()?;
+    let value = ValueSource::from(args.value).read()?;
+    let absent = args.if_absent.then_some(Condition::Absent);
+    let options = PutOptions { condition: args.cas.map(Condition::ModRevision).or(absent), content_type: args.content_type };
+    let written = client.client().put(client.keyspace(), &key, value.into(), &options).await;
+    let written = written.map_err(|error| Failure::of_request(format!("put `{}`", printable(&key)), &error))?;
+    if output.format == Format::Json {
+        let Written { is_new, etag, revision, version } = written;
+        output.json(&json!({ "created": is_new, "revision": revision, "version": version, "etag": etag }))?;
+    } else {
+        let what = if written.is_new { "created" } else { "replaced" };
+        output.line(format_args!("{what} `{}` at revision {}", printable(&key), written.revision))?;
+    }
+    output.finish()
+}
+
+pub(crate) async fn del(args: DelArgs, client: &ClientArgs) -> Result<(), Failure> {
+    let mut output = Output::without_raw(client.output)?;
+    let key = args.key.bytes()?;
+    let condition = args.cas.map(Condition::ModRevision);
+    let deleted = client.client().delete(client.keyspace(), &key, condition.as_ref()).await;
+    let deleted = deleted.map_err(|error| Failure::of_request(format!("delete `{}`", printable(&key)), &error))?;
+    match output.format {
+        Format::Json => output.json(&json!({ "deleted": u8::from(deleted.was_there), "revision": deleted.revision }))?,
+        _ if deleted.was_there => {
+            output.line(format_args!("deleted `{}` at revision {}", printable(&key), deleted.revision))?;
+        }
+        _ => {}
+    }
+    output.finish()?;
+    if deleted.was_there { Ok(()) } else { Err(not_found(&key, client)) }
+}
+
+pub(crate) async fn ls(args: LsArgs, client: &ClientArgs) -> Result<(), Failure> {
+    let selection = args.selection()?;
+    let max_keys = args.max_keys();
+    let query = ListQuery {
+        prefix: selection.prefix,
+        start: selection.start,
+        end: selection.end,
+        page_limit: Some(max_keys.min(PAGE_KEYS) as usize),
+        is_reverse: args.reverse,
+        with_values: args.values,
+        freshness: args.freshness.options(),
+    };
+    let mut output = Output::new(client.output.unwrap_or(Format::Table));
+    let listing = client.client().list(client.keyspace(), query);
+    let has_more = match output.format {
+        Format::Json => list_as_json(&mut output, listing, max_keys).await?,
+        _ => list_as_lines(&mut output, listing, max_keys, args.values).await?,
+    };
+    output.finish()?;
+    if has_more && client.output != Some(Format::Json) {
+        note(format_args!("quorate: there are more than {max_keys} keys: --all lists them all, --limit N more of them"));
+    }
+    Ok(())
+}
+
+/// Page by page, so that a list of any length takes little memory. Returns whether there is more than was asked for.
+async fn list_as_lines(output: &mut Output, mut listing: Listing, max_keys: u64, with_values: bool) -> Result<bool, Failure> {
+    let mut left = max_keys;
+    let mut is_first = true;
+    while let Some(page) = next_page(&mut listing, left).await? {
+        left = left.saturating_sub(page.entries.len() as u64);
+        match output.format {
+            Format::Raw => page.entries.iter().try_for_each(|entry| raw_line(output, entry))?,
+            _ => list_table(output, &page, is_first, with_values)?,
+        }
+        output.flush()?;
+        if left == 0 {
+            return Ok(page.next_cursor.is_some());
+        }
+        is_first = false;
+    }
+    Ok(false)
+}
+
+/// One object, its items one a line.
+async fn list_as_json(output: &mut Output, mut listing: Listing, max_keys: u64) -> Result<bool, Failure> {
+    let mut left = max_keys;
+    let (mut revision, mut has_more, mut separator) = (0, false, "\n");
+    output.bytes(b"{\"items\":[")?;
+    while let Some(page) = next_page(&mut listing, left).await? {
+        for entry in &page.entries {
+            let item = serde_json::to_string(&entry.to_body(Encoding::Text)).map_err(std::io::Error::from)?;
+            output.bytes(format!("{separator}{item}").as_bytes())?;
+            separator = ",\n";
+        }
+        left = left.saturating_sub(page.entries.len() as u64);
+        (revision, has_more) = (page.revision, page.next_cursor.is_some());
+        if left == 0 {
+            break;
+        }
+    }
+    output.line(format_args!("\n],\"revision\":{revision},\"has_more\":{has_more}}}"))?;
+    Ok(has_more)
+}
+
+async fn next_page(listing: &mut Listing, left: u64) -> Result<Option<Page>, Failure> {
+    listing.set_page_limit(left.min(PAGE_KEYS) as usize);
+    listing.next_page().await.map_err(|error| Failure::of_request("list keys", &error))
+}
+
+fn raw_line(output: &mut Output, entry: &Entry) -> Result<(), Failure> {
+    output.bytes(&entry.key)?;
+    if let Some(value) = &entry.value {
+        output.bytes(b"\t")?;
+        output.bytes(value)?;
+    }
+    output.bytes(b"\n")
+}
+
+fn list_table(output: &mut Output, page: &Page, is_first: bool, with_values: bool) -> Result<(), Failure> {
+    // An empty page under a header says that there is nothing; later ones say nothing at all.
+    if page.entries.is_empty() && !is_first {
+        return Ok(());
+    }
+    let mut header = vec!["KEY", "REVISION", "VERSION", "TYPE"];
+    header.extend(with_values.then_some("VALUE"));
+    let rows = page.entries.iter().map(|entry| {
+        let mut row = vec![
+            printable(&entry.key),
+            entry.mod_revision.to_string(),
+            entry.version.to_string(),
+            entry.content_type.as_deref().map(|kind| printable(kind.as_bytes())).unwrap_or_default(),
+        ];
+        row.extend(entry.value.as_ref().map(|value| printable_start(value, MAX_SHOWN_CHARS)));
+        row
+    });
+    output.table(&header, rows)
+}
+
+fn show(output: &mut Output, found: &Found) -> Result<(), Failure> {
+    let entry = &found.entry;
+    let value = entry.value.as_deref().unwrap_or_default();
+    let mut rows = vec![
+        ("key", printable(&entry.key)),
+        ("value", printable_start(value, MAX_SHOWN_CHARS)),
+        ("bytes", value.len().to_string()),
+        ("type", entry.content_type.as_deref().map(|kind| printable(kind.as_bytes())).unwrap_or_default()),
+        ("mod revision", entry.mod_revision.to_string()),
+        ("create revision", entry.create_revision.to_string()),
+        ("version", entry.version.to_string()),
+        ("etag", found.etag.clone()),
+    ];
+    if std::str::from_utf8(&entry.key).is_err() {
+        rows.insert(1, ("key64", text64::encode(&entry.key)));
+    }
+    output.table(&["FIELD", "VALUE"], rows.into_iter().map(|(field, value)| vec![field.to_owned(), value]))
+}
+
+fn not_found(key: &[u8], client: &ClientArgs) -> Failure {
+    Failure::new(Exit::NotFound, format!("keyspace {} holds no key `{}`", client.keyspace(), printable(key)))
+}

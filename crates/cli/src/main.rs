@@ -1,0 +1,66 @@
+//! The binary `quorate`: starts nodes, and talks to them.
+//!
+//! Each command is a module; what they share is how they are called ([`args`]), how they end ([`exit`]) and how they print
+//! ([`output`]). *Must not know*: anything that is not reached through the client library or the server's entry point.
+
+mod args;
+mod bench;
+mod cluster;
+mod demo;
+mod exit;
+mod keys;
+mod output;
+mod printable;
+mod server;
+mod value_source;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use args::{Cli, Command};
+use exit::Failure;
+use output::Output;
+
+fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => exit::report(run(cli)),
+        Err(usage) => {
+            // Help goes to stdout, mistakes to stderr; neither can be told to anybody if that fails.
+            let _ = usage.print();
+            ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(1))
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Server(args) => server::run(*args),
+        Command::Completions { shell } => print_completions(shell),
+        command => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::failed(format!("cannot start: {error}")))?
+            .block_on(run_client_command(command, &cli.client)),
+    }
+}
+
+async fn run_client_command(command: Command, client: &args::ClientArgs) -> Result<(), Failure> {
+    match command {
+        Command::Get(args) => keys::get(args, client).await,
+        Command::Put(args) => keys::put(args, client).await,
+        Command::Del(args) => keys::del(args, client).await,
+        Command::Ls(args) => keys::ls(args, client).await,
+        Command::Cluster { command } => cluster::run(command, client).await,
+        Command::Demo(args) => demo::run(args, client).await,
+        Command::Bench { command } => bench::run(command, client).await,
+        Command::Server(_) | Command::Completions { .. } => unreachable!("these need no runtime of ours"),
+    }
+}
+
+fn print_completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    // Into memory first: clap_complete panics if the pipe behind it breaks.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut script);
+    Output::new(output::Format::Raw).finish_with(&script)
+}

@@ -1,0 +1,14 @@
+//! The program as operators meet it: real processes, sockets and disks, with kill -9, SIGSTOP and bad folders.
+//!
+//! Every test starts its own nodes and ends them, however it ends; one cluster runs at a time, because timings are held too.
+//! What was measured is printed: `cargo test -p quorate-cli --test processes -- --nocapture`.
+
+mod bad_input;
+mod bad_starts;
+mod documents;
+mod formation;
+mod kills;
+mod membership;
+mod pauses;
+mod restarts;
+mod support;

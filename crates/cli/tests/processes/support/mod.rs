@@ -1,0 +1,16 @@
+//! What the tests share: nodes as child processes, clusters of them, a plain HTTP connection, and a load that checks itself.
+
+mod cluster;
+mod folder;
+mod http;
+mod load;
+mod process;
+mod registers;
+mod time;
+
+pub(crate) use cluster::Cluster;
+pub(crate) use folder::contents;
+pub(crate) use http::{Connection, Request};
+pub(crate) use load::Load;
+pub(crate) use process::NodeProcess;
+pub(crate) use time::{now, pause, since, tell, until};

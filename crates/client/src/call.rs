@@ -1,0 +1,188 @@
+//! The client itself: which endpoint is asked next, and when a request may be sent again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::HeaderValue;
+use quorate_api::problem::WriteOutcome;
+use quorate_api::{duration, header};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Tried};
+use crate::transport::{Answer, Effect, Failure, Request, Transport};
+
+/// How long a client waits, and how often it tries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The time limit of a request as a whole, over all attempts. The nodes are told it, so that they answer in time.
+    pub timeout: Duration,
+    /// The time limit of a connection, after which the next endpoint is tried.
+    pub connect_timeout: Duration,
+    /// How many times every endpoint is asked before the client gives up; at least once.
+    pub max_rounds: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(5), connect_timeout: Duration::from_secs(1), max_rounds: 2 }
+    }
+}
+
+/// A client of one cluster. Cheap to clone; clones share connections.
+///
+/// The endpoint that answered last is asked first. A request ends within [`Options::timeout`] and a moment for the answer to travel.
+/// All methods need a tokio runtime with time and network.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    endpoints: Vec<Endpoint>,
+    transport: Transport,
+    options: Options,
+    /// The position of the endpoint that is asked first.
+    preferred: AtomicUsize,
+}
+
+/// A node that was told a time limit answers within it; this is for the answer's way back.
+const TRAVEL_TIME: Duration = Duration::from_millis(500);
+
+/// Between two rounds over all endpoints: long enough for a restarted node to listen again, short beside an election.
+const PAUSE_BETWEEN_ROUNDS: Duration = Duration::from_millis(200);
+
+/// A read is not given less than this per endpoint, however many there are.
+const MIN_READ_ATTEMPT: Duration = Duration::from_millis(500);
+
+impl Client {
+    /// A client of the cluster that these endpoints belong to; connects when it is used.
+    ///
+    /// # Panics
+    ///
+    /// If there is no endpoint.
+    pub fn new(endpoints: Vec<Endpoint>, options: Options) -> Self {
+        assert!(!endpoints.is_empty(), "a client needs an endpoint");
+        let transport = Transport::new(options.connect_timeout);
+        Self { shared: Arc::new(Shared { endpoints, transport, options, preferred: AtomicUsize::new(0) }) }
+    }
+
+    /// The endpoints, in the order given.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.shared.endpoints
+    }
+
+    /// Sends a request, to one endpoint after the other while that is safe and may help.
+    pub(crate) async fn call(&self, mut request: Request) -> Result<Answer, Error> {
+        let shared = &*self.shared;
+        let limit = self.attempt_limit(request.effect);
+        request.headers.insert(header::TIMEOUT, timeout_value(limit));
+        let last_begin = deadline(shared.options.timeout);
+        let count = shared.endpoints.len();
+        let first = shared.preferred.load(Ordering::Relaxed);
+        let mut failures = Failures::default();
+        for attempt in 0..count * shared.options.max_rounds.max(1) {
+            if attempt > 0 && attempt % count == 0 {
+                sleep(PAUSE_BETWEEN_ROUNDS).await;
+            }
+            let position = (first + attempt) % count;
+            let endpoint = &shared.endpoints[position];
+            let attempt_end = deadline(limit).min(last_begin) + TRAVEL_TIME;
+            let failure = match timeout_at(attempt_end, shared.transport.exchange(endpoint, &request)).await {
+                Ok(Ok(answer)) => {
+                    shared.preferred.store(position, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Ok(Err(failure)) => failure,
+                Err(_) => Failure::Sent(overdue(endpoint, limit, request.effect)),
+            };
+            match failure {
+                Failure::Sent(error) if !may_send_again(request.effect, &error) => return Err(error),
+                failure => failures.add(endpoint, failure),
+            }
+            if deadline(Duration::ZERO) >= last_begin {
+                break;
+            }
+        }
+        Err(failures.into_error())
+    }
+
+    /// A write is sent to one node, so it gets all the time; a read leaves time to ask the others when a node hangs.
+    fn attempt_limit(&self, effect: Effect) -> Duration {
+        let whole = self.shared.options.timeout;
+        match effect {
+            Effect::Write => whole,
+            Effect::Repeatable => (whole / self.shared.endpoints.len() as u32).max(MIN_READ_ATTEMPT).min(whole),
+        }
+    }
+}
+
+/// What went wrong so far, to be told at the end.
+#[derive(Debug, Default)]
+struct Failures {
+    tried: Vec<Tried>,
+    /// The last word of a node, or that there was none.
+    last_sent: Option<Error>,
+}
+
+impl Failures {
+    fn add(&mut self, endpoint: &Endpoint, failure: Failure) {
+        match failure {
+            Failure::NotSent(reason) => {
+                let tried = Tried { endpoint: endpoint.to_string(), reason };
+                // Once per endpoint is enough for people, whatever the number of rounds.
+                if !self.tried.contains(&tried) {
+                    self.tried.push(tried);
+                }
+            }
+            Failure::Sent(error) => {
+                let had_word = self.last_sent.as_ref().is_some_and(|last| last.problem().is_some());
+                if error.problem().is_some() || !had_word {
+                    self.last_sent = Some(error);
+                }
+            }
+        }
+    }
+
+    /// What a node said is of more use than that others kept silent or could not be reached.
+    fn into_error(self) -> Error {
+        self.last_sent.unwrap_or(Error::Unreachable { tried: self.tried })
+    }
+}
+
+/// Whether the same request may go to the next endpoint after this error.
+fn may_send_again(effect: Effect, error: &Error) -> bool {
+    let status = error.problem().map(|problem| problem.status);
+    match (effect, error) {
+        (_, Error::InvalidEndpoint { .. } | Error::InvalidRequest { .. }) => false,
+        (Effect::Repeatable, Error::Refused { .. }) => matches!(status, Some(502..=504)),
+        (Effect::Repeatable, _) => true,
+        // Only the node's word counts, not the silence about it.
+        (Effect::Write, Error::Refused { problem, .. }) => {
+            status == Some(503) && problem.outcome == Some(WriteOutcome::NotApplied)
+        }
+        (Effect::Write, _) => false,
+    }
+}
+
+fn overdue(endpoint: &Endpoint, limit: Duration, effect: Effect) -> Error {
+    let outcome = if effect == Effect::Write { WriteOutcome::Unknown } else { WriteOutcome::NotApplied };
+    Error::NoAnswer {
+        endpoint: endpoint.to_string(),
+        reason: format!("nothing came within {}", duration::format(limit)),
+        outcome,
+    }
+}
+
+/// The moment this long from now on the runtime's clock, which tests may hold still.
+fn deadline(from_now: Duration) -> Instant {
+    sleep(from_now).deadline()
+}
+
+fn timeout_value(limit: Duration) -> HeaderValue {
+    // A limit below a millisecond would be written as none at all.
+    let limit = limit.max(Duration::from_millis(1));
+    HeaderValue::from_str(&duration::format(limit)).expect("a duration is written in ASCII")
+}

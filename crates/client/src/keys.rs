@@ -1,0 +1,164 @@
+//! One key: read, write, delete.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
+use quorate_api::entry::Entry;
+use quorate_api::problem::WriteOutcome;
+use quorate_api::{header as own_header, problem};
+
+use crate::call::Client;
+use crate::error::Error;
+use crate::key_path::one_key;
+use crate::transport::{Answer, Request};
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// Sees every write that was acknowledged before it began.
+    #[default]
+    Linearizable,
+    /// What the asked node has, perhaps a little old.
+    Local,
+}
+
+/// How a key is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GetOptions {
+    /// How fresh the answer must be.
+    pub consistency: Consistency,
+    /// The node waits until it has this revision; so a client reads its own writes from any node.
+    pub min_revision: Option<u64>,
+}
+
+/// What a key must be like for a write to happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It is not there.
+    Absent,
+    /// It is there.
+    Present,
+    /// Its last change was at this revision; 0 means that it is not there.
+    ModRevision(u64),
+    /// It has this `ETag`, quotes included.
+    Etag(String),
+}
+
+/// How a key is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PutOptions {
+    /// Only if the key is like this.
+    pub condition: Option<Condition>,
+    /// The media type to keep with the value; `application/octet-stream` unless set.
+    pub content_type: Option<String>,
+}
+
+/// What was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The key, its value, and what goes with it.
+    pub entry: Entry,
+    /// Names this content of the key for ever; to be sent back as it is.
+    pub etag: String,
+    /// The shard's revision of the read.
+    pub revision: u64,
+}
+
+/// What a write did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Whether the key was not there before.
+    pub is_new: bool,
+    /// Names the new content.
+    pub etag: String,
+    /// The revision of the write.
+    pub revision: u64,
+    /// How many times the key was set since it came to be.
+    pub version: u64,
+}
+
+/// What a delete did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    /// Whether the key was there before.
+    pub was_there: bool,
+    /// The shard's revision afterwards.
+    pub revision: u64,
+}
+
+impl Client {
+    /// Reads a key; `None` if the keyspace does not hold it.
+    pub async fn get(&self, keyspace: &str, key: &[u8], options: &GetOptions) -> Result<Option<Found>, Error> {
+        let request = Request::read(one_key(keyspace, key, &options.to_query()));
+        match self.call(request).await {
+            Ok(answer) => found(key, &answer).map(Some),
+            Err(error) if error.code() == Some(problem::Code::KeyNotFound.facts().code) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a key. A condition that does not hold is [`Error::Refused`] with the code `precondition_failed`.
+    pub async fn put(&self, keyspace: &str, key: &[u8], value: Bytes, options: &PutOptions) -> Result<Written, Error> {
+        let mut request = conditional(Method::PUT, keyspace, key, options.condition.as_ref())?;
+        request.body = value;
+        if let Some(content_type) = &options.content_type {
+            request.headers.insert(header::CONTENT_TYPE, header_value("content type", content_type)?);
+        }
+        let answer = self.call(request).await?;
+        Ok(Written {
+            is_new: answer.status == StatusCode::CREATED,
+            etag: answer.text(header::ETAG).unwrap_or_default(),
+            revision: answer.number(own_header::REVISION, WriteOutcome::Applied)?,
+            version: answer.number(own_header::VERSION, WriteOutcome::Applied)?,
+        })
+    }
+
+    /// Deletes a key; one that is not there is no error, unless the condition asks for it.
+    pub async fn delete(&self, keyspace: &str, key: &[u8], condition: Option<&Condition>) -> Result<Deleted, Error> {
+        let answer = self.call(conditional(Method::DELETE, keyspace, key, condition)?).await?;
+        Ok(Deleted {
+            was_there: answer.number(own_header::DELETED, WriteOutcome::Applied)? > 0,
+            revision: answer.number(own_header::REVISION, WriteOutcome::Applied)?,
+        })
+    }
+}
+
+impl GetOptions {
+    pub(crate) fn to_query(&self) -> String {
+        let consistency = (self.consistency == Consistency::Local).then(|| "consistency=local".to_owned());
+        let min_revision = self.min_revision.map(|revision| format!("min_revision={revision}"));
+        consistency.into_iter().chain(min_revision).collect::<Vec<_>>().join("&")
+    }
+}
+
+fn found(key: &[u8], answer: &Answer) -> Result<Found, Error> {
+    let number = |name| answer.number(name, WriteOutcome::NotApplied);
+    let entry = Entry {
+        key: Bytes::copy_from_slice(key),
+        value: Some(answer.body.clone()),
+        content_type: answer.text(header::CONTENT_TYPE),
+        create_revision: number(own_header::CREATE_REVISION)?,
+        mod_revision: number(own_header::MOD_REVISION)?,
+        version: number(own_header::VERSION)?,
+    };
+    Ok(Found { entry, etag: answer.text(header::ETAG).unwrap_or_default(), revision: number(own_header::REVISION)? })
+}
+
+fn conditional(method: Method, keyspace: &str, key: &[u8], condition: Option<&Condition>) -> Result<Request, Error> {
+    let query = match condition {
+        Some(Condition::ModRevision(revision)) => format!("cas={revision}"),
+        _ => String::new(),
+    };
+    let mut request = Request::write(method, one_key(keyspace, key, &query));
+    let (name, value) = match condition {
+        None | Some(Condition::ModRevision(_)) => return Ok(request),
+        Some(Condition::Absent) => (header::IF_NONE_MATCH, HeaderValue::from_static("*")),
+        Some(Condition::Present) => (header::IF_MATCH, HeaderValue::from_static("*")),
+        Some(Condition::Etag(etag)) => (header::IF_MATCH, header_value("ETag", etag)?),
+    };
+    request.headers.insert(name, value);
+    Ok(request)
+}
+
+fn header_value(what: &str, text: &str) -> Result<HeaderValue, Error> {
+    HeaderValue::from_str(text).map_err(|_| Error::InvalidRequest { reason: format!("`{}` is no {what}", text.escape_debug()) })
+}

@@ -1,0 +1,34 @@
+//! Client library of Quorate: any node answers, and what failed is tried at the next one where that is safe.
+//!
+//! A [`Client`] holds several endpoints and a pool of connections to them. Reads are retried freely. A write is sent again only if
+//! it certainly did nothing: nobody could be connected to, or the problem that came back says `not_applied`. Everything else ends
+//! as an [`Error`] whose [`Error::outcome`] says whether the write may have happened.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), quorate_client::Error> {
+//! use quorate_client::{Client, Endpoint, GetOptions, Options, PutOptions};
+//!
+//! let client = Client::new(Endpoint::parse_list("http://127.0.0.1:2379,http://127.0.0.1:2381")?, Options::default());
+//! client.put("default", b"greeting", "hello".into(), &PutOptions::default()).await?;
+//! let found = client.get("default", b"greeting", &GetOptions::default()).await?;
+//! assert_eq!(found.unwrap().entry.value, Some("hello".into()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! *Must not know*: the server's insides. *Not here*: TLS and authentication, which the server does not have yet either.
+
+mod call;
+mod cluster;
+mod endpoint;
+mod error;
+mod key_path;
+mod keys;
+mod list;
+mod transport;
+
+pub use call::{Client, Options};
+pub use endpoint::Endpoint;
+pub use error::{Error, Tried};
+pub use keys::{Condition, Consistency, Deleted, Found, GetOptions, PutOptions, Written};
+pub use list::{ListQuery, Listing, Page};

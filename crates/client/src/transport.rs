@@ -1,0 +1,198 @@
+//! One request to one endpoint, over pooled connections.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use quorate_api::problem::{self, Problem, WriteOutcome};
+
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+
+/// The largest answer: a page of a list (8 MiB of keys and values) written as base64 in JSON, with room for the rest; or the
+/// largest value (16 MiB).
+const MAX_ANSWER_BYTES: usize = 32 << 20;
+
+/// Connections kept for use again, per endpoint.
+const MAX_IDLE_CONNECTIONS: usize = 64;
+
+/// Shorter than any server's patience with an idle connection, so that a request rarely meets one that is being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How much of an answer that is no problem document is shown.
+const MAX_EXCERPT_CHARS: usize = 200;
+
+/// Answers 503 in plain text, unlike all other paths.
+pub(crate) const READINESS_PATH: &str = "/readyz";
+
+/// A request that may be sent to any endpoint, more than once.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    /// Path and query.
+    pub(crate) target: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) effect: Effect,
+}
+
+/// What sending a request twice would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing: it reads, or the server knows a repetition by its token.
+    Repeatable,
+    /// It might overwrite what somebody else wrote in between.
+    Write,
+}
+
+impl Request {
+    pub(crate) fn read(target: String) -> Self {
+        Self { method: Method::GET, target, headers: HeaderMap::new(), body: Bytes::new(), effect: Effect::Repeatable }
+    }
+
+    pub(crate) fn write(method: Method, target: String) -> Self {
+        Self { method, effect: Effect::Write, ..Self::read(target) }
+    }
+
+    /// With a JSON body.
+    pub(crate) fn with_json(mut self, body: &impl serde::Serialize) -> Self {
+        self.body = serde_json::to_vec(body).expect("our own bodies have only string keys and write to memory").into();
+        self.headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        self
+    }
+
+    /// What became of the request if it left and nothing came back.
+    fn outcome_without_answer(&self) -> WriteOutcome {
+        match self.effect {
+            Effect::Repeatable => WriteOutcome::NotApplied,
+            Effect::Write => WriteOutcome::Unknown,
+        }
+    }
+}
+
+/// An answer with a status below 400.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) endpoint: String,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// The body as JSON.
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(&self, outcome: WriteOutcome) -> Result<T, Error> {
+        serde_json::from_slice(&self.body).map_err(|error| self.unexpected(error.to_string(), outcome))
+    }
+
+    /// A header that holds a number.
+    pub(crate) fn number(&self, name: &str, outcome: WriteOutcome) -> Result<u64, Error> {
+        let value = self.headers.get(name).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+        value.ok_or_else(|| self.unexpected(format!("the header {name} is not there, or no number"), outcome))
+    }
+
+    /// A header that holds text, if it is there.
+    pub(crate) fn text(&self, name: header::HeaderName) -> Option<String> {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    }
+
+    fn unexpected(&self, reason: String, outcome: WriteOutcome) -> Error {
+        Error::Unexpected { endpoint: self.endpoint.clone(), reason, outcome }
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// No connection: nothing left this machine.
+    NotSent(String),
+    /// It left, or may have; the error says with what outcome.
+    Sent(Error),
+}
+
+/// Connections to all endpoints.
+#[derive(Clone, Debug)]
+pub(crate) struct Transport {
+    http: legacy::Client<HttpConnector, Full<Bytes>>,
+}
+
+impl Transport {
+    pub(crate) fn new(connect_timeout: Duration) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(connect_timeout));
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+            .build(connector);
+        Self { http }
+    }
+
+    /// Sends the request and reads the whole answer. There is no time limit here but that of the connection.
+    pub(crate) async fn exchange(&self, endpoint: &Endpoint, request: &Request) -> Result<Answer, Failure> {
+        let outcome = request.outcome_without_answer();
+        let broken = |reason: String| Failure::Sent(Error::NoAnswer { endpoint: endpoint.to_string(), reason, outcome });
+        let response = match self.http.request(outgoing(endpoint, request)?).await {
+            Ok(response) => response,
+            Err(error) if error.is_connect() => return Err(Failure::NotSent(innermost(&error))),
+            Err(error) => return Err(broken(innermost(&error))),
+        };
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| broken(innermost(error.as_ref())))?;
+        let answer = Answer { endpoint: endpoint.to_string(), status: head.status, headers: head.headers, body: body.to_bytes() };
+        if answer.status.as_u16() < 400 { Ok(answer) } else { Err(Failure::Sent(refusal(&answer, request))) }
+    }
+}
+
+fn outgoing(endpoint: &Endpoint, request: &Request) -> Result<http::Request<Full<Bytes>>, Failure> {
+    let built = http::Request::builder()
+        .method(request.method.clone())
+        .uri(format!("{endpoint}{}", request.target))
+        .body(Full::new(request.body.clone()));
+    let mut outgoing = built.map_err(|error| Failure::Sent(Error::InvalidRequest { reason: error.to_string() }))?;
+    *outgoing.headers_mut() = request.headers.clone();
+    Ok(outgoing)
+}
+
+/// What an answer of 400 and above says.
+fn refusal(answer: &Answer, request: &Request) -> Error {
+    let endpoint = answer.endpoint.clone();
+    let is_problem = answer.text(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with(problem::MEDIA_TYPE));
+    match serde_json::from_slice::<Problem>(&answer.body) {
+        Ok(mut problem) if is_problem => {
+            if problem.outcome.is_none() && problem.status >= 500 && request.effect == Effect::Write {
+                problem.outcome = Some(WriteOutcome::Unknown);
+            }
+            Error::Refused { endpoint, problem: Box::new(problem) }
+        }
+        _ if request.target == READINESS_PATH && answer.status == StatusCode::SERVICE_UNAVAILABLE => {
+            Error::NotReady { endpoint, checks: excerpt(&answer.body) }
+        }
+        // Whoever refuses in other words may have passed the request on before.
+        _ => {
+            let reason = format!("status {} {}", answer.status.as_u16(), excerpt(&answer.body));
+            answer.unexpected(reason.trim_end().to_owned(), request.outcome_without_answer())
+        }
+    }
+}
+
+/// The beginning of a text, in one line.
+fn excerpt(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let one_line = text.split(char::is_control).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(", ");
+    one_line.chars().take(MAX_EXCERPT_CHARS).collect()
+}
+
+/// The cause behind all wrappers: what the system said.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
