@@ -1,0 +1,71 @@
+//! Bugs that are planted in the shell, one at a time, to see that the checkers find them.
+
+use quorate_api::peer::Forward;
+use quorate_keyspace::Command;
+use quorate_log::{Batch, Record};
+
+/// A planted bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// The node is told that its log is durable before it is written.
+    AckBeforeSync,
+    /// Terms and votes are left out of what is written to the log.
+    VoteNotWritten,
+    /// A linearizable read is answered by whichever node is asked, without asking the leader.
+    ReadWithoutIndex,
+    /// A forwarded write that is sent again is given another request id.
+    RetryWithoutId,
+    /// Conditions of writes are dropped.
+    ConditionsDropped,
+    /// A client is told that its write was done when nobody knows.
+    UnknownIsDone,
+    /// A client is told that its write was not done when nobody knows.
+    UnknownIsNotDone,
+    /// A node whose disk was lost comes back under its old id, with an empty log.
+    WipedNodeKeepsId,
+    /// The engine of one replica loses a key when a snapshot is loaded.
+    SnapshotLosesKey,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::AckBeforeSync,
+        Self::VoteNotWritten,
+        Self::ReadWithoutIndex,
+        Self::RetryWithoutId,
+        Self::ConditionsDropped,
+        Self::UnknownIsDone,
+        Self::UnknownIsNotDone,
+        Self::WipedNodeKeepsId,
+        Self::SnapshotLosesKey,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AckBeforeSync => "ack-before-sync",
+            Self::VoteNotWritten => "vote-not-written",
+            Self::ReadWithoutIndex => "read-without-index",
+            Self::RetryWithoutId => "retry-without-id",
+            Self::ConditionsDropped => "conditions-dropped",
+            Self::UnknownIsDone => "unknown-is-done",
+            Self::UnknownIsNotDone => "unknown-is-not-done",
+            Self::WipedNodeKeepsId => "wiped-node-keeps-id",
+            Self::SnapshotLosesKey => "snapshot-loses-key",
+        }
+    }
+}
+
+/// The same write under another request id, as a careless retry would send it.
+pub(crate) fn with_another_id(forward: &Forward) -> Option<Forward> {
+    let mut command = Command::decode(forward.command.clone()).ok()?;
+    command.id.sequence += 1 << 32;
+    let sequence = command.id.sequence;
+    Some(Forward { sequence, command: command.to_bytes(), ..forward.clone() })
+}
+
+/// The records without terms and votes.
+pub(crate) fn without_votes(batch: Batch) -> Batch {
+    batch.into_iter().filter(|(_, record)| !matches!(record, Record::HardState(_))).collect()
+}

@@ -1,0 +1,39 @@
+//! Values that tell which write they are from.
+
+use bytes::Bytes;
+
+/// The value with a number: the number, then as much as makes it this long.
+pub(crate) fn value_of(number: u64, min_bytes: usize) -> Bytes {
+    let mut text = format!("{number}:");
+    while text.len() < min_bytes {
+        text.push('x');
+    }
+    text.into()
+}
+
+/// The number of a value; none if no client wrote it.
+pub(crate) fn value_number(value: &[u8]) -> Option<u64> {
+    let end = value.iter().position(|byte| *byte == b':')?;
+    std::str::from_utf8(&value[..end]).ok()?.parse().ok()
+}
+
+/// The key with a number.
+pub(crate) fn key_of(number: u64) -> Bytes {
+    format!("k{number}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_tell_their_number() {
+        for (number, min_bytes) in [(0, 0), (77, 100), (u64::MAX, 3)] {
+            let value = value_of(number, min_bytes);
+            assert!(value.len() >= min_bytes);
+            assert_eq!(value_number(&value), Some(number));
+        }
+        assert_eq!(value_number(b"7"), None);
+        assert_eq!(value_number(b"x:"), None);
+    }
+}
