@@ -76,6 +76,8 @@ pub enum NodeState {
     Announced,
     /// It has joined.
     Member,
+    /// It shall go. Its record goes once it is in no group any more: until then its vote may be needed.
+    Leaving,
 }
 
 /// A keyspace.
@@ -126,8 +128,20 @@ pub struct ReplicaRecord {
     pub node: u64,
     /// Its id in the group; never used for another.
     pub replica: u64,
-    /// Whether it counts for the quorum.
-    pub is_voter: bool,
+    /// Its part in the group.
+    pub role: ReplicaRole,
+}
+
+/// A replica's part in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaRole {
+    /// It counts for the quorum.
+    Voter,
+    /// It receives everything and counts for nothing.
+    Learner,
+    /// It shall be taken out of the group. Until that is done it may still be needed for the quorum.
+    Leaving,
 }
 
 /// Why a change of the catalog cannot be planned.
@@ -143,6 +157,9 @@ pub enum CatalogError {
         /// The member's peer address.
         address: String,
     },
+    /// The node of that name is being removed.
+    #[error("node {0} is being removed: try again when that is done")]
+    StillLeaving(String),
     /// The peer address is that of another member.
     #[error("the peer address {address} belongs to node {name}")]
     AddressTaken {
@@ -184,7 +201,7 @@ impl Catalog {
             shards: vec![ShardRecord {
                 group,
                 founding: vec![replica],
-                replicas: vec![ReplicaRecord { node: 1, replica, is_voter: true }],
+                replicas: vec![ReplicaRecord { node: 1, replica, role: ReplicaRole::Voter }],
             }],
         };
         let node = NodeRecord {
@@ -258,7 +275,10 @@ impl Catalog {
         check_address(&request.client_address)?;
         check_address(&request.peer_address)?;
         self.check_address_free(&request.name, &request.peer_address)?;
-        if let Some(node) = self.nodes.get(&request.name).filter(|node| node.state == NodeState::Member) {
+        if let Some(node) = self.nodes.get(&request.name).filter(|node| node.state != NodeState::Announced) {
+            if node.state == NodeState::Leaving {
+                return Err(CatalogError::StillLeaving(request.name.clone()));
+            }
             if node.token.is_empty() || node.token != request.token || node.peer_address != request.peer_address {
                 return Err(CatalogError::NameTaken { name: request.name.clone(), address: node.peer_address.clone() });
             }
@@ -286,7 +306,7 @@ impl Catalog {
         self.check_address_free(name, peer_address)?;
         match self.nodes.get(name) {
             Some(node) if node.peer_address == peer_address => return Ok(None),
-            Some(node) if node.state == NodeState::Member => {
+            Some(node) if node.state != NodeState::Announced => {
                 return Err(CatalogError::NameTaken { name: name.to_owned(), address: node.peer_address.clone() });
             }
             _ => {}
@@ -303,20 +323,38 @@ impl Catalog {
         Ok(Some(self.write_to(&next)))
     }
 
-    /// Takes a node and its replicas out. Where the quorum loses a voter, the first learner takes its place.
-    pub fn plan_remove(&self, name: &str) -> Result<Write, CatalogError> {
+    /// Says that a node and its replicas shall go; [`Catalog::plan_forget`] ends it. Where a quorum loses a voter, the first
+    /// learner takes its place. Nothing to write if that was said before; an announced node is gone at once.
+    pub fn plan_remove(&self, name: &str) -> Result<Option<Write>, CatalogError> {
         let mut next = self.clone();
-        let node = next.nodes.remove(name).ok_or_else(|| CatalogError::NodeNotFound(name.to_owned()))?;
-        for keyspace in next.keyspaces.values_mut() {
-            for shard in &mut keyspace.shards {
-                shard.replicas.retain(|replica| node.id == 0 || replica.node != node.id);
-                if !shard.replicas.iter().any(|replica| replica.is_voter) {
-                    return Err(CatalogError::LastVoter(name.to_owned()));
-                }
-                shard.fill_voters();
+        let node = next.nodes.get_mut(name).ok_or_else(|| CatalogError::NodeNotFound(name.to_owned()))?;
+        match node.state {
+            NodeState::Leaving => return Ok(None),
+            NodeState::Announced => {
+                next.nodes.remove(name);
+                return Ok(Some(self.write_to(&next)));
             }
+            NodeState::Member => node.state = NodeState::Leaving,
         }
-        Ok(self.write_to(&next))
+        let id = node.id;
+        for shard in next.keyspaces.values_mut().flat_map(|keyspace| &mut keyspace.shards) {
+            shard.replicas.iter_mut().filter(|replica| replica.node == id).for_each(|replica| replica.role = ReplicaRole::Leaving);
+            if !shard.replicas.iter().any(|replica| replica.role == ReplicaRole::Voter) {
+                return Err(CatalogError::LastVoter(name.to_owned()));
+            }
+            shard.fill_voters();
+        }
+        Ok(Some(self.write_to(&next)))
+    }
+
+    /// Takes out the record of a node that is in no group any more, and what its replicas left in the descriptors.
+    pub(crate) fn plan_forget(&self, name: &str) -> Option<Write> {
+        let mut next = self.clone();
+        let node = next.nodes.remove(name)?;
+        for shard in next.keyspaces.values_mut().flat_map(|keyspace| &mut keyspace.shards) {
+            shard.replicas.retain(|replica| replica.node != node.id);
+        }
+        Some(self.write_to(&next))
     }
 
     fn add_replicas(&mut self, node: u64) {
@@ -324,7 +362,7 @@ impl Catalog {
             for shard in &mut keyspace.shards {
                 let replica = self.cluster.next_replica;
                 self.cluster.next_replica += 1;
-                shard.replicas.push(ReplicaRecord { node, replica, is_voter: false });
+                shard.replicas.push(ReplicaRecord { node, replica, role: ReplicaRole::Learner });
                 shard.fill_voters();
             }
         }
@@ -333,7 +371,7 @@ impl Catalog {
     fn join_answer(&self, id: u64) -> JoinAnswer {
         let replicas = self.shard(SYSTEM_GROUP).map_or(&[][..], |(_, _, shard)| &shard.replicas);
         let replica_of = |node| replicas.iter().find(|replica| replica.node == node).map_or(0, |replica| replica.replica);
-        let others = self.nodes.values().filter(|node| node.state == NodeState::Member && node.id != id);
+        let others = self.nodes.values().filter(|node| node.state != NodeState::Announced && node.id != id);
         let peers = others.map(|node| PeerAddress {
             node_id: node.id,
             system_replica: replica_of(node.id),
@@ -351,6 +389,7 @@ impl Catalog {
         let taken = self.nodes.iter().find(|(other, node)| other.as_str() != name && node.peer_address == peer_address);
         match taken {
             None => Ok(()),
+            Some((name, node)) if node.state == NodeState::Leaving => Err(CatalogError::StillLeaving(name.clone())),
             Some((name, _)) => Err(CatalogError::AddressTaken { name: name.clone(), address: peer_address.to_owned() }),
         }
     }
@@ -372,9 +411,9 @@ impl Catalog {
 impl ShardRecord {
     /// Makes learners voters, oldest first, while there is room.
     fn fill_voters(&mut self) {
-        let voters = self.replicas.iter().filter(|replica| replica.is_voter).count();
-        let learners = self.replicas.iter_mut().filter(|replica| !replica.is_voter);
-        learners.take(MAX_VOTERS.saturating_sub(voters)).for_each(|replica| replica.is_voter = true);
+        let voters = self.replicas.iter().filter(|replica| replica.role == ReplicaRole::Voter).count();
+        let learners = self.replicas.iter_mut().filter(|replica| replica.role == ReplicaRole::Learner);
+        learners.take(MAX_VOTERS.saturating_sub(voters)).for_each(|replica| replica.role = ReplicaRole::Voter);
     }
 
     /// The replica on a node.

@@ -60,7 +60,7 @@ pub enum Input {
 /// A client's request.
 #[derive(Debug)]
 pub struct Request {
-    /// Comes back with the answer.
+    /// Comes back with the answer; not 0.
     pub token: u64,
     /// The group that it is for.
     pub group: GroupId,

@@ -26,7 +26,7 @@ mod transfer;
 pub use quorate_keyspace as keyspace;
 
 pub use catalog::{
-    Catalog, CatalogError, ClusterRecord, EngineSettings, KeyspaceRecord, NodeRecord, NodeState, ReplicaRecord,
+    Catalog, CatalogError, ClusterRecord, EngineSettings, KeyspaceRecord, NodeRecord, NodeState, ReplicaRecord, ReplicaRole,
     ReplicationSettings, SYSTEM_GROUP, SYSTEM_KEYSPACE, ShardRecord,
 };
 pub use io::{Answer, Effect, Failure, Input, Monotonic, PeerFrame, Request, RequestKind, StopReason};

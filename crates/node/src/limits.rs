@@ -49,6 +49,10 @@ pub(crate) const MAX_INFLIGHT_MESSAGES: usize = 64;
 /// Entries handed to the state machine at once: one engine batch.
 pub(crate) const MAX_APPLY_BYTES: u64 = 4 << 20;
 
+/// Committed entries that wait while a snapshot is loaded. Beyond it a follower takes no more in; entries are 1 MiB at most, and
+/// a few KiB as a rule.
+pub(crate) const MAX_BACKLOG_ENTRIES: usize = 256;
+
 /// Proposed and not yet committed, per group. Beyond it proposals are refused as overload.
 pub(crate) const MAX_UNCOMMITTED_BYTES: u64 = 64 << 20;
 
@@ -63,6 +67,9 @@ pub(crate) const MAX_SNAPSHOT_SENDS: usize = 2;
 
 /// A transfer that makes no progress for this long is given up, and begun again where it stopped.
 pub(crate) const SNAPSHOT_STALL_MS: u64 = 10_000;
+
+/// What was received of a snapshot is kept this long for the sender to go on with, then removed.
+pub(crate) const RECEIVE_KEPT_MS: u64 = 60_000;
 
 /// A learner this close to the leader's log is promoted.
 pub(crate) const PROMOTE_WITHIN_ENTRIES: u64 = 1000;

@@ -2,7 +2,7 @@
 
 use raft::prelude::ConfState;
 
-use crate::catalog::ShardRecord;
+use crate::catalog::{ReplicaRole, ShardRecord};
 
 /// The next step of a leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,17 +26,19 @@ pub(crate) fn next_step(
     leader: u64,
     is_caught_up: impl Fn(u64) -> bool,
 ) -> Option<Step> {
-    let is_wanted = |id: &u64| wanted.replicas.iter().any(|replica| replica.replica == *id);
+    let staying = || wanted.replicas.iter().filter(|replica| replica.role != ReplicaRole::Leaving);
+    let is_wanted = |id: &u64| staying().any(|replica| replica.replica == *id);
     let mut leaving: Vec<u64> = present.voters.iter().chain(&present.learners).copied().filter(|id| !is_wanted(id)).collect();
     leaving.sort_unstable();
     if let Some(id) = leaving.iter().find(|id| **id != leader) {
         return Some(Step::Remove(*id));
     }
-    let missing = wanted.replicas.iter().find(|r| !present.voters.contains(&r.replica) && !present.learners.contains(&r.replica));
+    let missing = staying().find(|r| !present.voters.contains(&r.replica) && !present.learners.contains(&r.replica));
     if let Some(replica) = missing {
         return Some(Step::AddLearner(replica.replica));
     }
-    let ready = wanted.replicas.iter().find(|r| r.is_voter && present.learners.contains(&r.replica) && is_caught_up(r.replica));
+    let mut voters = staying().filter(|r| r.role == ReplicaRole::Voter);
+    let ready = voters.find(|r| present.learners.contains(&r.replica) && is_caught_up(r.replica));
     if let Some(replica) = ready {
         return Some(Step::Promote(replica.replica));
     }
@@ -49,8 +51,9 @@ mod tests {
     use crate::catalog::ReplicaRecord;
 
     fn wanted(voters: &[u64], learners: &[u64]) -> ShardRecord {
-        let record = |is_voter| move |id: &u64| ReplicaRecord { node: *id, replica: *id, is_voter };
-        let replicas = voters.iter().map(record(true)).chain(learners.iter().map(record(false))).collect();
+        let record = |role| move |id: &u64| ReplicaRecord { node: *id, replica: *id, role };
+        let voters = voters.iter().map(record(ReplicaRole::Voter));
+        let replicas = voters.chain(learners.iter().map(record(ReplicaRole::Learner))).collect();
         ShardRecord { group: 1, founding: vec![], replicas }
     }
 
@@ -65,6 +68,15 @@ mod tests {
         assert_eq!(next_step(&wanted, &present(&[1], &[2]), 1, |_| false), None);
         assert_eq!(next_step(&wanted, &present(&[1], &[2]), 1, |_| true), Some(Step::Promote(2)));
         assert_eq!(next_step(&wanted, &present(&[1, 2], &[]), 1, |_| true), None);
+    }
+
+    #[test]
+    fn a_replica_that_is_said_to_leave_is_taken_out_and_stays_out() {
+        let mut wanted = wanted(&[1, 2, 3], &[]);
+        wanted.replicas[2].role = ReplicaRole::Leaving;
+        assert_eq!(next_step(&wanted, &present(&[1, 2, 3], &[]), 1, |_| true), Some(Step::Remove(3)));
+        assert_eq!(next_step(&wanted, &present(&[1, 2], &[]), 1, |_| true), None);
+        assert_eq!(next_step(&wanted, &present(&[1, 2, 3], &[]), 3, |_| true), Some(Step::HandOver));
     }
 
     #[test]

@@ -5,18 +5,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use quorate_api::peer::{Forward, ForwardReply, Frame, Lane, RaftMessage};
+use quorate_keyspace::{Command, RequestId, Write};
 use quorate_log::{Disk, GroupId, Reader, Record};
 use raft::eraftpb::{Message, MessageType};
 use raft::prelude::ConfChangeType;
 
-use crate::catalog::{Catalog, NodeState, SYSTEM_GROUP};
+use crate::catalog::{Catalog, NodeState, ReplicaRole, SYSTEM_GROUP};
 use crate::convert::{message_from_wire, message_to_wire};
 use crate::io::{Answer, Effect, Input, Monotonic, PeerFrame, StopReason};
 use crate::limits::{Config, PROMOTE_WITHIN_ENTRIES};
 use crate::membership::{Step, next_step};
 use crate::pending::Pending;
-use crate::replica::{Outbox, Replica};
+use crate::replica::{Outbox, Proposal, Replica};
 use crate::snapshot::{JobDone, JobResult};
 use crate::start::{Founding, Identity, Opening, ReplicaState};
 use crate::status::{Hosted, HostedKeyspace, NodeStatus, ReplicaStatus};
@@ -206,7 +208,8 @@ impl<D: Disk> Node<D> {
             return;
         }
         // What cannot be stored is as good as not received; heartbeats still are.
-        if self.is_disk_full && message.get_msg_type() == MessageType::MsgAppend && !message.get_entries().is_empty() {
+        let is_stuck = self.is_disk_full || replica.has_full_backlog();
+        if is_stuck && message.get_msg_type() == MessageType::MsgAppend && !message.get_entries().is_empty() {
             return;
         }
         if message.get_msg_type() != MessageType::MsgTransferLeader {
@@ -272,17 +275,19 @@ impl<D: Disk> Node<D> {
         let usage = self.log.usage();
         let is_above_cap = usage.is_above_cap();
         for (group, replica) in &mut self.replicas {
+            // Before the tick: raft-rs forgets now and then whom it heard of lately, and begins to count anew.
+            replica.maybe_cut_snapshot(&self.config, is_above_cap, &mut self.out);
+            replica.maybe_purge(is_above_cap, &mut self.out);
             replica.tick();
             replica.reads.retry(self.now, 3 * tick_ms);
             let expired = replica.reads.take_expired(self.now);
             self.effects.extend(expired.into_iter().map(|read| no_leader(read.token)));
-            replica.maybe_cut_snapshot(&self.config, is_above_cap, &mut self.out);
-            replica.maybe_purge(is_above_cap, &mut self.out);
             self.dirty.insert(*group);
         }
         self.expire_requests();
         self.resend_silent();
         self.drive_members();
+        self.forget_nodes();
         self.hand_over_if_slow();
         self.on_copies_tick();
         self.finish_stopping();
@@ -359,6 +364,9 @@ impl<D: Disk> Node<D> {
         let mut frames: BTreeMap<(u64, Lane), (Vec<RaftMessage>, usize)> = BTreeMap::new();
         for (group, message) in messages {
             let Some(node) = self.node_of(group.0, message.to) else {
+                if message.get_msg_type() == MessageType::MsgSnapshot {
+                    self.report_snapshot(group, message.to, false);
+                }
                 continue;
             };
             if message.get_msg_type() == MessageType::MsgSnapshot {
@@ -409,6 +417,12 @@ impl<D: Disk> Node<D> {
         }
         self.routes.retain(|_, node| !catalog.is_removed(*node));
         self.start_replicas(&catalog);
+        for (_, _, shard) in catalog.shards() {
+            if let Some(replica) = self.replicas.get_mut(&shard.group) {
+                let leaving = shard.replicas.iter().filter(|replica| replica.role == ReplicaRole::Leaving);
+                replica.leaving = leaving.map(|replica| replica.replica).collect();
+            }
+        }
         self.publish_hosted(&catalog);
         self.effects.push(Effect::Catalog(Arc::clone(&catalog)));
         if catalog.is_removed(self.identity.node) {
@@ -497,6 +511,37 @@ impl<D: Disk> Node<D> {
         }
     }
 
+    /// Takes nodes out of the catalog that shall go and are in no group any more. Done by the node that leads the system
+    /// keyspace, which has a replica of every group.
+    fn forget_nodes(&mut self) {
+        if !self.replicas.get(&SYSTEM_GROUP).is_some_and(Replica::is_leader) {
+            return;
+        }
+        let catalog = Arc::clone(&self.catalog);
+        for (name, node) in catalog.nodes.iter().filter(|(_, node)| node.state == NodeState::Leaving) {
+            let is_in_a_group = catalog.shards().any(|(_, _, shard)| {
+                let own = shard.replica_on(node.id).map(|replica| replica.replica);
+                let members = self.replicas.get(&shard.group).map(Replica::members);
+                own.is_some_and(|own| members.is_none_or(|members| members.contains(&own)))
+            });
+            if !is_in_a_group && let Some(write) = catalog.plan_forget(name) {
+                self.propose_system(&write);
+            }
+        }
+    }
+
+    /// Proposes a change of the catalog in this node's own name. Its guard makes a second one harmless.
+    fn propose_system(&mut self, write: &Write) {
+        let mut command = BytesMut::new();
+        Command::encode_prefix(RequestId::default(), 0, &mut command);
+        command.extend_from_slice(&write.to_bytes());
+        let proposal = Proposal { id: RequestId::default(), asked_by: None, command: command.freeze() };
+        if let Some(system) = self.replicas.get_mut(&SYSTEM_GROUP) {
+            system.propose(proposal);
+            self.dirty.insert(SYSTEM_GROUP);
+        }
+    }
+
     fn hand_over_if_slow(&mut self) {
         if self.unsynced.front().is_some_and(|(_, since)| self.now.since(*since) >= SLOW_DISK_MS) {
             self.hand_over_all();
@@ -558,7 +603,11 @@ impl<D: Disk> Node<D> {
         };
         let wanted = self.catalog.shard(group).and_then(|(_, _, shard)| shard.replica_on(self.identity.node));
         let is_in_role = wanted.is_some_and(|own| {
-            if own.is_voter { conf.voters.contains(&own.replica) } else { conf.learners.contains(&own.replica) }
+            match own.role {
+                ReplicaRole::Voter => conf.voters.contains(&own.replica),
+                ReplicaRole::Learner => conf.learners.contains(&own.replica),
+                ReplicaRole::Leaving => false,
+            }
         });
         let has_applied = replica.shard().header().applied_index >= raft.raft_log.committed && !replica.is_loading();
         ReplicaStatus {
@@ -572,7 +621,7 @@ impl<D: Disk> Node<D> {
 
     /// Peers' addresses, for the shell.
     pub fn peer_addresses(catalog: &Catalog, own: u64) -> BTreeMap<u64, String> {
-        let members = catalog.nodes.values().filter(|node| node.state == NodeState::Member && node.id != own);
+        let members = catalog.nodes.values().filter(|node| node.state != NodeState::Announced && node.id != own);
         members.map(|node| (node.id, node.peer_address.clone())).collect()
     }
 }

@@ -27,7 +27,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::convert::{conf_change, decode_conf_change, decode_membership, encode_conf_change, encode_membership, entry_to_log};
 use crate::io::Monotonic;
-use crate::limits::{Config, MAX_APPLY_BYTES, MAX_INFLIGHT_MESSAGES, MAX_UNCOMMITTED_BYTES};
+use crate::limits::{Config, MAX_APPLY_BYTES, MAX_BACKLOG_ENTRIES, MAX_INFLIGHT_MESSAGES, MAX_UNCOMMITTED_BYTES};
 use crate::reads::{Read, Reads};
 use crate::snapshot::{Job, SnapshotFile};
 use crate::status::ReplicaStatus;
@@ -91,10 +91,14 @@ pub(crate) struct Replica<D: Disk> {
     proposals: Vec<Proposal>,
     asked_by: BTreeMap<RequestId, u64>,
     awaiting: VecDeque<Awaiting>,
+    /// Term and vote as they were last handed to the log.
+    logged_vote: (u64, u64),
     election_rng: SmallRng,
     election_ticks: usize,
     clock: LogClock,
     pub(crate) files: Files,
+    /// Replicas that shall go, as the catalog says: none of them is a successor.
+    pub(crate) leaving: Vec<u64>,
     /// The leader and term last told to the node.
     seen_leader: (u64, u64),
     /// It saw, since it started, all that was committed before.
@@ -107,7 +111,9 @@ pub(crate) struct Replica<D: Disk> {
 struct Awaiting {
     ticket: u64,
     number: u64,
-    last_index: Option<u64>,
+    /// The term or the vote changed with it.
+    has_vote: bool,
+    last_entry: Option<LogId>,
     snapshot: Option<LogId>,
     messages: Vec<Message>,
 }
@@ -196,12 +202,15 @@ impl<D: Disk> Replica<D> {
             max_committed_size_per_ready: MAX_APPLY_BYTES,
             check_quorum: true,
             pre_vote: true,
-            batch_append: true,
+            // Messages are put together by size, one frame per peer and poll; raft-rs would merge them without any limit.
+            batch_append: false,
             ..raft::Config::default()
         };
         let raw = RawNode::new(&raft_config, log, &slog::Logger::root(slog::Discard, slog::o!()))?;
+        let logged_vote = (raw.raft.term, raw.raft.vote);
         let mut replica = Self {
             raw,
+            logged_vote,
             shard,
             loading: None,
             reads: Reads::new(origin),
@@ -212,6 +221,7 @@ impl<D: Disk> Replica<D> {
             election_ticks: config.election_ticks,
             clock: LogClock::default(),
             files,
+            leaving: Vec::new(),
             seen_leader: (0, 0),
             is_confirmed: false,
             counters: Counters::default(),
@@ -246,9 +256,25 @@ impl<D: Disk> Replica<D> {
         self.raw.raft.state == StateRole::Leader
     }
 
+    /// Voters and learners of the applied configuration.
+    pub(crate) fn members(&self) -> Vec<u64> {
+        let state = self.raw.raft.prs().conf().to_conf_state();
+        state.voters.into_iter().chain(state.learners).collect()
+    }
+
     /// The leading replica; 0 if none is known.
     pub(crate) fn leader(&self) -> u64 {
         self.raw.raft.leader_id
+    }
+
+    /// Whether leadership is being handed over: nothing is proposed until it is, or is not.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.raw.raft.lead_transferee.is_some()
+    }
+
+    /// Whether so much waits for a snapshot to be loaded that no more is taken in.
+    pub(crate) fn has_full_backlog(&self) -> bool {
+        self.loading.as_ref().is_some_and(|loading| loading.backlog.len() >= MAX_BACKLOG_ENTRIES)
     }
 
     pub(crate) fn is_loading(&self) -> bool {
@@ -270,20 +296,63 @@ impl<D: Disk> Replica<D> {
         is_changed
     }
 
+    /// Time stands still while a snapshot is loaded: raft-rs looks for configuration changes between its applied and its commit
+    /// index before it campaigns, and those entries are not in the log any more.
     pub(crate) fn tick(&mut self) {
+        if self.is_loading() && !self.is_leader() {
+            return;
+        }
         self.raw.tick();
         self.draw_election_timeout();
     }
 
     /// Takes in a peer's message.
     pub(crate) fn step(&mut self, message: Message) {
-        let is_read_index = matches!(message.get_msg_type(), MessageType::MsgReadIndex | MessageType::MsgReadIndexResp);
-        if is_read_index && message.get_entries().len() != 1 {
+        if !self.is_acceptable(&message) {
             return;
         }
         // What raft-rs refuses (an answer from a replica that is gone) is no event for us.
         let _ = self.raw.step(message);
         self.draw_election_timeout();
+    }
+
+    /// Whether raft-rs can be given the message. It takes for granted what its own peers never break, and panics otherwise.
+    fn is_acceptable(&self, message: &Message) -> bool {
+        let raft = &self.raw.raft;
+        let kind = message.get_msg_type();
+        let last = raft.raft_log.last_index();
+        let is_asking_leader = matches!(kind, MessageType::MsgReadIndex | MessageType::MsgTransferLeader);
+        let has_sane_sender = message.from != 0 && (message.from != raft.id || kind == MessageType::MsgTransferLeader);
+        // raft-rs sends a read index without a term, and everything else with one.
+        let has_sane_term = (message.term == 0) == (kind == MessageType::MsgReadIndex) && message.term < u64::MAX / 2;
+        let fits = match kind {
+            MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => message.get_entries().len() == 1,
+            MessageType::MsgHeartbeat => message.commit <= last,
+            MessageType::MsgAppend => self.is_appendable(message),
+            MessageType::MsgAppendResponse => message.index <= last || message.reject,
+            // It would campaign: see `tick`.
+            MessageType::MsgTimeoutNow => !self.is_loading(),
+            _ => true,
+        };
+        has_sane_sender && has_sane_term && fits && (!is_asking_leader || self.is_leader()) && message.request_snapshot == 0
+    }
+
+    /// Entries are consecutive, their terms ascend, none is of a later term than the message, and none that is committed would
+    /// be replaced by another.
+    fn is_appendable(&self, message: &Message) -> bool {
+        let log = &self.raw.raft.raft_log;
+        let purged = self.log().purged().index.0;
+        let mut previous = (message.index, message.log_term);
+        for entry in message.get_entries() {
+            let is_next = previous.0.checked_add(1) == Some(entry.index) && entry.term >= previous.1 && entry.term <= message.term;
+            // Up to the purged index nothing is known, and raft-rs does not look.
+            let is_known = entry.index > purged && entry.index <= log.committed;
+            if !is_next || (is_known && log.term(entry.index).is_ok_and(|term| term != entry.term)) {
+                return false;
+            }
+            previous = (entry.index, entry.term);
+        }
+        true
     }
 
     pub(crate) fn report_unreachable(&mut self, replica: u64) {
@@ -305,8 +374,9 @@ impl<D: Disk> Replica<D> {
         let raft = &self.raw.raft;
         let state = raft.prs().conf().to_conf_state();
         let others = state.voters.iter().filter(|id| **id != raft.id);
+        let staying = others.filter(|id| !self.leaving.contains(id));
         let alive =
-            others.filter_map(|id| raft.prs().get(*id).filter(|progress| progress.recent_active).map(|p| (p.matched, *id)));
+            staying.filter_map(|id| raft.prs().get(*id).filter(|progress| progress.recent_active).map(|p| (p.matched, *id)));
         alive.max().map(|(_, id)| id)
     }
 
@@ -383,25 +453,32 @@ impl<D: Disk> Replica<D> {
 
     fn handle_one_ready(&mut self, mut ready: Ready, ticket: u64, out: &mut Outbox) {
         let group = self.spec.group;
-        out.messages.extend(ready.take_messages().into_iter().map(|message| (group, message)));
+        let mut messages = ready.take_messages();
         for state in ready.take_read_states() {
             self.reads.confirm(&state.request_ctx, state.index);
         }
         let snapshot = self.accept_snapshot(&ready, out);
-        let last_index = self.append_entries(&ready, out);
+        let last_entry = self.append_entries(&ready, out);
+        let mut has_vote = false;
         if ready.must_sync()
             && let Some(state) = ready.hs()
         {
+            has_vote = std::mem::replace(&mut self.logged_vote, (state.term, state.vote)) != (state.term, state.vote);
             let state = HardState { term: Term(state.term), vote: state.vote, commit: LogIndex(state.commit) };
             out.records.push((group, Record::HardState(state)));
         }
-        let messages = ready.take_persisted_messages();
+        // An only voter leads the moment it campaigns: raft-rs lets its messages go before its term is durable, and after a crash it
+        // would lead in the same term again, with other entries.
+        if !has_vote && !self.awaiting.iter().any(|awaiting| awaiting.has_vote) {
+            out.messages.extend(messages.drain(..).map(|message| (group, message)));
+        }
+        messages.extend(ready.take_persisted_messages());
         let committed = ready.take_committed_entries();
         let number = ready.number();
         let ticket = if ready.must_sync() { Some(ticket) } else { self.awaiting.back().map(|awaiting| awaiting.ticket) };
         self.raw.advance_append_async(ready);
         match ticket {
-            Some(ticket) => self.awaiting.push_back(Awaiting { ticket, number, last_index, snapshot, messages }),
+            Some(ticket) => self.awaiting.push_back(Awaiting { ticket, number, has_vote, last_entry, snapshot, messages }),
             None => {
                 out.messages.extend(messages.into_iter().map(|message| (group, message)));
                 self.raw.on_persist_ready(number);
@@ -425,12 +502,12 @@ impl<D: Disk> Replica<D> {
         Some(at)
     }
 
-    fn append_entries(&mut self, ready: &Ready, out: &mut Outbox) -> Option<u64> {
+    fn append_entries(&mut self, ready: &Ready, out: &mut Outbox) -> Option<LogId> {
         let last = ready.entries().last()?;
         let entries = ready.entries().iter().map(entry_to_log).collect();
         out.records.push((self.spec.group, Record::Append(entries)));
         self.raw.mut_store().append(ready.entries());
-        Some(last.index)
+        Some(LogId { term: Term(last.term), index: LogIndex(last.index) })
     }
 
     /// Everything up to the ticket is durable: lets go what waited for it.
@@ -439,8 +516,8 @@ impl<D: Disk> Replica<D> {
             let group = self.spec.group;
             out.messages.extend(awaiting.messages.into_iter().map(|message| (group, message)));
             self.raw.on_persist_ready(awaiting.number);
-            if let Some(index) = awaiting.last_index {
-                self.raw.mut_store().on_durable(index);
+            if let Some(entry) = awaiting.last_entry {
+                self.raw.mut_store().on_durable(entry);
             }
             if let Some(at) = awaiting.snapshot {
                 let file = SnapshotFile { group, at };
@@ -526,6 +603,13 @@ impl<D: Disk> Replica<D> {
             Ok(state) => encode_membership(&state),
             Err(error) => return self.break_down(&error, out),
         };
+        if self.is_leader() && self.raw.raft.prs().get(self.spec.id).is_none() {
+            // It leads because it was elected before the entry that takes it out was committed. raft-rs would go on as leader, and
+            // panic when it looks for its own progress.
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, 0);
+            self.draw_election_timeout();
+        }
         if let Err(error) = self.shard.set_membership(entry.index, entry.term, membership) {
             self.break_down(&error, out);
         }

@@ -105,6 +105,7 @@ impl<D: Disk> Node<D> {
         }
         let replica = self.replicas.get(&group);
         let result = match replica {
+            Some(replica) if replica.is_handing_over() => ForwardResult::NotLeader(0),
             Some(replica) if replica.is_leader() => ForwardResult::Overloaded,
             Some(replica) => ForwardResult::NotLeader(replica.leader()),
             None => ForwardResult::NotLeader(0),
@@ -120,15 +121,15 @@ impl<D: Disk> Node<D> {
 
     pub(crate) fn on_forward(&mut self, from: u64, forward: Forward) {
         let group = forward.group;
+        let id = RequestId { origin: forward.origin, sequence: forward.sequence };
         // An entry with a command that cannot be read would stop every replica.
-        if Command::decode(forward.command.clone()).is_err() {
+        if !Command::decode(forward.command.clone()).is_ok_and(|command| command.id == id) {
             return;
         }
         let leading = self.replicas.get_mut(&group).filter(|replica| replica.is_leader());
         match leading {
             Some(_) if self.is_disk_full => self.reply_to(from, group, forward.sequence, ForwardResult::DiskFull),
             Some(replica) => {
-                let id = RequestId { origin: forward.origin, sequence: forward.sequence };
                 replica.propose(Proposal { id, asked_by: Some(from), command: forward.command });
                 self.dirty.insert(group);
             }

@@ -111,6 +111,11 @@ pub enum Job {
         /// The piece.
         data: Bytes,
     },
+    /// Remove what was received of a file that will not become whole.
+    Discard {
+        /// The file.
+        file: SnapshotFile,
+    },
     /// Remove files that no longer serve.
     Remove {
         /// The group.
@@ -172,7 +177,11 @@ impl Job {
     /// The group that the job is for.
     pub fn group(&self) -> GroupId {
         match self {
-            Self::Cut { file, .. } | Self::Load { file, .. } | Self::Read { file, .. } | Self::Stage { file, .. } => file.group,
+            Self::Cut { file, .. }
+            | Self::Load { file, .. }
+            | Self::Read { file, .. }
+            | Self::Stage { file, .. }
+            | Self::Discard { file } => file.group,
             Self::Remove { group, .. } => *group,
         }
     }
@@ -193,8 +202,12 @@ impl Job {
                 let progress = stage(files, &file, offset, total_bytes, &data).map_err(text);
                 JobResult::Staged { transfer, file, progress }
             }
+            Self::Discard { file } => {
+                remove(files, [file.part()]);
+                JobResult::Removed
+            }
             Self::Remove { files: names, .. } => {
-                remove(files, &names);
+                remove(files, names.iter().map(SnapshotFile::to_string));
                 JobResult::Removed
             }
         };
@@ -300,10 +313,10 @@ fn stage<D: Disk>(files: &D, file: &SnapshotFile, offset: u64, total_bytes: u64,
     Ok((next_offset, true))
 }
 
-fn remove<D: Disk>(files: &D, names: &[SnapshotFile]) {
-    for file in names {
+fn remove<D: Disk>(files: &D, names: impl IntoIterator<Item = String>) {
+    for name in names {
         // A file that stays behind costs room, and is removed at the next start.
-        let _ = files.remove(&file.to_string());
+        let _ = files.remove(&name);
     }
 }
 

@@ -94,9 +94,12 @@ impl<D: Disk> GroupLog<D> {
         }
     }
 
-    /// Everything up to this index is durable.
-    pub(crate) fn on_durable(&mut self, index: u64) {
-        self.durable_index = self.durable_index.max(index.min(self.last_index));
+    /// Everything up to this entry is durable. One that was overwritten since says nothing about what stands there now.
+    pub(crate) fn on_durable(&mut self, entry: LogId) {
+        if !Storage::term(self, entry.index.0).is_ok_and(|term| term == entry.term.0) {
+            return;
+        }
+        self.durable_index = self.durable_index.max(entry.index.0);
         while self.cache_bytes > self.max_cache_bytes && self.cache.front().is_some_and(|entry| entry.index <= self.durable_index)
         {
             self.drop_oldest();

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_api::peer::{Frame, Lane, RaftMessage, SnapshotAck, SnapshotPart};
 use quorate_log::{Disk, GroupId, LogId, LogIndex, Term};
-use raft::eraftpb::Message;
+use raft::eraftpb::{Message, MessageType};
 
 use crate::convert::{message_from_wire, message_to_wire};
 use crate::io::{Effect, Monotonic};
-use crate::limits::{MAX_SNAPSHOT_SENDS, SNAPSHOT_STALL_MS, SNAPSHOT_WINDOW_CHUNKS};
+use crate::limits::{MAX_SNAPSHOT_SENDS, RECEIVE_KEPT_MS, SNAPSHOT_STALL_MS, SNAPSHOT_WINDOW_CHUNKS};
 use crate::node::Node;
 use crate::snapshot::{Job, SnapshotFile};
 
@@ -139,7 +139,8 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    fn report_snapshot(&mut self, group: GroupId, replica: u64, is_sent: bool) {
+    /// Tells raft-rs what came of a snapshot, so that it goes on.
+    pub(crate) fn report_snapshot(&mut self, group: GroupId, replica: u64, is_sent: bool) {
         if let Some(own) = self.replicas.get_mut(&group.0) {
             own.report_snapshot(replica, is_sent);
             self.dirty.insert(group.0);
@@ -177,14 +178,18 @@ impl<D: Disk> Node<D> {
         let is_wanted = self.replicas.get(&part.group).is_some_and(|own| own.spec.id == message.to && !own.is_loading());
         let Some(meta) = message.snapshot.as_ref().filter(|_| is_wanted && message.group == part.group && !self.is_disk_full)
         else {
-            self.transfers.receives.remove(&part.group);
+            self.drop_receive(part.group);
             return;
         };
         let at = LogId { term: Term(meta.term), index: LogIndex(meta.index) };
         let file = SnapshotFile { group: GroupId(part.group), at };
         let earlier = self.transfers.receives.remove(&part.group);
         // The same file from the same node goes on where it stopped; its pieces are the same.
-        let staged = earlier.filter(|r| r.from == from && r.file == file && r.total_bytes == part.total_bytes);
+        let is_same = |r: &Receive| r.from == from && r.file == file && r.total_bytes == part.total_bytes;
+        if let Some(other) = earlier.as_ref().filter(|earlier| earlier.file != file) {
+            self.effects.push(Effect::Job(Job::Discard { file: other.file }));
+        }
+        let staged = earlier.filter(is_same);
         let receive = Receive {
             from,
             transfer: part.transfer,
@@ -213,16 +218,25 @@ impl<D: Disk> Node<D> {
                 }
             }
             Err(_) => {
-                self.transfers.receives.remove(&group);
+                self.drop_receive(group);
                 self.acknowledge(from, group, transfer, Progress::Failed);
             }
+        }
+    }
+
+    fn drop_receive(&mut self, group: u64) {
+        if let Some(receive) = self.transfers.receives.remove(&group) {
+            self.effects.push(Effect::Job(Job::Discard { file: receive.file }));
         }
     }
 
     /// The file is in place: raft-rs may accept the snapshot.
     fn install(&mut self, receive: Receive) {
         let group = receive.file.group;
-        let Some(message) = message_from_wire(receive.message) else {
+        // We never enter joint configurations: a message that says so is not ours.
+        let is_plain = receive.message.snapshot.as_ref().is_some_and(|s| s.voters_outgoing.is_empty() && s.learners_next.is_empty());
+        let message = message_from_wire(receive.message).filter(|m| is_plain && m.get_msg_type() == MessageType::MsgSnapshot);
+        let Some(message) = message else {
             return;
         };
         let Some(replica) = self.replicas.get_mut(&group.0).filter(|replica| !replica.is_loading()) else {
@@ -266,6 +280,9 @@ impl<D: Disk> Node<D> {
         let stalled: Vec<u64> =
             self.transfers.sends.iter().filter(|(_, send)| is_stalled(send.progress_at)).map(|(transfer, _)| *transfer).collect();
         stalled.into_iter().for_each(|transfer| self.end_send(transfer, false));
+        let abandoned = self.transfers.receives.iter().filter(|(_, receive)| now.since(receive.progress_at) >= RECEIVE_KEPT_MS);
+        let abandoned: Vec<u64> = abandoned.map(|(group, _)| *group).collect();
+        abandoned.into_iter().for_each(|group| self.drop_receive(group));
         for (group, replica) in &mut self.replicas {
             let transfers = &self.transfers;
             let unused: Vec<SnapshotFile> = replica.files.old.extract_if(.., |file| !transfers.is_sending(*file)).collect();

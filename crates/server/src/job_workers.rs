@@ -35,7 +35,7 @@ impl JobWorkers {
     pub(crate) fn submit(&self, job: Job) {
         let queue = match job {
             Job::Cut { .. } | Job::Load { .. } => &self.whole,
-            Job::Read { .. } | Job::Stage { .. } | Job::Remove { .. } => &self.pieces,
+            Job::Read { .. } | Job::Stage { .. } | Job::Discard { .. } | Job::Remove { .. } => &self.pieces,
         };
         // The threads live as long as this handle; after a panic in one the process is as good as gone.
         queue.send(job).expect("the job threads run while the loop does");

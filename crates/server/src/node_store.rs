@@ -21,6 +21,9 @@ use crate::rest::{Check, Freshness, Reading, Store, StoreError, Written};
 /// How often a read that waits for a revision looks again.
 const REVISION_POLL: Duration = Duration::from_millis(2);
 
+/// How often the end of a removal is looked for.
+const CATALOG_POLL: Duration = Duration::from_millis(20);
+
 /// The largest write that fits into one entry, with room for what stands around it: below a frame's limit, and half a log
 /// batch's.
 const MAX_WRITE_BYTES: usize = 16 << 20;
@@ -97,7 +100,9 @@ impl Store for NodeStore {
 
     async fn remove_node(&self, name: &str, timeout: Duration) -> Result<(), StoreError> {
         let running = self.running()?;
-        running.change_catalog(timeout, |catalog| Ok((Some(catalog.plan_remove(name)?), ()))).await
+        let deadline = running.handle.clock.now().plus_ms(timeout.as_millis() as u64);
+        running.change_catalog(timeout, |catalog| Ok((catalog.plan_remove(name)?, ()))).await?;
+        running.wait_until_gone(name, deadline).await
     }
 
     async fn transfer_leader(&self, request: TransferRequest, timeout: Duration) -> Result<TransferAnswer, StoreError> {
@@ -189,6 +194,18 @@ impl Running {
         }
     }
 
+    /// Resolves once the node is in no group any more, and forgotten.
+    async fn wait_until_gone(&self, name: &str, deadline: Monotonic) -> Result<(), StoreError> {
+        while self.handle.views.catalog.load().nodes.contains_key(name) {
+            if self.handle.clock.now() >= deadline {
+                // It was said, and goes on: only the end was not seen.
+                return Err(StoreError::Unknown);
+            }
+            tokio::time::sleep(CATALOG_POLL).await;
+        }
+        Ok(())
+    }
+
     /// Reads the catalog, plans a change and writes it; begins again when somebody else changed it in between.
     async fn change_catalog<T>(
         &self,
@@ -241,6 +258,7 @@ impl Running {
         let system = status.replicas.iter().find(|replica| replica.group.0 == SYSTEM_GROUP);
         let role = |id: u64, state| match state {
             NodeState::Announced => "announced",
+            NodeState::Leaving => "leaving",
             NodeState::Member if system.is_some_and(|system| system.voters.contains(&id)) => "voter",
             NodeState::Member => "learner",
         };
@@ -311,6 +329,7 @@ fn error_of(failure: Failure) -> StoreError {
 fn refusal_of(error: CatalogError) -> StoreError {
     match error {
         CatalogError::NodeNotFound(name) => StoreError::NodeNotFound(name),
+        CatalogError::StillLeaving(_) => StoreError::Busy(error.to_string()),
         CatalogError::Damaged { .. } => StoreError::Internal(error.to_string()),
         _ => StoreError::Conflict(error.to_string()),
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use quorate_api::cluster::{JoinAnswer, JoinRequest};
 use quorate_keyspace::Outcome;
 use quorate_log::GroupId;
-use quorate_node::{Answer, Catalog, CatalogError, Failure, Input, NodeState, Request, RequestKind, SYSTEM_GROUP};
+use quorate_node::{Answer, Catalog, CatalogError, Failure, Input, NodeState, ReplicaRole, Request, RequestKind, SYSTEM_GROUP};
 
 use crate::host::HostId;
 use crate::queue::Event;
@@ -167,6 +167,11 @@ impl Simulation {
                 self.operator.step = Stage::Writing(token, Some(answer));
                 Ok(())
             }
+            // The old node of that name is on its way out.
+            Err(CatalogError::StillLeaving(_)) => {
+                self.operator.step = Stage::Begin;
+                Ok(())
+            }
             Err(error) => Err(Violation::new("a node can join", format!("{about}: {error}"))),
         }
     }
@@ -174,7 +179,11 @@ impl Simulation {
     fn plan_remove(&mut self, host: HostId, about: HostId) -> Step {
         let node = self.operator.catalog.nodes.get(&about.to_string()).map(|node| node.id);
         match self.operator.catalog.plan_remove(&about.to_string()) {
-            Ok(write) => {
+            Ok(None) => {
+                self.operator.step = Stage::Settling;
+                Ok(())
+            }
+            Ok(Some(write)) => {
                 // From now on it may be out, whatever the answer will be.
                 self.operator.removed.extend(node);
                 let token = self.operator_asks(host, SYSTEM_GROUP, RequestKind::Write(write.to_bytes()));
@@ -245,9 +254,10 @@ impl Simulation {
         let members: BTreeMap<u64, HostId> = self.member_hosts(&catalog);
         let is_as_wanted = members.values().copied().collect::<BTreeSet<_>>() == self.operator.members;
         is_as_wanted
+            && catalog.nodes.values().all(|node| node.state != NodeState::Leaving)
             && catalog.shards().all(|(_, _, shard)| {
-                let wanted = |is_voter: bool| {
-                    let of_kind = shard.replicas.iter().filter(|replica| replica.is_voter == is_voter);
+                let wanted = |role: ReplicaRole| {
+                    let of_kind = shard.replicas.iter().filter(|replica| replica.role == role);
                     let mut nodes: Vec<u64> = of_kind.map(|replica| replica.node).collect();
                     nodes.sort_unstable();
                     nodes
@@ -257,7 +267,7 @@ impl Simulation {
                 let leading = statuses.filter(|status| status.group.0 == shard.group && status.role == "leader");
                 leading
                     .max_by_key(|status| status.term)
-                    .is_some_and(|leader| leader.voters == wanted(true) && leader.learners == wanted(false))
+                    .is_some_and(|leader| leader.voters == wanted(ReplicaRole::Voter) && leader.learners == wanted(ReplicaRole::Learner))
             })
     }
 

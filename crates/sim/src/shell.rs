@@ -229,6 +229,7 @@ impl Simulation {
         }
         process.shell.status = status;
         self.refresh_addresses(id);
+        self.look_at_disk(id);
         Ok(())
     }
 
@@ -314,18 +315,25 @@ impl Simulation {
         if let Err(error) = process.log.write(&batches) {
             return self.on_log_failed(id, &error);
         }
-        let usage = process.log.usage();
-        let is_full = usage.is_below_reserve || usage.is_above_cap();
-        if is_full != process.shell.is_disk_full {
-            process.shell.is_disk_full = is_full;
-            self.coverage.count(if is_full { "disk became full" } else { "disk had room again" });
-            self.tell(id, Input::DiskFull(is_full));
-        }
+        self.look_at_disk(id);
         if self.scenario.mutation != Some(Mutation::AckBeforeSync) {
             self.tell_durable(id, ticket);
         }
         self.begin_write(id);
         Ok(())
+    }
+
+    /// Tells the node whether its disk is full, if that changed. Also without a write: a full node may write nothing any more.
+    fn look_at_disk(&mut self, id: HostId) {
+        let Some(process) = &mut self.hosts[id.0].process else { return };
+        let usage = process.log.usage();
+        let is_full = usage.is_below_reserve || usage.is_above_cap();
+        if is_full != process.shell.is_disk_full {
+            process.shell.is_disk_full = is_full;
+            self.trace.note(self.now, format_args!("{id} disk full: {is_full} {usage:?}"));
+            self.coverage.count(if is_full { "disk became full" } else { "disk had room again" });
+            self.tell(id, Input::DiskFull(is_full));
+        }
     }
 
     fn tell_durable(&mut self, id: HostId, ticket: u64) {
@@ -403,6 +411,7 @@ fn job_name(job: &quorate_node::Job) -> String {
         Job::Load { file, .. } => format!("load {file}"),
         Job::Read { file, offset, .. } => format!("read {file} at {offset}"),
         Job::Stage { file, offset, .. } => format!("stage {file} at {offset}"),
+        Job::Discard { file } => format!("discard what was received of {file}"),
         Job::Remove { files, .. } => format!("remove {} files", files.len()),
     }
 }

@@ -144,7 +144,7 @@ impl Cluster {
     /// Takes a node out of the catalog.
     pub(crate) fn remove(&mut self, id: u64) {
         let leader = self.leader(SYSTEM).expect("there is a leader");
-        let write = self.catalog(leader).plan_remove(&format!("n{id}")).unwrap();
+        let write = self.catalog(leader).plan_remove(&format!("n{id}")).unwrap().unwrap();
         let token = self.request(leader, SYSTEM, RequestKind::Write(write.to_bytes()), PATIENCE_MS);
         self.run_until("the catalog takes it out", |cluster| cluster.answers.contains_key(&token));
     }
@@ -208,11 +208,6 @@ impl Cluster {
     pub(crate) fn heal(&mut self) {
         self.cut.clear();
         self.held.clear();
-    }
-
-    /// All can talk to all again; what is held stays held.
-    pub(crate) fn cut_clear(&mut self) {
-        self.cut.clear();
     }
 
     /// Frames of one lane wait on their way.

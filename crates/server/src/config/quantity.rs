@@ -1,7 +1,8 @@
 //! Amounts of bytes as people write them: `1.5MiB`, `64k`, `4096`.
 
-/// Reads an amount of bytes: a number, perhaps with a fraction, and perhaps a unit. `k`, `kB`, `MB` … count by 1000, `KiB`, `MiB` …
-/// by 1024; case does not matter. The amount must come out as whole bytes. The error is one line for people.
+/// Reads an amount of bytes: a number, perhaps with a fraction, and perhaps a unit. `k`, `kB`, `MB` and so on count by 1000,
+/// `KiB`, `MiB` and so on by 1024; case does not matter. The amount must come out as whole bytes. The error is one line for
+/// people.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let trimmed = text.trim();
     let unit_at = trimmed.find(|each: char| !each.is_ascii_digit() && each != '.').unwrap_or(trimmed.len());
@@ -12,7 +13,8 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     scaled(number, *unit_bytes).ok_or_else(wrong)
 }
 
-/// Writes an amount of bytes so that [`parse_bytes`] reads the same: in the largest binary unit that needs no more than two decimals.
+/// Writes an amount of bytes so that [`parse_bytes`] reads the same: in the largest binary unit that needs no more than two
+/// decimals.
 pub fn format_bytes(bytes: u64) -> String {
     let fits = |&(_, unit): &(&str, u64)| bytes >= unit && (u128::from(bytes) * 100).is_multiple_of(u128::from(unit));
     match BINARY_UNITS.into_iter().find(fits) {

@@ -47,7 +47,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cursors_round_trip_within_their_selection(selection: u32, revision: u64, key in proptest::collection::vec(any::<u8>(), 1..60)) {
+        fn cursors_round_trip_within_their_selection(
+            selection: u32,
+            revision: u64,
+            key in proptest::collection::vec(any::<u8>(), 1..60),
+        ) {
             let cursor = Cursor { selection, revision, last_key: key.into() };
             let text = cursor.to_text();
             prop_assert_eq!(Cursor::parse(text.as_bytes(), selection), Some(cursor));

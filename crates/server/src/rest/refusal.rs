@@ -159,6 +159,7 @@ fn code_of(error: &StoreError) -> Code {
         StoreError::NoLeader => Code::NoLeader,
         StoreError::Unknown => Code::OutcomeUnknown,
         StoreError::NotReached { .. } => Code::RevisionNotReached,
+        StoreError::Busy(_) => Code::Busy,
         StoreError::Overloaded => Code::Overloaded,
         StoreError::DiskFull => Code::DiskFull,
         StoreError::TooLarge { .. } => Code::BodyTooLarge,

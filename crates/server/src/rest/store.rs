@@ -108,6 +108,9 @@ pub enum StoreError {
     /// It stands in contradiction to what is there (a name that is taken, the last voter to be removed).
     #[error("{0}")]
     Conflict(String),
+    /// An earlier change is not done yet that this one waits for; nothing was done.
+    #[error("{0}")]
+    Busy(String),
     /// No leader could be reached in time; nothing was done.
     #[error("no leader was reached within the time limit")]
     NoLeader,

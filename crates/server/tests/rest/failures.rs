@@ -18,6 +18,7 @@ async fn store_errors_tell_whether_a_write_happened() {
         (StoreError::Unknown, 504, "outcome_unknown", WriteOutcome::Unknown),
         (reached, 503, "revision_not_reached", WriteOutcome::NotApplied),
         (StoreError::Overloaded, 503, "overloaded", WriteOutcome::NotApplied),
+        (StoreError::Busy("n1 is leaving".to_owned()), 503, "busy", WriteOutcome::NotApplied),
         (StoreError::DiskFull, 507, "disk_full", WriteOutcome::NotApplied),
         (StoreError::TooLarge { max_bytes: 5 }, 413, "body_too_large", WriteOutcome::NotApplied),
         (StoreError::ShuttingDown, 503, "shutting_down", WriteOutcome::NotApplied),
