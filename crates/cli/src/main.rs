@@ -9,6 +9,7 @@ mod cluster;
 mod demo;
 mod exit;
 mod keys;
+mod log_output;
 mod output;
 mod printable;
 mod server;

@@ -1,4 +1,4 @@
-//! `quorate server`: settles the configuration and runs the node.
+//! `quorate server`: settles the configuration, starts the log output, and runs the node.
 
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -7,12 +7,15 @@ use quorate_server::config::{ConfigError, ConfigLayer, ServerConfig};
 
 use crate::args::ServerArgs;
 use crate::exit::{Exit, Failure};
+use crate::log_output;
 
 /// Runs a node until it is told to stop.
 pub(crate) fn run(args: ServerArgs) -> Result<(), Failure> {
     let exits_with_stdin = args.exit_with_stdin;
     let file = args.config.clone();
     let config = settle(args.into_layer(), file.as_deref()).map_err(|error| Failure::usage(error.to_string()))?;
+    log_output::start(&config).map_err(|error| Failure::usage(format!("log `{}`: {error}", config.log_filter)))?;
+    tracing::info!(?config, "starting");
     if exits_with_stdin {
         exit_when_stdin_ends()?;
     }

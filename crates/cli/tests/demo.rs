@@ -3,10 +3,14 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
+
+/// Two demos that start at the same moment find the same ports free.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A demo that runs, and what it said once it was ready.
 struct Demo {
@@ -18,6 +22,7 @@ struct Demo {
 #[expect(clippy::unwrap_used, reason = "what goes wrong in a call of the program fails the test")]
 impl Demo {
     fn start(arguments: &[&str]) -> Self {
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let mut process = Command::new(env!("CARGO_BIN_EXE_quorate"))
             .args(["demo", "-o", "json"])
             .args(arguments)

@@ -32,8 +32,8 @@ impl Default for Options {
 
 /// A client of one cluster. Cheap to clone; clones share connections.
 ///
-/// The endpoint that answered last is asked first. A request ends within [`Options::timeout`] and a moment for the answer to travel.
-/// All methods need a tokio runtime with time and network.
+/// The endpoint that answered last is asked first. A request ends within [`Options::timeout`] and a moment for the answer to
+/// travel. All methods need a tokio runtime with time and network.
 #[derive(Clone, Debug)]
 pub struct Client {
     shared: Arc<Shared>,

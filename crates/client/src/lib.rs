@@ -1,8 +1,8 @@
 //! Client library of Quorate: any node answers, and what failed is tried at the next one where that is safe.
 //!
-//! A [`Client`] holds several endpoints and a pool of connections to them. Reads are retried freely. A write is sent again only if
-//! it certainly did nothing: nobody could be connected to, or the problem that came back says `not_applied`. Everything else ends
-//! as an [`Error`] whose [`Error::outcome`] says whether the write may have happened.
+//! A [`Client`] holds several endpoints and a pool of connections to them. Reads are retried freely. A write is sent again only
+//! if it certainly did nothing: nobody could be connected to, or the problem that came back says `not_applied`. Everything else
+//! ends as an [`Error`] whose [`Error::outcome`] says whether the write may have happened.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), quorate_client::Error> {

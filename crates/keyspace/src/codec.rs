@@ -24,6 +24,15 @@ pub enum DecodeError {
     Malformed(&'static str),
 }
 
+/// The longest varint.
+pub(crate) const MAX_VARINT_BYTES: usize = 10;
+
+/// How many bytes [`Writer::put_varint`] appends.
+pub(crate) fn varint_bytes(value: u64) -> usize {
+    let bits = 64 - (value | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
 /// Appends the forms that [`Reader`] reads.
 pub(crate) trait Writer: BufMut {
     fn put_varint(&mut self, mut value: u64) {

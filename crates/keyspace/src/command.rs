@@ -83,6 +83,16 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The key that it changes.
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Self::Put(put) => &put.key,
+            Self::Delete { key } => key,
+        }
+    }
+}
+
 /// A key, its new value, and what goes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Put {

@@ -132,6 +132,8 @@ fn read_meta(reader: &mut Reader) -> Result<Option<KeyMeta>, DecodeError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -149,5 +151,23 @@ mod tests {
             assert_eq!(Outcome::decode(outcome.to_bytes()), Ok(outcome));
         }
         assert!(Outcome::decode(Bytes::from_static(b"\x09")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_without_panic(noise in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = Outcome::decode(noise.into());
+        }
+    }
+
+    #[test]
+    fn an_outcome_that_is_cut_or_goes_on_is_refused() {
+        let meta = KeyMeta { create_revision: Revision(3), mod_revision: Revision(900), version: 77 };
+        let results = vec![OpResult { before: Some(meta), after: Some(meta) }, OpResult::default()];
+        let encoded = Outcome::Applied { revision: Revision(5), results }.to_bytes();
+        for len in 0..encoded.len() {
+            assert_eq!(Outcome::decode(encoded.slice(..len)), Err(DecodeError::Truncated), "{len} bytes");
+        }
+        assert_eq!(Outcome::decode([&encoded[..], b"x"].concat().into()), Err(DecodeError::Trailing(1)));
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::codec::{DecodeError, Reader, Writer};
+use crate::codec::{DecodeError, MAX_VARINT_BYTES, Reader, Writer, varint_bytes};
 use crate::{KeyMeta, Revision};
 
 /// A key's value and what goes with it.
@@ -18,11 +18,13 @@ pub struct Record {
 
 const RECORD_VERSION: u8 = 1;
 
+/// The most that an encoded record has beside media type and value: version, three counters, the media type's length.
+pub(crate) const MAX_RECORD_HEADER_BYTES: usize = 1 + 4 * MAX_VARINT_BYTES;
+
 impl Record {
-    /// The encoded form: version, counters, media type, a place for fields to come, and the value as the rest.
+    /// The encoded form: version, counters, media type, and the value as the rest.
     pub fn to_bytes(&self) -> Bytes {
-        let extra = self.content_type.as_ref().map_or(0, Bytes::len);
-        let mut out = BytesMut::with_capacity(self.value.len() + extra + 34);
+        let mut out = BytesMut::with_capacity(self.encoded_bytes());
         out.put_u8(RECORD_VERSION);
         out.put_varint(self.meta.create_revision.0);
         out.put_varint(self.meta.mod_revision.0);
@@ -30,6 +32,17 @@ impl Record {
         out.put_optional_bytes(self.content_type.as_deref());
         out.put_slice(&self.value);
         out.freeze()
+    }
+
+    /// How long [`Record::to_bytes`] is.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        let counters = [self.meta.create_revision.0, self.meta.mod_revision.0, self.meta.version];
+        let counters_bytes: usize = counters.into_iter().map(varint_bytes).sum();
+        let content_type_bytes = match &self.content_type {
+            None => varint_bytes(0),
+            Some(content_type) => varint_bytes(content_type.len() as u64 + 1) + content_type.len(),
+        };
+        1 + counters_bytes + content_type_bytes + self.value.len()
     }
 
     /// Decodes what [`Record::to_bytes`] made.
@@ -51,17 +64,63 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        prop::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from)
+    }
+
+    /// Numbers of every encoded length.
+    fn number() -> impl Strategy<Value = u64> {
+        (any::<u64>(), 0..64_u32).prop_map(|(number, shift)| number >> shift)
+    }
+
+    fn record() -> impl Strategy<Value = Record> {
+        let meta = (number(), number(), number()).prop_map(|(create, modified, version)| KeyMeta {
+            create_revision: Revision(create),
+            mod_revision: Revision(modified),
+            version,
+        });
+        (meta, prop::option::of(bytes()), bytes()).prop_map(|(meta, content_type, value)| Record { meta, content_type, value })
+    }
+
+    proptest! {
+        #[test]
+        fn records_round_trip(record in record()) {
+            prop_assert_eq!(Record::decode(record.to_bytes()), Ok(record));
+        }
+
+        #[test]
+        fn the_length_is_known_without_encoding(record in record()) {
+            prop_assert_eq!(record.encoded_bytes(), record.to_bytes().len());
+            let content_bytes = record.value.len() + record.content_type.as_ref().map_or(0, Bytes::len);
+            prop_assert!(record.encoded_bytes() <= MAX_RECORD_HEADER_BYTES + content_bytes);
+        }
+
+        #[test]
+        fn any_bytes_decode_without_panic(noise in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = Record::decode(noise.into());
+        }
+    }
+
     #[test]
-    fn records_round_trip() {
-        for (content_type, value) in [(None, ""), (Some(""), "x"), (Some("text/plain"), "hello")] {
-            let record = Record {
-                meta: KeyMeta { create_revision: Revision(2), mod_revision: Revision(1 << 33), version: 4 },
-                content_type: content_type.map(|text: &str| Bytes::copy_from_slice(text.as_bytes())),
-                value: Bytes::copy_from_slice(value.as_bytes()),
-            };
-            assert_eq!(Record::decode(record.to_bytes()), Ok(record));
+    fn no_media_type_and_an_empty_one_differ() {
+        let meta = KeyMeta { create_revision: Revision(2), mod_revision: Revision(1 << 33), version: 4 };
+        let without = Record { meta, content_type: None, value: Bytes::from_static(b"x") };
+        let with_empty = Record { content_type: Some(Bytes::new()), ..without.clone() };
+        assert_ne!(without.to_bytes(), with_empty.to_bytes());
+        assert_eq!(Record::decode(with_empty.to_bytes()), Ok(with_empty));
+    }
+
+    #[test]
+    fn a_record_that_is_cut_in_its_header_is_refused() {
+        let meta = KeyMeta { create_revision: Revision(2), mod_revision: Revision(3), version: 4 };
+        let record = Record { meta, content_type: Some(Bytes::from_static(b"text/plain")), value: Bytes::new() };
+        let encoded = record.to_bytes();
+        for len in 0..encoded.len() {
+            assert_eq!(Record::decode(encoded.slice(..len)), Err(DecodeError::Truncated), "{len} bytes");
         }
     }
 }

@@ -73,8 +73,8 @@ impl Sessions {
         if log_time_ms < self.next_sweep_ms {
             return;
         }
-        self.by_origin.retain(|_, session| session.last_used_ms + IDLE_MS > log_time_ms);
-        self.next_sweep_ms = log_time_ms + IDLE_MS / 10;
+        self.by_origin.retain(|_, session| session.last_used_ms.saturating_add(IDLE_MS) > log_time_ms);
+        self.next_sweep_ms = log_time_ms.saturating_add(IDLE_MS / 10);
     }
 
     fn drop_most_idle(&mut self) {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_engine::{Batch, Change, Engine, EngineError, Table};
 
+use crate::Revision;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{Command, Condition, Op, Put, RequestId, Write, decode_entry};
 use crate::outcome::{KeyMeta, OpResult, Outcome};
+use crate::record::{MAX_RECORD_HEADER_BYTES, Record};
 use crate::session::Sessions;
-use crate::{Record, Revision};
 
 /// One replica's state machine: an engine and the few numbers beside it.
 ///
@@ -40,7 +41,7 @@ pub struct ShardHeader {
     pub revision: Revision,
     /// The group's time, in milliseconds since it was founded. Advances by entries alone.
     pub log_time_ms: u64,
-    /// Keys and records in `Current`, in bytes.
+    /// Keys and records in `Current`, in bytes, exactly.
     pub data_bytes: u64,
     /// Limits of the keyspace.
     pub limits: Limits,
@@ -51,7 +52,7 @@ pub struct ShardHeader {
 /// Limits of a keyspace. They change by log entry alone, or replicas would disagree about what was refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of keys and records; writes that would exceed it are refused. Deletes never are.
+    /// Most bytes of keys and records. A write is refused if, as a whole, it would grow the shard beyond this.
     pub max_bytes: u64,
 }
 
@@ -229,11 +230,8 @@ impl Shard {
 
     fn execute_put(&mut self, put: &Put, revision: Revision, step: &mut Step) -> Result<OpResult, ShardError> {
         let before = self.stored(&put.key, step)?;
-        let meta = match before {
-            Some(stored) => KeyMeta { mod_revision: revision, version: stored.meta.version + 1, ..stored.meta },
-            None => KeyMeta { create_revision: revision, mod_revision: revision, version: 1 },
-        };
-        let record = Record { meta, content_type: put.content_type.clone(), value: put.value.clone() };
+        let record = record_after(put, before, revision);
+        let meta = record.meta;
         let value = record.to_bytes();
         // The entry's buffer may be large and shared by many keys: the engine gets a key of its own.
         let key = Bytes::copy_from_slice(&put.key);
@@ -264,21 +262,28 @@ impl Shard {
     /// The limit, if the write as a whole would grow the shard beyond it.
     fn exceeded_limit(&self, write: &Write, step: &Step) -> Result<Option<u64>, ShardError> {
         let max_bytes = self.header.limits.max_bytes;
-        let upper_bound: u64 = write.ops.iter().map(op_bytes).sum();
-        if self.header.data_bytes + upper_bound <= max_bytes {
+        let max_growth_bytes: u64 = write.ops.iter().map(max_growth_bytes).sum();
+        if self.header.data_bytes + max_growth_bytes <= max_bytes {
             return Ok(None);
         }
-        let mut growth = 0_i128;
+        let revision = self.header.revision.next();
+        // What the write's own operations leave of their keys: a later one finds what an earlier one left.
+        let mut own: HashMap<&Bytes, Option<Stored>> = HashMap::new();
+        let mut data_bytes = self.header.data_bytes;
         for op in &write.ops {
-            growth += match op {
-                Op::Put(put) => {
-                    let before = self.stored(&put.key, step)?.map_or(0, |stored| stored.bytes);
-                    i128::from(op_bytes(op)) - i128::from(before)
-                }
-                Op::Delete { key } => -i128::from(self.stored(key, step)?.map_or(0, |stored| stored.bytes)),
+            let key = op.key();
+            let before = match own.get(key) {
+                Some(stored) => *stored,
+                None => self.stored(key, step)?,
             };
+            let after = match op {
+                Op::Put(put) => Some(Stored::of(key, &record_after(put, before, revision))),
+                Op::Delete { .. } => None,
+            };
+            data_bytes = data_bytes + after.map_or(0, |stored| stored.bytes) - before.map_or(0, |stored| stored.bytes);
+            own.insert(key, after);
         }
-        let is_exceeded = growth > 0 && i128::from(self.header.data_bytes) + growth > i128::from(max_bytes);
+        let is_exceeded = data_bytes > max_bytes && data_bytes > self.header.data_bytes;
         Ok(is_exceeded.then_some(max_bytes))
     }
 
@@ -309,14 +314,32 @@ struct Stored {
     bytes: u64,
 }
 
+impl Stored {
+    fn of(key: &[u8], record: &Record) -> Self {
+        Self { meta: record.meta, bytes: stored_bytes(key, record.encoded_bytes()) }
+    }
+}
+
+/// The record that a put leaves where it found `before`.
+fn record_after(put: &Put, before: Option<Stored>, revision: Revision) -> Record {
+    let meta = match before {
+        Some(stored) => KeyMeta { mod_revision: revision, version: stored.meta.version + 1, ..stored.meta },
+        None => KeyMeta { create_revision: revision, mod_revision: revision, version: 1 },
+    };
+    Record { meta, content_type: put.content_type.clone(), value: put.value.clone() }
+}
+
 fn stored_bytes(key: &[u8], record_bytes: usize) -> u64 {
     (key.len() + record_bytes) as u64
 }
 
-/// What an operation can add at most; numbers in the record's header are not counted.
-fn op_bytes(op: &Op) -> u64 {
+/// What an operation adds at most, found out without a look at its key.
+fn max_growth_bytes(op: &Op) -> u64 {
     match op {
-        Op::Put(put) => stored_bytes(&put.key, put.value.len() + put.content_type.as_ref().map_or(0, Bytes::len)),
+        Op::Put(put) => {
+            let content_type_bytes = put.content_type.as_ref().map_or(0, Bytes::len);
+            stored_bytes(&put.key, MAX_RECORD_HEADER_BYTES + content_type_bytes + put.value.len())
+        }
         Op::Delete { .. } => 0,
     }
 }

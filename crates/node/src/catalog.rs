@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_api::cluster::{JoinAnswer, JoinRequest, PeerAddress};
+use quorate_api::key::{is_address, is_node_name};
 use quorate_engine::{Direction, KeyRange, Table, View};
 use quorate_keyspace::{Condition, Op, Put, Record, Revision, Write};
 use serde::{Deserialize, Serialize};
@@ -338,7 +339,11 @@ impl Catalog {
         }
         let id = node.id;
         for shard in next.keyspaces.values_mut().flat_map(|keyspace| &mut keyspace.shards) {
-            shard.replicas.iter_mut().filter(|replica| replica.node == id).for_each(|replica| replica.role = ReplicaRole::Leaving);
+            shard
+                .replicas
+                .iter_mut()
+                .filter(|replica| replica.node == id)
+                .for_each(|replica| replica.role = ReplicaRole::Leaving);
             if !shard.replicas.iter().any(|replica| replica.role == ReplicaRole::Voter) {
                 return Err(CatalogError::LastVoter(name.to_owned()));
             }
@@ -445,18 +450,11 @@ fn damaged(key: &[u8], why: &dyn std::fmt::Display) -> CatalogError {
 }
 
 fn check_name(name: &str) -> Result<(), CatalogError> {
-    let is_good = (1..=63).contains(&name.len())
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-    if is_good { Ok(()) } else { Err(CatalogError::BadName(name.to_owned())) }
+    if is_node_name(name) { Ok(()) } else { Err(CatalogError::BadName(name.to_owned())) }
 }
 
 fn check_address(address: &str) -> Result<(), CatalogError> {
-    let is_good = address.len() <= 300
-        && address
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
-    if is_good { Ok(()) } else { Err(CatalogError::BadAddress(address.to_owned())) }
+    if is_address(address) { Ok(()) } else { Err(CatalogError::BadAddress(address.to_owned())) }
 }
 
 #[cfg(test)]

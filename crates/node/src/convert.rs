@@ -115,9 +115,7 @@ pub(crate) fn entry_to_log(entry: &eraftpb::Entry) -> log::Entry {
 
 /// An entry as raft-rs takes it back from the log.
 pub(crate) fn entry_from_log(logged: log::Entry) -> eraftpb::Entry {
-    let mut entry = eraftpb::Entry::default();
-    entry.term = logged.id.term.0;
-    entry.index = logged.id.index.0;
+    let mut entry = eraftpb::Entry { term: logged.id.term.0, index: logged.id.index.0, ..Default::default() };
     if is_conf_change(&logged.payload) {
         entry.set_entry_type(EntryType::EntryConfChangeV2);
         entry.context = logged.payload;
@@ -221,10 +219,9 @@ pub(crate) fn decode_membership(mut bytes: Bytes) -> Option<ConfState> {
     if bytes.len() != voters.checked_add(learners)?.checked_mul(8)? {
         return None;
     }
-    let mut state = ConfState::default();
-    state.voters = (0..voters).map(|_| bytes.get_u64_le()).collect();
-    state.learners = (0..learners).map(|_| bytes.get_u64_le()).collect();
-    Some(state)
+    let voters = (0..voters).map(|_| bytes.get_u64_le()).collect();
+    let learners = (0..learners).map(|_| bytes.get_u64_le()).collect();
+    Some(ConfState { voters, learners, ..Default::default() })
 }
 
 #[cfg(test)]

@@ -191,7 +191,7 @@ impl<D: Disk> Node<D> {
             Frame::Forward(forwards) => forwards.into_iter().for_each(|forward| self.on_forward(from, forward)),
             Frame::ForwardReply(replies) => replies.into_iter().for_each(|reply| self.on_forward_reply(from, reply)),
             Frame::Snapshot(part) => self.on_snapshot_part(from, part),
-            Frame::SnapshotAck(ack) => self.on_snapshot_ack(from, ack),
+            Frame::SnapshotAck(ack) => self.on_snapshot_ack(from, &ack),
         }
     }
 
@@ -265,7 +265,7 @@ impl<D: Disk> Node<D> {
                 (None, _) => {}
             },
             JobResult::Read { transfer, offset, piece } => self.on_piece_read(transfer, offset, piece),
-            JobResult::Staged { transfer, file, progress } => self.on_staged(transfer, file, progress),
+            JobResult::Staged { transfer, file, progress } => self.on_staged(transfer, file, &progress),
             JobResult::Removed => {}
         }
     }
@@ -588,6 +588,7 @@ impl<D: Disk> Node<D> {
         NodeStatus {
             replicas: self.replicas.values().map(|replica| self.replica_status(replica)).collect(),
             pending_requests: self.pending.len() + reads,
+            unsynced_ms: self.unsynced.front().map_or(0, |(_, since)| self.now.since(*since)),
             is_disk_full: self.is_disk_full,
         }
     }
@@ -602,12 +603,10 @@ impl<D: Disk> Node<D> {
             nodes
         };
         let wanted = self.catalog.shard(group).and_then(|(_, _, shard)| shard.replica_on(self.identity.node));
-        let is_in_role = wanted.is_some_and(|own| {
-            match own.role {
-                ReplicaRole::Voter => conf.voters.contains(&own.replica),
-                ReplicaRole::Learner => conf.learners.contains(&own.replica),
-                ReplicaRole::Leaving => false,
-            }
+        let is_in_role = wanted.is_some_and(|own| match own.role {
+            ReplicaRole::Voter => conf.voters.contains(&own.replica),
+            ReplicaRole::Learner => conf.learners.contains(&own.replica),
+            ReplicaRole::Leaving => false,
         });
         let has_applied = replica.shard().header().applied_index >= raft.raft_log.committed && !replica.is_loading();
         ReplicaStatus {

@@ -344,7 +344,8 @@ impl<D: Disk> Replica<D> {
         let purged = self.log().purged().index.0;
         let mut previous = (message.index, message.log_term);
         for entry in message.get_entries() {
-            let is_next = previous.0.checked_add(1) == Some(entry.index) && entry.term >= previous.1 && entry.term <= message.term;
+            let is_next =
+                previous.0.checked_add(1) == Some(entry.index) && entry.term >= previous.1 && entry.term <= message.term;
             // Up to the purged index nothing is known, and raft-rs does not look.
             let is_known = entry.index > purged && entry.index <= log.committed;
             if !is_next || (is_known && log.term(entry.index).is_ok_and(|term| term != entry.term)) {
@@ -412,8 +413,7 @@ impl<D: Disk> Replica<D> {
         if !self.is_leader() {
             return false;
         }
-        let mut entry = Entry::default();
-        entry.data = data;
+        let entry = Entry { data, ..Default::default() };
         let mut message = Message::default();
         message.set_msg_type(MessageType::MsgPropose);
         message.from = self.raw.raft.id;

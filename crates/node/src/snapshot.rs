@@ -218,7 +218,7 @@ impl Job {
 /// The snapshot files in a folder. What a crash left half written is removed.
 pub(crate) fn find<D: Disk>(files: &D) -> io::Result<Vec<SnapshotFile>> {
     let names = files.list()?;
-    for name in names.iter().filter(|name| name.ends_with(".part")) {
+    for name in names.iter().filter(|name| name.strip_suffix(".part").and_then(SnapshotFile::parse).is_some()) {
         files.remove(name)?;
     }
     Ok(names.iter().filter_map(|name| SnapshotFile::parse(name)).collect())

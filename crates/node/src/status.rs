@@ -13,6 +13,8 @@ pub struct NodeStatus {
     pub replicas: Vec<ReplicaStatus>,
     /// Requests that wait.
     pub pending_requests: usize,
+    /// How long the oldest write to the log has not been durable.
+    pub unsynced_ms: u64,
     /// Whether writes are refused because the disk is full.
     pub is_disk_full: bool,
 }

@@ -109,7 +109,7 @@ impl<D: Disk> Node<D> {
     }
 
     /// The receiver says how far it is.
-    pub(crate) fn on_snapshot_ack(&mut self, from: u64, ack: SnapshotAck) {
+    pub(crate) fn on_snapshot_ack(&mut self, from: u64, ack: &SnapshotAck) {
         let now = self.now;
         let chunk_bytes = self.transfers.chunk_bytes;
         let Some(send) = self.transfers.sends.get_mut(&ack.transfer).filter(|send| send.to == from) else {
@@ -203,14 +203,14 @@ impl<D: Disk> Node<D> {
     }
 
     /// A piece is on disk, or the whole file.
-    pub(crate) fn on_staged(&mut self, transfer: u64, file: SnapshotFile, progress: Result<(u64, bool), String>) {
+    pub(crate) fn on_staged(&mut self, transfer: u64, file: SnapshotFile, progress: &Result<(u64, bool), String>) {
         let group = file.group.0;
         let Some(receive) = self.transfers.receives.get(&group).filter(|receive| receive.file == file) else {
             return;
         };
         let (from, transfer) = (receive.from, if receive.transfer == transfer { transfer } else { receive.transfer });
         match progress {
-            Ok((next_offset, false)) => self.acknowledge(from, group, transfer, Progress::At(next_offset)),
+            Ok((next_offset, false)) => self.acknowledge(from, group, transfer, Progress::At(*next_offset)),
             Ok((_, true)) => {
                 if let Some(receive) = self.transfers.receives.remove(&group) {
                     self.acknowledge(from, group, transfer, Progress::Done);
@@ -234,7 +234,8 @@ impl<D: Disk> Node<D> {
     fn install(&mut self, receive: Receive) {
         let group = receive.file.group;
         // We never enter joint configurations: a message that says so is not ours.
-        let is_plain = receive.message.snapshot.as_ref().is_some_and(|s| s.voters_outgoing.is_empty() && s.learners_next.is_empty());
+        let is_plain =
+            receive.message.snapshot.as_ref().is_some_and(|s| s.voters_outgoing.is_empty() && s.learners_next.is_empty());
         let message = message_from_wire(receive.message).filter(|m| is_plain && m.get_msg_type() == MessageType::MsgSnapshot);
         let Some(message) = message else {
             return;
@@ -294,6 +295,7 @@ impl<D: Disk> Node<D> {
 }
 
 /// How far a copy is.
+#[derive(Clone, Copy)]
 enum Progress {
     At(u64),
     Failed,

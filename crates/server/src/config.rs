@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub use layer::{CompatLayer, ConfigLayer};
 pub use quantity::{format_bytes, parse_bytes};
 
+pub use crate::rest::CompatPostKey;
+
 /// The settings of one node.
 ///
 /// *Life cycle*: made once by [`ConfigLayer::into_config`], checked by [`ServerConfig::validate`], then never changed.
@@ -173,17 +175,6 @@ impl ServerConfig {
         within("heartbeat_ms", self.heartbeat_ms, MIN_HEARTBEAT_MS, MAX_HEARTBEAT_MS)?;
         within("election_ms", self.election_ms, self.heartbeat_ms * MIN_BEATS_PER_ELECTION, MAX_ELECTION_MS)
     }
-}
-
-/// What `POST /key` does with a key that is there already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CompatPostKey {
-    /// One new pair; a key that is there is a conflict.
-    #[default]
-    Create,
-    /// Any number of pairs in one atomic batch, each written.
-    Upsert,
 }
 
 /// How log lines look.

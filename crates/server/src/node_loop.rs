@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use quorate_api::peer::{Frame, Lane};
@@ -48,6 +49,8 @@ pub(crate) struct Views {
     pub(crate) catalog: ArcSwap<Catalog>,
     pub(crate) hosted: ArcSwap<Hosted>,
     pub(crate) status: ArcSwap<NodeStatus>,
+    /// When the status was published, in the clock's milliseconds.
+    pub(crate) status_at_ms: AtomicU64,
 }
 
 /// The receiving ends of a [`LoopHandle`].
@@ -188,6 +191,7 @@ impl<D: Disk> NodeLoop<D> {
             Effect::Hosted(hosted) => self.handle.views.hosted.store(hosted),
             Effect::Status(status) => {
                 self.handle.views.status.store(status);
+                self.handle.views.status_at_ms.store(self.handle.clock.now().0, Ordering::Relaxed);
                 self.watch_disk(state);
             }
             Effect::Stop(reason) => state.stop = Some(reason),

@@ -1,5 +1,6 @@
 //! The REST API's store: this node, and through it the cluster.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ use crate::rest::{Check, Freshness, Reading, Store, StoreError, Written};
 
 /// How often a read that waits for a revision looks again.
 const REVISION_POLL: Duration = Duration::from_millis(2);
+
+/// A loop or a log that stands still for this long is stuck: a restart may help.
+const STUCK_MS: u64 = 30_000;
 
 /// How often the end of a removal is looked for.
 const CATALOG_POLL: Duration = Duration::from_millis(20);
@@ -128,6 +132,10 @@ impl Store for NodeStore {
             }
         }
         Ok(TransferAnswer { items })
+    }
+
+    fn liveness(&self) -> Vec<Check> {
+        self.running.get().map_or_else(Vec::new, Running::liveness)
     }
 
     fn readiness(&self) -> Vec<Check> {
@@ -293,6 +301,16 @@ impl Running {
         }
     }
 
+    fn liveness(&self) -> Vec<Check> {
+        let views = &self.handle.views;
+        let silent_ms = self.handle.clock.now().since(Monotonic(views.status_at_ms.load(Ordering::Relaxed)));
+        let unsynced_ms = views.status.load().unsynced_ms;
+        vec![
+            check("loop", silent_ms < STUCK_MS, format!("the node's loop has not come round for {silent_ms} ms")),
+            check("log", unsynced_ms < STUCK_MS, format!("the log has not synced for {unsynced_ms} ms")),
+        ]
+    }
+
     fn readiness(&self) -> Vec<Check> {
         let status = self.handle.views.status.load();
         let hosted = self.handle.views.hosted.load();
@@ -306,7 +324,6 @@ impl Running {
         let behind: Vec<&str> =
             status.replicas.iter().filter(|replica| !replica.is_caught_up).map(|replica| replica.keyspace.as_str()).collect();
         let missing = hosted.keyspaces.is_empty() || status.replicas.len() < hosted.keyspaces.len();
-        let check = |name, is_ok, detail: String| Check { name, is_ok, detail: if is_ok { String::new() } else { detail } };
         vec![
             check("joined", true, String::new()),
             check("leader", has_leader, leader_detail),
@@ -314,6 +331,10 @@ impl Running {
             check("disk", !status.is_disk_full, "the disk is almost full: writes are refused".to_owned()),
         ]
     }
+}
+
+fn check(name: &'static str, is_ok: bool, detail: String) -> Check {
+    Check { name, is_ok, detail: if is_ok { String::new() } else { detail } }
 }
 
 fn error_of(failure: Failure) -> StoreError {

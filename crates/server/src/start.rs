@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::config::{self, ServerConfig};
+use crate::config::ServerConfig;
 use crate::data_dir::{DataDir, DataDirError, Member, NodeFile};
 use crate::job_workers::JobWorkers;
 use crate::joining::{JoinRefused, ask_to_join};
@@ -249,10 +249,7 @@ fn rest_config(config: &ServerConfig) -> RestConfig {
     rest.max_value_bytes = config.max_value_bytes;
     rest.max_connections = config.max_connections as u32;
     rest.allowed_hosts = config.allow_hosts.iter().cloned().chain([config.client_address().to_owned()]).collect();
-    rest.compat_post_key = match config.compat_post_key {
-        config::CompatPostKey::Create => rest::CompatPostKey::Create,
-        config::CompatPostKey::Upsert => rest::CompatPostKey::Upsert,
-    };
+    rest.compat_post_key = config.compat_post_key;
     rest
 }
 

@@ -180,7 +180,8 @@ impl Simulation {
     }
 
     fn schedule_client(&mut self, client: usize) {
-        let think_us = self.random.skewed(self.scenario.load.think_ms * 1000);
+        let think_ms = if matches!(self.clients.clients[client].mode, Mode::Load) { self.scenario.load.think_ms } else { 1 };
+        let think_us = self.random.skewed(think_ms * 1000);
         self.queue.schedule(self.now.plus_us(think_us), Event::ClientActs(client));
     }
 
@@ -439,6 +440,9 @@ impl Simulation {
 
     /// Looks for an order of the operations on each key.
     pub(crate) fn check_history(&mut self) -> Step {
+        // What is still under way may have happened too.
+        let under_way: Vec<UnderWay> = self.clients.clients.iter_mut().filter_map(|client| client.under_way.take()).collect();
+        under_way.iter().for_each(|under_way| self.on_unknown(under_way));
         for (key, operations) in &self.clients.history {
             let settled: Vec<Operation> =
                 operations.iter().filter(|operation| self.oracle.may_have_happened(operation)).copied().collect();

@@ -265,9 +265,9 @@ impl Simulation {
                 let statuses =
                     self.hosts.iter().filter_map(|host| host.process.as_ref()).flat_map(|process| &process.shell.status.replicas);
                 let leading = statuses.filter(|status| status.group.0 == shard.group && status.role == "leader");
-                leading
-                    .max_by_key(|status| status.term)
-                    .is_some_and(|leader| leader.voters == wanted(ReplicaRole::Voter) && leader.learners == wanted(ReplicaRole::Learner))
+                leading.max_by_key(|status| status.term).is_some_and(|leader| {
+                    leader.voters == wanted(ReplicaRole::Voter) && leader.learners == wanted(ReplicaRole::Learner)
+                })
             })
     }
 

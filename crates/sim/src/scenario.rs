@@ -104,7 +104,7 @@ fn node_settings(random: &mut Random) -> Config {
 }
 
 fn log_settings(random: &mut Random, node: &Config) -> Options {
-    let segment_bytes = *random.pick(&[4 << 10, 16 << 10, 64 << 10]).expect("not empty");
+    let segment_bytes = *random.pick(&[16 << 10, 64 << 10, 256 << 10]).expect("not empty");
     Options {
         segment_bytes,
         // Room for what two snapshots leave in the log, and for what cleaning leaves behind.

@@ -30,6 +30,13 @@ pub(crate) struct LinkId {
     pub(crate) lane: Lane,
 }
 
+impl LinkId {
+    /// The node that dialled; its process may be gone.
+    fn node_from(&self, boots: &BTreeMap<Boot, u64>) -> u64 {
+        boots.get(&self.boot).copied().expect("every process is registered when it starts")
+    }
+}
+
 /// A connection; no two are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ConnectionId(u64);
@@ -96,6 +103,15 @@ impl Simulation {
         let is_kept =
             |id: &LinkId, link: &Link| (id.from, id.boot) != (from, boot) || addresses.get(&id.node) == Some(&link.target);
         self.transport.links.retain(|id, link| is_kept(id, link));
+        let own = (from, boot);
+        let forgotten = |connection: &Connection| {
+            (connection.to, connection.to_boot) == own && !addresses.contains_key(&connection.link.node_from(&self.boots))
+        };
+        let forgotten: Vec<ConnectionId> =
+            self.transport.connections.iter().filter(|(_, connection)| forgotten(connection)).map(|(id, _)| *id).collect();
+        for id in forgotten {
+            self.break_connection(id, 0);
+        }
         for (node, target) in addresses {
             for lane in Lane::ALL {
                 let id = LinkId { from, boot, node, lane };
@@ -302,7 +318,7 @@ impl Simulation {
             }
         };
         self.trace.note(self.now, format_args!("{}>{to} {}", link.from, FrameText(&frame)));
-        let from = self.node_of(link);
+        let from = link.node_from(&self.boots);
         let frame = PeerFrame { from, incarnation, connection: number, lane: link.lane, frame };
         let receiver = self.hosts[to.0].process.as_ref().expect("looked at before");
         if receiver.shell.accepted.get(&(from, link.lane)) != Some(&number) {
@@ -310,11 +326,6 @@ impl Simulation {
         }
         self.tell(to, Input::Frame(frame));
         Ok(())
-    }
-
-    /// The node that a link was dialled by; its process may be gone.
-    fn node_of(&self, link: LinkId) -> u64 {
-        self.boots.get(&link.boot).copied().expect("every process is registered when it starts")
     }
 
     /// Ends a connection: the first `arriving` frames under way still arrive.

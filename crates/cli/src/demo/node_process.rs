@@ -105,6 +105,10 @@ fn spawn(arguments: &[OsString], log: &Path) -> io::Result<Child> {
             command.env_remove(setting.as_ref());
         }
     }
+    if std::env::var_os("QUORATE_LOG").is_none() {
+        // Into a file that only somebody with a question reads.
+        command.env("QUORATE_LOG", "info");
+    }
     command
         .args(arguments)
         .arg("--exit-with-stdin")

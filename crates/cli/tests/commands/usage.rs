@@ -18,6 +18,7 @@ fn wrong_usage_is_exit_code_2() {
         &["server", "--name", "a/b", "--data-dir", "/tmp/x"],
         &["server", "--name", "n1", "--data-dir", "/tmp/x", "--election-ms", "1"],
         &["server", "--name", "n1", "--data-dir", "/tmp/x", "--max-value-bytes", "much"],
+        &["server", "--name", "n1", "--data-dir", "/tmp/x", "--log", "quorate=loud"],
     ] {
         let called = call(arguments, b"");
         assert_eq!((called.exit, called.stdout.len()), (2, 0), "{arguments:?} {called:?}");
@@ -68,4 +69,21 @@ fn help_teaches_with_examples() {
 fn completions_are_scripts_for_the_shell() {
     let bash = call(&["completions", "bash"], b"");
     assert!(bash.exit == 0 && bash.text().contains("complete -F"), "{bash:?}");
+}
+
+/// The data folder is a file, so the node ends as soon as it has said what it was configured to be.
+#[test]
+fn log_lines_are_filtered_and_formatted_as_configured() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let lines = |settings: &[&str]| {
+        let path = file.path().to_str().unwrap();
+        let node = ["server", "--name", "n1", "--data-dir", path, "--listen", "127.0.0.1:1", "--peer-listen", "127.0.0.1:2"];
+        call(&[&node, settings].concat(), b"").stderr
+    };
+    assert!(!lines(&[]).contains("starting"), "quiet by default");
+    let text = lines(&["--log", "info"]);
+    assert!(text.contains("INFO") && text.contains("starting") && !text.contains('\x1b'), "{text}");
+    let json = lines(&["--log", "info", "--log-format", "json"]);
+    let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!((first["level"].as_str(), first["message"].as_str()), (Some("INFO"), Some("starting")));
 }

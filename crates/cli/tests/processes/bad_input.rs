@@ -6,9 +6,6 @@ use std::time::Duration;
 
 use crate::support::{Cluster, Connection, Load, Request, now, tell};
 
-/// How long a bad client waits for more. A node reads on for a second after it refused a body that does not end.
-const PATIENCE: Duration = Duration::from_secs(3);
-
 #[test]
 fn bad_clients_disturb_nobody() {
     let cluster = Cluster::ready(3);
@@ -41,10 +38,11 @@ fn bad_clients_disturb_nobody() {
 
 #[track_caller]
 fn assert_answered(connection: &Connection, bytes: &[u8], status: u16) {
-    let received = connection.send_raw(bytes, PATIENCE).expect("the node takes connections");
     let excerpt = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]);
-    let answer = String::from_utf8_lossy(&received);
-    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "to {excerpt:?}: {answer:?}");
+    match connection.send_bytes(bytes) {
+        Ok(answer) => assert_eq!(answer.status, status, "to {excerpt:?}: {}", answer.text()),
+        Err(error) => panic!("to {excerpt:?}: {error}"),
+    }
 }
 
 /// What is sent, and the status of the answer.
@@ -52,10 +50,9 @@ fn bad_requests() -> Vec<(Vec<u8>, u16)> {
     let with = |head: &str, body: &[u8]| [head.as_bytes(), body].concat();
     let long_path = format!("GET /v1/kv/default/{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "x".repeat(60_000));
     let many_headers = format!("GET / HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x-a: b\r\n".repeat(40_000));
-    let mut oversized =
-        with("PUT /v1/kv/default/victim HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2000000\r\n\r\n", &[b'o'; 2_000_000]);
-    oversized.truncate(1_900_000);
-    let chunks = with("10000\r\n", &[b'c'; 0x10000]);
+    let oversized =
+        with("PUT /v1/kv/default/victim HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2000000\r\n\r\n", &vec![b'o'; 1_900_000]);
+    let chunks = with("10000\r\n", &vec![b'c'; 0x10000]);
     let endless = with(
         "PUT /v1/kv/default/victim HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n",
         &[chunks.as_slice(), b"\r\n"].concat().repeat(26),
@@ -97,9 +94,10 @@ fn half_requests(address: &str) -> Vec<TcpStream> {
 }
 
 fn garbage_to_peers(address: &str) {
-    let connection = Connection::to(address);
-    let pieces: [&[u8]; 3] = [b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n", &[0xff; 4096], &[0; 64]];
+    let pieces: [&[u8]; 4] = [b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n", &[0xff; 4096], &[0; 64], b""];
     for piece in pieces {
-        connection.send_raw(piece, Duration::from_millis(50)).expect("the node takes connections");
+        let mut stream = TcpStream::connect(address).expect("the node takes connections");
+        // It may close before it has read everything.
+        let _ = stream.write_all(piece);
     }
 }

@@ -34,7 +34,7 @@ fn nodes_start_in_any_order() {
     cluster.assert_same_everywhere();
 }
 
-/// Two nodes that join at the same time are both let in; `--join` of a node that has data is ignored.
+/// `--join` is for empty folders: a node that has data needs nobody to tell it where it belongs.
 #[test]
 fn a_used_folder_goes_on_where_it_was() {
     let mut cluster = Cluster::ready(3);
@@ -46,6 +46,31 @@ fn a_used_folder_goes_on_where_it_was() {
     assert_eq!(cluster.connection("n2").expect(200, &Request::get(b"kept")).body, b"value");
     let after = cluster.status("n2");
     assert_eq!((after.id, after.nodes.len()), (before.id, 3));
+}
+
+/// kill -9 at many moments of the first start: the next one goes on from there, and nobody joins twice.
+#[test]
+fn first_starts_are_cut_short() {
+    let mut cluster = Cluster::empty();
+    cluster.add("n1");
+    cluster.add("n2");
+    let first = cluster.node("n1").client_address.clone();
+    for (name, join) in [("n1", [].as_slice()), ("n2", &[first.as_str()])] {
+        let node = cluster.node_mut(name);
+        for millis in (0..160).step_by(10) {
+            node.start(join);
+            pause(millis);
+            assert_eq!(node.unexpected_end(), None, "{name} after {millis} ms: {}", node.log_tail());
+            node.kill();
+        }
+        node.start(join);
+        cluster.until_ready();
+    }
+    cluster.until_status("n2", "two voters", |status| {
+        status.nodes.len() == 2 && status.shards.iter().all(|shard| shard.voters == ["n1", "n2"] && shard.learners.is_empty())
+    });
+    cluster.connection("n2").expect(201, &Request::put(b"k", "v"));
+    assert_eq!(cluster.connection("n1").expect(200, &Request::get(b"k")).body, b"v");
 }
 
 /// Alive, not ready, and honest about it.

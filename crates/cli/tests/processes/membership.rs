@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_api::cluster::ClusterStatus;
 
-use crate::support::{Cluster, Load, NodeProcess, Request, now, since, tell};
+use crate::support::{Cluster, Load, NodeProcess, Request, now, pause, since, tell};
 
 /// How long a node may take to notice that it was removed, and end.
 const END_LIMIT: Duration = Duration::from_secs(20);
@@ -22,6 +22,7 @@ fn nodes_come_and_go_under_load() {
     let silence = load.longest_silence(start, now());
     tell(format_args!("n4 joined under load, ready after {took:?}, longest silence {silence:?}"));
     load.use_nodes_of(&cluster);
+    pause(500);
 
     let follower = cluster.other_than(&[&cluster.leader(), "n4"]);
     remove(&mut cluster, &follower, "n4");
@@ -29,8 +30,11 @@ fn nodes_come_and_go_under_load() {
     let asked = cluster.other_than(&[&leader]);
     let start = now();
     remove(&mut cluster, &leader, &asked);
-    let back = load.until_acknowledged_after(start, Duration::from_secs(6));
-    tell(format_args!("leader {leader} removed, next write acknowledged after {back:?}"));
+    load.until_acknowledged_after(now(), Duration::from_secs(6));
+    pause(1000);
+    let silence = load.longest_silence(start, now());
+    tell(format_args!("leader {leader} removed under load, longest silence {silence:?}"));
+    assert!(silence < Duration::from_secs(6), "nobody took over for {silence:?}");
 
     cluster.until_ready();
     let left = cluster.running();
@@ -39,6 +43,24 @@ fn nodes_come_and_go_under_load() {
         cluster.until_status(name, "two voters", |status| has_voters(status, &left));
     }
     load.finish(&cluster);
+}
+
+/// Down to one and on: who leaves must not take the quorum along.
+#[test]
+fn a_cluster_shrinks_to_one_node() {
+    let mut cluster = Cluster::ready(3);
+    cluster.connection("n1").expect(201, &Request::put(b"k", "v"));
+    for _ in 0..2 {
+        let leader = cluster.leader();
+        let asked = cluster.other_than(&[&leader]);
+        remove(&mut cluster, &leader, &asked);
+        cluster.until_ready();
+        let back = cluster.until_serving(&asked, Duration::from_secs(6));
+        tell(format_args!("{} of three nodes left, service back after {back:?}", cluster.running().len()));
+    }
+    let last = cluster.running().remove(0);
+    cluster.until_status(&last, "one voter", |status| has_voters(status, &[&last]));
+    assert_eq!(cluster.connection(&last).expect(200, &Request::get(b"k")).body, b"v");
 }
 
 /// A removed name may come back with an empty folder; the old folder is of no more use.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// What can be set about the REST API.
 #[derive(Clone, Debug)]
 pub struct RestConfig {
@@ -35,7 +37,8 @@ pub struct RestConfig {
 }
 
 /// What `POST /key` does with keys that are there already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CompatPostKey {
     /// Exactly one pair, and 409 if its key is there already.
     #[default]

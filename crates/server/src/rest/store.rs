@@ -44,9 +44,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<TransferAnswer, StoreError>> + Send;
 
     /// What `/livez` reports: whether the node's own loops go on. Never depends on others.
-    fn liveness(&self) -> Vec<Check> {
-        Vec::new()
-    }
+    fn liveness(&self) -> Vec<Check>;
 
     /// What `/readyz` reports; ready if all are.
     fn readiness(&self) -> Vec<Check>;

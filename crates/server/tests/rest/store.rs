@@ -144,6 +144,10 @@ impl Store for MemoryStore {
         Ok(TransferAnswer { items: vec![KeyspaceLeader { keyspace: "default".to_owned(), leader: request.to }] })
     }
 
+    fn liveness(&self) -> Vec<Check> {
+        Vec::new()
+    }
+
     fn readiness(&self) -> Vec<Check> {
         self.state().checks.clone()
     }

@@ -218,10 +218,18 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         tell(format_args!("the cluster was used for {:?}", since(self.made)));
         if std::thread::panicking() {
-            for node in &self.nodes {
-                let state = if node.is_running() { "runs" } else { "was ended by the test" };
-                tell(format_args!("\n--- {} ({state}), clients at {}:\n{}", node.name, node.client_address, node.log_tail()));
-            }
+            self.nodes.iter().for_each(show);
         }
     }
+}
+
+/// What may tell why a test failed.
+fn show(node: &NodeProcess) {
+    let mut connection = Connection::with_patience(&node.client_address, Duration::from_secs(1));
+    let state = match connection.send(&Request::new("GET", "/v1/cluster")) {
+        _ if !node.is_running() => "was ended by the test".to_owned(),
+        Ok(answer) => answer.text(),
+        Err(error) => format!("{error:?}"),
+    };
+    tell(format_args!("\n--- {}, clients at {}: {state}\n{}", node.name, node.client_address, node.log_tail()));
 }

@@ -1,5 +1,6 @@
 //! As little HTTP as the tests need, blocking, so that what goes over the wire is exactly what a test says.
 
+use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -61,10 +62,10 @@ impl Request {
     fn to_bytes(&self, host: &str) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\nhost: {host}\r\n", self.method, self.target);
         if !self.body.is_empty() || matches!(self.method, "PUT" | "POST") {
-            head.push_str(&format!("content-length: {}\r\n", self.body.len()));
+            let _ = write!(head, "content-length: {}\r\n", self.body.len());
         }
         for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();
@@ -157,16 +158,9 @@ impl Connection {
         }
     }
 
-    /// Sends these bytes on a connection of their own and gives back all that comes until the node closes it, or says nothing
-    /// for `patience`.
-    pub(crate) fn send_raw(&self, bytes: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
-        let mut stream = self.connect()?;
-        stream.set_read_timeout(Some(patience))?;
-        // The node may close before it has read everything: what it answered is there all the same.
-        let _ = stream.write_all(bytes);
-        let mut received = Vec::new();
-        let _ = stream.read_to_end(&mut received);
-        Ok(received)
+    /// Sends these bytes as they are, on a connection of their own.
+    pub(crate) fn send_bytes(&self, bytes: &[u8]) -> io::Result<Answer> {
+        exchange(&mut self.connect()?, bytes, "")
     }
 
     fn connect(&self) -> io::Result<TcpStream> {
@@ -179,20 +173,9 @@ impl Connection {
 }
 
 fn exchange(stream: &mut TcpStream, request: &[u8], method: &str) -> io::Result<Answer> {
-    stream.write_all(request)?;
-    let mut received = Vec::new();
-    let mut piece = vec![0; 64 << 10];
-    let (mut answer, head_bytes) = loop {
-        let count = stream.read(&mut piece)?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        received.extend_from_slice(&piece[..count]);
-        if let Some(parsed) = parse_head(&received)? {
-            break parsed;
-        }
-    };
-    answer.body = received.split_off(head_bytes);
+    // A node may refuse and close before it has read everything: what it answered is there all the same.
+    let written = stream.write_all(request);
+    let mut answer = read_head(stream).map_err(|error| written.err().unwrap_or(error))?;
     let has_body = method != "HEAD" && !matches!(answer.status, 204 | 304);
     let length: usize = match answer.header("content-length").filter(|_| has_body) {
         Some(length) => length.parse().map_err(io::Error::other)?,
@@ -204,6 +187,23 @@ fn exchange(stream: &mut TcpStream, request: &[u8], method: &str) -> io::Result<
     if answer.body.len() == length { Ok(answer) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
+/// Reads until the head is whole; the answer holds what of the body came with it.
+fn read_head(stream: &mut TcpStream) -> io::Result<Answer> {
+    let mut received = Vec::new();
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let count = stream.read(&mut piece)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        received.extend_from_slice(&piece[..count]);
+        if let Some((mut answer, head_bytes)) = parse_head(&received)? {
+            answer.body = received.split_off(head_bytes);
+            return Ok(answer);
+        }
+    }
+}
+
 /// The head and its length, once it is whole.
 fn parse_head(received: &[u8]) -> io::Result<Option<(Answer, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
@@ -213,8 +213,5 @@ fn parse_head(received: &[u8]) -> io::Result<Option<(Answer, usize)>> {
     };
     let text = |header: &httparse::Header<'_>| (header.name.to_owned(), String::from_utf8_lossy(header.value).into_owned());
     let status = response.code.expect("a whole head has a status");
-    Ok(Some((
-        Answer { status, headers: response.headers.iter().map(|header| text(header)).collect(), body: Vec::new() },
-        head_bytes,
-    )))
+    Ok(Some((Answer { status, headers: response.headers.iter().map(text).collect(), body: Vec::new() }, head_bytes)))
 }
