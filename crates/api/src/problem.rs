@@ -110,8 +110,8 @@ codes! {
     RevisionNotReached "revision_not_reached" 503 retry "Revision not reached"
         "The node did not have the revision asked for with `min_revision` within the time limit.";
     Busy "busy" 503 retry "Busy with an earlier change"
-        "An earlier change that this one depends on is not done yet, such as the removal of a node of the same name. Nothing was done. Try again \
-         after the time in Retry-After.";
+        "An earlier change that this one depends on is not done yet, such as the removal of a node of the same name. \
+         Nothing was done. Try again after the time in Retry-After.";
     Overloaded "overloaded" 503 retry "Overloaded"
         "Too many requests wait already. Nothing was done; try again a little later.";
     ShuttingDown "shutting_down" 503 retry "Shutting down"

@@ -1,6 +1,6 @@
 //! What memory engines cost: memory per pair, point reads and writes at 10 thousand and 1 million keys, listing a prefix.
 //!
-//! `cargo run --release -p quorate-engine --example engine_bench [KIND…]`; all kinds without arguments. Linux only: memory is
+//! `cargo run --release -p quorate-engine --example engine_bench [KIND...]`; all kinds without arguments. Linux only: memory is
 //! what `/proc/self/statm` says is resident.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]

@@ -191,6 +191,10 @@ mod tests {
         assert_eq!(segment[..24], *b"QUORLOG\n\x01\0\0\0\x33\x26\x2b\x98\x02\x01\0\0\0\0\0\0");
         let body_crc = body_checksum(0x0102, 0x0103, b"body");
         let batch = BatchHeader { sequence: 0x0103, body_bytes: 4, body_crc, record_count: 1 }.encode(0x0102);
-        assert_eq!(batch, *b"QBAT\x25\xb3\xa0\x68\x03\x01\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\xa5\xfc\xc2\xc1\x01\x00\x00\x00\x00\x00\x00\x00");
+        assert_eq!(
+            batch,
+            *b"QBAT\x25\xb3\xa0\x68\x03\x01\x00\x00\x00\x00\x00\x00\
+              \x04\x00\x00\x00\xa5\xfc\xc2\xc1\x01\x00\x00\x00\x00\x00\x00\x00"
+        );
     }
 }

@@ -150,7 +150,8 @@ pub enum ReplicaRole {
 pub enum CatalogError {
     /// The name is that of another member.
     #[error(
-        "a node named {name} is a member already (peer address {address}); if it lost its data folder, remove it first: quorate cluster remove {name}"
+        "a node named {name} is a member already (peer address {address}); if it lost its data folder, remove it first: \
+         quorate cluster remove {name}"
     )]
     NameTaken {
         /// The name.

@@ -1,8 +1,8 @@
 //! Linearizable reads of one group: requests gather, one read-index round confirms all that wait.
 //!
-//! A round serves only reads that were queued before it began. Its context is (origin, counter), an origin being one start of one node, so an answer from
-//! before a restart never matches. raft-rs drops rounds that it cannot serve without a word: one that is not answered in
-//! time is begun again.
+//! A round serves only reads that were queued before it began. Its context is (origin, counter), an origin being one start of
+//! one node, so an answer from before a restart never matches. raft-rs drops rounds that it cannot serve without a word: one
+//! that is not answered in time is begun again.
 
 use std::collections::{BTreeMap, VecDeque};
 

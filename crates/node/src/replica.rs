@@ -467,8 +467,8 @@ impl<D: Disk> Replica<D> {
             let state = HardState { term: Term(state.term), vote: state.vote, commit: LogIndex(state.commit) };
             out.records.push((group, Record::HardState(state)));
         }
-        // An only voter leads the moment it campaigns: raft-rs lets its messages go before its term is durable, and after a crash it
-        // would lead in the same term again, with other entries.
+        // An only voter leads the moment it campaigns: raft-rs lets its messages go before its term is durable, and after a crash
+        // it would lead in the same term again, with other entries.
         if !has_vote && !self.awaiting.iter().any(|awaiting| awaiting.has_vote) {
             out.messages.extend(messages.drain(..).map(|message| (group, message)));
         }
@@ -604,8 +604,8 @@ impl<D: Disk> Replica<D> {
             Err(error) => return self.break_down(&error, out),
         };
         if self.is_leader() && self.raw.raft.prs().get(self.spec.id).is_none() {
-            // It leads because it was elected before the entry that takes it out was committed. raft-rs would go on as leader, and
-            // panic when it looks for its own progress.
+            // It leads because it was elected before the entry that takes it out was committed. raft-rs would go on as leader,
+            // and panic when it looks for its own progress.
             let term = self.raw.raft.term;
             self.raw.raft.become_follower(term, 0);
             self.draw_election_timeout();

@@ -58,8 +58,8 @@ pub enum StartError {
     Join(#[from] JoinRefused),
     /// An empty folder, beyond loopback, and no word of a new cluster.
     #[error(
-        "data folder {0} is empty: give --join HOST:PORT to join a cluster, or --new-cluster to start one (a node that lost its folder must \
-         not come back as an empty cluster)"
+        "data folder {0} is empty: give --join HOST:PORT to join a cluster, or --new-cluster to start one (a node that lost its \
+         folder must not come back as an empty cluster)"
     )]
     NeitherNewNorJoining(PathBuf),
     /// Threads, timers, signals.
@@ -70,7 +70,8 @@ pub enum StartError {
     Broken(String),
     /// The node was removed from its cluster.
     #[error(
-        "this node was removed from the cluster; its data folder is of no more use: to come back, start with an empty one and --join"
+        "this node was removed from the cluster; its data folder is of no more use: to come back, start with an empty one and \
+         --join"
     )]
     Removed,
 }

@@ -2,12 +2,12 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 0–3 | length of the body, little-endian |
+//! | 0-3 | length of the body, little-endian |
 //! | 4 | frame kind |
 //! | 5 | format version, [`FRAME_FORMAT_VERSION`] |
-//! | 6–7 | flags, little-endian; none is defined, so 0 |
-//! | 8–11 | CRC32C of bytes 0–7 and the body, little-endian |
-//! | 12– | body |
+//! | 6-7 | flags, little-endian; none is defined, so 0 |
+//! | 8-11 | CRC32C of bytes 0-7 and the body, little-endian |
+//! | 12- | body |
 //!
 //! The checksum catches what TCP's lets through, and covers the header too: a frame never turns into one of another kind.
 

@@ -4,12 +4,12 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 0–3 | magic, `QRTE` |
+//! | 0-3 | magic, `QRTE` |
 //! | 4 | greeting kind: 1 hello, 2 refusal |
 //! | 5 | format version, [`GREETING_FORMAT_VERSION`] |
-//! | 6–7 | length of the body, little-endian |
-//! | 8–11 | CRC32C of bytes 0–7 and the body, little-endian |
-//! | 12– | body |
+//! | 6-7 | length of the body, little-endian |
+//! | 8-11 | CRC32C of bytes 0-7 and the body, little-endian |
+//! | 12- | body |
 //!
 //! A hello's body is cluster, node, incarnation (8 bytes each), lane (1), oldest and newest wire version (2 each), all
 //! little-endian. A refusal's body is the reason's tag (1) and its text in UTF-8. Nodes of all versions must understand

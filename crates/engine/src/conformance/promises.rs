@@ -1,20 +1,17 @@
-//! What an engine says of itself is so.
+//! What an engine says of itself is so. What `ordered` promises is a cost, and measured by the benchmark.
 
-use std::ops::Bound;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{Pairs, apply_next, assert_stats, delete, pairs_of, put};
-use crate::{Direction, Engine, KeyRange, Table, View};
+use crate::{Engine, Table};
 
 pub(super) fn check(make: &dyn Fn() -> Arc<dyn Engine>) {
     begins_empty(make);
     keeps_to_its_numbers(&*make());
     says_what_is_durable(&*make());
     counts_what_it_holds(&*make());
-    scans_at_the_cost_it_promises(make);
 }
 
 fn begins_empty(make: &dyn Fn() -> Arc<dyn Engine>) {
@@ -65,49 +62,4 @@ fn counts_what_it_holds(engine: &dyn Engine) {
         expected.remove(&(table, Bytes::from("key")));
         assert_stats(engine, &expected);
     }
-}
-
-/// An ordered engine's scans cost about the same among a hundred times as many pairs. The margin is wide: an engine that
-/// reads everything is a hundred times slower, an honest one perhaps twice.
-fn scans_at_the_cost_it_promises(make: &dyn Fn() -> Arc<dyn Engine>) {
-    const SMALL_COUNT: u32 = 100;
-    const LARGE_COUNT: u32 = 100 * SMALL_COUNT;
-    const MAX_RATIO: u32 = 25;
-    const TRIES: usize = 5;
-    let (small, large) = (make(), make());
-    if !small.capabilities().ordered {
-        return;
-    }
-    fill(&*small, SMALL_COUNT);
-    fill(&*large, LARGE_COUNT);
-    let is_cheap = |_| time_of_scans(&*large.view(), SMALL_COUNT) < MAX_RATIO * time_of_scans(&*small.view(), SMALL_COUNT);
-    assert!(
-        (0..TRIES).any(is_cheap),
-        "{} calls itself ordered, but a scan among {LARGE_COUNT} keys costs over {MAX_RATIO} times one among {SMALL_COUNT}",
-        small.kind()
-    );
-}
-
-fn fill(engine: &dyn Engine, count: u32) {
-    apply_next(engine, (0..count).map(|at| put(Table::Current, numbered_key(at), "value")).collect());
-}
-
-fn numbered_key(at: u32) -> Bytes {
-    format!("key/{at:08}").into()
-}
-
-#[expect(clippy::disallowed_methods, reason = "the time is what is checked, and no engine reads it")]
-fn time_of_scans(view: &dyn View, count: u32) -> Duration {
-    let began = Instant::now();
-    for at in (0..count).step_by(4) {
-        let from = KeyRange { start: Bound::Included(numbered_key(at)), end: Bound::Unbounded };
-        let until = KeyRange { start: Bound::Unbounded, end: Bound::Excluded(numbered_key(at + 1)) };
-        let among = KeyRange::prefix(&numbered_key(at));
-        for (range, direction) in [(&from, Direction::Forward), (&until, Direction::Reverse), (&among, Direction::Forward)] {
-            let first = view.scan(Table::Current, range, direction).next().expect("the key is there").expect("a healthy engine");
-            assert_eq!(first.0, numbered_key(at));
-        }
-        assert!(view.scan(Table::Current, &KeyRange::prefix(b"absent"), Direction::Reverse).next().is_none());
-    }
-    began.elapsed()
 }

@@ -22,7 +22,6 @@ enum Fault {
     ViewsFollowTheEngine,
     IgnoresDirection,
     IncludesExcludedEnds,
-    SortsEverything,
     RebuildKeepsOldPairs,
     RebuildWritesAtOnce,
     CountsTablesAlike,
@@ -67,7 +66,6 @@ fn a_rebuild_that_is_not_atomic_is_found() {
 
 #[test]
 fn a_broken_promise_is_found() {
-    assert_found(Fault::SortsEverything, promises::check);
     assert_found(Fault::ClaimsToBeDurable, promises::check);
     assert_found(Fault::CountsTablesAlike, promises::check);
     assert_found(Fault::PublishesNumbersLate, promises::check);
@@ -180,11 +178,6 @@ impl View for FaultyView {
         let mut range = range.clone();
         match (self.fault, &range.end) {
             (Fault::IncludesExcludedEnds, Bound::Excluded(end)) => range.end = Bound::Included(end.clone()),
-            (Fault::SortsEverything, _) => {
-                let all = self.pinned.scan(table, &KeyRange::all(), direction).flatten();
-                let inside: Vec<_> = all.filter(|(key, _)| range.contains(key)).map(Ok).collect();
-                return Box::new(inside.into_iter());
-            }
             (Fault::ViewsFollowTheEngine, _) => {
                 let items: Vec<_> = self.source().scan(table, &range, direction).collect();
                 return Box::new(items.into_iter());

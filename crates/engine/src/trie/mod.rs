@@ -14,11 +14,11 @@
 //! return. Measured with 1,000,000 keys, 16 random bytes / paths of about 50 bytes, one-byte static values, a snapshot after
 //! every 64 puts; two busy cores, the better of two runs:
 //!
-//! | | bytes per key | put, ns | get, ns | scan of 100, µs |
+//! | | bytes per key | put, ns | get, ns | scan of 100, us |
 //! |---|---|---|---|---|
 //! | this module | 137 / 174 | 2,800 / 3,300 | 630 / 1,150 | 26 / 36 |
 //! | `imbl` 7.0, `OrdMap` | 163 / 198 | 4,600 / 5,800 | 1,800 / 2,200 | 13 / 15 |
-//! | `rart` 0.11, versioned | 170 / 225 | 9,500 / – | 1,400 / – | 756 / over 6,000 |
+//! | `rart` 0.11, versioned | 170 / 225 | 9,500 / - | 1,400 / - | 756 / over 6,000 |
 //!
 //! `imbl` is a B-tree of whole keys: a scan copies none, but a get compares many, and common prefixes are stored each time.
 //! `rart` walks from the first key to where a range starts, has no reverse, and has unsafe code. `qp-trie` has no snapshots.

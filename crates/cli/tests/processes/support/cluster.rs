@@ -22,7 +22,8 @@ const LEADER_LIMIT: Duration = Duration::from_secs(15);
 /// Largest page of a list.
 const PAGE_ITEMS: usize = 10_000;
 
-/// Nodes, running or not. Dropping it kills them, removes their data, and shows their logs if the test has failed.
+/// Nodes, running or not. Dropping it kills them and removes their data; if the test has failed, it shows their logs and keeps the
+/// data.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     nodes: Vec<NodeProcess>,
@@ -219,6 +220,8 @@ impl Drop for Cluster {
         tell(format_args!("the cluster was used for {:?}", since(self.made)));
         if std::thread::panicking() {
             self.nodes.iter().for_each(show);
+            self.folder.disable_cleanup(true);
+            tell(format_args!("their data and logs are kept in {}", self.folder.path().display()));
         }
     }
 }

@@ -1,0 +1,9 @@
+//! The state machine of a shard, from outside: entries in; outcomes, pairs and numbers out.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod full;
+mod model;
+mod pages;
+mod replicas;
+mod writes;

@@ -1,0 +1,115 @@
+//! Writes as a test makes them up, and the entries that hold them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use quorate_engine::{Direction, KeyRange, Table, Trie};
+use quorate_keyspace::{
+    Applied, Command, Condition, EntryHeader, Guard, Limits, Op, Put, Record, RequestId, Revision, Shard, ShardHeader, Write,
+    encode_entry,
+};
+
+/// The term of every entry.
+pub(crate) const TERM: u64 = 3;
+
+/// An entry before it has an index.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) log_time_ms: u64,
+    pub(crate) commands: Vec<Command>,
+}
+
+impl Entry {
+    /// An entry of writes that nobody sends again.
+    pub(crate) fn of(writes: impl IntoIterator<Item = Write>) -> Self {
+        let command = |write| Command { id: RequestId::default(), floor: 0, write };
+        Self { log_time_ms: 0, commands: writes.into_iter().map(command).collect() }
+    }
+
+    fn to_bytes(&self) -> Bytes {
+        let commands: Vec<Bytes> = self.commands.iter().map(Command::to_bytes).collect();
+        encode_entry(EntryHeader { log_time_ms: self.log_time_ms }, commands.iter())
+    }
+}
+
+/// An empty shard.
+pub(crate) fn shard(max_bytes: u64) -> Shard {
+    let header = ShardHeader { limits: Limits { max_bytes }, ..ShardHeader::default() };
+    Shard::found(Arc::new(Trie::new()), header).unwrap()
+}
+
+/// Applies entries as one batch.
+pub(crate) fn apply(shard: &mut Shard, entries: &[Entry]) -> Applied {
+    let first = shard.header().applied_index + 1;
+    let indexed: Vec<_> = (first..).zip(entries).map(|(index, entry)| (index, TERM, entry.to_bytes())).collect();
+    shard.apply(&indexed).unwrap()
+}
+
+/// What the shard's engine holds.
+pub(crate) fn pairs(shard: &Shard) -> Vec<(Bytes, Bytes)> {
+    let view = shard.engine().view();
+    view.scan(Table::Current, &KeyRange::all(), Direction::Forward).collect::<Result<_, _>>().unwrap()
+}
+
+/// The same, decoded.
+pub(crate) fn records(shard: &Shard) -> Vec<(Bytes, Record)> {
+    pairs(shard).into_iter().map(|(key, value)| (key, Record::decode(value).unwrap())).collect()
+}
+
+/// Bytes of keys and records, counted one by one.
+pub(crate) fn counted_bytes(shard: &Shard) -> u64 {
+    pairs(shard).iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+}
+
+/// Few keys, so that writes meet; some are prefixes of others.
+pub(crate) fn key() -> impl Strategy<Value = Bytes> {
+    select(vec!["", "a", "ab", "abc", "b"]).prop_map(|key| Bytes::from_static(key.as_bytes()))
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    let revisions = || vec((1..12_u64).prop_map(Revision), 0..4);
+    prop_oneof![
+        Just(Condition::Exists),
+        Just(Condition::Absent),
+        revisions().prop_map(Condition::ModRevisionIn),
+        revisions().prop_map(Condition::ModRevisionNotIn),
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let value = vec(any::<u8>(), 0..60).prop_map(Bytes::from);
+    let content_type = option::of(select(vec!["", "text/plain"]).prop_map(|text| Bytes::from_static(text.as_bytes())));
+    prop_oneof![
+        3 => (key(), value, content_type).prop_map(|(key, value, content_type)| Op::Put(Put { key, value, content_type })),
+        2 => key().prop_map(|key| Op::Delete { key }),
+    ]
+}
+
+fn write() -> impl Strategy<Value = Write> {
+    let guard = (key(), condition()).prop_map(|(key, condition)| Guard { key, condition });
+    (vec(guard, 0..2), vec(op(), 0..4)).prop_map(|(guards, ops)| Write { guards, ops })
+}
+
+/// Few origins and sequences, so that requests come again.
+fn command() -> impl Strategy<Value = Command> {
+    (1..3_u64, 0..6_u64, 0..6_u64, write()).prop_map(|(origin, sequence, floor, write)| Command {
+        id: RequestId { origin, sequence },
+        floor: floor.min(sequence),
+        write,
+    })
+}
+
+/// Entries whose log times are below `max_log_time_ms`, in no order.
+pub(crate) fn entries(max_log_time_ms: u64) -> impl Strategy<Value = Vec<Entry>> {
+    let entry = (0..max_log_time_ms, vec(command(), 0..4)).prop_map(|(log_time_ms, commands)| Entry { log_time_ms, commands });
+    vec(entry, 0..20)
+}
+
+/// From limits that refuse nearly everything to none that matters.
+pub(crate) fn max_bytes() -> impl Strategy<Value = u64> {
+    prop_oneof![0..400_u64, Just(u64::from(u32::MAX))]
+}
