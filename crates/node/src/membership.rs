@@ -47,6 +47,8 @@ pub(crate) fn next_step(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::catalog::ReplicaRecord;
 
@@ -96,5 +98,61 @@ mod tests {
     #[test]
     fn learners_that_shall_stay_learners_are_not_promoted() {
         assert_eq!(next_step(&wanted(&[1], &[2]), &present(&[1], &[2]), 1, |_| true), None);
+    }
+
+    /// Carries out a step; returns who leads then.
+    fn take(step: Step, wanted: &ShardRecord, present: &mut ConfState, leader: u64) -> u64 {
+        match step {
+            Step::AddLearner(id) => present.learners.push(id),
+            Step::Promote(id) => {
+                present.learners.retain(|learner| *learner != id);
+                present.voters.push(id);
+            }
+            Step::Remove(id) => {
+                assert_ne!(id, leader, "a leader does not take itself out");
+                present.voters.retain(|voter| *voter != id);
+                present.learners.retain(|learner| *learner != id);
+            }
+            Step::HandOver => {
+                let is_successor = |id: &&u64| wanted.replicas.iter().any(|r| r.replica == **id && r.role == ReplicaRole::Voter);
+                return *present.voters.iter().find(is_successor).expect("somebody can take over");
+            }
+        }
+        leader
+    }
+
+    proptest! {
+        #[test]
+        fn any_membership_comes_to_what_is_wanted(
+            roles in prop::collection::vec(0..4_u8, 8),
+            voting in prop::collection::vec(0..3_u8, 8),
+            first in 0..8_u64,
+            leader: prop::sample::Index,
+        ) {
+            let ids = |values: &[u8], value| (0..8_u64).filter(|id| values[*id as usize] == value).collect::<Vec<_>>();
+            let mut wanted = wanted(&ids(&roles, 0), &ids(&roles, 1));
+            wanted.replicas.retain(|replica| replica.replica != first);
+            wanted.replicas.push(ReplicaRecord { node: first, replica: first, role: ReplicaRole::Voter });
+            let leaving = ids(&roles, 2).into_iter().filter(|id| *id != first);
+            wanted.replicas.extend(leaving.map(|id| ReplicaRecord { node: id, replica: id, role: ReplicaRole::Leaving }));
+            let shall_vote = |id: &u64| wanted.replicas.iter().any(|r| r.replica == *id && r.role == ReplicaRole::Voter);
+            let shall_learn = |id: &u64| wanted.replicas.iter().any(|r| r.replica == *id && r.role == ReplicaRole::Learner);
+
+            // A voter never becomes a learner again, and the catalog never asks for it.
+            let mut present = present(&ids(&voting, 0), &ids(&voting, 1));
+            present.voters.retain(|id| !shall_learn(id));
+            prop_assume!(!present.voters.is_empty());
+            let mut leader = present.voters[leader.index(present.voters.len())];
+            let mut steps = 0;
+            while let Some(step) = next_step(&wanted, &present, leader, |_| true) {
+                leader = take(step, &wanted, &mut present, leader);
+                steps += 1;
+                prop_assert!(steps <= 40 && present.voters.contains(&leader));
+            }
+            present.voters.sort_unstable();
+            present.learners.sort_unstable();
+            prop_assert_eq!(present.voters, (0..8).filter(shall_vote).collect::<Vec<_>>());
+            prop_assert_eq!(present.learners, (0..8).filter(shall_learn).collect::<Vec<_>>());
+        }
     }
 }

@@ -145,3 +145,6 @@ impl Waiting {
         if self.may_be_logged() { Failure::Unknown } else { Failure::NoLeader }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,10 @@
 //!    are applied.
 //! 6. Committed entries are applied once, in order.
 //! 7. Only a leader proposes; what was proposed and whose fate is unknown is not proposed again without its request id.
+//! 8. A node that starts uses the membership at its logged commit index (raft-rs changes it when the entry is applied, not when it
+//!    is appended). So the commit index is logged with every write: whoever has a membership change in its log has logged that the
+//!    one before is committed, is behind by one change at most, and shares a voter with every later majority. Without it a founder
+//!    that comes back alone would take itself for the only voter.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -460,11 +464,11 @@ impl<D: Disk> Replica<D> {
         let snapshot = self.accept_snapshot(&ready, out);
         let last_entry = self.append_entries(&ready, out);
         let mut has_vote = false;
-        if ready.must_sync()
-            && let Some(state) = ready.hs()
-        {
-            has_vote = std::mem::replace(&mut self.logged_vote, (state.term, state.vote)) != (state.term, state.vote);
-            let state = HardState { term: Term(state.term), vote: state.vote, commit: LogIndex(state.commit) };
+        if ready.must_sync() {
+            // The commit index goes along with every write, changed or not: see duty 8.
+            let state = self.hard_state();
+            let vote = (state.term.0, state.vote);
+            has_vote = std::mem::replace(&mut self.logged_vote, vote) != vote;
             out.records.push((group, Record::HardState(state)));
         }
         // An only voter leads the moment it campaigns: raft-rs lets its messages go before its term is durable, and after a crash
@@ -485,6 +489,11 @@ impl<D: Disk> Replica<D> {
             }
         }
         self.apply(committed, out);
+    }
+
+    fn hard_state(&self) -> HardState {
+        let state = self.raw.raft.hard_state();
+        HardState { term: Term(state.term), vote: state.vote, commit: LogIndex(state.commit) }
     }
 
     fn accept_snapshot(&mut self, ready: &Ready, out: &mut Outbox) -> Option<LogId> {
@@ -611,8 +620,9 @@ impl<D: Disk> Replica<D> {
             self.draw_election_timeout();
         }
         if let Err(error) = self.shard.set_membership(entry.index, entry.term, membership) {
-            self.break_down(&error, out);
+            return self.break_down(&error, out);
         }
+        out.records.push((self.spec.group, Record::HardState(self.hard_state())));
     }
 
     fn break_down(&self, why: &dyn fmt::Display, out: &mut Outbox) {

@@ -479,3 +479,6 @@ fn remove_if_there<D: Disk>(files: &D, name: &str) -> io::Result<()> {
 fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("snapshot file is damaged: {what}"))
 }
+
+#[cfg(test)]
+mod tests;

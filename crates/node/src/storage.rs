@@ -254,3 +254,6 @@ impl<D: Disk> Storage for GroupLog<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -299,7 +299,7 @@ impl Simulation {
     fn check_answered_in_time(&self, host: HostId, called_at: SimTime, token: u64) -> Step {
         let Some(process) = self.hosts[host.0].process.as_ref() else { return Ok(()) };
         let has_run = process.shell.paused.is_none() && process.shell.runs_since < called_at;
-        if !has_run || process.shell.answered.contains(&token) || self.hosts[host.0].slowness > 1 {
+        if !has_run || process.shell.answered.contains(&token) || self.hosts[host.0].slowed_us > 0 {
             return Ok(());
         }
         Err(Violation::new("requests are answered in time", format!("{host}: request {token} is not")))

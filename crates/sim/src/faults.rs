@@ -364,7 +364,7 @@ impl Simulation {
         let spare_bytes = self.random.below(3 * self.scenario.log.segment_bytes);
         let host = &mut self.hosts[id.0];
         match kind {
-            FaultKind::SlowDisk => host.slowness = (slow_us / self.scenario.speed.sync_us).max(2),
+            FaultKind::SlowDisk => host.slowed_us = slow_us,
             FaultKind::FailDisk => {
                 host.has_disk_trouble = true;
                 host.log_disk.inject(host.log_disk.operation_count() + nth, Fault::Error(io::ErrorKind::Other));
@@ -383,7 +383,7 @@ impl Simulation {
 
     fn heal_disk(&mut self, id: HostId) {
         let host = &mut self.hosts[id.0];
-        host.slowness = 1;
+        host.slowed_us = 0;
         host.has_disk_trouble = false;
         for disk in [&host.log_disk, &host.file_disk] {
             disk.set_capacity(None);

@@ -57,8 +57,8 @@ pub(crate) struct Host {
     /// None on an empty disk.
     pub(crate) folder: Option<Folder>,
     pub(crate) process: Option<Process>,
-    /// Writes take this many times as long.
-    pub(crate) slowness: u64,
+    /// Operations of its disks take this much longer, typically.
+    pub(crate) slowed_us: u64,
     /// A disk of it is made to fail: what follows from that is no bug.
     pub(crate) has_disk_trouble: bool,
     /// Drawn when it first asks to be let in.
@@ -131,7 +131,7 @@ impl Host {
             file_disk: MemoryDisk::new(),
             folder: None,
             process: None,
-            slowness: 1,
+            slowed_us: 0,
             has_disk_trouble: false,
             joining: None,
         }

@@ -100,11 +100,10 @@ impl Model {
         let id = command.id;
         if id.sequence != 0 {
             let origin = self.origins.entry(id.origin).or_default();
-            let is_known = id.sequence < origin.floor || !origin.executed.insert(id.sequence);
-            origin.floor = origin.floor.max(command.floor);
-            if is_known {
+            if id.sequence < origin.floor || !origin.executed.insert(id.sequence) {
                 return;
             }
+            origin.floor = origin.floor.max(command.floor);
         }
         if command.write.guards.iter().all(|guard| holds(&guard.condition, self.pairs.get(&guard.key).map(|(meta, _)| *meta))) {
             self.write(&command.write);

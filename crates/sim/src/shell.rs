@@ -294,7 +294,7 @@ impl Simulation {
     /// The log takes everything that waits.
     fn begin_write(&mut self, id: HostId) {
         let host = &mut self.hosts[id.0];
-        let slowness = host.slowness;
+        let slowed_us = host.slowed_us;
         let Some(process) = &mut host.process else { return };
         let Some((ticket, _)) = process.shell.unwritten.back() else { return };
         let ticket = *ticket;
@@ -302,7 +302,7 @@ impl Simulation {
         process.shell.writing = Some((ticket, batches));
         process.shell.writing_since = self.now;
         let boot = process.boot;
-        let us = self.random.skewed(self.scenario.speed.sync_us) * slowness;
+        let us = self.random.skewed(self.scenario.speed.sync_us) + self.random.skewed(slowed_us);
         self.queue.schedule(self.now.plus_us(us), Event::LogWritten(id, boot));
     }
 
@@ -360,8 +360,8 @@ impl Simulation {
     fn begin_job(&mut self, id: HostId, group: GroupId) {
         let host = &self.hosts[id.0];
         let Some(process) = &host.process else { return };
-        let (boot, slowness) = (process.boot, host.slowness);
-        let us = self.random.skewed(self.scenario.speed.job_us) * slowness;
+        let (boot, slowed_us) = (process.boot, host.slowed_us);
+        let us = self.random.skewed(self.scenario.speed.job_us) + self.random.skewed(slowed_us);
         self.queue.schedule(self.now.plus_us(us), Event::JobEnded(id, boot, group));
     }
 

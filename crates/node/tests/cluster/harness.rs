@@ -3,6 +3,7 @@
 //! Time stands still while anything is left to do, and then goes on to the next tick of any node.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -191,11 +192,6 @@ impl Cluster {
         self.start(id);
     }
 
-    /// Nothing goes from one node to the other any more.
-    pub(crate) fn cut_one_way(&mut self, from: u64, to: u64) {
-        self.cut.insert((from, to));
-    }
-
     /// Nothing goes between this node and any other.
     pub(crate) fn isolate(&mut self, id: u64) {
         for other in self.hosts.keys().copied().filter(|other| *other != id) {
@@ -213,6 +209,18 @@ impl Cluster {
     /// Frames of one lane wait on their way.
     pub(crate) fn hold(&mut self, from: u64, to: u64, lane: Lane) {
         self.held.insert((from, to, lane));
+    }
+
+    /// What was held goes on.
+    pub(crate) fn let_go(&mut self, from: u64, to: u64, lane: Lane) {
+        self.held.remove(&(from, to, lane));
+    }
+
+    /// Says something in a node's name that the node did not say.
+    pub(crate) fn say(&mut self, from: u64, to: u64, lane: Lane, frame: Frame) {
+        let incarnation = self.hosts[&from].identity.incarnation;
+        let connection = self.connections.get(&(from, to, lane)).copied().unwrap_or_default();
+        self.tell(to, Input::Frame(PeerFrame { from, incarnation, connection, lane, frame }));
     }
 
     /// Breaks the connections of a lane, both ways: what is on its way is lost, and both nodes are told.
@@ -255,11 +263,17 @@ impl Cluster {
         assert!(self.is_applied(token), "{:?}", self.answers[&token]);
     }
 
-    /// Reads a key of `default` as any client could, after a read index; none if the read was refused.
-    pub(crate) fn read(&mut self, id: u64, key: &str) -> Option<Option<String>> {
-        let token = self.request(id, DEFAULT, RequestKind::ReadIndex, PATIENCE_MS);
+    /// Asks a node to be told when a read of `default` sees all that was acknowledged before.
+    pub(crate) fn read_index(&mut self, id: u64, timeout_ms: u64) -> u64 {
+        self.request(id, DEFAULT, RequestKind::ReadIndex, timeout_ms)
+    }
+
+    /// Reads a key of `default` as any client could, after a read index.
+    pub(crate) fn must_read(&mut self, id: u64, key: &str) -> Option<String> {
+        let token = self.read_index(id, PATIENCE_MS);
         self.run_until("the read is answered", |cluster| cluster.answers.contains_key(&token));
-        (self.answers[&token] == Answer::ReadReady).then(|| self.local(id, key))
+        assert_eq!(self.answers[&token], Answer::ReadReady);
+        self.local(id, key)
     }
 
     /// What a node's engine holds now.
@@ -302,6 +316,13 @@ impl Cluster {
         status.replicas.len() == 2 && status.replicas.iter().all(|replica| replica.is_caught_up)
     }
 
+    /// The id of a node's replica in a group.
+    pub(crate) fn replica_id(&self, id: u64, group: GroupId) -> u64 {
+        let catalog = self.catalog(id);
+        let (_, _, shard) = catalog.shard(group.0).expect("the catalog knows the group");
+        shard.replica_on(id).expect("the node has a replica").replica
+    }
+
     /// The catalog as a node knows it.
     pub(crate) fn catalog(&self, id: u64) -> Arc<Catalog> {
         Arc::clone(self.process(id).expect("it runs").node.catalog())
@@ -331,9 +352,7 @@ impl Cluster {
             if is_done(self) {
                 return true;
             }
-            let next =
-                self.hosts.values().filter_map(|host| host.process.as_ref()).map(|process| process.node.next_tick().0).min();
-            match next.filter(|next| *next <= end) {
+            match self.next_tick().filter(|next| *next <= end) {
                 Some(next) => self.now = self.now.max(next),
                 None => {
                     self.now = end;
@@ -341,6 +360,20 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// One poll of every node that has something to do, or, if none has, the next tick.
+    pub(crate) fn step(&mut self) {
+        if !self.round()
+            && let Some(next) = self.next_tick()
+        {
+            self.now = self.now.max(next);
+        }
+    }
+
+    fn next_tick(&self) -> Option<u64> {
+        let processes = self.hosts.values().filter_map(|host| host.process.as_ref());
+        processes.map(|process| process.node.next_tick().0).min()
     }
 
     /// Lets time pass.
@@ -475,7 +508,8 @@ impl Cluster {
         let mut text = format!("at {} ms\n", self.now);
         for (id, host) in &self.hosts {
             let replicas = host.process.as_ref().map(|process| process.node.status().replicas);
-            text += &format!("node {id}: stopped {:?}, {replicas:#?}\n", host.stopped);
+            let stopped = &host.stopped;
+            write!(text, "node {id}: stopped {stopped:?}, {replicas:#?}\n").expect("strings take what is written");
         }
         text
     }

@@ -203,6 +203,10 @@ pub(super) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, lane: Lane) {
             _ = address.changed() => Err(LinkError::AddressChanged),
         };
         let Err(error) = ended;
+        if address.borrow().is_none() {
+            // Forgotten: what is lost with it is no failure.
+            return shared.events.on_unreachable(peer.node, lane);
+        }
         peer.link(lane).on_failure(&error);
         if error.is_removal() {
             shared.events.on_removed();

@@ -1,0 +1,144 @@
+//! Followers that need a snapshot, and nodes that begin with one.
+
+use quorate_api::peer::{Frame, Lane, SnapshotPart};
+use quorate_node::Config;
+
+use crate::harness::{Cluster, DEFAULT};
+
+/// Cuts often, and sends small pieces.
+fn often_cut() -> Config {
+    Config { snapshot_log_bytes: 2 << 10, snapshot_chunk_bytes: 512, ..Config::default() }
+}
+
+/// Three nodes, of which the third missed more than the log still has.
+fn with_node_3_behind() -> Cluster {
+    let mut cluster = Cluster::with(3, often_cut());
+    cluster.isolate(3);
+    for number in 0..200 {
+        cluster.must_put(1, &format!("key {number}"), &"v".repeat(50));
+    }
+    let needed = cluster.replica(3, DEFAULT).unwrap().last_index + 1;
+    cluster.run_until("the log is purged", |cluster| cluster.replica(1, DEFAULT).unwrap().first_index > needed);
+    cluster
+}
+
+/// Pieces that node 1 sent to node 3 since the given frame.
+fn pieces(cluster: &Cluster, since: usize) -> Vec<&SnapshotPart> {
+    let frames = cluster.sent[since..].iter().filter(|sent| (sent.from, sent.to) == (1, 3));
+    let pieces = frames.filter_map(|sent| match &sent.frame {
+        Frame::Snapshot(part) => Some(part),
+        _ => None,
+    });
+    pieces.filter(|part| part.group == DEFAULT.0).collect()
+}
+
+/// Lets node 3 hear again, until some pieces of a snapshot are with it.
+fn run_into_the_middle(cluster: &mut Cluster) {
+    let since = cluster.sent.len();
+    cluster.heal();
+    for _ in 0..1000 {
+        if pieces(cluster, since).len() >= 6 {
+            return;
+        }
+        cluster.step();
+    }
+    panic!("no snapshot is sent");
+}
+
+#[test]
+fn a_follower_that_is_far_behind_is_served_by_a_snapshot() {
+    let mut cluster = with_node_3_behind();
+    cluster.heal();
+    cluster.run_until("node 3 is caught up", |cluster| cluster.is_caught_up(3) && cluster.agrees(DEFAULT));
+    let offs: Vec<_> = pieces(&cluster, 0)
+        .iter()
+        .map(|p| (p.transfer, p.offset, p.total_bytes, p.message.as_ref().map(|m| m.snapshot.as_ref().unwrap().index)))
+        .collect();
+    eprintln!("{offs:?}");
+    assert_eq!(cluster.replica(3, DEFAULT).unwrap().snapshots_loaded, 1);
+    cluster.must_put(3, "key", "value");
+    cluster.restart(3);
+    assert_eq!(cluster.local(3, "key 199"), Some("v".repeat(50)), "what was loaded is durable");
+}
+
+#[test]
+fn a_snapshot_goes_on_where_its_connection_broke() {
+    let mut cluster = with_node_3_behind();
+    run_into_the_middle(&mut cluster);
+    let since = cluster.sent.len();
+    cluster.break_lane(1, 3, Lane::Bulk);
+    cluster.run_until("node 3 is caught up", |cluster| cluster.is_caught_up(3) && cluster.agrees(DEFAULT));
+    let again: Vec<u64> = pieces(&cluster, since).iter().map(|part| part.offset).collect();
+    assert_eq!(again[0], 0, "the first piece carries the message");
+    assert!(again[1] >= 3 * 512, "what had arrived is not sent again: {again:?}");
+    assert_eq!(cluster.replica(3, DEFAULT).unwrap().snapshots_loaded, 1);
+}
+
+#[test]
+fn a_snapshot_begins_anew_when_its_receiver_lost_power() {
+    let mut cluster = with_node_3_behind();
+    run_into_the_middle(&mut cluster);
+    cluster.restart(3);
+    cluster.break_lane(1, 3, Lane::Bulk);
+    cluster.run_until("node 3 is caught up", |cluster| cluster.is_caught_up(3) && cluster.agrees(DEFAULT));
+}
+
+#[test]
+fn another_leader_sends_its_own_snapshot() {
+    let mut cluster = with_node_3_behind();
+    run_into_the_middle(&mut cluster);
+    cluster.crash(1);
+    cluster.run_until("node 3 is caught up", |cluster| cluster.is_caught_up(3) && cluster.agrees(DEFAULT));
+    assert_eq!(cluster.leader(DEFAULT), Some(2));
+}
+
+#[test]
+fn writes_go_on_while_a_snapshot_travels_and_is_loaded() {
+    let mut cluster = with_node_3_behind();
+    run_into_the_middle(&mut cluster);
+    cluster.host_mut(3).holds_loads = true;
+    for number in 0..50 {
+        cluster.must_put(1, "during", &number.to_string());
+    }
+    cluster.run_until("node 3 has it to load", |cluster| cluster.is_about_to_load(3));
+    for number in 50..100 {
+        cluster.must_put(2, "during", &number.to_string());
+    }
+    cluster.host_mut(3).holds_loads = false;
+    cluster.run_until("node 3 is caught up", |cluster| cluster.is_caught_up(3) && cluster.agrees(DEFAULT));
+    assert_eq!(cluster.local(3, "during").as_deref(), Some("99"));
+}
+
+#[test]
+fn a_crash_before_a_snapshot_is_loaded_loses_nothing() {
+    let mut cluster = with_node_3_behind();
+    cluster.host_mut(3).holds_loads = true;
+    cluster.heal();
+    cluster.run_until("node 3 has it to load", |cluster| cluster.is_about_to_load(3));
+    cluster.restart(3);
+    assert_eq!(cluster.local(3, "key 199"), Some("v".repeat(50)), "the log says that the file counts");
+    cluster.run_until("node 3 is caught up", |cluster| cluster.is_caught_up(3) && cluster.agrees(DEFAULT));
+}
+
+#[test]
+fn a_crash_before_the_log_took_the_snapshot_in_loses_nothing() {
+    let mut cluster = with_node_3_behind();
+    run_into_the_middle(&mut cluster);
+    cluster.host_mut(3).holds_log = true;
+    cluster.run_for(500);
+    cluster.restart(3);
+    cluster.run_until("node 3 is caught up", |cluster| cluster.is_caught_up(3) && cluster.agrees(DEFAULT));
+}
+
+#[test]
+fn a_node_that_joins_late_begins_with_a_snapshot() {
+    let mut cluster = Cluster::with(1, often_cut());
+    for number in 0..200 {
+        cluster.must_put(1, &format!("key {number}"), &"v".repeat(50));
+    }
+    let id = cluster.join();
+    cluster.run_until("it is caught up", |cluster| cluster.is_caught_up(id) && cluster.agrees(DEFAULT));
+    assert!(cluster.replica(id, DEFAULT).unwrap().snapshots_loaded >= 1);
+    cluster.restart(id);
+    assert_eq!(cluster.local(id, "key 0"), Some("v".repeat(50)));
+}
