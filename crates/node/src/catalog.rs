@@ -325,8 +325,8 @@ impl Catalog {
         Ok(Some(self.write_to(&next)))
     }
 
-    /// Says that a node and its replicas shall go; [`Catalog::plan_forget`] ends it. Where a quorum loses a voter, the first
-    /// learner takes its place. Nothing to write if that was said before; an announced node is gone at once.
+    /// Says that a node and its replicas shall go; it is forgotten once no group has it any more. Where a quorum loses a voter,
+    /// the first learner takes its place. Nothing to write if that was said before; an announced node is gone at once.
     pub fn plan_remove(&self, name: &str) -> Result<Option<Write>, CatalogError> {
         let mut next = self.clone();
         let node = next.nodes.get_mut(name).ok_or_else(|| CatalogError::NodeNotFound(name.to_owned()))?;

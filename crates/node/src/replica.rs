@@ -10,10 +10,10 @@
 //!    are applied.
 //! 6. Committed entries are applied once, in order.
 //! 7. Only a leader proposes; what was proposed and whose fate is unknown is not proposed again without its request id.
-//! 8. A node that starts uses the membership at its logged commit index (raft-rs changes it when the entry is applied, not when it
-//!    is appended). So the commit index is logged with every write: whoever has a membership change in its log has logged that the
-//!    one before is committed, is behind by one change at most, and shares a voter with every later majority. Without it a founder
-//!    that comes back alone would take itself for the only voter.
+//! 8. A node that starts uses the membership at its logged commit index (raft-rs changes it when the entry is applied, not when
+//!    it is appended). So the commit index is logged with every write: whoever has a membership change in its log has logged that
+//!    the one before is committed, is behind by one change at most, and shares a voter with every later majority. Without it a
+//!    founder that comes back alone would take itself for the only voter.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

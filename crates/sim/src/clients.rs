@@ -21,7 +21,7 @@ use crate::violation::{Step, Violation};
 /// All clients and what they saw.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
-    clients: Vec<Client>,
+    all: Vec<Client>,
     history: BTreeMap<u64, Vec<Operation>>,
     next_value: u64,
 }
@@ -147,27 +147,27 @@ impl Simulation {
     pub(crate) fn start_clients(&mut self) {
         for client in 0..self.scenario.load.clients {
             let host = HostId(self.random.below(self.scenario.nodes as u64) as usize);
-            self.clients.clients.push(Client { host, under_way: None, seen: BTreeMap::new(), mode: Mode::Load });
+            self.clients.all.push(Client { host, under_way: None, seen: BTreeMap::new(), mode: Mode::Load });
             self.schedule_client(client);
         }
     }
 
     /// No client begins anything new.
     pub(crate) fn stop_clients(&mut self) {
-        self.clients.clients.iter_mut().for_each(|client| client.mode = Mode::Idle);
+        self.clients.all.iter_mut().for_each(|client| client.mode = Mode::Idle);
     }
 
     /// One more client does these, each until it is done.
     pub(crate) fn start_script(&mut self, script: VecDeque<(HostId, Kind)>) -> usize {
         let client = Client { host: HostId(0), under_way: None, seen: BTreeMap::new(), mode: Mode::Script(script) };
-        self.clients.clients.push(client);
-        self.schedule_client(self.clients.clients.len() - 1);
-        self.clients.clients.len() - 1
+        self.clients.all.push(client);
+        self.schedule_client(self.clients.all.len() - 1);
+        self.clients.all.len() - 1
     }
 
     /// How much a script has left to do.
     pub(crate) fn script_len(&self, client: usize) -> usize {
-        match &self.clients.clients[client].mode {
+        match &self.clients.all[client].mode {
             Mode::Script(script) => script.len(),
             Mode::Load | Mode::Idle => 0,
         }
@@ -180,14 +180,14 @@ impl Simulation {
     }
 
     fn schedule_client(&mut self, client: usize) {
-        let think_ms = if matches!(self.clients.clients[client].mode, Mode::Load) { self.scenario.load.think_ms } else { 1 };
+        let think_ms = if matches!(self.clients.all[client].mode, Mode::Load) { self.scenario.load.think_ms } else { 1 };
         let think_us = self.random.skewed(think_ms * 1000);
         self.queue.schedule(self.now.plus_us(think_us), Event::ClientActs(client));
     }
 
     /// A client begins its next operation.
     pub(crate) fn on_client_acts(&mut self, index: usize) {
-        let (host, kind) = match &self.clients.clients[index].mode {
+        let (host, kind) = match &self.clients.all[index].mode {
             Mode::Idle => return,
             Mode::Script(script) => match script.front() {
                 Some((host, kind)) => (*host, kind.clone()),
@@ -196,15 +196,15 @@ impl Simulation {
             Mode::Load => {
                 if self.random.chance(100) {
                     let host = HostId(self.random.below(self.hosts.len() as u64) as usize);
-                    self.clients.clients[index].host = host;
+                    self.clients.all[index].host = host;
                 }
-                (self.clients.clients[index].host, self.any_operation(index))
+                (self.clients.all[index].host, self.any_operation(index))
             }
         };
         let token = self.next_token(Asker::Client(index));
         let sent = self.oracle.on_sent();
         self.trace.note(self.now, format_args!("c{index} asks {host} #{token}: {kind:?}"));
-        self.clients.clients[index].under_way = Some(UnderWay { token, host, kind, called_at: self.now, sent });
+        self.clients.all[index].under_way = Some(UnderWay { token, host, kind, called_at: self.now, sent });
         self.ask(host, token, self.scenario.load.timeout_ms + 2500);
     }
 
@@ -221,7 +221,7 @@ impl Simulation {
             }
             30..36 => Kind::Delete { key },
             36..42 => Kind::Create { key, value: self.next_value() },
-            42..60 => match self.clients.clients[index].seen.get(&key).copied() {
+            42..60 => match self.clients.all[index].seen.get(&key).copied() {
                 Some(from) => Kind::Swap { key, from, value: self.next_value() },
                 None => Kind::Get { key },
             },
@@ -232,7 +232,7 @@ impl Simulation {
 
     /// A client's operation reaches a process.
     pub(crate) fn on_client_request(&mut self, index: usize, host: HostId, token: u64) -> Step {
-        let Some(under_way) = self.clients.clients[index].under_way.as_ref().filter(|under_way| under_way.token == token) else {
+        let Some(under_way) = self.clients.all[index].under_way.as_ref().filter(|under_way| under_way.token == token) else {
             return Ok(());
         };
         let kind = under_way.kind.clone();
@@ -261,7 +261,7 @@ impl Simulation {
 
     /// A client's read is made: locally, or after the node said that it may.
     pub(crate) fn on_client_read(&mut self, index: usize, host: HostId, token: u64) -> Step {
-        let Some(under_way) = self.clients.clients[index].under_way.as_ref().filter(|under_way| under_way.token == token) else {
+        let Some(under_way) = self.clients.all[index].under_way.as_ref().filter(|under_way| under_way.token == token) else {
             return Ok(());
         };
         let (Kind::Get { key } | Kind::LocalGet { key }) = under_way.kind else { return Ok(()) };
@@ -287,7 +287,7 @@ impl Simulation {
 
     /// A client gives up waiting.
     pub(crate) fn on_client_expired(&mut self, index: usize, token: u64) -> Step {
-        let Some(under_way) = self.clients.clients[index].under_way.as_ref().filter(|under_way| under_way.token == token) else {
+        let Some(under_way) = self.clients.all[index].under_way.as_ref().filter(|under_way| under_way.token == token) else {
             return Ok(());
         };
         self.check_answered_in_time(under_way.host, under_way.called_at, token)?;
@@ -306,7 +306,7 @@ impl Simulation {
     }
 
     fn finish(&mut self, index: usize, token: u64, answer: &Answer, found: Option<Found>) -> Step {
-        let client = &mut self.clients.clients[index];
+        let client = &mut self.clients.all[index];
         let Some(under_way) = client.under_way.take_if(|under_way| under_way.token == token) else { return Ok(()) };
         self.askers.remove(&token);
         let answer = match (answer, self.scenario.mutation) {
@@ -327,7 +327,7 @@ impl Simulation {
             }
             Answer::Transferred => false,
         };
-        let Client { mode, seen, .. } = &mut self.clients.clients[index];
+        let Client { mode, seen, .. } = &mut self.clients.all[index];
         match mode {
             Mode::Script(script) if is_done => drop(script.pop_front()),
             Mode::Script(script) => {
@@ -340,7 +340,7 @@ impl Simulation {
             }
             Mode::Load if !is_done => {
                 seen.clear();
-                self.clients.clients[index].host = HostId(self.random.below(self.hosts.len() as u64) as usize);
+                self.clients.all[index].host = HostId(self.random.below(self.hosts.len() as u64) as usize);
             }
             Mode::Load | Mode::Idle => {}
         }
@@ -363,7 +363,7 @@ impl Simulation {
         let (Some(found), Kind::Get { key } | Kind::LocalGet { key }) = (found, &under_way.kind) else { return Ok(false) };
         let number = found.value.as_deref().and_then(value_number);
         if let Some(number) = number {
-            self.clients.clients[index].seen.insert(*key, (number, found.mod_revision));
+            self.clients.all[index].seen.insert(*key, (number, found.mod_revision));
         }
         if matches!(under_way.kind, Kind::LocalGet { .. }) {
             self.coverage.count("local reads");
@@ -380,16 +380,16 @@ impl Simulation {
             Outcome::Applied { revision, results } => {
                 let is_changed = results.iter().any(|result| result.before.is_some() || result.after.is_some());
                 self.coverage.count("writes acknowledged");
-                if !is_changed {
-                    self.oracle.on_answer(under_way.sent, Seen::Read(revision.0))?;
-                } else {
+                if is_changed {
                     self.oracle.check_written(revision.0, &changes_of(&under_way.kind))?;
                     self.oracle.on_answer(under_way.sent, Seen::Changed(revision.0))?;
+                } else {
+                    self.oracle.on_answer(under_way.sent, Seen::Read(revision.0))?;
                 }
                 for (key, action) in under_way.kind.actions() {
                     self.note_ended(key, under_way, action);
                     if let Some(value) = under_way.kind.value() {
-                        self.clients.clients[index].seen.insert(key, (value, revision.0));
+                        self.clients.all[index].seen.insert(key, (value, revision.0));
                     }
                 }
                 Ok(true)
@@ -425,7 +425,7 @@ impl Simulation {
         if let Some(value) = under_way.kind.value() {
             self.oracle.on_refused(value)?;
         }
-        self.clients.clients[index].seen.remove(&key);
+        self.clients.all[index].seen.remove(&key);
         self.note_ended(key, under_way, Action::SawOther(refused.map(|(value, _)| value)));
         Ok(())
     }
@@ -441,7 +441,7 @@ impl Simulation {
     /// Looks for an order of the operations on each key.
     pub(crate) fn check_history(&mut self) -> Step {
         // What is still under way may have happened too.
-        let under_way: Vec<UnderWay> = self.clients.clients.iter_mut().filter_map(|client| client.under_way.take()).collect();
+        let under_way: Vec<UnderWay> = self.clients.all.iter_mut().filter_map(|client| client.under_way.take()).collect();
         under_way.iter().for_each(|under_way| self.on_unknown(under_way));
         for (key, operations) in &self.clients.history {
             let settled: Vec<Operation> =

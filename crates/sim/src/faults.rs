@@ -10,7 +10,7 @@ use quorate_node::{Input, SYSTEM_GROUP};
 use crate::host::{Boot, HostId, Process, ProcessEnd};
 use crate::mutation::Mutation;
 use crate::network::{DisturbanceId, Way, between};
-use crate::operator::Task;
+use crate::operator::{Task, member_hosts};
 use crate::oracle::CLIENT_GROUP;
 use crate::queue::Event;
 use crate::simulation::Simulation;
@@ -147,7 +147,7 @@ impl Simulation {
             FaultKind::PowerOne => self.crash_and_restart(target, ProcessEnd::PowerLost),
             FaultKind::KillMajority => self.crash_many(self.hosts.len() / 2 + 1, ProcessEnd::Killed),
             FaultKind::PowerAll => self.crash_many(self.hosts.len(), ProcessEnd::PowerLost),
-            FaultKind::CrashLoop => self.continue_fault(FaultStep::CrashAgain(target, 3))?,
+            FaultKind::CrashLoop => self.continue_fault(FaultStep::CrashAgain(target, 3)),
             FaultKind::PauseOne | FaultKind::PauseLeader => self.pause(target),
             FaultKind::ClockJump => {
                 let ms = self.random.between(50, 4000);
@@ -155,7 +155,7 @@ impl Simulation {
                 self.wake(target);
             }
             FaultKind::SlowDisk | FaultKind::FailDisk | FaultKind::FailFiles | FaultKind::FullDisk => {
-                self.trouble_disk(target, kind)
+                self.trouble_disk(target, kind);
             }
             FaultKind::ShutDown => {
                 self.hosts[target.0].process.iter_mut().for_each(|process| process.shell.is_shutting_down = true);
@@ -168,7 +168,7 @@ impl Simulation {
     }
 
     /// A fault goes on, or ends.
-    pub(crate) fn continue_fault(&mut self, step: FaultStep) -> Step {
+    pub(crate) fn continue_fault(&mut self, step: FaultStep) {
         match step {
             FaultStep::Lift(id) => self.network.lift(id),
             FaultStep::CutOff(host, ms) if self.is_faulty_phase() => {
@@ -176,7 +176,6 @@ impl Simulation {
                 let id = self.network.block(between(&[host], &others));
                 self.later(ms, FaultStep::Lift(id));
             }
-            FaultStep::CutOff(..) => {}
             FaultStep::CrashAgain(host, left) if self.is_faulty_phase() => {
                 self.crash(host, ProcessEnd::Killed);
                 self.queue.schedule(self.now.plus_ms(50), Event::Start(host));
@@ -185,11 +184,10 @@ impl Simulation {
                     self.later(ms, FaultStep::CrashAgain(host, left - 1));
                 }
             }
-            FaultStep::CrashAgain(..) => {}
+            FaultStep::CutOff(..) | FaultStep::CrashAgain(..) => {}
             FaultStep::Resume(host, boot) => self.resume(host, boot),
             FaultStep::HealDisk(host) => self.heal_disk(host),
         }
-        Ok(())
     }
 
     /// Ends everything that is wrong.
@@ -315,8 +313,7 @@ impl Simulation {
 
     fn garble_some(&mut self, host: HostId) -> bool {
         let others = self.others(host);
-        let is_garbled = others.iter().map(|other| self.garble(host, *other)).fold(false, |any, one| any | one);
-        is_garbled
+        others.iter().map(|other| self.garble(host, *other)).fold(false, |any, one| any | one)
     }
 
     fn crash_and_restart(&mut self, host: HostId, end: ProcessEnd) {
@@ -425,7 +422,7 @@ impl Simulation {
         let node = folder.identity.node;
         let replica_of =
             |node| catalog.shard(SYSTEM_GROUP).and_then(|(_, _, shard)| shard.replica_on(node)).map_or(0, |own| own.replica);
-        let others = self.member_hosts(&catalog).into_iter().filter(|(other, _)| *other != node);
+        let others = member_hosts(&catalog).into_iter().filter(|(other, _)| *other != node);
         let peers = others.map(|(node_id, other)| PeerAddress {
             node_id,
             system_replica: replica_of(node_id),

@@ -209,7 +209,7 @@ mod tests {
         let key = |random: &mut Random| Bytes::from(format!("k{}", random.below(3)));
         let write = match random.below(3) {
             0 => Write::delete(key(random)),
-            _ => Write::put(key(random), Bytes::from(format!("v{}", random.next()))),
+            _ => Write::put(key(random), Bytes::from(format!("v{}", random.bits()))),
         };
         let condition = match random.below(8) {
             0 => Some(Condition::Absent),

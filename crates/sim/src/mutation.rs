@@ -2,14 +2,14 @@
 
 use quorate_api::peer::Forward;
 use quorate_keyspace::Command;
-use quorate_log::{Batch, Record};
+use quorate_log::{Batch, HardState, Record};
 
 /// A planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// The node is told that its log is durable before it is written.
     AckBeforeSync,
-    /// Terms and votes are left out of what is written to the log.
+    /// Votes are left out of what is written to the log.
     VoteNotWritten,
     /// A linearizable read is answered by whichever node is asked, without asking the leader.
     ReadWithoutIndex,
@@ -65,7 +65,11 @@ pub(crate) fn with_another_id(forward: &Forward) -> Option<Forward> {
     Some(Forward { sequence, command: command.to_bytes(), ..forward.clone() })
 }
 
-/// The records without terms and votes.
+/// The records without votes.
 pub(crate) fn without_votes(batch: Batch) -> Batch {
-    batch.into_iter().filter(|(_, record)| !matches!(record, Record::HardState(_))).collect()
+    let without = |record| match record {
+        Record::HardState(state) => Record::HardState(HardState { vote: 0, ..state }),
+        record => record,
+    };
+    batch.into_iter().map(|(group, record)| (group, without(record))).collect()
 }

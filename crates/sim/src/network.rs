@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn slow_and_narrow_ways_take_longer() {
         let mut network = Network::new(Random::new(1), 100);
-        let mut total = |network: &mut Network| (0..200).map(|_| network.travel_us((ONE, TWO), 1000)).sum::<u64>();
+        let total = |network: &mut Network| (0..200).map(|_| network.travel_us((ONE, TWO), 1000)).sum::<u64>();
         let undisturbed = total(&mut network);
         network.slow(between(&[ONE], &[TWO]), 10_000);
         assert!(total(&mut network) > 10 * undisturbed);

@@ -179,10 +179,6 @@ impl Simulation {
     fn plan_remove(&mut self, host: HostId, about: HostId) -> Step {
         let node = self.operator.catalog.nodes.get(&about.to_string()).map(|node| node.id);
         match self.operator.catalog.plan_remove(&about.to_string()) {
-            Ok(None) => {
-                self.operator.step = Stage::Settling;
-                Ok(())
-            }
             Ok(Some(write)) => {
                 // From now on it may be out, whatever the answer will be.
                 self.operator.removed.extend(node);
@@ -190,7 +186,7 @@ impl Simulation {
                 self.operator.step = Stage::Writing(token, None);
                 Ok(())
             }
-            Err(CatalogError::NodeNotFound(_)) => {
+            Ok(None) | Err(CatalogError::NodeNotFound(_)) => {
                 self.operator.step = Stage::Settling;
                 Ok(())
             }
@@ -251,7 +247,7 @@ impl Simulation {
     /// Whether the members of every group are those of the catalog, as far as leaders know.
     pub(crate) fn is_settled(&self) -> bool {
         let Some(catalog) = self.latest_catalog() else { return false };
-        let members: BTreeMap<u64, HostId> = self.member_hosts(&catalog);
+        let members: BTreeMap<u64, HostId> = member_hosts(&catalog);
         let is_as_wanted = members.values().copied().collect::<BTreeSet<_>>() == self.operator.members;
         is_as_wanted
             && catalog.nodes.values().all(|node| node.state != NodeState::Leaving)
@@ -276,10 +272,10 @@ impl Simulation {
         let catalogs = self.hosts.iter().filter_map(|host| host.process.as_ref()).map(|process| &process.shell.catalog);
         catalogs.max_by_key(|catalog| catalog.changed_at).cloned()
     }
+}
 
-    /// Members by node, with their hosts.
-    pub(crate) fn member_hosts(&self, catalog: &Catalog) -> BTreeMap<u64, HostId> {
-        let members = catalog.nodes.values().filter(|node| node.state == NodeState::Member);
-        members.filter_map(|node| Some((node.id, HostId::from_peer_address(&node.peer_address)?))).collect()
-    }
+/// Members by node, with their hosts.
+pub(crate) fn member_hosts(catalog: &Catalog) -> BTreeMap<u64, HostId> {
+    let members = catalog.nodes.values().filter(|node| node.state == NodeState::Member);
+    members.filter_map(|node| Some((node.id, HostId::from_peer_address(&node.peer_address)?))).collect()
 }

@@ -10,11 +10,12 @@
 //! - Answers agree with what was applied; what was refused is never applied, nothing is applied twice.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 use quorate_api::peer::{Frame, RaftMessage};
 use quorate_engine::View;
-use quorate_log::{Entry, GroupId, Record};
+use quorate_log::{GroupId, Record};
 
 use crate::fingerprint::Fingerprint;
 use crate::history::{Action, Operation, RevisionOrder, Seen, Sent};
@@ -88,7 +89,7 @@ impl Oracle {
     }
 
     /// Entries may be replaced, but none that was applied anywhere.
-    fn check_overwritten(&self, host: HostId, group: u64, journal: &Journal, entries: &[Entry]) -> Step {
+    fn check_overwritten(&self, host: HostId, group: u64, journal: &Journal, entries: &[quorate_log::Entry]) -> Step {
         let (Some(first), Some(ledger)) = (entries.first(), self.groups.get(&group)) else { return Ok(()) };
         for (index, (own_term, _)) in journal.entries_from(group, first.id.index.0) {
             let kept_term = entries.get((index - first.id.index.0) as usize).map(|entry| entry.id.term.0);
@@ -198,14 +199,13 @@ impl Oracle {
     fn on_published(&mut self, group: u64, view: &dyn View, before: u64, journal: &Journal) -> Step {
         let broken = |why: String| Violation::new("entries can be read", format!("group {group}: {why}"));
         let applied = view.applied();
-        if !self.groups.contains_key(&group) {
-            if applied == 0 {
-                return Ok(());
+        let ledger = match self.groups.entry(group) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if applied == 0 => return Ok(()),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Ledger { applied, entries: BTreeMap::new(), model: Model::of(view).map_err(broken)? })
             }
-            let ledger = Ledger { applied, entries: BTreeMap::new(), model: Model::of(view).map_err(broken)? };
-            self.groups.insert(group, ledger);
-        }
-        let ledger = self.groups.get_mut(&group).expect("made above");
+        };
         ledger.compare(group, before + 1..=applied.min(ledger.applied), journal)?;
         let first_new = ledger.model.revision();
         for index in ledger.applied + 1..=applied {

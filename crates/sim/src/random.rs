@@ -23,11 +23,11 @@ impl Random {
     /// Another generator, which goes its own way: what draws from it does not shift what others draw.
     #[must_use]
     pub fn fork(&mut self) -> Self {
-        Self::new(self.next())
+        Self::new(self.bits())
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         let result = self.state[1].wrapping_mul(5).rotate_left(7).wrapping_mul(9);
         let shifted = self.state[1] << 17;
         self.state[2] ^= self.state[0];
@@ -42,7 +42,7 @@ impl Random {
     /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0, "there is no number below 0");
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+        ((u128::from(self.bits()) * u128::from(bound)) >> 64) as u64
     }
 
     /// A number from `low` to `high`, both included.
@@ -76,7 +76,7 @@ impl Random {
     /// A duration like those of networks and disks: half of them below `typical`, each further doubling half as often, up to
     /// 32 times that.
     pub fn skewed(&mut self, typical: u64) -> u64 {
-        let doublings = self.next().trailing_zeros().min(5);
+        let doublings = self.bits().trailing_zeros().min(5);
         let (low, width) = if doublings == 0 { (0, typical) } else { (typical << (doublings - 1), typical << (doublings - 1)) };
         low + self.below(width + 1)
     }
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_seed_means_the_same_numbers_for_ever() {
         let mut random = Random::new(1);
-        let drawn: Vec<u64> = (0..4).map(|_| random.next()).collect();
+        let drawn: Vec<u64> = (0..4).map(|_| random.bits()).collect();
         let expected = [0xb3f2_af6d_0fc7_10c5, 0x853b_5596_4736_4cea, 0x92f8_9756_082a_4514, 0x642e_1c7b_c266_a3a7];
         assert_eq!(drawn, expected);
     }

@@ -90,6 +90,28 @@ impl Scenario {
     }
 }
 
+impl Scenario {
+    /// The same with a planted bug, and with the faults in which it shows.
+    #[must_use]
+    pub fn planting(mut self, mutation: Mutation) -> Self {
+        self.mutation = Some(mutation);
+        match mutation {
+            Mutation::AckBeforeSync => {
+                // Or the first thing to be found is that an entry cannot be read back that was never written.
+                self.node.entry_cache_bytes = 16 << 20;
+                self.faults = vec![FaultKind::PowerOne, FaultKind::PowerAll];
+            }
+            Mutation::VoteNotWritten => {
+                self.fault_every_ms = 300;
+                self.faults = vec![FaultKind::CrashLoop, FaultKind::KillMajority, FaultKind::IsolateLeader, FaultKind::SlowLinks];
+            }
+            Mutation::WipedNodeKeepsId => self.faults = vec![FaultKind::Wipe, FaultKind::IsolateLeader, FaultKind::Split],
+            _ => {}
+        }
+        self
+    }
+}
+
 /// Small limits, so that a short run meets them.
 fn node_settings(random: &mut Random) -> Config {
     Config {

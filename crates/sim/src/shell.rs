@@ -58,9 +58,9 @@ impl Simulation {
         let first_peers = folder.first_peers.clone();
         self.next_boot += 1;
         let boot = Boot(self.next_boot);
-        let drift_ppm = self.random.between(0, 20_000) as i64 - 10_000;
+        let drift_ppm = self.random.between(0, 20_000).cast_signed() - 10_000;
         let clock = Clock::new(self.now, self.random.below(1 << 40), drift_ppm);
-        let seed = self.random.next();
+        let seed = self.random.bits();
         let log = match Log::open(Arc::new(host.log_disk.clone()), self.scenario.log.clone()) {
             Ok(log) => log,
             Err(error) => return self.on_failed_start(id, &error),
@@ -365,14 +365,14 @@ impl Simulation {
         self.queue.schedule(self.now.plus_us(us), Event::JobEnded(id, boot, group));
     }
 
-    pub(crate) fn on_job_ended(&mut self, id: HostId, boot: Boot, group: GroupId) -> Step {
+    pub(crate) fn on_job_ended(&mut self, id: HostId, boot: Boot, group: GroupId) {
         if self.is_deferred(id, boot, || Event::JobEnded(id, boot, group)) {
-            return Ok(());
+            return;
         }
         let host = &mut self.hosts[id.0];
         let process = host.process.as_mut().expect("not deferred");
         let jobs = process.shell.jobs.entry(group).or_default();
-        let Some(job) = jobs.pop_front() else { return Ok(()) };
+        let Some(job) = jobs.pop_front() else { return };
         let has_more = !jobs.is_empty();
         self.trace.note(self.now, format_args!("{id} job g{} {}", group.0, job_name(&job)));
         let done = job.run(&host.file_disk);
@@ -395,7 +395,6 @@ impl Simulation {
         if has_more {
             self.begin_job(id, group);
         }
-        Ok(())
     }
 
     /// When a process' clock will show a time that is so far away.

@@ -92,7 +92,8 @@ impl Simulation {
     pub(crate) fn new(scenario: Scenario, sink: Option<Sink>) -> Self {
         let mut random = Random::new(scenario.seed ^ 0x5157_5157);
         let network = Network::new(random.fork(), scenario.speed.network_us);
-        let hosts = (0..scenario.nodes + SPARE_HOSTS).map(|host| Host::new(HostId(host))).collect();
+        let host_count = scenario.nodes + SPARE_HOSTS;
+        let hosts = (0..host_count).map(|host| Host::new(HostId(host))).collect();
         Self {
             scenario,
             now: SimTime::default(),
@@ -138,7 +139,10 @@ impl Simulation {
         match event {
             Event::Wake(host, boot) => self.on_wake(host, boot),
             Event::LogWritten(host, boot) => self.on_log_written(host, boot),
-            Event::JobEnded(host, boot, group) => self.on_job_ended(host, boot, group),
+            Event::JobEnded(host, boot, group) => {
+                self.on_job_ended(host, boot, group);
+                Ok(())
+            }
             Event::Start(host) => self.start(host),
             Event::Dial(link) => {
                 self.on_dial(link);
@@ -170,7 +174,10 @@ impl Simulation {
                 Ok(())
             }
             Event::FaultBegins => self.on_fault_begins(),
-            Event::FaultContinues(step) => self.continue_fault(step),
+            Event::FaultContinues(step) => {
+                self.continue_fault(step);
+                Ok(())
+            }
             Event::Watch => self.on_watch(),
         }
     }

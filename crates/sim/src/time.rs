@@ -51,9 +51,9 @@ impl Clock {
 
     /// What it shows.
     pub(crate) fn read(&self, now: SimTime) -> Monotonic {
-        let elapsed_us = now.since(self.began) as i64;
+        let elapsed_us = now.since(self.began).cast_signed();
         let shown_us = elapsed_us + elapsed_us / 1000 * self.drift_ppm / 1000;
-        Monotonic((self.offset_us + shown_us as u64) / 1000)
+        Monotonic((self.offset_us + shown_us.cast_unsigned()) / 1000)
     }
 
     /// Jumps forward.
@@ -63,8 +63,8 @@ impl Clock {
 
     /// When it will show `at`, or a little after; `now` if it does already.
     pub(crate) fn when(&self, now: SimTime, at: Monotonic) -> SimTime {
-        let wait_us = at.since(self.read(now)) as i64 * 1000;
-        now.plus_us((wait_us - wait_us / 1000 * self.drift_ppm / 1000).max(0) as u64)
+        let wait_us = at.since(self.read(now)).cast_signed() * 1000;
+        now.plus_us((wait_us - wait_us / 1000 * self.drift_ppm / 1000).max(0).cast_unsigned())
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
                 last = shown;
             }
             let expected = 12_000 + 3398 + 3398 * drift_ppm / 1_000_000;
-            assert!((last.0 as i64 - expected).abs() <= 5, "{last:?} is not about {expected}");
+            assert!((last.0.cast_signed() - expected).abs() <= 5, "{last:?} is not about {expected}");
         }
     }
 

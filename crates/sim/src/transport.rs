@@ -5,6 +5,7 @@
 //! wait in a bounded queue; they are dropped when a dial fails or a connection ends. A blocked way holds frames back, and
 //! breaks the connection after a while. Every frame goes through the real codec.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
@@ -115,9 +116,8 @@ impl Simulation {
         for (node, target) in addresses {
             for lane in Lane::ALL {
                 let id = LinkId { from, boot, node, lane };
-                if !self.transport.links.contains_key(&id) {
-                    let link = Link { target, state: LinkState::Dialling, queue: VecDeque::new(), failures: 0 };
-                    self.transport.links.insert(id, link);
+                if let Entry::Vacant(vacant) = self.transport.links.entry(id) {
+                    vacant.insert(Link { target, state: LinkState::Dialling, queue: VecDeque::new(), failures: 0 });
                     self.queue.schedule(self.now, Event::Dial(id));
                 }
             }

@@ -219,6 +219,11 @@ impl Cluster {
     /// Says something in a node's name that the node did not say.
     pub(crate) fn say(&mut self, from: u64, to: u64, lane: Lane, frame: Frame) {
         let incarnation = self.hosts[&from].identity.incarnation;
+        self.say_as_of(incarnation, (from, to), lane, frame);
+    }
+
+    /// The same, in the name of one life of the node.
+    pub(crate) fn say_as_of(&mut self, incarnation: u64, (from, to): (u64, u64), lane: Lane, frame: Frame) {
         let connection = self.connections.get(&(from, to, lane)).copied().unwrap_or_default();
         self.tell(to, Input::Frame(PeerFrame { from, incarnation, connection, lane, frame }));
     }

@@ -104,7 +104,8 @@ fn run_all(arguments: &Arguments) -> io::Result<bool> {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut outcome = work();
         for other in others {
-            outcome = outcome.and(other.join().expect("a worker reports panics of its runs"));
+            let other_outcome = other.join().expect("a worker reports panics of its runs");
+            outcome = outcome.and(other_outcome);
         }
         outcome
     })?;
@@ -155,10 +156,12 @@ fn run_seed(arguments: &Arguments, seed: u64) -> Report {
     if let Some(safety_ms) = arguments.safety_ms {
         scenario.safety_ms = safety_ms;
     }
+    if let Some(mutation) = arguments.mutation {
+        scenario = scenario.planting(mutation);
+    }
     if !arguments.faults.is_empty() {
         scenario.faults.clone_from(&arguments.faults);
     }
-    scenario.mutation = arguments.mutation;
     let sink: Option<quorate_sim::Sink> = if arguments.is_traced {
         Some(Box::new(|line| {
             let _ = writeln!(io::stdout(), "{line}");

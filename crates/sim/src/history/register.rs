@@ -32,16 +32,20 @@ pub enum Action {
 }
 
 impl Action {
-    /// The value after it; none if it cannot have happened on this one.
-    fn on(self, value: Option<u64>) -> Option<Option<u64>> {
-        match self {
-            Self::Write(new) => Some(new),
-            Self::Saw(seen) => (seen == value).then_some(value),
-            Self::SawOther(other) => (other != value).then_some(value),
-            Self::Swap(from, to) => (from == value).then_some(to),
-        }
+    /// The value after it; an error if it cannot have happened on this one.
+    fn on(self, value: Option<u64>) -> Result<Option<u64>, NotLegal> {
+        let (is_legal, after) = match self {
+            Self::Write(new) => (true, new),
+            Self::Saw(seen) => (seen == value, value),
+            Self::SawOther(other) => (other != value, value),
+            Self::Swap(from, to) => (from == value, to),
+        };
+        if is_legal { Ok(after) } else { Err(NotLegal) }
     }
 }
+
+/// An operation cannot have happened on a value.
+struct NotLegal;
 
 /// What came of the search.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +149,7 @@ impl<'a> Search<'a> {
         }
         let next_value = self.operations[event.operation].action.on(self.value);
         match next_value {
-            Some(value) if self.is_new(event.operation, value) => self.take(self.at, value),
+            Ok(value) if self.is_new(event.operation, value) => self.take(self.at, value),
             _ => self.at = event.next,
         }
         Progress::Further
@@ -348,7 +352,7 @@ mod tests {
         let left = || operations.iter().enumerate().filter(|(position, _)| taken & (1 << position) == 0);
         let Some(first_end) = left().filter_map(|(_, operation)| operation.end).min() else { return true };
         left().filter(|(_, operation)| operation.call <= first_end).any(|(position, operation)| {
-            operation.action.on(value).is_some_and(|value| is_explained(operations, taken | (1 << position), value))
+            operation.action.on(value).is_ok_and(|value| is_explained(operations, taken | (1 << position), value))
         })
     }
 }

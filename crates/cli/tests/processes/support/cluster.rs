@@ -22,8 +22,8 @@ const LEADER_LIMIT: Duration = Duration::from_secs(15);
 /// Largest page of a list.
 const PAGE_ITEMS: usize = 10_000;
 
-/// Nodes, running or not. Dropping it kills them and removes their data; if the test has failed, it shows their logs and keeps the
-/// data.
+/// Nodes, running or not. Dropping it kills them and removes their data; if the test has failed, it shows their logs and keeps
+/// the data.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     nodes: Vec<NodeProcess>,
