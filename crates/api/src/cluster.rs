@@ -22,11 +22,11 @@ pub struct ClusterStatus {
 pub struct NodeStatus {
     /// The unique name.
     pub name: String,
-    /// Where clients find it, `host:port`.
+    /// Where clients find it, `host:port`; empty for a node that has not come yet.
     pub client_address: String,
-    /// Where peers find it, `host:port`; empty for a node that was announced without one.
+    /// Where peers find it, `host:port`.
     pub peer_address: String,
-    /// `voter`, `learner`, or `announced` for one that has not come yet (in the system keyspace).
+    /// In the system keyspace: `voter` or `learner`; `leaving` while it is removed, `announced` before it has come.
     pub role: String,
     /// Whether the answering node is connected to it.
     pub is_connected: bool,

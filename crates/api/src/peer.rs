@@ -185,6 +185,8 @@ pub struct Forward {
 pub struct ForwardReply {
     /// The group.
     pub group: u64,
+    /// As asked: an answer to an earlier start of the node is none to this one.
+    pub origin: u64,
     /// As asked.
     pub sequence: u64,
     /// What became of it.

@@ -49,7 +49,7 @@ pub enum Input {
     },
     /// A job has ended.
     JobDone(JobDone),
-    /// Whether the log's disk has less room than its reserve, or the log has reached its cap.
+    /// Whether the log's disk has less room than its reserve.
     DiskFull(bool),
     /// A peer refused this node, because it was removed from the cluster.
     Removed,
@@ -159,6 +159,8 @@ pub enum Failure {
     Overloaded,
     /// The disk is full: nothing was done.
     DiskFull,
+    /// There is no other voter that leadership could be handed to: nothing was done.
+    NoSuccessor,
     /// The node goes down: nothing was done.
     ShuttingDown,
     /// This node has no replica of the group: nothing was done.

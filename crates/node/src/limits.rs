@@ -68,6 +68,13 @@ pub(crate) const MAX_SNAPSHOT_SENDS: usize = 2;
 /// A transfer that makes no progress for this long is given up, and begun again where it stopped.
 pub(crate) const SNAPSHOT_STALL_MS: u64 = 10_000;
 
+/// Forwarded writes are put into frames of about this size; a larger one goes alone.
+pub(crate) const MAX_FORWARD_FRAME_BYTES: usize = 1 << 20;
+
+/// Forwarded writes on their way to one node, without an answer. Beyond it writes wait here: the request lane must never refuse
+/// what would be sent again and again. A larger one goes alone.
+pub(crate) const MAX_FORWARDED_BYTES: usize = 4 << 20;
+
 /// What was received of a snapshot is kept this long for the sender to go on with, then removed.
 pub(crate) const RECEIVE_KEPT_MS: u64 = 60_000;
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use quorate_api::peer::{Forward, ForwardReply, Frame, Lane, RaftMessage};
+use quorate_api::peer::{Forward, ForwardReply, Frame, Lane, RaftMessage, pack_messages};
 use quorate_keyspace::{Command, RequestId, Write};
 use quorate_log::{Disk, GroupId, Reader, Record};
 use raft::eraftpb::{Message, MessageType};
@@ -273,7 +273,7 @@ impl<D: Disk> Node<D> {
     fn on_tick(&mut self) {
         let tick_ms = self.config.tick_ms;
         let usage = self.log.usage();
-        let is_above_cap = usage.is_above_cap();
+        let is_above_cap = usage.is_above_cap() || self.is_disk_full;
         for (group, replica) in &mut self.replicas {
             // Before the tick: raft-rs forgets now and then whom it heard of lately, and begins to count anew.
             replica.maybe_cut_snapshot(&self.config, is_above_cap, &mut self.out);
@@ -361,7 +361,7 @@ impl<D: Disk> Node<D> {
 
     /// Puts messages together by peer and lane.
     fn send_messages(&mut self, messages: Vec<(GroupId, Message)>) {
-        let mut frames: BTreeMap<(u64, Lane), (Vec<RaftMessage>, usize)> = BTreeMap::new();
+        let mut by_lane: BTreeMap<(u64, Lane), Vec<RaftMessage>> = BTreeMap::new();
         for (group, message) in messages {
             let Some(node) = self.node_of(group.0, message.to) else {
                 if message.get_msg_type() == MessageType::MsgSnapshot {
@@ -374,18 +374,11 @@ impl<D: Disk> Node<D> {
                 continue;
             }
             let lane = lane_of(message.get_msg_type());
-            let size_bytes: usize = message.get_entries().iter().map(|entry| entry.data.len() + 64).sum();
-            let (batch, batch_bytes) = frames.entry((node, lane)).or_default();
-            if *batch_bytes + size_bytes > MAX_RAFT_FRAME_BYTES && !batch.is_empty() {
-                let frame = Frame::Raft(std::mem::take(batch));
-                self.effects.push(Effect::Send { to: node, lane, frame });
-                *batch_bytes = 0;
-            }
-            *batch_bytes += size_bytes;
-            batch.push(message_to_wire(group.0, message));
+            by_lane.entry((node, lane)).or_default().push(message_to_wire(group.0, message));
         }
-        for ((to, lane), (batch, _)) in frames {
-            self.effects.push(Effect::Send { to, lane, frame: Frame::Raft(batch) });
+        for ((to, lane), batch) in by_lane {
+            let frames = pack_messages(batch, MAX_RAFT_FRAME_BYTES).into_iter();
+            self.effects.extend(frames.map(|frame| Effect::Send { to, lane, frame }));
         }
     }
 
@@ -590,6 +583,7 @@ impl<D: Disk> Node<D> {
             pending_requests: self.pending.len() + reads,
             unsynced_ms: self.unsynced.front().map_or(0, |(_, since)| self.now.since(*since)),
             is_disk_full: self.is_disk_full,
+            is_stopping: self.is_stopping(),
         }
     }
 

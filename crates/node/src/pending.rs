@@ -11,16 +11,20 @@ use quorate_keyspace::{Command, RequestId};
 use quorate_log::GroupId;
 
 use crate::io::{Failure, Monotonic};
+use crate::limits::MAX_FORWARDED_BYTES;
 
 /// The writes that wait.
 ///
-/// *Invariants*: sequences are given out once, in ascending order; `bytes` is the sum of the waiting commands' lengths.
+/// *Invariants*: sequences are given out once, in ascending order; `bytes` is the sum of the waiting commands' lengths,
+/// `bytes_at` that of those at a node.
 #[derive(Debug)]
 pub(crate) struct Pending {
     origin: u64,
     next_sequence: u64,
     waiting: BTreeMap<u64, Waiting>,
     bytes: usize,
+    /// Bytes of the commands that are at each node.
+    bytes_at: BTreeMap<u64, usize>,
 }
 
 /// A write that waits.
@@ -52,7 +56,13 @@ impl Pending {
     /// For one start of one node.
     pub(crate) fn new(node: u64, incarnation: u64) -> Self {
         assert!(node < 1 << 24 && incarnation < 1 << 40, "ids and incarnations are small counters");
-        Self { origin: (node << 40) | incarnation, next_sequence: 1, waiting: BTreeMap::new(), bytes: 0 }
+        Self {
+            origin: (node << 40) | incarnation,
+            next_sequence: 1,
+            waiting: BTreeMap::new(),
+            bytes: 0,
+            bytes_at: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn origin(&self) -> u64 {
@@ -90,27 +100,45 @@ impl Pending {
     pub(crate) fn hand_over(&mut self, sequence: u64, place: Place) {
         if let Some(waiting) = self.waiting.get_mut(&sequence) {
             waiting.handed_over += 1;
-            waiting.place = place;
         }
+        self.move_to(sequence, place);
     }
 
     /// Notes that whoever had it said that it entered no log.
     pub(crate) fn on_refused(&mut self, sequence: u64) {
         if let Some(waiting) = self.waiting.get_mut(&sequence) {
             waiting.refused += 1;
-            waiting.place = Place::Nowhere;
         }
+        self.move_to(sequence, Place::Nowhere);
     }
 
     /// Notes that whoever had it is lost, or leads no more: it may or may not have entered a log.
     pub(crate) fn on_lost(&mut self, sequence: u64) {
-        if let Some(waiting) = self.waiting.get_mut(&sequence) {
-            waiting.place = Place::Nowhere;
+        self.move_to(sequence, Place::Nowhere);
+    }
+
+    /// Whether a command of this size may be sent to a node, given what is on its way there.
+    pub(crate) fn has_room_at(&self, node: u64, command_bytes: usize) -> bool {
+        let bytes_at = self.bytes_at.get(&node).copied().unwrap_or(0);
+        bytes_at == 0 || bytes_at + command_bytes <= MAX_FORWARDED_BYTES
+    }
+
+    fn move_to(&mut self, sequence: u64, place: Place) {
+        let Some(waiting) = self.waiting.get_mut(&sequence) else {
+            return;
+        };
+        let command_bytes = waiting.command.len();
+        if let Place::At { node, .. } = std::mem::replace(&mut waiting.place, place) {
+            *self.bytes_at.entry(node).or_default() -= command_bytes;
+        }
+        if let Place::At { node, .. } = place {
+            *self.bytes_at.entry(node).or_default() += command_bytes;
         }
     }
 
     /// Takes it out: it is answered.
     pub(crate) fn remove(&mut self, sequence: u64) -> Option<Waiting> {
+        self.move_to(sequence, Place::Nowhere);
         let waiting = self.waiting.remove(&sequence)?;
         self.bytes -= waiting.command.len();
         Some(waiting)

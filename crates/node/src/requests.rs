@@ -6,6 +6,7 @@ use quorate_keyspace::{Command, Outcome, RequestId};
 use quorate_log::Disk;
 
 use crate::io::{Answer, Effect, Failure, Request, RequestKind};
+use crate::limits::MAX_FORWARD_FRAME_BYTES;
 use crate::node::{LeaderWait, Node, no_leader};
 use crate::pending::Place;
 use crate::reads::Read;
@@ -53,7 +54,9 @@ impl<D: Disk> Node<D> {
         };
         let leader = replica.leader();
         let target = match to {
-            None => replica.best_successor(),
+            None if replica.is_leader() => replica.best_successor(),
+            // Only the leader knows who is alive: any voter but it, and the leader gives up after a while if that one is not.
+            None => replica.raft().prs().conf().to_conf_state().voters.into_iter().find(|voter| *voter != leader),
             Some(node) => {
                 let voters = replica.raft().prs().conf().to_conf_state().voters;
                 voters.into_iter().find(|voter| self.routes.get(&(group, *voter)) == Some(&node))
@@ -67,7 +70,7 @@ impl<D: Disk> Node<D> {
                 self.dirty.insert(group);
                 self.leader_waits.push(LeaderWait { token, group, from: leader, deadline });
             }
-            None => self.effects.push(no_leader(token)),
+            None => self.fail(token, Failure::NoSuccessor),
         }
     }
 
@@ -94,6 +97,10 @@ impl<D: Disk> Node<D> {
         let Some(node) = self.routes.get(&(group, replica.leader())).copied() else {
             return;
         };
+        if !self.pending.has_room_at(node, command.len()) {
+            // Handed over when answers have made room, or at the next tick.
+            return;
+        }
         self.forwards.entry(node).or_default().push(Forward { group, origin: id.origin, sequence, command });
         self.pending.hand_over(sequence, Place::At { node, since: self.now });
     }
@@ -114,7 +121,7 @@ impl<D: Disk> Node<D> {
             match proposal.asked_by {
                 // Tried again when there is a leader, or at the next tick.
                 None => self.pending.on_refused(proposal.id.sequence),
-                Some(node) => self.reply_to(node, group, proposal.id.sequence, result.clone()),
+                Some(node) => self.reply_to(node, group, proposal.id, result.clone()),
             }
         }
     }
@@ -128,19 +135,22 @@ impl<D: Disk> Node<D> {
         }
         let leading = self.replicas.get_mut(&group).filter(|replica| replica.is_leader());
         match leading {
-            Some(_) if self.is_disk_full => self.reply_to(from, group, forward.sequence, ForwardResult::DiskFull),
+            Some(_) if self.is_disk_full => self.reply_to(from, group, id, ForwardResult::DiskFull),
             Some(replica) => {
                 replica.propose(Proposal { id, asked_by: Some(from), command: forward.command });
                 self.dirty.insert(group);
             }
             None => {
                 let leader = self.replicas.get(&group).map_or(0, super::replica::Replica::leader);
-                self.reply_to(from, group, forward.sequence, ForwardResult::NotLeader(leader));
+                self.reply_to(from, group, id, ForwardResult::NotLeader(leader));
             }
         }
     }
 
     pub(crate) fn on_forward_reply(&mut self, from: u64, reply: ForwardReply) {
+        if reply.origin != self.pending.origin() {
+            return;
+        }
         let sequence = reply.sequence;
         let is_asked = |place| matches!(place, Place::At { node, .. } if node == from);
         match reply.result {
@@ -176,7 +186,7 @@ impl<D: Disk> Node<D> {
         }
         if let Some(node) = done.asked_by {
             let result = ForwardResult::Outcome(done.outcome.to_bytes());
-            self.reply_to(node, done.group.0, done.id.sequence, result);
+            self.reply_to(node, done.group.0, done.id, result);
         }
     }
 
@@ -186,8 +196,9 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    fn reply_to(&mut self, node: u64, group: u64, sequence: u64, result: ForwardResult) {
-        self.forward_replies.entry(node).or_default().push(ForwardReply { group, sequence, result });
+    fn reply_to(&mut self, node: u64, group: u64, id: RequestId, result: ForwardResult) {
+        let reply = ForwardReply { group, origin: id.origin, sequence: id.sequence, result };
+        self.forward_replies.entry(node).or_default().push(reply);
     }
 
     /// Another leads, or the term changed: what was with the old leader goes to the new one.
@@ -230,16 +241,38 @@ impl<D: Disk> Node<D> {
         }
         let now = self.now;
         let expired: Vec<u64> = self.leader_waits.extract_if(.., |wait| wait.deadline <= now).map(|wait| wait.token).collect();
-        self.effects.extend(expired.into_iter().map(no_leader));
+        // The leader may still hand over.
+        expired.into_iter().for_each(|token| self.fail(token, Failure::Unknown));
     }
 
-    /// Sends what gathered for each peer, in one frame.
+    /// Sends what gathered for each peer, in as few frames as it takes. Replies are a few bytes each, and there are no more than
+    /// requests.
     pub(crate) fn send_forwards(&mut self) {
         for (to, forwards) in std::mem::take(&mut self.forwards) {
-            self.effects.push(Effect::Send { to, lane: Lane::Request, frame: Frame::Forward(forwards) });
+            for batch in in_batches(forwards, |forward| forward.command.len()) {
+                self.effects.push(Effect::Send { to, lane: Lane::Request, frame: Frame::Forward(batch) });
+            }
         }
         for (to, replies) in std::mem::take(&mut self.forward_replies) {
             self.effects.push(Effect::Send { to, lane: Lane::Request, frame: Frame::ForwardReply(replies) });
         }
     }
+}
+
+/// Splits what is to be sent into batches of about [`MAX_FORWARD_FRAME_BYTES`]; a larger item goes alone.
+fn in_batches<T>(items: Vec<T>, size_bytes: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    let mut batches: Vec<Vec<T>> = Vec::new();
+    let mut batch_bytes = 0;
+    for item in items {
+        let item_bytes = size_bytes(&item);
+        match batches.last_mut().filter(|_| batch_bytes + item_bytes <= MAX_FORWARD_FRAME_BYTES) {
+            Some(batch) => batch.push(item),
+            None => {
+                batch_bytes = 0;
+                batches.push(vec![item]);
+            }
+        }
+        batch_bytes += item_bytes;
+    }
+    batches
 }

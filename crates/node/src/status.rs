@@ -17,6 +17,8 @@ pub struct NodeStatus {
     pub unsynced_ms: u64,
     /// Whether writes are refused because the disk is full.
     pub is_disk_full: bool,
+    /// Whether the node hands over what it leads, to end.
+    pub is_stopping: bool,
 }
 
 /// How a replica is.

@@ -240,9 +240,13 @@ impl<D: Disk> Node<D> {
         let Some(message) = message else {
             return;
         };
-        let Some(replica) = self.replicas.get_mut(&group.0).filter(|replica| !replica.is_loading()) else {
+        let Some(replica) = self.replicas.get_mut(&group.0) else {
             return;
         };
+        if replica.is_loading() {
+            // It gets another one if it still needs it.
+            return replica.files.old.push(receive.file);
+        }
         replica.step(message);
         let is_accepted = replica.raft().snap().is_some_and(|snapshot| snapshot.get_metadata().index == receive.file.at.index.0);
         let is_own = replica.files.latest.as_ref().is_some_and(|latest| latest.file == receive.file);

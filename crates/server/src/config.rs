@@ -230,7 +230,7 @@ pub enum ConfigError {
 }
 
 /// Together with key and framing it must fit into one frame between peers (24 MiB).
-const MAX_MAX_VALUE_BYTES: u64 = 16 << 20;
+const MAX_MAX_VALUE_BYTES: u64 = 8 << 20;
 
 /// Four segments of the log: less, and every purge waits for the segment in use.
 const MIN_MAX_LOG_BYTES: u64 = 128 << 20;

@@ -8,6 +8,8 @@ use quorate_log::Disk;
 use quorate_node::{Input, Job};
 use tokio::sync::mpsc;
 
+use crate::abort::AbortOnPanic;
+
 /// Jobs that wait per thread. Each group has at most one cut and one load, and a window of pieces per copy; a thousand groups
 /// at once stay below it. Beyond it the loop would wait, so it is far off.
 const MAX_QUEUED_JOBS: usize = 1 << 14;
@@ -25,7 +27,10 @@ impl JobWorkers {
         let spawn = |name: &str| {
             let (sender, receiver) = sync_channel(MAX_QUEUED_JOBS);
             let (files, done) = (Arc::clone(files), done.clone());
-            std::thread::Builder::new().name(name.to_owned()).spawn(move || work(files.as_ref(), &receiver, &done))?;
+            std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+                let _guard = AbortOnPanic;
+                work(files.as_ref(), &receiver, &done);
+            })?;
             Ok::<_, std::io::Error>(sender)
         };
         Ok(Self { whole: spawn("snapshots")?, pieces: spawn("copies")? })
@@ -37,7 +42,7 @@ impl JobWorkers {
             Job::Cut { .. } | Job::Load { .. } => &self.whole,
             Job::Read { .. } | Job::Stage { .. } | Job::Discard { .. } | Job::Remove { .. } => &self.pieces,
         };
-        // The threads live as long as this handle; after a panic in one the process is as good as gone.
+        // The threads live as long as this handle.
         queue.send(job).expect("the job threads run while the loop does");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! It decides nothing about consensus: what the node wants done is done, and what happens is told to it.
 
+mod abort;
 mod clock;
 pub mod config;
 mod data_dir;

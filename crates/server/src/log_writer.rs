@@ -7,6 +7,8 @@ use std::time::Duration;
 use quorate_log::{Batch, Disk, Log, LogError, MAX_BATCH_BYTES, Record};
 use tokio::sync::Notify;
 
+use crate::abort::AbortOnPanic;
+
 /// How long the thread waits for room before it tries again.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
 
@@ -46,7 +48,10 @@ impl LogWriter {
             progress: Notify::new(),
         });
         let writer = Self { shared: Arc::clone(&shared) };
-        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_all(log, &shared))?;
+        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+            let _guard = AbortOnPanic;
+            write_all(log, &shared);
+        })?;
         Ok((writer, thread))
     }
 
@@ -82,7 +87,9 @@ fn write_all<D: Disk>(mut log: Log<D>, shared: &Shared) {
         let mut rest = batches.as_slice();
         while !rest.is_empty() {
             let (now, later) = rest.split_at(fitting(rest));
-            write_one(&mut log, now);
+            if !write_one(&mut log, now, shared) {
+                return;
+            }
             rest = later;
         }
         shared.durable.store(ticket, Ordering::Release);
@@ -117,11 +124,13 @@ fn record_bytes(record: &Record) -> u64 {
 }
 
 /// A full disk is waited for: nothing was written, and a leader that waits too long hands over. After any other failure
-/// nobody knows what is durable; only a new start can tell.
-fn write_one<D: Disk>(log: &mut Log<D>, batches: &[Batch]) {
+/// nobody knows what is durable; only a new start can tell. False once the node has ended meanwhile.
+fn write_one<D: Disk>(log: &mut Log<D>, batches: &[Batch], shared: &Shared) -> bool {
     loop {
         match log.write(batches) {
-            Ok(()) => return,
+            Ok(()) => return true,
+            // Nothing of it was acknowledged to anybody.
+            Err(LogError::Full { .. }) if shared.queue.lock().expect(POISONED).is_closed => return false,
             Err(error @ LogError::Full { .. }) => {
                 tracing::error!(%error, "the log waits for room");
                 std::thread::sleep(FULL_DISK_PAUSE);

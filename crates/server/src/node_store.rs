@@ -28,13 +28,16 @@ const STUCK_MS: u64 = 30_000;
 /// How often the end of a removal is looked for.
 const CATALOG_POLL: Duration = Duration::from_millis(20);
 
-/// The largest write that fits into one entry, with room for what stands around it: below a frame's limit, and half a log
-/// batch's.
-const MAX_WRITE_BYTES: usize = 16 << 20;
+/// The largest write: it must fit into one entry, one frame, and the queue of the request lane.
+const MAX_WRITE_BYTES: usize = 12 << 20;
+
+/// How often a node that starts is looked for.
+const START_POLL: Duration = Duration::from_millis(10);
 
 /// This node as the REST API's store. Answers "not yet" until the node runs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct NodeStore {
+    name: String,
     running: OnceLock<Running>,
 }
 
@@ -48,30 +51,42 @@ pub(crate) struct Running {
 }
 
 impl NodeStore {
+    /// A store of a node that does not run yet.
+    pub(crate) fn new(name: String) -> Self {
+        Self { name, running: OnceLock::new() }
+    }
+
     /// From now on requests are served.
     pub(crate) fn begin(&self, running: Running) {
         assert!(self.running.set(running).is_ok(), "a node begins once");
     }
 
-    fn running(&self) -> Result<&Running, StoreError> {
+    /// The node, once it runs: a node that joins or reads its log lets requests wait.
+    async fn running(&self, timeout: Duration) -> Result<&Running, StoreError> {
+        for _ in 0..polls_within(timeout) {
+            if let Some(running) = self.running.get() {
+                return Ok(running);
+            }
+            tokio::time::sleep(START_POLL).await;
+        }
         self.running.get().ok_or(StoreError::NoLeader)
     }
 }
 
 impl Store for NodeStore {
     async fn write(&self, keyspace: &str, write: Write, timeout: Duration) -> Result<Written, StoreError> {
-        let running = self.running()?;
+        let running = self.running(timeout).await?;
         if keyspace == SYSTEM_KEYSPACE {
             return Err(StoreError::ReadOnly(keyspace.to_owned()));
         }
-        let hosted = running.hosted(keyspace)?;
+        let hosted = running.hosted(keyspace, timeout).await?;
         let outcome = running.write(hosted.group, &write, timeout).await?;
         Ok(Written { epoch: hosted.epoch, outcome })
     }
 
     async fn read(&self, keyspace: &str, freshness: Freshness, timeout: Duration) -> Result<Reading, StoreError> {
-        let running = self.running()?;
-        let hosted = running.hosted(keyspace)?;
+        let running = self.running(timeout).await?;
+        let hosted = running.hosted(keyspace, timeout).await?;
         let deadline = running.handle.clock.now().plus_ms(timeout.as_millis() as u64);
         if freshness.is_linearizable {
             running.read_index(hosted.group, timeout).await?;
@@ -87,30 +102,34 @@ impl Store for NodeStore {
         match self.running.get() {
             Some(running) => running.cluster_status(),
             None => {
-                ClusterStatus { id: String::new(), served_by: String::new(), leader: None, nodes: Vec::new(), shards: Vec::new() }
+                ClusterStatus { id: String::new(), served_by: self.name.clone(), leader: None, nodes: Vec::new(), shards: Vec::new() }
             }
         }
     }
 
     async fn join(&self, request: JoinRequest, timeout: Duration) -> Result<JoinAnswer, StoreError> {
-        let running = self.running()?;
+        let running = self.running(timeout).await?;
         running.change_catalog(timeout, |catalog| catalog.plan_join(&request)).await
     }
 
     async fn announce(&self, name: &str, peer_address: &str, timeout: Duration) -> Result<(), StoreError> {
-        let running = self.running()?;
+        let running = self.running(timeout).await?;
         running.change_catalog(timeout, |catalog| Ok((catalog.plan_announce(name, peer_address)?, ()))).await
     }
 
     async fn remove_node(&self, name: &str, timeout: Duration) -> Result<(), StoreError> {
-        let running = self.running()?;
+        let running = self.running(timeout).await?;
         let deadline = running.handle.clock.now().plus_ms(timeout.as_millis() as u64);
         running.change_catalog(timeout, |catalog| Ok((catalog.plan_remove(name)?, ()))).await?;
+        if name == running.name {
+            // Its peers end its part; the catalog that says so does not come here any more.
+            return Ok(());
+        }
         running.wait_until_gone(name, deadline).await
     }
 
     async fn transfer_leader(&self, request: TransferRequest, timeout: Duration) -> Result<TransferAnswer, StoreError> {
-        let running = self.running()?;
+        let running = self.running(timeout).await?;
         let catalog = running.handle.views.catalog.load_full();
         let to = match &request.to {
             Some(name) => {
@@ -124,9 +143,11 @@ impl Store for NodeStore {
         if shards.is_empty() {
             return Err(StoreError::KeyspaceNotFound(request.keyspace.unwrap_or_default()));
         }
+        let deadline = running.handle.clock.now().plus_ms(timeout.as_millis() as u64);
         let mut items = Vec::new();
         for (keyspace, group) in shards {
-            match running.handle.ask(GroupId(group), RequestKind::TransferLeader(to), timeout).await {
+            let left = running.handle.clock.until(deadline);
+            match running.handle.ask(GroupId(group), RequestKind::TransferLeader(to), left).await {
                 Answer::Failed(failure) => return Err(error_of(failure)),
                 _ => items.push(KeyspaceLeader { leader: running.leader_name(group).await, keyspace }),
             }
@@ -153,13 +174,17 @@ impl Store for NodeStore {
 }
 
 impl Running {
-    fn hosted(&self, keyspace: &str) -> Result<HostedKeyspace, StoreError> {
-        let hosted = self.handle.views.hosted.load();
-        hosted.keyspaces.get(keyspace).cloned().ok_or_else(|| match hosted.keyspaces.is_empty() {
-            // The catalog has not arrived: what is missing here may well exist.
-            true => StoreError::NoLeader,
-            false => StoreError::KeyspaceNotFound(keyspace.to_owned()),
-        })
+    /// Where a keyspace is. Until the catalog has arrived, what is missing here may well exist: that is waited for.
+    async fn hosted(&self, keyspace: &str, timeout: Duration) -> Result<HostedKeyspace, StoreError> {
+        for _ in 0..=polls_within(timeout) {
+            let hosted = self.handle.views.hosted.load_full();
+            match hosted.keyspaces.get(keyspace) {
+                Some(found) => return Ok(found.clone()),
+                None if !hosted.keyspaces.is_empty() => return Err(StoreError::KeyspaceNotFound(keyspace.to_owned())),
+                None => tokio::time::sleep(START_POLL).await,
+            }
+        }
+        Err(StoreError::NoLeader)
     }
 
     async fn write(&self, group: GroupId, write: &Write, timeout: Duration) -> Result<Outcome, StoreError> {
@@ -221,7 +246,7 @@ impl Running {
         plan: impl Fn(&Catalog) -> Result<(Option<Write>, T), CatalogError>,
     ) -> Result<T, StoreError> {
         let deadline = self.handle.clock.now().plus_ms(timeout.as_millis() as u64);
-        let system = self.hosted(SYSTEM_KEYSPACE)?;
+        let system = self.hosted(SYSTEM_KEYSPACE, timeout).await?;
         loop {
             let left = self.handle.clock.until(deadline);
             self.read_index(system.group, left).await?;
@@ -231,7 +256,7 @@ impl Running {
             let Some(write) = write else {
                 return Ok(answer);
             };
-            match self.write(system.group, &write, left).await? {
+            match self.write(system.group, &write, self.handle.clock.until(deadline)).await? {
                 Outcome::Applied { .. } => return Ok(answer),
                 Outcome::ConditionFailed { .. } => {}
                 Outcome::Full { .. } => return Err(StoreError::Internal("the catalog is full".to_owned())),
@@ -304,7 +329,9 @@ impl Running {
     fn liveness(&self) -> Vec<Check> {
         let views = &self.handle.views;
         let silent_ms = self.handle.clock.now().since(Monotonic(views.status_at_ms.load(Ordering::Relaxed)));
-        let unsynced_ms = views.status.load().unsynced_ms;
+        let status = views.status.load();
+        // A full disk is waited for; a restart would not help.
+        let unsynced_ms = if status.is_disk_full { 0 } else { status.unsynced_ms };
         vec![
             check("loop", silent_ms < STUCK_MS, format!("the node's loop has not come round for {silent_ms} ms")),
             check("log", unsynced_ms < STUCK_MS, format!("the log has not synced for {unsynced_ms} ms")),
@@ -328,9 +355,15 @@ impl Running {
             check("joined", true, String::new()),
             check("leader", has_leader, leader_detail),
             check("keyspaces", behind.is_empty() && !missing, format!("not caught up yet: {}", behind.join(", "))),
+            check("draining", !status.is_stopping, "the node hands over what it leads, and ends".to_owned()),
             check("disk", !status.is_disk_full, "the disk is almost full: writes are refused".to_owned()),
         ]
     }
+}
+
+/// How many times [`START_POLL`] fits into a time limit.
+fn polls_within(timeout: Duration) -> u128 {
+    timeout.as_millis() / START_POLL.as_millis()
 }
 
 fn check(name: &'static str, is_ok: bool, detail: String) -> Check {
@@ -341,6 +374,7 @@ fn error_of(failure: Failure) -> StoreError {
     match failure {
         Failure::NoLeader | Failure::NotHosted => StoreError::NoLeader,
         Failure::Unknown => StoreError::Unknown,
+        Failure::NoSuccessor => StoreError::Conflict("there is no other voter that could lead".to_owned()),
         Failure::Overloaded => StoreError::Overloaded,
         Failure::DiskFull => StoreError::DiskFull,
         Failure::ShuttingDown => StoreError::ShuttingDown,

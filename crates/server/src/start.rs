@@ -11,6 +11,7 @@ use quorate_node::{Config as NodeConfig, Identity, Node, OpenError, StopReason};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::abort::AbortOnPanic;
 use crate::clock::Clock;
 use crate::config::ServerConfig;
 use crate::data_dir::{DataDir, DataDirError, Member, NodeFile};
@@ -115,7 +116,14 @@ async fn serve(
     (clients, peers): (StdListener, StdListener),
 ) -> Result<(), StartError> {
     let clock = Clock::start();
-    let store = Arc::new(NodeStore::default());
+    let store = Arc::new(NodeStore::new(config.name.clone()));
+    if !config.is_loopback_only() {
+        tracing::warn!(
+            listen = config.listen,
+            peer_listen = config.peer_listen,
+            "anybody who reaches these addresses can read and write"
+        );
+    }
     let (rest_stop, rest_stopped) = watch::channel(false);
     let rest = tokio::spawn(rest::serve(
         TcpListener::from_std(clients)?,
@@ -226,9 +234,18 @@ fn begin(
     peers.set_addresses(member.first_peers);
     let jobs = JobWorkers::start(&files, &handle.inputs)?;
     let (log, log_thread) = LogWriter::start(log)?;
-    let node_loop = NodeLoop { node, handle: handle.clone(), log, log_reader, jobs, peers: peers.clone() };
+    let node_loop = NodeLoop {
+        node,
+        handle: handle.clone(),
+        log,
+        log_reader,
+        jobs,
+        peers: peers.clone(),
+        peer_address: config.peer_address().to_owned(),
+    };
     let io = tokio::runtime::Handle::current();
     let node_thread = std::thread::Builder::new().name("node".to_owned()).spawn(move || {
+        let _guard = AbortOnPanic;
         let _io = io.enter();
         node_loop.run(queues);
     })?;

@@ -327,7 +327,7 @@ impl Simulation {
     fn look_at_disk(&mut self, id: HostId) {
         let Some(process) = &mut self.hosts[id.0].process else { return };
         let usage = process.log.usage();
-        let is_full = usage.is_below_reserve || usage.is_above_cap();
+        let is_full = usage.is_below_reserve;
         if is_full != process.shell.is_disk_full {
             process.shell.is_disk_full = is_full;
             self.trace.note(self.now, format_args!("{id} disk full: {is_full} {usage:?}"));

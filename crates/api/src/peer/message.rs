@@ -10,7 +10,7 @@ use super::{Forward, ForwardReply, ForwardResult, RaftEntry, RaftMessage, Snapsh
 // The least that an item takes on the wire, a byte per field; a list cannot be longer than its bytes allow.
 pub(super) const MIN_MESSAGE_BYTES: usize = 15;
 pub(super) const MIN_FORWARD_BYTES: usize = 4;
-pub(super) const MIN_FORWARD_REPLY_BYTES: usize = 3;
+pub(super) const MIN_FORWARD_REPLY_BYTES: usize = 4;
 const MIN_ENTRY_BYTES: usize = 5;
 const MIN_REPLICA_BYTES: usize = 1;
 
@@ -155,6 +155,7 @@ pub(super) fn read_forward(reader: &mut Reader) -> Result<Forward, DecodeError> 
 
 pub(super) fn put_forward_reply(out: &mut impl Sink, reply: &ForwardReply) {
     out.integer(reply.group);
+    out.integer(reply.origin);
     out.integer(reply.sequence);
     match &reply.result {
         ForwardResult::Outcome(outcome) => {
@@ -171,7 +172,7 @@ pub(super) fn put_forward_reply(out: &mut impl Sink, reply: &ForwardReply) {
 }
 
 pub(super) fn read_forward_reply(reader: &mut Reader) -> Result<ForwardReply, DecodeError> {
-    let (group, sequence) = (reader.integer()?, reader.integer()?);
+    let (group, origin, sequence) = (reader.integer()?, reader.integer()?, reader.integer()?);
     let result = match reader.byte()? {
         RESULT_OUTCOME => ForwardResult::Outcome(reader.bytes()?),
         RESULT_NOT_LEADER => ForwardResult::NotLeader(reader.integer()?),
@@ -179,7 +180,7 @@ pub(super) fn read_forward_reply(reader: &mut Reader) -> Result<ForwardReply, De
         RESULT_DISK_FULL => ForwardResult::DiskFull,
         tag => return Err(DecodeError::Unknown { what: "forward result", tag: tag.into() }),
     };
-    Ok(ForwardReply { group, sequence, result })
+    Ok(ForwardReply { group, origin, sequence, result })
 }
 
 pub(super) fn put_snapshot_part(out: &mut impl Sink, part: &SnapshotPart) {

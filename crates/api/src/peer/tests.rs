@@ -84,7 +84,12 @@ fn forward_reply() -> impl Strategy<Value = ForwardReply> {
         Just(ForwardResult::Overloaded),
         Just(ForwardResult::DiskFull),
     ];
-    (integer(), integer(), result).prop_map(|(group, sequence, result)| ForwardReply { group, sequence, result })
+    (integer(), integer(), integer(), result).prop_map(|(group, origin, sequence, result)| ForwardReply {
+        group,
+        origin,
+        sequence,
+        result,
+    })
 }
 
 fn snapshot_part() -> impl Strategy<Value = SnapshotPart> {
@@ -432,6 +437,6 @@ fn the_least_item_takes_what_its_list_assumes() {
     let body_bytes = |frame: Frame| frame_bytes(&frame).unwrap() - FRAME_HEADER_BYTES - 1;
     let forward = Forward { group: 0, origin: 0, sequence: 0, command: Bytes::new() };
     assert_eq!(body_bytes(Frame::Forward(vec![forward])), MIN_FORWARD_BYTES);
-    let reply = ForwardReply { group: 0, sequence: 0, result: ForwardResult::Overloaded };
+    let reply = ForwardReply { group: 0, origin: 0, sequence: 0, result: ForwardResult::Overloaded };
     assert_eq!(body_bytes(Frame::ForwardReply(vec![reply])), MIN_FORWARD_REPLY_BYTES);
 }

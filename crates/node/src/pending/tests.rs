@@ -99,6 +99,54 @@ fn two_starts_of_a_node_never_name_a_request_alike() {
     assert!(origins[0] != origins[1] && origins[1] != origins[2] && origins[0] != origins[2]);
 }
 
+#[test]
+fn a_node_that_has_much_gets_no_more_and_one_that_has_nothing_gets_anything() {
+    let mut pending = pending();
+    assert!(pending.has_room_at(3, MAX_FORWARDED_BYTES + 1), "a large command goes alone");
+    let large = Bytes::from(vec![0; MAX_FORWARDED_BYTES]);
+    let sequence = pending.add(77, GROUP, &large, Monotonic(10));
+    pending.hand_over(sequence, at(3));
+    assert!(!pending.has_room_at(3, 1) && pending.has_room_at(4, 1));
+    pending.on_lost(sequence);
+    assert!(pending.has_room_at(3, 1));
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    HandOver(Place),
+    Refused,
+    Lost,
+    Remove,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let place = prop_oneof![Just(Place::Here), (3..5_u64).prop_map(at)];
+    prop_oneof![place.prop_map(Event::HandOver), Just(Event::Refused), Just(Event::Lost), Just(Event::Remove)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_at_a_node_is_counted_there_and_nowhere_else(events in prop::collection::vec((1..6_u64, event()), 0..40)) {
+        let mut pending = pending();
+        (0..5).for_each(|_| assert!(add(&mut pending, 10) > 0));
+        for (sequence, event) in events {
+            match event {
+                Event::HandOver(place) => pending.hand_over(sequence, place),
+                Event::Refused => pending.on_refused(sequence),
+                Event::Lost => pending.on_lost(sequence),
+                Event::Remove => assert!(pending.remove(sequence).is_none_or(|waiting| waiting.token == 77)),
+            }
+            for node in 3..5 {
+                let is_there = |waiting: &&Waiting| matches!(waiting.place, Place::At { node: at, .. } if at == node);
+                let bytes: usize = pending.waiting.values().filter(is_there).map(|waiting| waiting.command.len()).sum();
+                prop_assert_eq!(pending.bytes_at.get(&node).copied().unwrap_or(0), bytes);
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -1,6 +1,7 @@
 //! Scripts that once ended in a panic, in lost data, or in a group without a leader for ever.
 
-use quorate_node::Config;
+use quorate_node::keyspace::Write;
+use quorate_node::{Answer, Config, Failure, RequestKind};
 
 use crate::harness::{Cluster, DEFAULT, SYSTEM};
 
@@ -67,6 +68,21 @@ fn an_only_voter_says_nothing_in_a_term_that_is_not_durable() {
     cluster.must_put(1, "key", "kept");
     cluster.run_until("node 2 is caught up", |cluster| cluster.is_caught_up(2) && cluster.agrees(DEFAULT));
     assert_eq!(cluster.local(2, "key").as_deref(), Some("kept"));
+}
+
+#[test]
+fn a_founder_that_comes_back_alone_leads_nobody() {
+    let mut cluster = Cluster::of(3);
+    for id in 1..=3 {
+        cluster.crash(id);
+    }
+    cluster.start(1);
+    let token = cluster.request(1, DEFAULT, RequestKind::Write(Write::delete("key".into()).to_bytes()), 8000);
+    cluster.run_for(10_000);
+    assert_eq!((cluster.leader(SYSTEM), cluster.leader(DEFAULT)), (None, None));
+    assert_eq!(cluster.answers[&token], Answer::Failed(Failure::NoLeader));
+    cluster.start(2);
+    cluster.run_until("two of three are enough", |cluster| cluster.leader(DEFAULT).is_some());
 }
 
 #[test]

@@ -101,12 +101,14 @@ fn a_leader_whose_disk_is_slow_hands_over_and_the_write_is_applied_once() {
 fn a_follower_that_lost_power_goes_on_from_its_disk() {
     let mut cluster = Cluster::of(3);
     cluster.must_put(1, "before", "x");
+    cluster.must_put(1, "last", "y");
     cluster.crash(3);
-    cluster.must_put(1, "meanwhile", "y");
+    cluster.must_put(1, "meanwhile", "z");
     cluster.start(3);
+    assert_eq!(cluster.local(3, "before").as_deref(), Some("x"), "with the last entry it logged that this one is committed");
     cluster.run_until("node 3 is caught up", |cluster| cluster.is_caught_up(3) && cluster.agrees(DEFAULT));
-    assert_eq!(cluster.local(3, "before").as_deref(), Some("x"));
-    assert_eq!(cluster.local(3, "meanwhile").as_deref(), Some("y"));
+    assert_eq!(cluster.local(3, "last").as_deref(), Some("y"));
+    assert_eq!(cluster.local(3, "meanwhile").as_deref(), Some("z"));
     assert_eq!(cluster.replica(3, DEFAULT).unwrap().snapshots_loaded, 0);
 }
 

@@ -514,7 +514,7 @@ impl Cluster {
         for (id, host) in &self.hosts {
             let replicas = host.process.as_ref().map(|process| process.node.status().replicas);
             let stopped = &host.stopped;
-            write!(text, "node {id}: stopped {stopped:?}, {replicas:#?}\n").expect("strings take what is written");
+            writeln!(text, "node {id}: stopped {stopped:?}, {replicas:#?}").expect("strings take what is written");
         }
         text
     }

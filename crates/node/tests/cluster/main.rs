@@ -1,8 +1,9 @@
 //! Clusters of nodes without a shell: scripts of the protocol, step by step.
 
+#![expect(clippy::unwrap_used, reason = "the test's own cluster: what goes wrong in it fails the test")]
+
 mod defects;
 mod durability;
-#[expect(clippy::unwrap_used, reason = "the test's own cluster: what goes wrong in it fails the test")]
 mod harness;
 mod leaders;
 mod members;

@@ -1,0 +1,74 @@
+//! Short runs: seeds pass, a seed repeats itself, and planted bugs are found.
+
+use quorate_sim::{Coverage, FaultKind, Mutation, Report, Scenario, run};
+
+fn run_seed(seed: u64, safety_ms: u64) -> Report {
+    run(Scenario { safety_ms, ..Scenario::from_seed(seed) }, None)
+}
+
+fn assert_passed(report: &Report) {
+    if let Some(violation) = &report.violation {
+        let lines = report.last_lines.join("\n");
+        panic!("{lines}\nseed {}: {violation}\nsim --seed {}", report.seed, report.seed);
+    }
+}
+
+#[test]
+fn twenty_seeds_pass() {
+    let mut total = Coverage::default();
+    for seed in 1..=20 {
+        let report = run_seed(seed, 10_000);
+        assert_passed(&report);
+        total.merge(&report.coverage);
+    }
+    // Seeds that meet nothing prove nothing.
+    let met = FaultKind::ALL.into_iter().filter(|kind| total.of(kind.name()) > 0).count();
+    assert!(met * 5 >= FaultKind::ALL.len() * 4, "only {met} kinds of faults happened:\n{total}");
+    for name in ["snapshots loaded", "membership changes", "linearizable reads", "writes with unknown outcome"] {
+        assert!(total.of(name) > 0, "no {name}:\n{total}");
+    }
+}
+
+#[test]
+fn a_seed_repeats_itself() {
+    for seed in [3, 14] {
+        let (first, second) = (run_seed(seed, 5_000), run_seed(seed, 5_000));
+        assert_passed(&first);
+        assert_eq!((first.trace_hash, first.lasted), (second.trace_hash, second.lasted));
+        assert_eq!(first.coverage, second.coverage);
+        assert_ne!(first.trace_hash, run_seed(seed + 1, 5_000).trace_hash);
+    }
+}
+
+/// The first of so many seeds in which the bug is found, and the promise that it breaks.
+fn find(mutation: Mutation, seeds: u64) -> (u64, &'static str) {
+    let found = (1..=seeds).find_map(|seed| {
+        let scenario = Scenario { safety_ms: 20_000, ..Scenario::from_seed(seed) };
+        run(scenario.planting(mutation), None).violation.map(|violation| (seed, violation.invariant))
+    });
+    found.unwrap_or_else(|| panic!("{} was not found in {seeds} seeds", mutation.name()))
+}
+
+#[test]
+fn planted_bugs_are_found() {
+    for (mutation, promise) in [
+        (Mutation::ReadWithoutIndex, "real-time order of revisions"),
+        (Mutation::RetryWithoutId, "nothing is applied twice"),
+        (Mutation::ConditionsDropped, "linearizability"),
+        (Mutation::UnknownIsDone, "linearizability"),
+        (Mutation::UnknownIsNotDone, "refused writes stay undone"),
+        (Mutation::SnapshotLosesKey, "equal replicas"),
+    ] {
+        assert_eq!(find(mutation, 10).1, promise, "{}", mutation.name());
+    }
+}
+
+#[test]
+fn lost_writes_votes_and_disks_are_found() {
+    for mutation in [Mutation::AckBeforeSync, Mutation::VoteNotWritten, Mutation::WipedNodeKeepsId] {
+        let (_, promise) = find(mutation, 60);
+        let is_safety =
+            ["leader completeness", "election safety", "log matching", "committed entries stay", "state-machine safety"];
+        assert!(is_safety.contains(&promise), "{}: {promise}", mutation.name());
+    }
+}
