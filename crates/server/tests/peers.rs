@@ -246,7 +246,7 @@ async fn large_payloads_arrive_whole() {
     one.knows(&[&two]);
     two.knows(&[&one]);
     for bytes in [0, 1, 64 << 10, (64 << 10) + 1, 3 << 20, 20 << 20] {
-        let command = Bytes::from((0..bytes).map(|at| (at % 251) as u8).collect::<Vec<_>>());
+        let command = Bytes::from((0..bytes).map(|at| u8::try_from(at % 251).unwrap()).collect::<Vec<_>>());
         let frame = Frame::Forward(vec![Forward { group: 1, origin: 2, sequence: 3, command }]);
         one.sends(2, Lane::Append, frame.clone()).await;
         assert!(two.next_frame().await.1 == frame, "{bytes} bytes");
