@@ -209,8 +209,8 @@ impl<D: Disk> NodeLoop<D> {
             tracing::error!(
                 known,
                 configured = self.peer_address,
-                "the cluster knows this node at another peer address, and goes on using that: start it with the old one, or remove \
-                 it and let it join with an empty data folder"
+                "the cluster knows this node at another peer address, and goes on using that: start it with the old one, or \
+                 remove it and let it join with an empty data folder"
             );
         }
     }

@@ -101,9 +101,13 @@ impl Store for NodeStore {
     fn cluster(&self) -> ClusterStatus {
         match self.running.get() {
             Some(running) => running.cluster_status(),
-            None => {
-                ClusterStatus { id: String::new(), served_by: self.name.clone(), leader: None, nodes: Vec::new(), shards: Vec::new() }
-            }
+            None => ClusterStatus {
+                id: String::new(),
+                served_by: self.name.clone(),
+                leader: None,
+                nodes: Vec::new(),
+                shards: Vec::new(),
+            },
         }
     }
 

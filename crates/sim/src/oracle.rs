@@ -95,9 +95,8 @@ impl Oracle {
             let kept_term = entries.get((index - first.id.index.0) as usize).map(|entry| entry.id.term.0);
             let applied_term = ledger.entries.get(&index).map(|(term, _)| *term);
             if applied_term == Some(*own_term) && kept_term != Some(*own_term) {
-                let detail = format!(
-                    "{host}: group {group} drops the entry of term {own_term} at index {index}, which was applied, for {kept_term:?}"
-                );
+                let detail =
+                    format!("{host}: group {group} drops entry {index} of term {own_term}, which was applied, for {kept_term:?}");
                 return Err(Violation::new("committed entries stay", detail));
             }
         }
