@@ -307,6 +307,7 @@ impl Catalog {
         check_address(peer_address)?;
         self.check_address_free(name, peer_address)?;
         match self.nodes.get(name) {
+            Some(node) if node.state == NodeState::Leaving => return Err(CatalogError::StillLeaving(name.to_owned())),
             Some(node) if node.peer_address == peer_address => return Ok(None),
             Some(node) if node.state != NodeState::Announced => {
                 return Err(CatalogError::NameTaken { name: name.to_owned(), address: node.peer_address.clone() });

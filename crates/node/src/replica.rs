@@ -29,7 +29,9 @@ use raft::{RawNode, Ready, SnapshotStatus, StateRole};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::convert::{conf_change, decode_conf_change, decode_membership, encode_conf_change, encode_membership, entry_to_log};
+use crate::convert::{
+    conf_change, decode_conf_change, decode_membership, encode_conf_change, encode_membership, entry_from_log, entry_to_log,
+};
 use crate::io::Monotonic;
 use crate::limits::{Config, MAX_APPLY_BYTES, MAX_BACKLOG_ENTRIES, MAX_INFLIGHT_MESSAGES, MAX_UNCOMMITTED_BYTES};
 use crate::reads::{Read, Reads};
@@ -346,13 +348,19 @@ impl<D: Disk> Replica<D> {
     fn is_appendable(&self, message: &Message) -> bool {
         let log = &self.raw.raft.raft_log;
         let purged = self.log().purged().index.0;
+        // raft-rs takes the term of what lies beyond its log for 0: it must not match.
+        if (message.index == 0) != (message.log_term == 0) {
+            return false;
+        }
         let mut previous = (message.index, message.log_term);
         for entry in message.get_entries() {
             let is_next =
                 previous.0.checked_add(1) == Some(entry.index) && entry.term >= previous.1 && entry.term <= message.term;
             // Up to the purged index nothing is known, and raft-rs does not look.
             let is_known = entry.index > purged && entry.index <= log.committed;
-            if !is_next || (is_known && log.term(entry.index).is_ok_and(|term| term != entry.term)) {
+            // What the log keeps of it must read back as the same entry, or replicas would differ after a restart.
+            let is_lasting = entry_from_log(entry_to_log(entry)) == *entry;
+            if !is_next || !is_lasting || (is_known && log.term(entry.index).is_ok_and(|term| term != entry.term)) {
                 return false;
             }
             previous = (entry.index, entry.term);

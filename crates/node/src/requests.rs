@@ -230,6 +230,8 @@ impl<D: Disk> Node<D> {
             Place::At { since, .. } => now.since(since) >= SILENT_MS,
         };
         for sequence in self.pending.lost(|waiting| is_silent(waiting.place)) {
+            // What got no answer takes up no room where it was sent.
+            self.pending.on_lost(sequence);
             self.hand_over(sequence);
         }
     }

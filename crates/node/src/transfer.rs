@@ -118,13 +118,17 @@ impl<D: Disk> Node<D> {
         if ack.failed || ack.done {
             return self.end_send(ack.transfer, ack.done);
         }
+        // Nobody has more of a file than there is.
+        let total_bytes = send.total_bytes.unwrap_or(0);
+        if ack.next_offset > total_bytes {
+            return self.end_send(ack.transfer, false);
+        }
         if ack.next_offset > send.acknowledged {
             send.acknowledged = ack.next_offset;
             send.progress_at = now;
         }
         // The receiver may have more than this transfer sent: from an earlier one of the same file.
         send.asked = send.asked.max(send.acknowledged);
-        let total_bytes = send.total_bytes.unwrap_or(0);
         let until = total_bytes.min(send.acknowledged + SNAPSHOT_WINDOW_CHUNKS * chunk_bytes);
         while send.asked < until {
             let job = Job::Read { transfer: ack.transfer, file: send.file, offset: send.asked, max_bytes: chunk_bytes };

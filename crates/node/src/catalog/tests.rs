@@ -244,6 +244,8 @@ fn nothing_of_a_leaving_node_is_given_to_another() {
     let catalog = system.catalog();
     let leaving = CatalogError::StillLeaving("n2".to_owned());
     assert_eq!(catalog.plan_join(&request(2)), Err(leaving.clone()));
+    assert_eq!(catalog.plan_announce("n2", "n2:2"), Err(leaving.clone()));
+    assert_eq!(catalog.plan_announce("n2", "n2:7"), Err(leaving.clone()));
     let same_address = JoinRequest { peer_address: "n2:2".to_owned(), ..request(4) };
     assert_eq!(catalog.plan_join(&same_address), Err(leaving));
 }

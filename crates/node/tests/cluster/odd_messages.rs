@@ -108,6 +108,14 @@ fn entries_that_do_not_follow_each_other_are_refused() {
     for entries in [gap, hole_within, later_than_the_message, earlier_than_the_one_before] {
         assert_refused(&mut cluster, 1, 2, RaftMessage { entries, ..append.clone() });
     }
+    let beyond_the_log = RaftMessage { index: last + 2, log_term: 0, commit: last + 1, ..append.clone() };
+    assert_refused(&mut cluster, 1, 2, beyond_the_log.clone());
+    assert_refused(&mut cluster, 1, 2, RaftMessage { entries: vec![entry(term, last + 3)], ..beyond_the_log });
+    let like_a_change = RaftEntry { data: Bytes::from_static(b"\xc2"), ..entry(term, last + 1) };
+    let change_of_nothing = RaftEntry { kind: 2, ..entry(term, last + 1) };
+    for odd in [like_a_change, change_of_nothing] {
+        assert_refused(&mut cluster, 1, 2, RaftMessage { entries: vec![odd], ..append.clone() });
+    }
     let at_the_end_of_numbers = RaftMessage { index: u64::MAX, entries: vec![entry(term, 0)], ..append.clone() };
     assert_refused(&mut cluster, 1, 2, at_the_end_of_numbers);
     let (commit_index, overwriting) = (standing(&cluster, 2).3, term + 1);

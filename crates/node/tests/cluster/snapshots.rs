@@ -1,6 +1,6 @@
 //! Followers that need a snapshot, and nodes that begin with one.
 
-use quorate_api::peer::{Frame, Lane, SnapshotPart};
+use quorate_api::peer::{Frame, Lane, SnapshotAck, SnapshotPart};
 use quorate_node::Config;
 
 use crate::harness::{Cluster, DEFAULT};
@@ -72,6 +72,20 @@ fn a_snapshot_goes_on_where_its_connection_broke() {
     let again: Vec<u64> = pieces(&cluster, since).iter().map(|part| part.offset).collect();
     assert_eq!(again[0], 0, "the first piece carries the message");
     assert!(again[1] >= 3 * 512, "what had arrived is not sent again: {again:?}");
+    assert_eq!(snapshots_loaded(&cluster, 3), loaded + 1);
+}
+
+#[test]
+fn an_answer_that_claims_more_of_a_snapshot_than_there_is_begins_it_anew() {
+    let mut cluster = with_node_3_behind();
+    let loaded = snapshots_loaded(&cluster, 3);
+    run_into_the_middle(&mut cluster);
+    let transfer = pieces(&cluster, 0).last().unwrap().transfer;
+    for next_offset in [u64::MAX, u64::MAX - 1000] {
+        let ack = SnapshotAck { group: DEFAULT.0, transfer, next_offset, failed: false, done: false };
+        cluster.say(3, 1, Lane::Bulk, Frame::SnapshotAck(ack));
+    }
+    cluster.run_until("node 3 is caught up", |cluster| cluster.is_caught_up(3) && cluster.agrees(DEFAULT));
     assert_eq!(snapshots_loaded(&cluster, 3), loaded + 1);
 }
 
