@@ -43,15 +43,15 @@ impl Default for Config {
 /// Voters of a group at most: more make every write slower and hardly anything safer.
 pub(crate) const MAX_VOTERS: usize = 5;
 
-/// Raft messages on their way to one follower; with 1 MiB each, what the append lane's queue holds.
+/// Raft messages on their way to one follower. With 1 MiB each they are what the append lane's queue holds; of larger ones (a
+/// command above 1 MiB goes alone) the queue refuses some, and raft-rs probes again.
 pub(crate) const MAX_INFLIGHT_MESSAGES: usize = 64;
 
 /// Entries handed to the state machine at once: one engine batch.
 pub(crate) const MAX_APPLY_BYTES: u64 = 4 << 20;
 
-/// Committed entries that wait while a snapshot is loaded. Beyond it a follower takes no more in; entries are 1 MiB at most, and
-/// a few KiB as a rule.
-pub(crate) const MAX_BACKLOG_ENTRIES: usize = 256;
+/// Bytes of committed entries that wait while a snapshot is loaded. Beyond it a follower takes no more in.
+pub(crate) const MAX_BACKLOG_BYTES: usize = 64 << 20;
 
 /// Proposed and not yet committed, per group. Beyond it proposals are refused as overload.
 pub(crate) const MAX_UNCOMMITTED_BYTES: u64 = 64 << 20;

@@ -33,7 +33,7 @@ use crate::convert::{
     conf_change, decode_conf_change, decode_membership, encode_conf_change, encode_membership, entry_from_log, entry_to_log,
 };
 use crate::io::Monotonic;
-use crate::limits::{Config, MAX_APPLY_BYTES, MAX_BACKLOG_ENTRIES, MAX_INFLIGHT_MESSAGES, MAX_UNCOMMITTED_BYTES};
+use crate::limits::{Config, MAX_APPLY_BYTES, MAX_BACKLOG_BYTES, MAX_INFLIGHT_MESSAGES, MAX_UNCOMMITTED_BYTES};
 use crate::reads::{Read, Reads};
 use crate::snapshot::{Job, SnapshotFile};
 use crate::status::ReplicaStatus;
@@ -129,6 +129,7 @@ struct Awaiting {
 struct Loading {
     file: SnapshotFile,
     backlog: Vec<Entry>,
+    backlog_bytes: usize,
 }
 
 /// The group's time while this replica leads: where it stood, and since when it runs.
@@ -280,7 +281,7 @@ impl<D: Disk> Replica<D> {
 
     /// Whether so much waits for a snapshot to be loaded that no more is taken in.
     pub(crate) fn has_full_backlog(&self) -> bool {
-        self.loading.as_ref().is_some_and(|loading| loading.backlog.len() >= MAX_BACKLOG_ENTRIES)
+        self.loading.as_ref().is_some_and(|loading| loading.backlog_bytes >= MAX_BACKLOG_BYTES)
     }
 
     pub(crate) fn is_loading(&self) -> bool {
@@ -515,7 +516,7 @@ impl<D: Disk> Replica<D> {
         out.records.push((self.spec.group, Record::Reset(at)));
         let file = SnapshotFile { group: self.spec.group, at };
         // Entries after the snapshot wait here until it is loaded, also while the log is not durable yet.
-        self.loading = Some(Loading { file, backlog: Vec::new() });
+        self.loading = Some(Loading { file, backlog: Vec::new(), backlog_bytes: 0 });
         Some(at)
     }
 
@@ -565,6 +566,7 @@ impl<D: Disk> Replica<D> {
 
     fn apply(&mut self, committed: Vec<Entry>, out: &mut Outbox) {
         if let Some(loading) = &mut self.loading {
+            loading.backlog_bytes += committed.iter().map(|entry| entry.data.len()).sum::<usize>();
             return loading.backlog.extend(committed);
         }
         let mut run = Vec::new();

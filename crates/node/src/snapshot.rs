@@ -424,7 +424,8 @@ impl<F: DiskFile> Blocks<F> {
         }
         let version = u16::from_le_bytes([preamble[4], preamble[5]]);
         if version != VERSION {
-            return Err(damaged("it was written by a newer Quorate"));
+            let what = format!("snapshot format {version} is not known here ({VERSION} is): written by another Quorate?");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
         Ok(Self { file, offset: PREAMBLE_BYTES, len })
     }

@@ -55,7 +55,9 @@ async fn ask(address: &str, request: &JoinRequest) -> Result<JoinAnswer, Attempt
     }
     let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     let reason = problem.get("detail").and_then(serde_json::Value::as_str).map_or_else(|| status.to_string(), str::to_owned);
-    if status.is_client_error() { Err(Attempt::Refused(reason)) } else { Err(Attempt::Failed(reason)) }
+    // What names and addresses are wrong for stays wrong; a time limit or too many requests do not.
+    let is_final = [400, 403, 404, 405, 409, 413, 415, 422].contains(&status.as_u16());
+    Err(if is_final { Attempt::Refused(reason) } else { Attempt::Failed(reason) })
 }
 
 async fn post(
