@@ -478,6 +478,8 @@ impl<D: Disk> Node<D> {
     fn drive_members(&mut self) {
         let catalog = Arc::clone(&self.catalog);
         for (_, _, shard) in catalog.shards() {
+            // The system keyspace last: only through it does a node that leads another group hear that it shall go.
+            let is_needed = shard.group == SYSTEM_GROUP && self.has_leaving_elsewhere(&catalog);
             let Some(replica) = self.replicas.get_mut(&shard.group).filter(|replica| replica.is_leader()) else {
                 continue;
             };
@@ -491,6 +493,7 @@ impl<D: Disk> Node<D> {
             };
             match next_step(shard, &present, raft.id, is_caught_up) {
                 None => continue,
+                Some(Step::Remove(_)) if is_needed => continue,
                 Some(Step::AddLearner(id)) => replica.propose_member(ConfChangeType::AddLearnerNode, id),
                 Some(Step::Promote(id)) => replica.propose_member(ConfChangeType::AddNode, id),
                 Some(Step::Remove(id)) => replica.propose_member(ConfChangeType::RemoveNode, id),
@@ -502,6 +505,16 @@ impl<D: Disk> Node<D> {
             }
             self.dirty.insert(shard.group);
         }
+    }
+
+    /// Whether a node that shall go is still in a group besides the system keyspace's, as far as the replicas here know.
+    fn has_leaving_elsewhere(&self, catalog: &Catalog) -> bool {
+        let mut others = catalog.shards().filter(|(_, _, shard)| shard.group != SYSTEM_GROUP);
+        others.any(|(_, _, shard)| {
+            let mut leaving = shard.replicas.iter().filter(|replica| replica.role == ReplicaRole::Leaving);
+            let members = self.replicas.get(&shard.group).map(Replica::members);
+            leaving.any(|replica| members.as_ref().is_none_or(|members| members.contains(&replica.replica)))
+        })
     }
 
     /// Takes nodes out of the catalog that shall go and are in no group any more. Done by the node that leads the system
