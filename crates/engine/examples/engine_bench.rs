@@ -1,4 +1,4 @@
-//! What memory engines cost: memory per pair, point reads and writes at 10 thousand and 1 million keys, listing a prefix.
+//! What engines cost: memory per pair, point reads and writes at 10 thousand and 1 million keys, listing a prefix.
 //!
 //! `cargo run --release -p quorate-engine --example engine_bench [KIND...]`; all kinds without arguments. Linux only: memory is
 //! what `/proc/self/statm` says is resident.
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use quorate_engine::{Batch, Change, Direction, Engine, KeyRange, Table, create, kinds};
+use quorate_engine::{Batch, Change, Direction, Engine, EngineSpec, Engines as _, KINDS, KeyRange, LocalEngines, Place, Table};
 
 const BATCH_LEN: usize = 64;
 const VALUE_BYTES: usize = 64;
@@ -34,7 +34,7 @@ fn main() {
     {
         return measure(kind, shape, key_count.parse().expect("this program passes a number"));
     }
-    let chosen = if asked.is_empty() { kinds().map(str::to_owned).collect() } else { asked };
+    let chosen = if asked.is_empty() { KINDS.iter().map(|kind| kind.name.to_owned()).collect() } else { asked };
     println!("values of {VALUE_BYTES} bytes, batches of {BATCH_LEN}; times in ns each");
     println!("engine   keys        count  bytes/pair  insert  overwrite     get  list {GROUP_LEN}");
     for kind in &chosen {
@@ -52,9 +52,11 @@ fn measure_in_own_process(kind: &str, shape: &str, key_count: usize) {
 }
 
 fn measure(kind: &str, shape: &str, key_count: usize) {
-    let Some(engine) = create(kind) else {
-        println!("{kind}: no such memory engine; there are {}", kinds().collect::<Vec<_>>().join(", "));
-        return;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let engines = LocalEngines::new(folder.path()).expect("a temporary folder");
+    let engine = match engines.open(Place { group: 1, build: 0 }, &EngineSpec::of(kind)) {
+        Ok(engine) => engine,
+        Err(error) => return println!("{error}"),
     };
     let keys = if shape == "paths" { path_keys(key_count) } else { random_keys(key_count) };
     let before_bytes = resident_bytes();
@@ -76,7 +78,7 @@ fn write<'a>(engine: &dyn Engine, keys: impl Iterator<Item = &'a Bytes>) -> u128
     while changes.len() > 0 {
         applied += 1;
         let changes = changes.by_ref().take(BATCH_LEN).collect();
-        engine.apply(Batch { applied, revision: applied, changes }).expect("memory engines do not fail");
+        engine.apply(Batch { applied, revision: applied, changes }).expect("a healthy engine");
     }
     began.elapsed().as_nanos() / count
 }
@@ -88,7 +90,7 @@ fn put(key: Bytes) -> Change {
 fn read(engine: &Arc<dyn Engine>, keys: &[&Bytes]) -> u128 {
     let began = Instant::now();
     for key in keys {
-        let value = engine.view().get(Table::Current, key).expect("memory engines do not fail");
+        let value = engine.view().get(Table::Current, key).expect("a healthy engine");
         assert_eq!(value.map(|value| value.len()), Some(VALUE_BYTES));
     }
     began.elapsed().as_nanos() / keys.len() as u128

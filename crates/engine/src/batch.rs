@@ -37,6 +37,18 @@ pub enum Change {
         /// all of it alive, so who cuts values out of big buffers copies the small ones first.
         value: Bytes,
     },
+    /// As `Put`, and the pair goes by itself once the engine was told that it is `until_ms`. Only for engines that evict; it
+    /// panics in others.
+    PutUntil {
+        /// The table.
+        table: Table,
+        /// The key.
+        key: Bytes,
+        /// The value.
+        value: Bytes,
+        /// When it goes, in milliseconds of the clock behind [`crate::Engine::advance`].
+        until_ms: u64,
+    },
     /// Removes the key; nothing happens if it is not there.
     Delete {
         /// The table.

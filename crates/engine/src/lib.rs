@@ -7,12 +7,15 @@
 //! Threads: one writer at a time calls [`Engine::apply`]; any number of readers hold [`View`]s meanwhile, without blocking it.
 
 mod batch;
+mod home;
 mod range;
 mod registry;
 mod trie;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,8 +23,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use batch::{Batch, Change, Table};
+pub use home::{Engines, LocalEngines, Place};
 pub use range::KeyRange;
-pub use registry::{MEMORY_ENGINES, MemoryEngine, create, kinds};
+pub use registry::{EngineSpec, KINDS, Kind, OptionSpec, SpecError, Unit, kind};
 pub use trie::Trie;
 
 /// The order of a scan.
@@ -35,11 +39,17 @@ pub enum Direction {
 
 /// What an engine can do. The API answers 422 for the rest, naming the capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent capabilities, each asked for by name")]
 pub struct Capabilities {
     /// Scans cost what they return; otherwise they read and sort everything.
     pub ordered: bool,
     /// Content is still there after a restart, from the durable point.
     pub durable: bool,
+    /// A view stays as it was when it was made; otherwise it shows what is there when it is asked.
+    pub pinned_views: bool,
+    /// Pairs of [`Table::Current`] may go by themselves: to keep to a bound, or because they were not asked for. And
+    /// [`Change::PutUntil`] is understood: they go when their time is up.
+    pub evicts: bool,
 }
 
 /// What an engine holds, for metrics. May lag behind by one batch.
@@ -87,10 +97,12 @@ pub trait View: Send + Sync + fmt::Debug {
 ///
 /// Obligations of an implementation:
 /// 1. A batch is visible whole or not at all, and `apply` returns after it is published.
-/// 2. A view never changes.
+/// 2. A view never changes, where [`Capabilities::pinned_views`] says so.
 /// 3. After a crash a durable engine comes back at the end of some batch at or after its durable point, with that batch's
 ///    `applied` and `revision`; one that is not durable comes back empty, at 0 and 0.
 /// 4. `apply` after an error is never called again; readers may go on.
+/// 5. [`Table::Meta`] is ordered and its scans cost what they return in every engine; an engine that evicts keeps it whole.
+/// 6. `flush` may run beside `apply` and readers. It may hold up `apply`, never readers.
 pub trait Engine: Send + Sync + fmt::Debug {
     /// The name in a keyspace's settings.
     fn kind(&self) -> &'static str;
@@ -100,6 +112,12 @@ pub trait Engine: Send + Sync + fmt::Debug {
 
     /// The latest published state. Never blocks on the writer.
     fn view(&self) -> Arc<dyn View>;
+
+    /// Tells the time, in milliseconds of the caller's clock; it never goes back. Pairs whose time is up are hidden when this
+    /// returns. Does nothing in an engine that does not evict.
+    fn advance(&self, now_ms: u64) {
+        let _ = now_ms;
+    }
 
     /// Applies and publishes a batch. One caller at a time.
     fn apply(&self, batch: Batch) -> Result<(), EngineError>;
@@ -122,6 +140,7 @@ pub trait Rebuild: Send + fmt::Debug {
     /// Adds a pair. Pairs come in no particular order; a repeated key is the caller's fault, and the last one wins.
     fn put(&mut self, table: Table, key: Bytes, value: Bytes) -> Result<(), EngineError>;
 
-    /// Replaces the engine's content at once. Views made before stay as they are. The numbers may go backwards here only.
+    /// Replaces the engine's content at once, and durably in a durable engine: after a crash it comes back with the old content
+    /// or with the new, whole. Views made before stay as they are. The numbers may go backwards here only.
     fn commit(self: Box<Self>, applied: u64, revision: u64) -> Result<(), EngineError>;
 }

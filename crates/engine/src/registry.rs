@@ -1,55 +1,193 @@
-//! The engines that need nothing but memory, by the name that a keyspace's settings give.
+//! The engines by the name that a keyspace's settings give, with what they can do and how they can be set.
 //!
-//! A new memory engine is a module beside this one and a line in [`MEMORY_ENGINES`]; the conformance suite then runs on it.
+//! A new engine is a module beside this one and a line in [`KINDS`]; the conformance suite then runs on it, the API lists it
+//! with its options, and settings are checked against them.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::{Engine, Trie};
+use crate::{Capabilities, Engine, EngineError, Trie};
 
-/// One kind of memory engine.
+/// One kind of engine.
 #[derive(Clone, Copy, Debug)]
-pub struct MemoryEngine {
+pub struct Kind {
     /// The name in a keyspace's settings; what [`Engine::kind`] answers.
-    pub kind: &'static str,
-    /// Makes an empty one.
-    pub create: fn() -> Arc<dyn Engine>,
+    pub name: &'static str,
+    /// What it is and what it is for, in one line for people.
+    pub summary: &'static str,
+    /// What it can do; what [`Engine::capabilities`] answers.
+    pub capabilities: Capabilities,
+    /// What can be set.
+    pub options: &'static [OptionSpec],
+    /// Opens the engine in a folder of its own, and makes an empty one where nothing is. Memory engines leave the folder alone.
+    pub(crate) open: fn(&Opening<'_>) -> Result<Arc<dyn Engine>, EngineError>,
 }
 
-/// All memory engines, in the order in which they are listed to people.
-pub const MEMORY_ENGINES: &[MemoryEngine] = &[MemoryEngine { kind: Trie::KIND, create: || Arc::new(Trie::new()) }];
-
-/// The names of all memory engines.
-pub fn kinds() -> impl Iterator<Item = &'static str> {
-    MEMORY_ENGINES.iter().map(|engine| engine.kind)
+/// Something that can be set for an engine, once, when the keyspace is made or moved. All values are whole numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptionSpec {
+    /// The name in a keyspace's settings.
+    pub name: &'static str,
+    /// What the number counts.
+    pub unit: Unit,
+    /// What holds if nothing is set; `None` if there is no such bound then.
+    pub default: Option<u64>,
+    /// The smallest value.
+    pub min: u64,
+    /// The greatest value.
+    pub max: u64,
+    /// What it does, in one line for people.
+    pub help: &'static str,
 }
 
-/// An empty memory engine of this kind; `None` if there is no such kind.
-pub fn create(kind: &str) -> Option<Arc<dyn Engine>> {
-    MEMORY_ENGINES.iter().find(|engine| engine.kind == kind).map(|engine| (engine.create)())
+/// What an option's number counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes; people may write `64MiB`.
+    Bytes,
+    /// Things.
+    Count,
+    /// Milliseconds; people may write `30m`.
+    Milliseconds,
+}
+
+/// Which engine, and how it is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineSpec {
+    /// The kind's name.
+    pub kind: String,
+    /// Options by name; those that are not here have their defaults.
+    pub options: BTreeMap<String, u64>,
+}
+
+/// Why a spec cannot be used. One line for people, naming what is known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// No such engine.
+    #[error("there is no engine {kind:?}; known: {known}")]
+    UnknownKind {
+        /// What was asked for.
+        kind: String,
+        /// What there is.
+        known: String,
+    },
+    /// The engine has no such option.
+    #[error("the engine {kind} has no option {option:?}; known: {known}")]
+    UnknownOption {
+        /// The engine.
+        kind: &'static str,
+        /// What was asked for.
+        option: String,
+        /// What there is.
+        known: String,
+    },
+    /// The value lies outside of what the option allows.
+    #[error("{option} of the engine {kind} must lie between {min} and {max}, {value} does not")]
+    OutOfRange {
+        /// The engine.
+        kind: &'static str,
+        /// The option.
+        option: &'static str,
+        /// Its smallest value.
+        min: u64,
+        /// Its greatest value.
+        max: u64,
+        /// What was asked for.
+        value: u64,
+    },
+}
+
+/// What the opening of an engine is given.
+#[derive(Debug)]
+pub(crate) struct Opening<'a> {
+    /// Checked settings.
+    pub(crate) spec: &'a EngineSpec,
+    /// A folder that is this engine's alone. It may not be there yet.
+    pub(crate) folder: &'a Path,
+}
+
+impl Opening<'_> {
+    /// The value of an option, or its default.
+    pub(crate) fn option(&self, option: &OptionSpec) -> Option<u64> {
+        self.spec.options.get(option.name).copied().or(option.default)
+    }
+}
+
+/// All engines, in the order in which they are listed to people.
+pub const KINDS: &[Kind] = &[Trie::KIND_OF_ENGINE];
+
+/// The kind of this name.
+pub fn kind(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+impl EngineSpec {
+    /// A kind with its defaults.
+    pub fn of(kind: &str) -> Self {
+        Self { kind: kind.to_owned(), options: BTreeMap::new() }
+    }
+
+    /// The kind, if there is one of this name with these options.
+    pub fn check(&self) -> Result<&'static Kind, SpecError> {
+        let unknown = || SpecError::UnknownKind { kind: self.kind.clone(), known: names(KINDS.iter().map(|kind| kind.name)) };
+        let kind = kind(&self.kind).ok_or_else(unknown)?;
+        for (name, value) in &self.options {
+            let Some(option) = kind.options.iter().find(|option| option.name == name) else {
+                let known = names(kind.options.iter().map(|option| option.name));
+                return Err(SpecError::UnknownOption { kind: kind.name, option: name.clone(), known });
+            };
+            if !(option.min..=option.max).contains(value) {
+                let (min, max) = (option.min, option.max);
+                return Err(SpecError::OutOfRange { kind: kind.name, option: option.name, min, max, value: *value });
+            }
+        }
+        Ok(kind)
+    }
+}
+
+fn names(names: impl Iterator<Item = &'static str>) -> String {
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::conformance;
+    use crate::home::tests::scratch;
 
     #[test]
-    fn every_memory_engine_conforms() {
-        for engine in MEMORY_ENGINES {
-            conformance::check(engine.create);
+    fn every_engine_conforms() {
+        for kind in KINDS {
+            let folders = scratch();
+            conformance::check(|| folders.open_next(&EngineSpec::of(kind.name)));
         }
     }
 
     #[test]
     fn kinds_are_unique_and_name_their_engine() {
-        for kind in kinds() {
-            assert_eq!(kinds().filter(|other| *other == kind).count(), 1, "{kind} is listed twice");
-            assert_eq!(create(kind).unwrap().kind(), kind);
+        let folders = scratch();
+        for kind in KINDS {
+            assert_eq!(KINDS.iter().filter(|other| other.name == kind.name).count(), 1, "{} is listed twice", kind.name);
+            let engine = folders.open_next(&EngineSpec::of(kind.name));
+            assert_eq!((engine.kind(), engine.capabilities()), (kind.name, kind.capabilities));
         }
     }
 
     #[test]
-    fn an_unknown_kind_is_refused() {
-        assert!(create("abacus").is_none());
+    fn defaults_lie_within_their_options() {
+        for option in KINDS.iter().flat_map(|kind| kind.options) {
+            assert!(option.default.is_none_or(|default| (option.min..=option.max).contains(&default)), "{option:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_with_what_is() {
+        let error = EngineSpec::of("abacus").check().unwrap_err();
+        assert!(error.to_string().contains("abacus") && error.to_string().contains("trie"), "{error}");
+        let spec = EngineSpec { options: BTreeMap::from([("beads".to_owned(), 7)]), ..EngineSpec::of("trie") };
+        let error = spec.check().unwrap_err();
+        assert!(error.to_string().contains("beads"), "{error}");
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_api::cluster::{JoinAnswer, JoinRequest, PeerAddress};
 use quorate_api::key::{is_address, is_node_name};
-use quorate_engine::{Direction, KeyRange, Table, View};
+use quorate_engine::{Direction, EngineSpec, KeyRange, Table, View};
 use quorate_keyspace::{Condition, Op, Put, Record, Revision, Write};
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +102,22 @@ pub struct EngineSettings {
     /// The kind.
     #[serde(rename = "type")]
     pub kind: String,
+    /// Options that were set, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, u64>,
+}
+
+impl EngineSettings {
+    /// As the engines take it.
+    pub fn spec(&self) -> EngineSpec {
+        EngineSpec { kind: self.kind.clone(), options: self.options.clone() }
+    }
+}
+
+impl From<EngineSpec> for EngineSettings {
+    fn from(spec: EngineSpec) -> Self {
+        Self { kind: spec.kind, options: spec.options }
+    }
 }
 
 /// A replication mode's settings.
@@ -197,7 +213,7 @@ impl Catalog {
     pub(crate) fn founding(cluster: u64, name: &str, client_address: &str, peer_address: &str, max_bytes: u64) -> Self {
         let keyspace = |group, replica, max_bytes| KeyspaceRecord {
             epoch: group + 1,
-            engine: EngineSettings { kind: "trie".to_owned() },
+            engine: EngineSpec::of("trie").into(),
             replication: ReplicationSettings { mode: "raft".to_owned() },
             max_bytes,
             shards: vec![ShardRecord {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use quorate_api::peer::{Forward, ForwardReply, Frame, Lane, RaftMessage, pack_messages};
+use quorate_engine::Engines;
 use quorate_keyspace::{Command, RequestId, Write};
 use quorate_log::{Disk, GroupId, Reader, Record};
 use raft::eraftpb::{Message, MessageType};
@@ -45,6 +46,7 @@ pub struct Node<D: Disk> {
     pub(crate) identity: Identity,
     pub(crate) log: Reader<D>,
     pub(crate) files: Arc<D>,
+    pub(crate) engines: Arc<dyn Engines>,
     pub(crate) seed: u64,
     pub(crate) now: Monotonic,
     pub(crate) next_tick: Monotonic,
@@ -440,7 +442,8 @@ impl<D: Disk> Node<D> {
                 replica: own.replica,
                 epoch: keyspace.epoch,
                 keyspace: name.to_owned(),
-                engine: keyspace.engine.kind.clone(),
+                engine: keyspace.engine.spec(),
+                build: 0,
                 founding,
             };
             let group = GroupId(shard.group);
@@ -449,6 +452,7 @@ impl<D: Disk> Node<D> {
                 config: &self.config,
                 log: &self.log,
                 files: self.files.as_ref(),
+                engines: self.engines.as_ref(),
                 seed: self.seed,
                 origin: self.pending.origin(),
             };

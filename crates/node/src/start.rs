@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_api::cluster::JoinAnswer;
+use quorate_engine::{Engine, EngineError, EngineSpec, Engines, Place};
 use quorate_keyspace::{Command, EntryHeader, Limits, RequestId, Shard, ShardError, ShardHeader, encode_entry};
 use quorate_log::{Disk, GroupId, HardState, Log, LogError, LogId, LogIndex, Reader, Record, Term};
 use raft::prelude::{ConfChangeType, ConfChangeV2, ConfState};
@@ -76,13 +77,13 @@ pub enum OpenError {
     /// The catalog.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    /// An engine that this version does not know.
-    #[error("keyspace {keyspace}: unknown engine {kind}")]
-    UnknownEngine {
+    /// An engine that does not open, or that this version does not know.
+    #[error("keyspace {keyspace}: {source}")]
+    Engine {
         /// The keyspace.
         keyspace: String,
-        /// The engine.
-        kind: String,
+        /// Why.
+        source: EngineError,
     },
     /// A group's state in the log cannot be read.
     #[error("the log's state of group {group} cannot be read")]
@@ -101,7 +102,9 @@ pub(crate) struct ReplicaState {
     pub(crate) replica: u64,
     pub(crate) epoch: u64,
     pub(crate) keyspace: String,
-    pub(crate) engine: String,
+    pub(crate) engine: EngineSpec,
+    /// Which of the group's engines on this node serves: see [`Place`].
+    pub(crate) build: u64,
     /// How the group began, if this replica was there.
     pub(crate) founding: Option<Founding>,
 }
@@ -117,19 +120,24 @@ pub(crate) struct Founding {
 /// The log position of a group's founding.
 const FOUNDED_AT: LogId = LogId { term: Term(1), index: LogIndex(1) };
 
-const STATE_VERSION: u8 = 1;
+const STATE_VERSION: u8 = 2;
 
 impl ReplicaState {
-    /// Version, replica, epoch, names, and, if there is a founding, a 1, its limit, voters and entry.
+    /// Version, replica, epoch, names of keyspace and engine, the engine's options and build, and, if there is a founding, a 1,
+    /// its limit, voters and entry. Version 1 had neither options nor build.
     pub(crate) fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(STATE_VERSION);
         out.put_u64_le(self.replica);
         out.put_u64_le(self.epoch);
-        for name in [&self.keyspace, &self.engine] {
-            out.put_u16_le(name.len() as u16);
-            out.put_slice(name.as_bytes());
+        put_name(&self.keyspace, &mut out);
+        put_name(&self.engine.kind, &mut out);
+        out.put_u16_le(self.engine.options.len() as u16);
+        for (name, value) in &self.engine.options {
+            put_name(name, &mut out);
+            out.put_u64_le(*value);
         }
+        out.put_u64_le(self.build);
         let Some(founding) = &self.founding else {
             out.put_u8(0);
             return out.freeze();
@@ -144,18 +152,26 @@ impl ReplicaState {
 
     /// None if the bytes are not such a state, or one of a newer version.
     pub(crate) fn decode(mut bytes: Bytes) -> Option<Self> {
-        if bytes.try_get_u8().ok()? != STATE_VERSION {
+        let version = bytes.try_get_u8().ok()?;
+        if !(1..=STATE_VERSION).contains(&version) {
             return None;
         }
         let replica = bytes.try_get_u64_le().ok()?;
         let epoch = bytes.try_get_u64_le().ok()?;
         let keyspace = take_name(&mut bytes)?;
-        let engine = take_name(&mut bytes)?;
+        let mut engine = EngineSpec::of(&take_name(&mut bytes)?);
+        let mut build = 0;
+        if version >= 2 {
+            for _ in 0..bytes.try_get_u16_le().ok()? {
+                engine.options.insert(take_name(&mut bytes)?, bytes.try_get_u64_le().ok()?);
+            }
+            build = bytes.try_get_u64_le().ok()?;
+        }
         let founding = match bytes.try_get_u8().ok()? {
             0 => None,
             _ => Some(take_founding(bytes)?),
         };
-        Some(Self { replica, epoch, keyspace, engine, founding })
+        Some(Self { replica, epoch, keyspace, engine, build, founding })
     }
 
     /// What a new log of the group begins with.
@@ -168,6 +184,11 @@ impl ReplicaState {
         }
         records
     }
+}
+
+fn put_name(name: &str, out: &mut BytesMut) {
+    out.put_u16_le(name.len() as u16);
+    out.put_slice(name.as_bytes());
 }
 
 fn take_name(bytes: &mut Bytes) -> Option<String> {
@@ -200,7 +221,8 @@ impl<D: Disk> Node<D> {
             replica: 1,
             epoch: 1,
             keyspace: SYSTEM_KEYSPACE.to_owned(),
-            engine: "trie".to_owned(),
+            engine: EngineSpec::of("trie"),
+            build: 0,
             founding: Some(Founding { max_bytes, voters: vec![1], entry }),
         };
         Ok(log.write(&[state.records(GroupId(SYSTEM_GROUP))])?)
@@ -212,7 +234,8 @@ impl<D: Disk> Node<D> {
             replica: answer.system_replica,
             epoch: 1,
             keyspace: SYSTEM_KEYSPACE.to_owned(),
-            engine: "trie".to_owned(),
+            engine: EngineSpec::of("trie"),
+            build: 0,
             founding: None,
         };
         Ok(log.write(&[state.records(GroupId(SYSTEM_GROUP))])?)
@@ -225,7 +248,7 @@ impl<D: Disk> Node<D> {
         config: Config,
         identity: Identity,
         log: Reader<D>,
-        files: Arc<D>,
+        (files, engines): (Arc<D>, Arc<dyn Engines>),
         (seed, now): (u64, Monotonic),
     ) -> Result<Self, OpenError> {
         let mut by_group: BTreeMap<u64, Vec<SnapshotFile>> = BTreeMap::new();
@@ -238,7 +261,14 @@ impl<D: Disk> Node<D> {
             let found = log.group(group).map(|state| state.state).unwrap_or_default();
             let state = ReplicaState::decode(found).ok_or(OpenError::BadState { group: group.0 })?;
             let own = by_group.remove(&group.0).unwrap_or_default();
-            let opening = Opening { config: &config, log: &log, files: files.as_ref(), seed, origin: pending.origin() };
+            let opening = Opening {
+                config: &config,
+                log: &log,
+                files: files.as_ref(),
+                engines: engines.as_ref(),
+                seed,
+                origin: pending.origin(),
+            };
             replicas.insert(group.0, opening.replica(group, state, own)?);
         }
         let dirty: BTreeSet<u64> = replicas.keys().copied().collect();
@@ -249,6 +279,7 @@ impl<D: Disk> Node<D> {
             identity,
             log,
             files,
+            engines,
             seed,
             now,
             pending,
@@ -277,6 +308,7 @@ pub(crate) struct Opening<'a, D: Disk> {
     pub(crate) config: &'a Config,
     pub(crate) log: &'a Reader<D>,
     pub(crate) files: &'a D,
+    pub(crate) engines: &'a dyn Engines,
     pub(crate) seed: u64,
     pub(crate) origin: u64,
 }
@@ -292,8 +324,7 @@ impl<D: Disk> Opening<'_, D> {
         };
         let newest = own.iter().filter(|file| usable(file)).max().copied();
         own.retain(|file| Some(*file) != newest);
-        let engine = quorate_engine::create(&state.engine)
-            .ok_or_else(|| OpenError::UnknownEngine { keyspace: keyspace.clone(), kind: state.engine.clone() })?;
+        let engine = self.engine(group, &state)?;
         let shard_error = |source| OpenError::Shard { keyspace: keyspace.clone(), source };
         let (mut shard, latest) = match newest {
             Some(file) => {
@@ -319,8 +350,7 @@ impl<D: Disk> Opening<'_, D> {
     /// A replica of a group that this node has no log of yet; its records are to be written.
     pub(crate) fn new_replica(&self, group: GroupId, state: ReplicaState) -> Result<Replica<D>, OpenError> {
         let keyspace = state.keyspace.clone();
-        let engine = quorate_engine::create(&state.engine)
-            .ok_or_else(|| OpenError::UnknownEngine { keyspace: keyspace.clone(), kind: state.engine.clone() })?;
+        let engine = self.engine(group, &state)?;
         let shard = begin(engine, state.founding.as_ref(), group);
         let shard = shard.map_err(|source| OpenError::Shard { keyspace: keyspace.clone(), source })?;
         let membership = decode_membership(shard.header().membership.clone()).unwrap_or_default();
@@ -332,6 +362,11 @@ impl<D: Disk> Opening<'_, D> {
         self.assemble(spec, log, shard, Files::default())
     }
 
+    fn engine(&self, group: GroupId, state: &ReplicaState) -> Result<Arc<dyn Engine>, OpenError> {
+        let opened = self.engines.open(Place { group: group.0, build: state.build }, &state.engine);
+        opened.map_err(|source| OpenError::Engine { keyspace: state.keyspace.clone(), source })
+    }
+
     fn assemble(&self, spec: ReplicaSpec, log: GroupLog<D>, shard: Shard, files: Files) -> Result<Replica<D>, OpenError> {
         let keyspace = spec.keyspace.clone();
         Replica::new(spec, log, shard, files, (self.config, self.seed, self.origin))
@@ -340,7 +375,7 @@ impl<D: Disk> Opening<'_, D> {
 }
 
 /// The shard of a group that begins: with its founding entry, or, on a later replica, with nothing at all.
-fn begin(engine: Arc<dyn quorate_engine::Engine>, founding: Option<&Founding>, group: GroupId) -> Result<Shard, ShardError> {
+fn begin(engine: Arc<dyn Engine>, founding: Option<&Founding>, group: GroupId) -> Result<Shard, ShardError> {
     let Some(founding) = founding else {
         return Shard::found(engine, ShardHeader::default());
     };
@@ -396,8 +431,9 @@ mod tests {
 
     #[test]
     fn replica_states_round_trip() {
-        let plain =
-            ReplicaState { replica: 4, epoch: 2, keyspace: "default".to_owned(), engine: "trie".to_owned(), founding: None };
+        let options = BTreeMap::from([("max_bytes".to_owned(), 1 << 30), ("max_entries".to_owned(), 9)]);
+        let engine = EngineSpec { kind: "cache".to_owned(), options };
+        let plain = ReplicaState { replica: 4, epoch: 2, keyspace: "default".to_owned(), engine, build: 3, founding: None };
         let founding = Founding { max_bytes: 9, voters: vec![1, 2], entry: Bytes::from_static(b"entry") };
         let founded = ReplicaState { founding: Some(founding), ..plain.clone() };
         for state in [plain, founded] {
@@ -405,5 +441,19 @@ mod tests {
             assert_eq!(ReplicaState::decode(bytes.clone()), Some(state));
             assert_eq!(ReplicaState::decode(bytes.slice(..12)), None);
         }
+    }
+    #[test]
+    fn a_replica_state_of_version_1_is_read() {
+        let mut bytes = vec![1];
+        bytes.extend(4_u64.to_le_bytes());
+        bytes.extend(2_u64.to_le_bytes());
+        for name in ["default", "trie"] {
+            bytes.extend((name.len() as u16).to_le_bytes());
+            bytes.extend(name.as_bytes());
+        }
+        bytes.push(0);
+        let engine = EngineSpec::of("trie");
+        let state = ReplicaState { replica: 4, epoch: 2, keyspace: "default".to_owned(), engine, build: 0, founding: None };
+        assert_eq!(ReplicaState::decode(bytes.into()), Some(state));
     }
 }

@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use quorate_engine::{Engines, LocalEngines};
 use quorate_log::{RealDisk, read_whole, write_atomically};
 use quorate_node::Identity;
 use serde::{Deserialize, Serialize};
@@ -142,6 +143,15 @@ impl DataDir {
     /// The snapshots' folder.
     pub(crate) fn snapshots(&self) -> Result<Arc<RealDisk>, DataDirError> {
         self.folder("snapshots")
+    }
+
+    /// Where the engines are.
+    pub(crate) fn engines(&self) -> Result<Arc<dyn Engines>, DataDirError> {
+        let path = self.path.join("engines");
+        match LocalEngines::new(&path) {
+            Ok(engines) => Ok(Arc::new(engines)),
+            Err(source) => Err(DataDirError::Io { path, source }),
+        }
     }
 
     fn folder(&self, name: &str) -> Result<Arc<RealDisk>, DataDirError> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use quorate_api::cluster::{JoinRequest, PeerAddress};
 use quorate_api::peer::Lane;
 use quorate_engine::View;
+use quorate_engine::testing::SimulatedEngines;
 use quorate_log::testing::{Fault, MemoryDisk};
 use quorate_log::{Batch, GroupId, Log};
 use quorate_node::{Catalog, Hosted, Identity, Input, Job, Monotonic, Node, NodeStatus};
@@ -54,6 +55,7 @@ pub(crate) struct Host {
     pub(crate) id: HostId,
     pub(crate) log_disk: MemoryDisk,
     pub(crate) file_disk: MemoryDisk,
+    pub(crate) engines: Arc<SimulatedEngines>,
     /// None on an empty disk.
     pub(crate) folder: Option<Folder>,
     pub(crate) process: Option<Process>,
@@ -129,6 +131,7 @@ impl Host {
             id,
             log_disk: MemoryDisk::new(),
             file_disk: MemoryDisk::new(),
+            engines: Arc::default(),
             folder: None,
             process: None,
             slowed_us: 0,
@@ -183,6 +186,7 @@ impl Host {
         assert!(self.process.is_none(), "a disk is not taken from a running process");
         self.log_disk = MemoryDisk::new();
         self.file_disk = MemoryDisk::new();
+        self.engines = Arc::default();
         self.folder = None;
         self.joining = None;
     }

@@ -187,7 +187,7 @@ mod tests {
     fn the_model_agrees_with_the_state_machine() {
         for seed in 0..50 {
             let mut random = Random::new(seed);
-            let engine: std::sync::Arc<dyn Engine> = quorate_engine::create("trie").unwrap();
+            let engine: std::sync::Arc<dyn Engine> = std::sync::Arc::new(quorate_engine::Trie::new());
             let header = ShardHeader { limits: Limits { max_bytes: 1 << 30 }, ..ShardHeader::default() };
             let mut shard = Shard::found(engine, header).unwrap();
             let mut model = Model::of(shard.engine().view().as_ref()).unwrap();
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn the_past_is_kept() {
-        let engine: std::sync::Arc<dyn Engine> = quorate_engine::create("trie").unwrap();
+        let engine: std::sync::Arc<dyn Engine> = std::sync::Arc::new(quorate_engine::Trie::new());
         let shard = Shard::found(engine, ShardHeader::default()).unwrap();
         let mut model = Model::of(shard.engine().view().as_ref()).unwrap();
         for (index, value) in (1..).zip(["a", "b"]) {

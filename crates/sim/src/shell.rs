@@ -66,8 +66,8 @@ impl Simulation {
             Err(error) => return self.on_failed_start(id, &error),
         };
         let at = (seed, clock.read(self.now));
-        let files = Arc::new(host.file_disk.clone());
-        let node = match Node::open(self.scenario.node.clone(), identity.clone(), log.reader(), files, at) {
+        let stores = (Arc::new(host.file_disk.clone()), Arc::clone(&host.engines) as _);
+        let node = match Node::open(self.scenario.node.clone(), identity.clone(), log.reader(), stores, at) {
             Ok(node) => node,
             Err(error) => return self.on_failed_start(id, &error),
         };

@@ -88,7 +88,9 @@ fn run(engine: &dyn Engine, steps: Vec<Step>) -> Result<(), TestCaseError> {
 fn change_model(pairs: &mut Pairs, changes: &[Change]) {
     for change in changes {
         match change {
-            Change::Put { table, key, value } => pairs.insert((*table, key.clone()), value.clone()),
+            Change::Put { table, key, value } | Change::PutUntil { table, key, value, .. } => {
+                pairs.insert((*table, key.clone()), value.clone())
+            }
             Change::Delete { table, key } => pairs.remove(&(*table, key.clone())),
         };
     }

@@ -37,6 +37,7 @@ fn replaces_everything_but_open_views(engine: &dyn Engine) {
     let (old_pairs, old_numbers) = (pairs_of(&*old), (old.applied(), old.revision()));
     begin(engine, "new").commit(1, 0).expect("a healthy rebuild");
     assert_holds(engine, "new");
+    assert_eq!(engine.durable_applied(), u64::from(engine.capabilities().durable), "a rebuild is durable when it is committed");
     let view = engine.view();
     assert_eq!((view.applied(), view.revision()), (1, 0), "a rebuild's numbers may be smaller");
     assert_eq!(pairs_of(&*old), old_pairs, "a view changed");

@@ -106,7 +106,7 @@ impl Engine for Faulty {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { ordered: true, durable: self.fault == Fault::ClaimsToBeDurable }
+        Capabilities { durable: self.fault == Fault::ClaimsToBeDurable, ..self.inner.capabilities() }
     }
 
     fn view(&self) -> Arc<dyn View> {
@@ -215,6 +215,6 @@ impl Rebuild for FaultyRebuild {
 
 fn key_of(change: &Change) -> &[u8] {
     match change {
-        Change::Put { key, .. } | Change::Delete { key, .. } => key,
+        Change::Put { key, .. } | Change::PutUntil { key, .. } | Change::Delete { key, .. } => key,
     }
 }

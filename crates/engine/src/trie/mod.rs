@@ -37,6 +37,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use self::tree::Tree;
+use crate::registry::Kind;
 use crate::{Batch, Capabilities, Change, Direction, Engine, EngineError, KeyRange, Rebuild, ScanItem, Stats, Table, View};
 
 /// An ordered engine in memory.
@@ -69,8 +70,14 @@ struct Content {
 }
 
 impl Trie {
-    /// The name in a keyspace's settings.
-    pub const KIND: &'static str = "trie";
+    /// How it is listed.
+    pub(crate) const KIND_OF_ENGINE: Kind = Kind {
+        name: "trie",
+        summary: "in memory, ordered: keys with common prefixes; listing a prefix costs what it returns",
+        capabilities: Capabilities { ordered: true, durable: false, pinned_views: true, evicts: false },
+        options: &[],
+        open: |_| Ok(Arc::new(Self::new())),
+    };
 
     /// An empty engine.
     pub fn new() -> Self {
@@ -80,11 +87,11 @@ impl Trie {
 
 impl Engine for Trie {
     fn kind(&self) -> &'static str {
-        Self::KIND
+        Self::KIND_OF_ENGINE.name
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { ordered: true, durable: false }
+        Self::KIND_OF_ENGINE.capabilities
     }
 
     fn view(&self) -> Arc<dyn View> {
@@ -101,6 +108,7 @@ impl Engine for Trie {
         for change in batch.changes {
             match change {
                 Change::Put { table, key, value } => content.put(table, &key, value),
+                Change::PutUntil { .. } => panic!("a trie keeps what it is given"),
                 Change::Delete { table, key } => content.delete(table, &key),
             }
         }

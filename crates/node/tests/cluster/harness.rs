@@ -9,6 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_api::cluster::JoinRequest;
 use quorate_api::peer::{Frame, Lane, frame_bytes};
+use quorate_engine::Engines;
+use quorate_engine::testing::SimulatedEngines;
 use quorate_log::testing::MemoryDisk;
 use quorate_log::{GroupId, Log, Options, Record};
 use quorate_node::keyspace::{Outcome, Write, get};
@@ -35,6 +37,7 @@ pub(crate) struct Host {
     process: Option<Process>,
     log_disk: MemoryDisk,
     pub(crate) file_disk: MemoryDisk,
+    pub(crate) engines: Arc<SimulatedEngines>,
     /// What is handed to the log stays there until this is taken back.
     pub(crate) holds_log: bool,
     /// Snapshots are not loaded, nor is any job after that, until this is taken back.
@@ -159,9 +162,11 @@ impl Cluster {
         host.stopped = None;
         let log = host.open_log();
         let files = Arc::new(host.file_disk.clone());
+        let engines = Arc::clone(&host.engines) as Arc<dyn Engines>;
         let identity = host.identity.clone();
         let config = self.config.clone();
-        let node = Node::open(config, identity, log.reader(), files, (id * 7919, now)).expect("it starts on its own disks");
+        let node =
+            Node::open(config, identity, log.reader(), (files, engines), (id * 7919, now)).expect("it starts on its own disks");
         self.host_mut(id).process = Some(Process {
             node,
             log,
@@ -527,6 +532,7 @@ impl Host {
             process: None,
             log_disk: MemoryDisk::new(),
             file_disk: MemoryDisk::new(),
+            engines: Arc::default(),
             holds_log: false,
             holds_loads: false,
             stopped: None,

@@ -32,7 +32,7 @@ impl MemoryStore {
     pub(crate) fn new() -> Self {
         let shards = [("default", u64::MAX / 2), ("orders", u64::MAX / 2), ("_system", u64::MAX / 2), ("tiny", 100)];
         let shard = |max_bytes| {
-            let engine = quorate_engine::create("trie").unwrap();
+            let engine = std::sync::Arc::new(quorate_engine::Trie::new());
             Shard::found(engine, ShardHeader { limits: Limits { max_bytes }, ..ShardHeader::default() }).unwrap()
         };
         let state = State {
