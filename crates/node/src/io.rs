@@ -8,7 +8,7 @@ use quorate_keyspace::Outcome;
 use quorate_log::{GroupId, Record};
 
 use crate::catalog::Catalog;
-use crate::snapshot::{Job, JobDone};
+use crate::jobs::{Job, JobDone};
 use crate::status::{Hosted, NodeStatus};
 
 /// Time since an arbitrary point, in milliseconds; never goes back while the process lives.

@@ -9,6 +9,7 @@
 mod catalog;
 mod convert;
 mod io;
+mod jobs;
 mod limits;
 mod membership;
 mod node;
@@ -30,8 +31,9 @@ pub use catalog::{
     ReplicationSettings, SYSTEM_GROUP, SYSTEM_KEYSPACE, ShardRecord,
 };
 pub use io::{Answer, Effect, Failure, Input, Monotonic, PeerFrame, Request, RequestKind, StopReason};
+pub use jobs::{Job, JobDone, JobResult};
 pub use limits::Config;
 pub use node::Node;
-pub use snapshot::{Job, JobDone, JobResult, SnapshotFile};
+pub use snapshot::SnapshotFile;
 pub use start::{Identity, OpenError};
 pub use status::{Hosted, HostedKeyspace, NodeStatus, ReplicaStatus};

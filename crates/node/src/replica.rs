@@ -33,9 +33,10 @@ use crate::convert::{
     conf_change, decode_conf_change, decode_membership, encode_conf_change, encode_membership, entry_from_log, entry_to_log,
 };
 use crate::io::Monotonic;
+use crate::jobs::Job;
 use crate::limits::{Config, MAX_APPLY_BYTES, MAX_BACKLOG_BYTES, MAX_INFLIGHT_MESSAGES, MAX_UNCOMMITTED_BYTES};
 use crate::reads::{Read, Reads};
-use crate::snapshot::{Job, SnapshotFile};
+use crate::snapshot::SnapshotFile;
 use crate::status::ReplicaStatus;
 use crate::storage::GroupLog;
 

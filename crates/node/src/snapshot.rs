@@ -1,4 +1,4 @@
-//! Snapshot files, and the jobs that read and write them beside the loop.
+//! Snapshot files.
 //!
 //! A snapshot file holds a shard at one applied index, in no engine's form: its state, then its pairs. The same file is a
 //! memory engine's durable point on its own node and what a follower is sent. Layout, integers little-endian:
@@ -16,7 +16,6 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_engine::{Direction, Engine, KeyRange, Table, View};
@@ -63,155 +62,8 @@ impl SnapshotFile {
         parts.next().is_none().then_some(file)
     }
 
-    fn part(&self) -> String {
+    pub(crate) fn part(&self) -> String {
         format!("{self}.part")
-    }
-}
-
-/// Work on snapshot files.
-#[derive(Debug)]
-pub enum Job {
-    /// Write a file.
-    Cut {
-        /// The file.
-        file: SnapshotFile,
-        /// The pairs.
-        view: Arc<dyn View>,
-        /// The shard's state at the view.
-        state: Bytes,
-    },
-    /// Replace an engine's content by a file's.
-    Load {
-        /// The file.
-        file: SnapshotFile,
-        /// The engine.
-        engine: Arc<dyn Engine>,
-    },
-    /// Read a piece of a file that is being sent.
-    Read {
-        /// The transfer.
-        transfer: u64,
-        /// The file.
-        file: SnapshotFile,
-        /// Where.
-        offset: u64,
-        /// How much at most.
-        max_bytes: u64,
-    },
-    /// Write a piece of a file that is being received. With the last piece the file is checked, synced and renamed.
-    Stage {
-        /// The sender's transfer.
-        transfer: u64,
-        /// The file.
-        file: SnapshotFile,
-        /// Where.
-        offset: u64,
-        /// The length of the whole file.
-        total_bytes: u64,
-        /// The piece.
-        data: Bytes,
-    },
-    /// Remove what was received of a file that will not become whole.
-    Discard {
-        /// The file.
-        file: SnapshotFile,
-    },
-    /// Remove files that no longer serve.
-    Remove {
-        /// The group.
-        group: GroupId,
-        /// The files.
-        files: Vec<SnapshotFile>,
-    },
-}
-
-/// A job that has ended.
-#[derive(Debug)]
-pub struct JobDone {
-    /// The group.
-    pub group: GroupId,
-    /// What came of it.
-    pub result: JobResult,
-}
-
-/// What came of a job.
-#[derive(Debug)]
-pub enum JobResult {
-    /// The file is durable.
-    Cut {
-        /// The file.
-        file: SnapshotFile,
-        /// Its length, or why there is none.
-        size_bytes: Result<u64, String>,
-    },
-    /// The engine holds what the file does.
-    Loaded {
-        /// The file.
-        file: SnapshotFile,
-        /// The shard's state and the file's length, or why the engine does not.
-        state: Result<(Bytes, u64), String>,
-    },
-    /// A piece was read.
-    Read {
-        /// The transfer.
-        transfer: u64,
-        /// Where it belongs.
-        offset: u64,
-        /// The length of the whole file and the piece, or why there is none.
-        piece: Result<(u64, Bytes), String>,
-    },
-    /// A piece was written.
-    Staged {
-        /// The sender's transfer.
-        transfer: u64,
-        /// The file.
-        file: SnapshotFile,
-        /// Where the next one goes, and whether the file is whole, checked and durable; or why not.
-        progress: Result<(u64, bool), String>,
-    },
-    /// Files were removed, as far as they were there.
-    Removed,
-}
-
-impl Job {
-    /// The group that the job is for.
-    pub fn group(&self) -> GroupId {
-        match self {
-            Self::Cut { file, .. }
-            | Self::Load { file, .. }
-            | Self::Read { file, .. }
-            | Self::Stage { file, .. }
-            | Self::Discard { file } => file.group,
-            Self::Remove { group, .. } => *group,
-        }
-    }
-
-    /// Does it. Blocks for as long as the disk takes.
-    pub fn run<D: Disk>(self, files: &D) -> JobDone {
-        let group = self.group();
-        let text = |error: io::Error| error.to_string();
-        let result = match self {
-            Self::Cut { file, view, state } => {
-                JobResult::Cut { file, size_bytes: cut(files, &file, view.as_ref(), &state).map_err(text) }
-            }
-            Self::Load { file, engine } => JobResult::Loaded { file, state: load(files, &file, engine.as_ref()).map_err(text) },
-            Self::Read { transfer, file, offset, max_bytes } => {
-                JobResult::Read { transfer, offset, piece: read_piece(files, &file, offset, max_bytes).map_err(text) }
-            }
-            Self::Stage { transfer, file, offset, total_bytes, data } => {
-                let progress = stage(files, &file, offset, total_bytes, &data).map_err(text);
-                JobResult::Staged { transfer, file, progress }
-            }
-            Self::Discard { file } => {
-                remove(files, [file.part()]);
-                JobResult::Removed
-            }
-            Self::Remove { files: names, .. } => {
-                remove(files, names.iter().map(SnapshotFile::to_string));
-                JobResult::Removed
-            }
-        };
-        JobDone { group, result }
     }
 }
 
@@ -250,7 +102,7 @@ pub(crate) fn load<D: Disk>(files: &D, file: &SnapshotFile, engine: &dyn Engine)
     }
 }
 
-fn cut<D: Disk>(files: &D, file: &SnapshotFile, view: &dyn View, state: &Bytes) -> io::Result<u64> {
+pub(crate) fn cut<D: Disk>(files: &D, file: &SnapshotFile, view: &dyn View, state: &Bytes) -> io::Result<u64> {
     assert_eq!(view.applied(), file.at.index.0, "a snapshot's view is at the index in its name");
     let part = file.part();
     remove_if_there(files, &part)?;
@@ -285,7 +137,7 @@ fn cut<D: Disk>(files: &D, file: &SnapshotFile, view: &dyn View, state: &Bytes) 
     Ok(size_bytes)
 }
 
-fn read_piece<D: Disk>(files: &D, file: &SnapshotFile, offset: u64, max_bytes: u64) -> io::Result<(u64, Bytes)> {
+pub(crate) fn read_piece<D: Disk>(files: &D, file: &SnapshotFile, offset: u64, max_bytes: u64) -> io::Result<(u64, Bytes)> {
     let handle = files.open(&file.to_string())?;
     let total_bytes = handle.len()?;
     let mut piece = vec![0; max_bytes.min(total_bytes.saturating_sub(offset)) as usize];
@@ -293,7 +145,13 @@ fn read_piece<D: Disk>(files: &D, file: &SnapshotFile, offset: u64, max_bytes: u
     Ok((total_bytes, piece.into()))
 }
 
-fn stage<D: Disk>(files: &D, file: &SnapshotFile, offset: u64, total_bytes: u64, data: &Bytes) -> io::Result<(u64, bool)> {
+pub(crate) fn stage<D: Disk>(
+    files: &D,
+    file: &SnapshotFile,
+    offset: u64,
+    total_bytes: u64,
+    data: &Bytes,
+) -> io::Result<(u64, bool)> {
     let part = file.part();
     let handle = if offset == 0 {
         remove_if_there(files, &part)?;
@@ -313,7 +171,7 @@ fn stage<D: Disk>(files: &D, file: &SnapshotFile, offset: u64, total_bytes: u64,
     Ok((next_offset, true))
 }
 
-fn remove<D: Disk>(files: &D, names: impl IntoIterator<Item = String>) {
+pub(crate) fn remove<D: Disk>(files: &D, names: impl IntoIterator<Item = String>) {
     for name in names {
         // A file that stays behind costs room, and is removed at the next start.
         let _ = files.remove(&name);

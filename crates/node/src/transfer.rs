@@ -13,9 +13,10 @@ use raft::eraftpb::{Message, MessageType};
 
 use crate::convert::{message_from_wire, message_to_wire};
 use crate::io::{Effect, Monotonic};
+use crate::jobs::Job;
 use crate::limits::{MAX_SNAPSHOT_SENDS, RECEIVE_KEPT_MS, SNAPSHOT_STALL_MS, SNAPSHOT_WINDOW_CHUNKS};
 use crate::node::Node;
-use crate::snapshot::{Job, SnapshotFile};
+use crate::snapshot::SnapshotFile;
 
 /// Snapshots on their way, both directions.
 #[derive(Debug)]

@@ -1,11 +1,14 @@
 //! Snapshot files: cut, sent in pieces, cut short, bent, and interrupted.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use quorate_engine::{Batch, Change, Trie};
 use quorate_keyspace::ShardHeader;
 use quorate_log::testing::{Fault, MemoryDisk};
 
 use super::*;
+use crate::jobs::{Job, JobResult};
 
 const FILE: SnapshotFile = SnapshotFile { group: GroupId(4), at: LogId { term: Term(3), index: LogIndex(9) } };
 

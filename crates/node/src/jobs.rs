@@ -1,0 +1,157 @@
+//! What is done beside the loop, because it takes long: reading and writing snapshot files.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_engine::{Engine, View};
+use quorate_log::{Disk, GroupId};
+
+use crate::snapshot::{SnapshotFile, cut, load, read_piece, remove, stage};
+
+/// Work beside the loop.
+#[derive(Debug)]
+pub enum Job {
+    /// Write a file.
+    Cut {
+        /// The file.
+        file: SnapshotFile,
+        /// The pairs.
+        view: Arc<dyn View>,
+        /// The shard's state at the view.
+        state: Bytes,
+    },
+    /// Replace an engine's content by a file's.
+    Load {
+        /// The file.
+        file: SnapshotFile,
+        /// The engine.
+        engine: Arc<dyn Engine>,
+    },
+    /// Read a piece of a file that is being sent.
+    Read {
+        /// The transfer.
+        transfer: u64,
+        /// The file.
+        file: SnapshotFile,
+        /// Where.
+        offset: u64,
+        /// How much at most.
+        max_bytes: u64,
+    },
+    /// Write a piece of a file that is being received. With the last piece the file is checked, synced and renamed.
+    Stage {
+        /// The sender's transfer.
+        transfer: u64,
+        /// The file.
+        file: SnapshotFile,
+        /// Where.
+        offset: u64,
+        /// The length of the whole file.
+        total_bytes: u64,
+        /// The piece.
+        data: Bytes,
+    },
+    /// Remove what was received of a file that will not become whole.
+    Discard {
+        /// The file.
+        file: SnapshotFile,
+    },
+    /// Remove files that no longer serve.
+    Remove {
+        /// The group.
+        group: GroupId,
+        /// The files.
+        files: Vec<SnapshotFile>,
+    },
+}
+
+/// A job that has ended.
+#[derive(Debug)]
+pub struct JobDone {
+    /// The group.
+    pub group: GroupId,
+    /// What came of it.
+    pub result: JobResult,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub enum JobResult {
+    /// The file is durable.
+    Cut {
+        /// The file.
+        file: SnapshotFile,
+        /// Its length, or why there is none.
+        size_bytes: Result<u64, String>,
+    },
+    /// The engine holds what the file does.
+    Loaded {
+        /// The file.
+        file: SnapshotFile,
+        /// The shard's state and the file's length, or why the engine does not.
+        state: Result<(Bytes, u64), String>,
+    },
+    /// A piece was read.
+    Read {
+        /// The transfer.
+        transfer: u64,
+        /// Where it belongs.
+        offset: u64,
+        /// The length of the whole file and the piece, or why there is none.
+        piece: Result<(u64, Bytes), String>,
+    },
+    /// A piece was written.
+    Staged {
+        /// The sender's transfer.
+        transfer: u64,
+        /// The file.
+        file: SnapshotFile,
+        /// Where the next one goes, and whether the file is whole, checked and durable; or why not.
+        progress: Result<(u64, bool), String>,
+    },
+    /// Files were removed, as far as they were there.
+    Removed,
+}
+
+impl Job {
+    /// The group that the job is for.
+    pub fn group(&self) -> GroupId {
+        match self {
+            Self::Cut { file, .. }
+            | Self::Load { file, .. }
+            | Self::Read { file, .. }
+            | Self::Stage { file, .. }
+            | Self::Discard { file } => file.group,
+            Self::Remove { group, .. } => *group,
+        }
+    }
+
+    /// Does it. Blocks for as long as the disk takes.
+    pub fn run<D: Disk>(self, files: &D) -> JobDone {
+        let group = self.group();
+        let text = |error: io::Error| error.to_string();
+        let result = match self {
+            Self::Cut { file, view, state } => {
+                JobResult::Cut { file, size_bytes: cut(files, &file, view.as_ref(), &state).map_err(text) }
+            }
+            Self::Load { file, engine } => JobResult::Loaded { file, state: load(files, &file, engine.as_ref()).map_err(text) },
+            Self::Read { transfer, file, offset, max_bytes } => {
+                JobResult::Read { transfer, offset, piece: read_piece(files, &file, offset, max_bytes).map_err(text) }
+            }
+            Self::Stage { transfer, file, offset, total_bytes, data } => {
+                let progress = stage(files, &file, offset, total_bytes, &data).map_err(text);
+                JobResult::Staged { transfer, file, progress }
+            }
+            Self::Discard { file } => {
+                remove(files, [file.part()]);
+                JobResult::Removed
+            }
+            Self::Remove { files: names, .. } => {
+                remove(files, names.iter().map(SnapshotFile::to_string));
+                JobResult::Removed
+            }
+        };
+        JobDone { group, result }
+    }
+}
