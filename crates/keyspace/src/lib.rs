@@ -11,6 +11,7 @@ mod read;
 mod record;
 mod session;
 mod shard;
+mod stored_state;
 
 pub use codec::DecodeError;
 pub use command::{Command, Condition, EntryHeader, Guard, Op, Put, RequestId, Write, decode_entry, encode_entry};

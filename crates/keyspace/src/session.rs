@@ -29,6 +29,15 @@ pub(crate) struct Sessions {
     next_sweep_ms: u64,
 }
 
+/// A request's outcome, as a session takes it in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Remembered {
+    pub(crate) id: RequestId,
+    pub(crate) floor: u64,
+    pub(crate) outcome: Outcome,
+    pub(crate) log_time_ms: u64,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Session {
     floor: u64,
@@ -49,15 +58,23 @@ impl Sessions {
         session.outcomes.get(&id.sequence).cloned()
     }
 
-    /// Keeps the outcome of a request that was just applied.
-    pub(crate) fn remember(&mut self, command: &Command, outcome: &Outcome, log_time_ms: u64) {
+    /// Keeps the outcome of a request that was just applied. Returns what it keeps.
+    pub(crate) fn remember(&mut self, command: &Command, outcome: &Outcome, log_time_ms: u64) -> Option<Remembered> {
         if command.id.sequence == 0 {
-            return;
+            return None;
         }
-        let session = self.by_origin.entry(command.id.origin).or_default();
-        session.last_used_ms = log_time_ms;
-        session.raise_floor(command.floor);
-        session.outcomes.insert(command.id.sequence, outcome.clone());
+        let remembered = Remembered { id: command.id, floor: command.floor, outcome: outcome.clone(), log_time_ms };
+        self.keep(&remembered);
+        Some(remembered)
+    }
+
+    /// Keeps what [`Sessions::remember`] returned, here or in the life before a restart.
+    pub(crate) fn keep(&mut self, remembered: &Remembered) {
+        let Remembered { id, floor, outcome, log_time_ms } = remembered;
+        let session = self.by_origin.entry(id.origin).or_default();
+        session.last_used_ms = *log_time_ms;
+        session.raise_floor(*floor);
+        session.outcomes.insert(id.sequence, outcome.clone());
         if session.outcomes.len() > MAX_OUTCOMES_PER_ORIGIN
             && let Some((&oldest, _)) = session.outcomes.first_key_value()
         {
@@ -68,13 +85,14 @@ impl Sessions {
         }
     }
 
-    /// Drops the sessions that are idle at `log_time_ms`. Looks at them now and then only.
-    pub(crate) fn sweep(&mut self, log_time_ms: u64) {
+    /// Drops the sessions that are idle at `log_time_ms`. Looks at them now and then only; returns whether it did.
+    pub(crate) fn sweep(&mut self, log_time_ms: u64) -> bool {
         if log_time_ms < self.next_sweep_ms {
-            return;
+            return false;
         }
         self.by_origin.retain(|_, session| session.last_used_ms.saturating_add(IDLE_MS) > log_time_ms);
         self.next_sweep_ms = log_time_ms.saturating_add(IDLE_MS / 10);
+        true
     }
 
     fn drop_most_idle(&mut self) {
@@ -103,6 +121,23 @@ impl Sessions {
         let next_sweep_ms = reader.varint()?;
         let by_origin = reader.list(read_session)?.into_iter().collect();
         Ok(Self { by_origin, next_sweep_ms })
+    }
+}
+
+impl Remembered {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        out.put_varint(self.id.origin);
+        out.put_varint(self.id.sequence);
+        out.put_varint(self.floor);
+        out.put_varint(self.log_time_ms);
+        out.put_bytes_with_len(&self.outcome.to_bytes());
+    }
+
+    pub(crate) fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+        let id = RequestId { origin: reader.varint()?, sequence: reader.varint()? };
+        let floor = reader.varint()?;
+        let log_time_ms = reader.varint()?;
+        Ok(Self { id, floor, outcome: Outcome::decode(reader.bytes()?)?, log_time_ms })
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate_engine::{Batch, Change, Engine, EngineError, Table};
+use quorate_engine::{Batch, Change, Engine, EngineError, Table, View};
 
 use crate::Revision;
 use crate::codec::{DecodeError, Reader, Writer};
@@ -12,10 +12,12 @@ use crate::command::{Command, Condition, Op, Put, RequestId, Write, decode_entry
 use crate::outcome::{KeyMeta, OpResult, Outcome};
 use crate::record::{MAX_RECORD_HEADER_BYTES, Record};
 use crate::session::Sessions;
+use crate::stored_state::{SessionChange, StoredState};
 
 /// One replica's state machine: an engine and the few numbers beside it.
 ///
-/// *Life cycle*: made empty by [`Shard::found`] or from a snapshot by [`Shard::restore`]; changed by [`Shard::apply`] and
+/// *Life cycle*: made empty by [`Shard::found`], from a snapshot by [`Shard::restore`], or from a durable engine by
+/// [`Shard::open`]; changed by [`Shard::apply`] and
 /// [`Shard::set_membership`] alone; read through the engine's views, by anybody, at any time.
 ///
 /// *Invariants*: two shards that applied the same entries have equal [`Shard::state_bytes`] and equal `Current` tables. The
@@ -27,6 +29,8 @@ pub struct Shard {
     engine: Arc<dyn Engine>,
     header: ShardHeader,
     sessions: Sessions,
+    /// The state beside the pairs, in a durable engine.
+    stored: Option<StoredState>,
     collects_changes: bool,
 }
 
@@ -86,23 +90,43 @@ pub enum ShardError {
 }
 
 const STATE_VERSION: u8 = 1;
-const STATE_KEY: &[u8] = b"shard";
 
 impl Shard {
     /// A new, empty shard over an empty engine, standing at a log position with a membership.
     pub fn found(engine: Arc<dyn Engine>, header: ShardHeader) -> Result<Self, ShardError> {
         let header = ShardHeader { revision: Revision::FIRST, ..header };
-        let shard = Self { engine, header, sessions: Sessions::default(), collects_changes: false };
-        let mut batch = shard.empty_batch();
-        shard.add_state(&mut batch);
-        shard.engine.apply(batch)?;
+        let stored = engine.capabilities().durable.then(StoredState::default);
+        let mut shard = Self { engine, header, sessions: Sessions::default(), stored, collects_changes: false };
+        shard.commit(Vec::new(), &[])?;
         Ok(shard)
     }
 
-    /// A shard over an engine that holds the content which goes with `state`.
+    /// A shard over an engine that was filled with the pairs and, if it is durable, the [`Shard::state_rows`] which go with
+    /// `state`.
     pub fn restore(engine: Arc<dyn Engine>, state: Bytes) -> Result<Self, ShardError> {
+        if engine.capabilities().durable {
+            return Self::open(engine)?.ok_or(ShardError::Decode(DecodeError::Malformed("the engine holds no state")));
+        }
         let (header, sessions) = decode_state(state)?;
-        Ok(Self { engine, header, sessions, collects_changes: false })
+        Ok(Self { engine, header, sessions, stored: None, collects_changes: false })
+    }
+
+    /// The shard that a durable engine came back with; none if it is empty.
+    pub fn open(engine: Arc<dyn Engine>) -> Result<Option<Self>, ShardError> {
+        let view = engine.view();
+        let Some((stored, header, sessions)) = StoredState::read(view.as_ref())? else {
+            return Ok(None);
+        };
+        if (header.applied_index, header.revision.0) != (view.applied(), view.revision()) {
+            return Err(ShardError::Decode(DecodeError::Malformed("the engine's numbers are not those of its state")));
+        }
+        Ok(Some(Self { engine, header, sessions, stored: Some(stored), collects_changes: false }))
+    }
+
+    /// Pairs of the `Meta` table that go with an encoded state into a durable engine.
+    pub fn state_rows(state: Bytes) -> Result<Vec<(Bytes, Bytes)>, DecodeError> {
+        let (header, sessions) = decode_state(state)?;
+        Ok(StoredState::rows(&header, &sessions).into())
     }
 
     /// From now on [`Applied::changes`] is filled.
@@ -115,22 +139,27 @@ impl Shard {
     /// Applies committed entries in one batch. Entries are (index, term, payload), consecutive, the first right after the
     /// applied index.
     pub fn apply(&mut self, entries: &[(u64, u64, Bytes)]) -> Result<Applied, ShardError> {
-        let mut step = Step { pending: HashMap::new(), changes: Vec::new(), applied: Applied::default() };
+        let mut step = Step {
+            view: self.engine.view(),
+            pending: HashMap::new(),
+            changes: Vec::new(),
+            session_changes: Vec::new(),
+            applied: Applied::default(),
+        };
         for (index, term, payload) in entries {
             assert_eq!(*index, self.header.applied_index + 1, "entries are applied in order, without gaps");
             let (entry, commands) = decode_entry(payload.clone())?;
             self.header.log_time_ms = self.header.log_time_ms.max(entry.log_time_ms);
-            self.sessions.sweep(self.header.log_time_ms);
+            if self.sessions.sweep(self.header.log_time_ms) {
+                step.session_changes.push(SessionChange::Swept(self.header.log_time_ms));
+            }
             for command in commands {
                 self.apply_command(&command, &mut step)?;
             }
             self.header.applied_index = *index;
             self.header.applied_term = *term;
         }
-        let mut batch = self.empty_batch();
-        batch.changes = step.changes;
-        self.add_state(&mut batch);
-        self.engine.apply(batch)?;
+        self.commit(step.changes, &step.session_changes)?;
         Ok(step.applied)
     }
 
@@ -140,9 +169,7 @@ impl Shard {
         self.header.applied_index = index;
         self.header.applied_term = term;
         self.header.membership = membership;
-        let mut batch = self.empty_batch();
-        self.add_state(&mut batch);
-        Ok(self.engine.apply(batch)?)
+        self.commit(Vec::new(), &[])
     }
 
     /// The numbers.
@@ -160,13 +187,7 @@ impl Shard {
     pub fn state_bytes(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(STATE_VERSION);
-        out.put_varint(self.header.applied_index);
-        out.put_varint(self.header.applied_term);
-        out.put_varint(self.header.revision.0);
-        out.put_varint(self.header.log_time_ms);
-        out.put_varint(self.header.data_bytes);
-        out.put_varint(self.header.limits.max_bytes);
-        out.put_bytes_with_len(&self.header.membership);
+        write_header(&self.header, &mut out);
         self.sessions.encode(&mut out);
         out.freeze()
     }
@@ -176,15 +197,13 @@ impl Shard {
         decode_state(state).map(|(header, _)| header)
     }
 
-    fn empty_batch(&self) -> Batch {
-        Batch { applied: self.header.applied_index, revision: self.header.revision.0, changes: Vec::new() }
-    }
-
-    fn add_state(&self, batch: &mut Batch) {
-        if self.engine.capabilities().durable {
-            let key = Bytes::from_static(STATE_KEY);
-            batch.changes.push(Change::Put { table: Table::Meta, key, value: self.state_bytes() });
+    /// Hands the engine what changed, with the state that goes with it.
+    fn commit(&mut self, mut changes: Vec<Change>, session_changes: &[SessionChange]) -> Result<(), ShardError> {
+        if let Some(stored) = &mut self.stored {
+            stored.add_to(&mut changes, &self.header, &self.sessions, session_changes);
         }
+        let batch = Batch { applied: self.header.applied_index, revision: self.header.revision.0, changes };
+        Ok(self.engine.apply(batch)?)
     }
 
     fn apply_command(&mut self, command: &Command, step: &mut Step) -> Result<(), ShardError> {
@@ -192,7 +211,10 @@ impl Shard {
             Some(outcome) => outcome,
             None => {
                 let outcome = self.execute(&command.write, step)?;
-                self.sessions.remember(command, &outcome, self.header.log_time_ms);
+                let remembered = self.sessions.remember(command, &outcome, self.header.log_time_ms);
+                if self.stored.is_some() {
+                    step.session_changes.extend(remembered.map(SessionChange::Remembered));
+                }
                 outcome
             }
         };
@@ -292,7 +314,7 @@ impl Shard {
         if let Some(pending) = step.pending.get(key) {
             return Ok(*pending);
         }
-        let Some(bytes) = self.engine.view().get(Table::Current, key)? else {
+        let Some(bytes) = step.view.get(Table::Current, key)? else {
             return Ok(None);
         };
         let size_bytes = stored_bytes(key, bytes.len());
@@ -302,9 +324,12 @@ impl Shard {
 
 /// What one call of `apply` gathers.
 struct Step {
+    /// The pairs before.
+    view: Arc<dyn View>,
     /// Keys that commands of this batch changed. Looked up, never iterated.
     pending: HashMap<Bytes, Option<Stored>>,
     changes: Vec<Change>,
+    session_changes: Vec<SessionChange>,
     applied: Applied,
 }
 
@@ -353,13 +378,18 @@ fn holds(condition: &Condition, current: Option<KeyMeta>) -> bool {
     }
 }
 
-fn decode_state(state: Bytes) -> Result<(ShardHeader, Sessions), DecodeError> {
-    let mut reader = Reader::new(state);
-    let version = reader.u8()?;
-    if version != STATE_VERSION {
-        return Err(DecodeError::UnknownTag { what: "shard state version", tag: version });
-    }
-    let header = ShardHeader {
+pub(crate) fn write_header(header: &ShardHeader, out: &mut BytesMut) {
+    out.put_varint(header.applied_index);
+    out.put_varint(header.applied_term);
+    out.put_varint(header.revision.0);
+    out.put_varint(header.log_time_ms);
+    out.put_varint(header.data_bytes);
+    out.put_varint(header.limits.max_bytes);
+    out.put_bytes_with_len(&header.membership);
+}
+
+pub(crate) fn read_header(reader: &mut Reader) -> Result<ShardHeader, DecodeError> {
+    Ok(ShardHeader {
         applied_index: reader.varint()?,
         applied_term: reader.varint()?,
         revision: Revision(reader.varint()?),
@@ -367,7 +397,16 @@ fn decode_state(state: Bytes) -> Result<(ShardHeader, Sessions), DecodeError> {
         data_bytes: reader.varint()?,
         limits: Limits { max_bytes: reader.varint()? },
         membership: reader.bytes()?,
-    };
+    })
+}
+
+fn decode_state(state: Bytes) -> Result<(ShardHeader, Sessions), DecodeError> {
+    let mut reader = Reader::new(state);
+    let version = reader.u8()?;
+    if version != STATE_VERSION {
+        return Err(DecodeError::UnknownTag { what: "shard state version", tag: version });
+    }
+    let header = read_header(&mut reader)?;
     let sessions = Sessions::read(&mut reader)?;
     reader.finish()?;
     Ok((header, sessions))
