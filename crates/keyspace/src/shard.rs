@@ -225,7 +225,7 @@ impl Shard {
     fn execute(&mut self, write: &Write, step: &mut Step) -> Result<Outcome, ShardError> {
         let revision = self.header.revision;
         for (guard, position) in write.guards.iter().zip(0..) {
-            let current = self.stored(&guard.key, step)?.map(|stored| stored.meta);
+            let current = step.stored(&guard.key)?.map(|stored| stored.meta);
             if !holds(&guard.condition, current) {
                 return Ok(Outcome::ConditionFailed { revision, guard: position, current });
             }
@@ -251,7 +251,7 @@ impl Shard {
     }
 
     fn execute_put(&mut self, put: &Put, revision: Revision, step: &mut Step) -> Result<OpResult, ShardError> {
-        let before = self.stored(&put.key, step)?;
+        let before = step.stored(&put.key)?;
         let record = record_after(put, before, revision);
         let meta = record.meta;
         let value = record.to_bytes();
@@ -268,7 +268,7 @@ impl Shard {
     }
 
     fn execute_delete(&mut self, key: &Bytes, step: &mut Step) -> Result<OpResult, ShardError> {
-        let Some(before) = self.stored(key, step)? else {
+        let Some(before) = step.stored(key)? else {
             return Ok(OpResult::default());
         };
         let key = Bytes::copy_from_slice(key);
@@ -296,7 +296,7 @@ impl Shard {
             let key = op.key();
             let before = match own.get(key) {
                 Some(stored) => *stored,
-                None => self.stored(key, step)?,
+                None => step.stored(key)?,
             };
             let after = match op {
                 Op::Put(put) => Some(Stored::of(key, &record_after(put, before, revision))),
@@ -307,18 +307,6 @@ impl Shard {
         }
         let is_exceeded = data_bytes > max_bytes && data_bytes > self.header.data_bytes;
         Ok(is_exceeded.then_some(max_bytes))
-    }
-
-    /// What the key is like after the commands before, of this batch too.
-    fn stored(&self, key: &Bytes, step: &Step) -> Result<Option<Stored>, ShardError> {
-        if let Some(pending) = step.pending.get(key) {
-            return Ok(*pending);
-        }
-        let Some(bytes) = step.view.get(Table::Current, key)? else {
-            return Ok(None);
-        };
-        let size_bytes = stored_bytes(key, bytes.len());
-        Ok(Some(Stored { meta: Record::decode(bytes)?.meta, bytes: size_bytes }))
     }
 }
 
@@ -331,6 +319,20 @@ struct Step {
     changes: Vec<Change>,
     session_changes: Vec<SessionChange>,
     applied: Applied,
+}
+
+impl Step {
+    /// What the key is like after the commands before, of this batch too.
+    fn stored(&self, key: &Bytes) -> Result<Option<Stored>, ShardError> {
+        if let Some(pending) = self.pending.get(key) {
+            return Ok(*pending);
+        }
+        let Some(bytes) = self.view.get(Table::Current, key)? else {
+            return Ok(None);
+        };
+        let size_bytes = stored_bytes(key, bytes.len());
+        Ok(Some(Stored { meta: Record::decode(bytes)?.meta, bytes: size_bytes }))
+    }
 }
 
 #[derive(Clone, Copy)]

@@ -4,9 +4,11 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_engine::{Engine, View};
+use quorate_engine::{Engine, Engines, Place, View};
+use quorate_keyspace::{Applied, Shard};
 use quorate_log::{Disk, GroupId};
 
+use crate::machine::ShardWork;
 use crate::snapshot::{SnapshotFile, cut, load, read_piece, remove, stage};
 
 /// Work beside the loop.
@@ -20,6 +22,22 @@ pub enum Job {
         view: Arc<dyn View>,
         /// The shard's state at the view.
         state: Bytes,
+    },
+    /// Apply to a shard whose engine may stall.
+    Apply {
+        /// The group.
+        group: GroupId,
+        /// The shard; it comes back.
+        shard: Box<Shard>,
+        /// What to apply.
+        work: ShardWork,
+    },
+    /// Make durable what an engine holds.
+    Flush {
+        /// The group.
+        group: GroupId,
+        /// The engine.
+        engine: Arc<dyn Engine>,
     },
     /// Replace an engine's content by a file's.
     Load {
@@ -57,6 +75,13 @@ pub enum Job {
         /// The file.
         file: SnapshotFile,
     },
+    /// Remove what a group had on this node.
+    Retire {
+        /// Its engine's place.
+        place: Place,
+        /// Its snapshot files.
+        files: Vec<SnapshotFile>,
+    },
     /// Remove files that no longer serve.
     Remove {
         /// The group.
@@ -85,6 +110,16 @@ pub enum JobResult {
         /// Its length, or why there is none.
         size_bytes: Result<u64, String>,
     },
+    /// The work was applied.
+    Applied {
+        /// The shard, and what became of the entries; or why it cannot go on.
+        applied: Result<(Box<Shard>, Applied), String>,
+    },
+    /// The engine was flushed.
+    Flushed {
+        /// The log index that would survive a power loss, or why it is not known.
+        durable_index: Result<u64, String>,
+    },
     /// The engine holds what the file does.
     Loaded {
         /// The file.
@@ -112,6 +147,8 @@ pub enum JobResult {
     },
     /// Files were removed, as far as they were there.
     Removed,
+    /// What a group had was removed. What could not be is removed at the next start.
+    Retired,
 }
 
 impl Job {
@@ -123,18 +160,24 @@ impl Job {
             | Self::Read { file, .. }
             | Self::Stage { file, .. }
             | Self::Discard { file } => file.group,
-            Self::Remove { group, .. } => *group,
+            Self::Retire { place, .. } => GroupId(place.group),
+            Self::Apply { group, .. } | Self::Flush { group, .. } | Self::Remove { group, .. } => *group,
         }
     }
 
     /// Does it. Blocks for as long as the disk takes.
-    pub fn run<D: Disk>(self, files: &D) -> JobDone {
+    pub fn run<D: Disk>(self, files: &D, engines: &dyn Engines) -> JobDone {
         let group = self.group();
         let text = |error: io::Error| error.to_string();
         let result = match self {
             Self::Cut { file, view, state } => {
                 JobResult::Cut { file, size_bytes: cut(files, &file, view.as_ref(), &state).map_err(text) }
             }
+            Self::Apply { mut shard, work, .. } => {
+                let applied = work.apply_to(&mut shard).map(|applied| (shard, applied));
+                JobResult::Applied { applied: applied.map_err(|error| error.to_string()) }
+            }
+            Self::Flush { engine, .. } => JobResult::Flushed { durable_index: engine.flush().map_err(|error| error.to_string()) },
             Self::Load { file, engine } => JobResult::Loaded { file, state: load(files, &file, engine.as_ref()).map_err(text) },
             Self::Read { transfer, file, offset, max_bytes } => {
                 JobResult::Read { transfer, offset, piece: read_piece(files, &file, offset, max_bytes).map_err(text) }
@@ -146,6 +189,11 @@ impl Job {
             Self::Discard { file } => {
                 remove(files, [file.part()]);
                 JobResult::Removed
+            }
+            Self::Retire { place, files: names } => {
+                remove(files, names.iter().map(SnapshotFile::to_string));
+                let _ = engines.remove(place);
+                JobResult::Retired
             }
             Self::Remove { files: names, .. } => {
                 remove(files, names.iter().map(SnapshotFile::to_string));

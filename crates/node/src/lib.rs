@@ -8,11 +8,15 @@
 
 mod catalog;
 mod convert;
+mod files;
+mod hosting;
 mod io;
 mod jobs;
 mod limits;
+mod machine;
 mod membership;
 mod node;
+mod opening;
 mod pending;
 mod reads;
 mod replica;
@@ -33,6 +37,7 @@ pub use catalog::{
 pub use io::{Answer, Effect, Failure, Input, Monotonic, PeerFrame, Request, RequestKind, StopReason};
 pub use jobs::{Job, JobDone, JobResult};
 pub use limits::Config;
+pub use machine::ShardWork;
 pub use node::Node;
 pub use snapshot::SnapshotFile;
 pub use start::{Identity, OpenError};

@@ -10,6 +10,9 @@ pub struct Config {
     /// A local snapshot is cut once as much log as this was applied since the last one, or as the last one's size, if that
     /// is more: so that writing snapshots costs at most as much as writing the log.
     pub snapshot_log_bytes: u64,
+    /// A durable engine is flushed once as much log as this was applied since the last flush: what it holds back in memory, and
+    /// what is applied again at a start.
+    pub flush_log_bytes: u64,
     /// A piece of a snapshot on the bulk lane.
     pub snapshot_chunk_bytes: u64,
     /// Commands are packed into entries of at most this size; a larger command gets an entry of its own.
@@ -30,6 +33,7 @@ impl Default for Config {
             tick_ms: 100,
             election_ticks: 10,
             snapshot_log_bytes: 64 << 20,
+            flush_log_bytes: 64 << 20,
             snapshot_chunk_bytes: 256 << 10,
             max_entry_bytes: 1 << 20,
             max_pending_requests: 16 << 10,

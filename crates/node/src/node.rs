@@ -8,21 +8,22 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use quorate_api::peer::{Forward, ForwardReply, Frame, Lane, RaftMessage, pack_messages};
 use quorate_engine::Engines;
-use quorate_keyspace::{Command, RequestId, Write};
+use quorate_keyspace::{Command, RequestId, Shard, Write};
 use quorate_log::{Disk, GroupId, Reader, Record};
 use raft::eraftpb::{Message, MessageType};
 use raft::prelude::ConfChangeType;
 
 use crate::catalog::{Catalog, NodeState, ReplicaRole, SYSTEM_GROUP};
 use crate::convert::{message_from_wire, message_to_wire};
+use crate::hosting::Retired;
 use crate::io::{Answer, Effect, Input, Monotonic, PeerFrame, StopReason};
 use crate::jobs::{JobDone, JobResult};
 use crate::limits::{Config, PROMOTE_WITHIN_ENTRIES};
 use crate::membership::{Step, next_step};
 use crate::pending::Pending;
 use crate::replica::{Outbox, Proposal, Replica};
-use crate::start::{Founding, Identity, Opening, ReplicaState};
-use crate::status::{Hosted, HostedKeyspace, NodeStatus, ReplicaStatus};
+use crate::start::Identity;
+use crate::status::{Hosted, NodeStatus, ReplicaStatus};
 use crate::transfer::Transfers;
 
 /// Raft messages are put into frames of about this size at most; a larger one goes alone.
@@ -65,6 +66,8 @@ pub struct Node<D: Disk> {
     pub(crate) forward_replies: BTreeMap<u64, Vec<ForwardReply>>,
     pub(crate) leader_waits: Vec<LeaderWait>,
     pub(crate) transfers: Transfers,
+    /// Replicas that are gone, and whose files go once the log says so.
+    pub(crate) retired: Vec<Retired>,
     pub(crate) next_ticket: u64,
     /// Tickets that are not durable yet, and since when.
     pub(crate) unsynced: VecDeque<(u64, Monotonic)>,
@@ -167,7 +170,7 @@ impl<D: Disk> Node<D> {
 
     /// The encoded state of a group's shard, for comparison between nodes.
     pub fn shard_state(&self, group: GroupId) -> Option<bytes::Bytes> {
-        self.replicas.get(&group.0).map(|replica| replica.shard().state_bytes())
+        self.replicas.get(&group.0)?.machine().shard().map(Shard::state_bytes)
     }
 
     fn on_input(&mut self, input: Input) {
@@ -242,6 +245,7 @@ impl<D: Disk> Node<D> {
 
     fn on_durable(&mut self, ticket: u64) {
         while self.unsynced.pop_front_if(|(oldest, _)| *oldest <= ticket).is_some() {}
+        self.remove_retired(ticket);
         for (group, replica) in &mut self.replicas {
             if replica.oldest_ticket().is_some_and(|oldest| oldest <= ticket) {
                 replica.on_durable(ticket, &mut self.out);
@@ -261,6 +265,17 @@ impl<D: Disk> Node<D> {
                     replica.maybe_purge(false, out);
                 }
             }
+            JobResult::Applied { applied } => match (self.replicas.get_mut(&group), applied) {
+                (Some(replica), Ok((shard, applied))) => replica.on_applied(shard, applied, out),
+                (Some(replica), Err(why)) => out.broken = Some(format!("keyspace {}: {why}", replica.spec.keyspace)),
+                (None, _) => {}
+            },
+            JobResult::Flushed { durable_index } => {
+                if let Some(replica) = self.replicas.get_mut(&group) {
+                    replica.on_flushed(durable_index);
+                    replica.maybe_purge(false, out);
+                }
+            }
             JobResult::Loaded { file, state } => match (self.replicas.get_mut(&group), state) {
                 (Some(replica), Ok((state, size_bytes))) => replica.on_loaded(file, state, size_bytes, out),
                 (Some(replica), Err(why)) => out.broken = Some(format!("keyspace {}: {why}", replica.spec.keyspace)),
@@ -268,7 +283,7 @@ impl<D: Disk> Node<D> {
             },
             JobResult::Read { transfer, offset, piece } => self.on_piece_read(transfer, offset, piece),
             JobResult::Staged { transfer, file, progress } => self.on_staged(transfer, file, &progress),
-            JobResult::Removed => {}
+            JobResult::Removed | JobResult::Retired => {}
         }
     }
 
@@ -278,7 +293,7 @@ impl<D: Disk> Node<D> {
         let is_above_cap = usage.is_above_cap() || self.is_disk_full;
         for (group, replica) in &mut self.replicas {
             // Before the tick: raft-rs forgets now and then whom it heard of lately, and begins to count anew.
-            replica.maybe_cut_snapshot(&self.config, is_above_cap, &mut self.out);
+            replica.maybe_make_durable(&self.config, is_above_cap, &mut self.out);
             replica.maybe_purge(is_above_cap, &mut self.out);
             replica.tick();
             replica.reads.retry(self.now, 3 * tick_ms);
@@ -393,7 +408,7 @@ impl<D: Disk> Node<D> {
         let Some(system) = self.replicas.get(&SYSTEM_GROUP).filter(|system| !system.is_loading()) else {
             return;
         };
-        let revision = system.shard().header().revision.0;
+        let revision = system.header().revision.0;
         if self.catalog_revision == Some(revision) {
             return;
         }
@@ -411,6 +426,7 @@ impl<D: Disk> Node<D> {
             self.routes.extend(shard.replicas.iter().map(|replica| ((shard.group, replica.replica), replica.node)));
         }
         self.routes.retain(|_, node| !catalog.is_removed(*node));
+        self.retire_replicas(&catalog);
         self.start_replicas(&catalog);
         for (_, _, shard) in catalog.shards() {
             if let Some(replica) = self.replicas.get_mut(&shard.group) {
@@ -423,59 +439,6 @@ impl<D: Disk> Node<D> {
         if catalog.is_removed(self.identity.node) {
             self.stop(StopReason::Removed);
         }
-    }
-
-    fn start_replicas(&mut self, catalog: &Catalog) {
-        for (name, keyspace, shard) in catalog.shards() {
-            let Some(own) = shard.replica_on(self.identity.node) else {
-                continue;
-            };
-            if self.replicas.contains_key(&shard.group) {
-                continue;
-            }
-            let founding = shard.founding.contains(&own.replica).then(|| Founding {
-                max_bytes: keyspace.max_bytes,
-                voters: shard.founding.clone(),
-                entry: bytes::Bytes::new(),
-            });
-            let state = ReplicaState {
-                replica: own.replica,
-                epoch: keyspace.epoch,
-                keyspace: name.to_owned(),
-                engine: keyspace.engine.spec(),
-                build: 0,
-                founding,
-            };
-            let group = GroupId(shard.group);
-            let records = state.records(group);
-            let opening = Opening {
-                config: &self.config,
-                log: &self.log,
-                files: self.files.as_ref(),
-                engines: self.engines.as_ref(),
-                seed: self.seed,
-                origin: self.pending.origin(),
-            };
-            match opening.new_replica(group, state) {
-                Ok(replica) => {
-                    self.replicas.insert(group.0, replica);
-                    self.dirty.insert(group.0);
-                    self.persist(records);
-                }
-                Err(error) => self.effects.push(Effect::Stop(StopReason::Broken(error.to_string()))),
-            }
-        }
-    }
-
-    fn publish_hosted(&mut self, catalog: &Catalog) {
-        let hosted = |(name, keyspace, shard): (&str, &crate::KeyspaceRecord, &crate::ShardRecord)| {
-            let replica = self.replicas.get(&shard.group)?;
-            let engine = Arc::clone(replica.engine());
-            Some((name.to_owned(), HostedKeyspace { group: GroupId(shard.group), epoch: keyspace.epoch, engine }))
-        };
-        let keyspaces = catalog.shards().filter_map(hosted).collect();
-        self.hosted = Arc::new(Hosted { keyspaces });
-        self.effects.push(Effect::Hosted(Arc::clone(&self.hosted)));
     }
 
     /// Takes each group that this node leads one step towards its descriptor.
@@ -619,7 +582,7 @@ impl<D: Disk> Node<D> {
             ReplicaRole::Learner => conf.learners.contains(&own.replica),
             ReplicaRole::Leaving => false,
         });
-        let has_applied = replica.shard().header().applied_index >= raft.raft_log.committed && !replica.is_loading();
+        let has_applied = replica.header().applied_index >= raft.raft_log.committed && !replica.is_loading();
         ReplicaStatus {
             leader: self.node_of(group, replica.leader()),
             voters: nodes(&conf.voters),

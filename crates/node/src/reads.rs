@@ -47,6 +47,14 @@ impl Reads {
         self.waiting.push(read);
     }
 
+    /// Takes out all that wait, wherever they are.
+    pub(crate) fn take_all(&mut self) -> Vec<Read> {
+        let confirmed = std::mem::take(&mut self.confirmed).into_values().flatten();
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let in_rounds = self.rounds.drain(..).flat_map(|round| round.reads);
+        waiting.chain(in_rounds).chain(confirmed).filter(|read| read.token != crate::replica::CATCH_UP).collect()
+    }
+
     /// Begins a round for all that wait, if there is a place; returns its context.
     pub(crate) fn begin_round(&mut self, now: Monotonic) -> Option<Bytes> {
         if self.waiting.is_empty() || self.rounds.len() >= MAX_READ_ROUNDS {

@@ -20,10 +20,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_engine::Engine;
-use quorate_keyspace::{EntryHeader, Outcome, RequestId, Shard, encode_entry};
+use quorate_engine::{Engine, Place};
+use quorate_keyspace::{Applied, EntryHeader, Outcome, RequestId, Shard, ShardHeader, encode_entry};
 use quorate_log::{Disk, GroupId, HardState, LogId, LogIndex, Record, Term};
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::eraftpb::{Entry, Message, MessageType};
 use raft::prelude::ConfChangeType;
 use raft::{RawNode, Ready, SnapshotStatus, StateRole};
 use rand::rngs::SmallRng;
@@ -32,9 +32,11 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::convert::{
     conf_change, decode_conf_change, decode_membership, encode_conf_change, encode_membership, entry_from_log, entry_to_log,
 };
+use crate::files::{Files, LocalSnapshot};
 use crate::io::Monotonic;
 use crate::jobs::Job;
-use crate::limits::{Config, MAX_APPLY_BYTES, MAX_BACKLOG_BYTES, MAX_INFLIGHT_MESSAGES, MAX_UNCOMMITTED_BYTES};
+use crate::limits::{Config, MAX_APPLY_BYTES, MAX_INFLIGHT_MESSAGES, MAX_UNCOMMITTED_BYTES};
+use crate::machine::{Machine, ShardWork, Work};
 use crate::reads::{Read, Reads};
 use crate::snapshot::SnapshotFile;
 use crate::status::ReplicaStatus;
@@ -83,6 +85,8 @@ pub(crate) struct ReplicaSpec {
     pub(crate) group: GroupId,
     pub(crate) id: u64,
     pub(crate) keyspace: String,
+    /// Counts the group's engines on this node.
+    pub(crate) build: u64,
 }
 
 /// One group's replica.
@@ -92,8 +96,9 @@ pub(crate) struct ReplicaSpec {
 pub(crate) struct Replica<D: Disk> {
     pub(crate) spec: ReplicaSpec,
     raw: RawNode<GroupLog<D>>,
-    shard: Shard,
-    loading: Option<Loading>,
+    machine: Machine,
+    /// The log says that the snapshot which is awaited shall be loaded.
+    loadable: bool,
     pub(crate) reads: Reads,
     proposals: Vec<Proposal>,
     asked_by: BTreeMap<RequestId, u64>,
@@ -125,40 +130,11 @@ struct Awaiting {
     messages: Vec<Message>,
 }
 
-/// A snapshot is being loaded into the engine.
-#[derive(Debug)]
-struct Loading {
-    file: SnapshotFile,
-    backlog: Vec<Entry>,
-    backlog_bytes: usize,
-}
-
 /// The group's time while this replica leads: where it stood, and since when it runs.
 #[derive(Debug, Default)]
 struct LogClock {
     base_ms: u64,
     since: Monotonic,
-}
-
-/// The replica's own snapshot files.
-#[derive(Debug, Default)]
-pub(crate) struct Files {
-    /// The newest whole one.
-    pub(crate) latest: Option<LocalSnapshot>,
-    /// Older ones, to be removed once nobody is sent them.
-    pub(crate) old: Vec<SnapshotFile>,
-    /// The membership at the one that is being cut.
-    cutting: Option<Bytes>,
-    /// Applied since the newest one.
-    log_bytes: u64,
-}
-
-/// A whole snapshot file of this node.
-#[derive(Clone, Debug)]
-pub(crate) struct LocalSnapshot {
-    pub(crate) file: SnapshotFile,
-    pub(crate) size_bytes: u64,
-    pub(crate) membership: Bytes,
 }
 
 #[derive(Debug, Default)]
@@ -177,7 +153,7 @@ impl<D: Disk> fmt::Debug for Replica<D> {
             .field("spec", &self.spec)
             .field("role", &role_name(raft.state))
             .field("term", &raft.term)
-            .field("shard", self.shard.header())
+            .field("shard", self.machine.header())
             .finish_non_exhaustive()
     }
 }
@@ -219,8 +195,8 @@ impl<D: Disk> Replica<D> {
         let mut replica = Self {
             raw,
             logged_vote,
-            shard,
-            loading: None,
+            machine: Machine::new(shard),
+            loadable: false,
             reads: Reads::new(origin),
             proposals: Vec::new(),
             asked_by: BTreeMap::new(),
@@ -244,12 +220,21 @@ impl<D: Disk> Replica<D> {
         Ok(replica)
     }
 
-    pub(crate) fn shard(&self) -> &Shard {
-        &self.shard
+    pub(crate) fn header(&self) -> &ShardHeader {
+        self.machine.header()
+    }
+
+    /// Where its engine is.
+    pub(crate) fn place(&self) -> Place {
+        Place { group: self.spec.group.0, build: self.spec.build }
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
     }
 
     pub(crate) fn engine(&self) -> &Arc<dyn Engine> {
-        self.shard.engine()
+        self.machine.engine()
     }
 
     pub(crate) fn log(&self) -> &GroupLog<D> {
@@ -280,13 +265,13 @@ impl<D: Disk> Replica<D> {
         self.raw.raft.lead_transferee.is_some()
     }
 
-    /// Whether so much waits for a snapshot to be loaded that no more is taken in.
+    /// Whether so much waits to be applied that no more is taken in.
     pub(crate) fn has_full_backlog(&self) -> bool {
-        self.loading.as_ref().is_some_and(|loading| loading.backlog_bytes >= MAX_BACKLOG_BYTES)
+        self.machine.has_full_backlog()
     }
 
     pub(crate) fn is_loading(&self) -> bool {
-        self.loading.is_some()
+        self.machine.is_loading()
     }
 
     /// Whether it has seen, since it started, all that was committed before.
@@ -424,7 +409,7 @@ impl<D: Disk> Replica<D> {
     }
 
     fn propose_entry(&mut self, data: Bytes) -> bool {
-        if !self.is_leader() {
+        if !self.is_leader() || self.has_full_backlog() {
             return false;
         }
         let entry = Entry { data, ..Default::default() };
@@ -460,7 +445,8 @@ impl<D: Disk> Replica<D> {
             let ready = self.raw.ready();
             self.handle_one_ready(ready, ticket, out);
         }
-        if self.raw.mut_store().wants_snapshot.take() {
+        self.files.is_wanted |= self.raw.mut_store().wants_snapshot.take();
+        if self.files.is_wanted {
             self.cut_snapshot(out);
         }
     }
@@ -516,8 +502,8 @@ impl<D: Disk> Replica<D> {
         self.raw.mut_store().set_snapshot(at, metadata.get_conf_state().clone());
         out.records.push((self.spec.group, Record::Reset(at)));
         let file = SnapshotFile { group: self.spec.group, at };
-        // Entries after the snapshot wait here until it is loaded, also while the log is not durable yet.
-        self.loading = Some(Loading { file, backlog: Vec::new(), backlog_bytes: 0 });
+        // Entries after the snapshot wait until it is loaded, also while the log is not durable yet.
+        self.machine.await_snapshot(file);
         Some(at)
     }
 
@@ -538,10 +524,17 @@ impl<D: Disk> Replica<D> {
             if let Some(entry) = awaiting.last_entry {
                 self.raw.mut_store().on_durable(entry);
             }
-            if let Some(at) = awaiting.snapshot {
-                let file = SnapshotFile { group, at };
-                out.jobs.push(Job::Load { file, engine: Arc::clone(self.engine()) });
+            if awaiting.snapshot.is_some() {
+                self.loadable = true;
+                self.maybe_load(out);
             }
+        }
+    }
+
+    /// Loads the snapshot that is awaited, once the log says that it is, and no job writes to the engine any more.
+    fn maybe_load(&mut self, out: &mut Outbox) {
+        if let Some(file) = self.machine.awaited().filter(|_| std::mem::take(&mut self.loadable)) {
+            out.jobs.push(Job::Load { file, engine: Arc::clone(self.engine()) });
         }
     }
 
@@ -552,39 +545,41 @@ impl<D: Disk> Replica<D> {
 
     /// A snapshot was loaded into the engine: the shard is what its file says.
     pub(crate) fn on_loaded(&mut self, file: SnapshotFile, state: Bytes, size_bytes: u64, out: &mut Outbox) {
-        let Some(loading) = self.loading.take_if(|loading| loading.file == file) else {
-            return;
-        };
-        match Shard::restore(Arc::clone(self.engine()), state) {
-            Ok(shard) => self.shard = shard,
+        let shard = match Shard::restore(Arc::clone(self.engine()), state) {
+            Ok(shard) => shard,
             Err(error) => return self.break_down(&error, out),
+        };
+        let membership = shard.header().membership.clone();
+        if !self.machine.replace(file, shard) {
+            return;
         }
         self.counters.loaded += 1;
-        self.files.take_in(LocalSnapshot { file, size_bytes, membership: self.shard.header().membership.clone() });
-        self.raw.advance_apply_to(file.at.index.0);
-        self.apply(loading.backlog, out);
+        self.files.flushed = Some(file.at);
+        self.files.take_in(LocalSnapshot { file, size_bytes, membership });
+        self.go_on(out);
     }
 
     fn apply(&mut self, committed: Vec<Entry>, out: &mut Outbox) {
-        if let Some(loading) = &mut self.loading {
-            loading.backlog_bytes += committed.iter().map(|entry| entry.data.len()).sum::<usize>();
-            return loading.backlog.extend(committed);
-        }
-        let mut run = Vec::new();
-        for entry in committed {
-            if entry.get_entry_type() == EntryType::EntryNormal {
-                run.push((entry.index, entry.term, entry.data));
-                continue;
+        self.machine.take_in(committed);
+        self.go_on(out);
+    }
+
+    /// Applies what waits, as far as the shard is here.
+    fn go_on(&mut self, out: &mut Outbox) {
+        while out.broken.is_none()
+            && let Some(work) = self.machine.next_work()
+        {
+            match work {
+                Work::Run(entries) => {
+                    self.files.log_bytes += entries.iter().map(|(_, _, payload)| payload.len() as u64).sum::<u64>();
+                    self.counters.entries += entries.len() as u64;
+                    self.carry_out(ShardWork::Entries(entries), out);
+                }
+                Work::Member(entry) => self.apply_member(&entry, out),
             }
-            self.apply_run(&mut run, out);
-            self.apply_member(&entry, out);
         }
-        self.apply_run(&mut run, out);
-        let applied = self.shard.header().applied_index;
-        if applied > self.raw.raft.raft_log.applied {
-            self.raw.advance_apply_to(applied);
-        }
-        for read in self.reads.take_ready(applied) {
+        self.on_applied_index();
+        for read in self.reads.take_ready(self.header().applied_index) {
             if read.token == CATCH_UP {
                 self.is_confirmed = true;
             } else {
@@ -593,17 +588,33 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    fn apply_run(&mut self, run: &mut Vec<(u64, u64, Bytes)>, out: &mut Outbox) {
-        if run.is_empty() || out.broken.is_some() {
-            return;
+    fn on_applied_index(&mut self) {
+        let applied = self.header().applied_index;
+        if applied > self.raw.raft.raft_log.applied && !self.is_loading() {
+            self.raw.advance_apply_to(applied);
         }
-        let entries = std::mem::take(run);
-        self.files.log_bytes += entries.iter().map(|(_, _, payload)| payload.len() as u64).sum::<u64>();
-        self.counters.entries += entries.len() as u64;
-        let applied = match self.shard.apply(&entries) {
-            Ok(applied) => applied,
-            Err(error) => return self.break_down(&error, out),
-        };
+    }
+
+    fn carry_out(&mut self, work: ShardWork, out: &mut Outbox) {
+        if self.machine.may_stall() {
+            let group = self.spec.group;
+            return out.jobs.push(Job::Apply { group, shard: self.machine.lend(), work });
+        }
+        match self.machine.apply(work) {
+            Ok(applied) => self.on_outcomes(applied, out),
+            Err(error) => self.break_down(&error, out),
+        }
+    }
+
+    /// A job has applied what it was given.
+    pub(crate) fn on_applied(&mut self, shard: Box<Shard>, applied: Applied, out: &mut Outbox) {
+        self.machine.take_back(shard);
+        self.on_outcomes(applied, out);
+        self.maybe_load(out);
+        self.go_on(out);
+    }
+
+    fn on_outcomes(&mut self, applied: Applied, out: &mut Outbox) {
         self.counters.commands += applied.outcomes.len() as u64;
         let group = self.spec.group;
         for (id, outcome) in applied.outcomes {
@@ -613,9 +624,6 @@ impl<D: Disk> Replica<D> {
     }
 
     fn apply_member(&mut self, entry: &Entry, out: &mut Outbox) {
-        if out.broken.is_some() {
-            return;
-        }
         let Some(change) = decode_conf_change(entry.context.clone()) else {
             return self.break_down(&"the log holds a configuration change that this version does not know", out);
         };
@@ -630,9 +638,7 @@ impl<D: Disk> Replica<D> {
             self.raw.raft.become_follower(term, 0);
             self.draw_election_timeout();
         }
-        if let Err(error) = self.shard.set_membership(entry.index, entry.term, membership) {
-            return self.break_down(&error, out);
-        }
+        self.carry_out(ShardWork::Membership { index: entry.index, term: entry.term, membership }, out);
         out.records.push((self.spec.group, Record::HardState(self.hard_state())));
     }
 
@@ -644,32 +650,68 @@ impl<D: Disk> Replica<D> {
     /// the term before is told by its own replica.
     fn on_new_leader(&mut self, now: Monotonic) {
         self.asked_by.clear();
-        self.clock = LogClock { base_ms: self.shard.header().log_time_ms, since: now };
+        self.clock = LogClock { base_ms: self.header().log_time_ms, since: now };
     }
 
-    /// Cuts a snapshot if as much log was applied as makes one worth it, or if `is_forced`.
-    pub(crate) fn maybe_cut_snapshot(&mut self, config: &Config, is_forced: bool, out: &mut Outbox) {
-        let latest = self.files.latest.as_ref();
-        let due_bytes = latest.map_or(0, |latest| latest.size_bytes).max(config.snapshot_log_bytes);
-        let is_new = latest.is_none_or(|latest| latest.file.at.index.0 < self.shard.header().applied_index);
-        if is_new && (is_forced || self.files.log_bytes >= due_bytes) {
-            self.cut_snapshot(out);
+    /// Moves the engine's durable point forward if as much log was applied as makes it worth it, or if `is_forced`: a memory
+    /// engine's is a snapshot file.
+    pub(crate) fn maybe_make_durable(&mut self, config: &Config, is_forced: bool, out: &mut Outbox) {
+        let (applied_index, may_stall) = (self.header().applied_index, self.machine.may_stall());
+        let due_bytes = if may_stall { config.flush_log_bytes } else { self.files.cut_due_bytes(config) };
+        let is_new = applied_index > self.durable_point().map_or(0, |at| at.index.0);
+        if !is_new || (self.files.log_bytes < due_bytes && !is_forced) {
+            return;
+        }
+        if may_stall { self.flush(out) } else { self.cut_snapshot(out) }
+    }
+
+    /// Everything up to here comes back after a power loss without the log.
+    fn durable_point(&self) -> Option<LogId> {
+        if self.machine.may_stall() { self.files.flushed } else { self.files.latest.as_ref().map(|latest| latest.file.at) }
+    }
+
+    fn flush(&mut self, out: &mut Outbox) {
+        if self.files.flushing.is_some() || self.is_loading() {
+            return;
+        }
+        let header = self.header();
+        let at = LogId { term: Term(header.applied_term), index: LogIndex(header.applied_index) };
+        self.files.flushing = Some(at);
+        self.files.log_bytes = 0;
+        out.jobs.push(Job::Flush { group: self.spec.group, engine: Arc::clone(self.engine()) });
+    }
+
+    /// The engine was flushed, or could not be: then more log has to do.
+    pub(crate) fn on_flushed(&mut self, durable_index: Result<u64, String>) {
+        let (Some(at), Ok(durable_index)) = (self.files.flushing.take(), durable_index) else {
+            return;
+        };
+        // A snapshot that was loaded meanwhile has made a later point durable.
+        if durable_index >= at.index.0 && self.files.flushed.is_none_or(|flushed| flushed.index < at.index) {
+            self.files.flushed = Some(at);
         }
     }
 
     fn cut_snapshot(&mut self, out: &mut Outbox) {
-        let header = self.shard.header();
-        if self.files.cutting.is_some() || self.is_loading() || header.applied_index == 0 {
+        let Some(shard) = self.machine.shard().filter(|_| self.files.cutting.is_none() && !self.is_loading()) else {
             return;
-        }
+        };
+        let header = shard.header();
         let at = LogId { term: Term(header.applied_term), index: LogIndex(header.applied_index) };
-        if self.files.latest.as_ref().is_some_and(|latest| latest.file.at == at) {
+        if header.applied_index == 0 || self.files.latest.as_ref().is_some_and(|latest| latest.file.at == at) {
             return;
         }
+        let job = Job::Cut {
+            file: SnapshotFile { group: self.spec.group, at },
+            view: shard.engine().view(),
+            state: shard.state_bytes(),
+        };
         self.files.cutting = Some(header.membership.clone());
-        self.files.log_bytes = 0;
-        let file = SnapshotFile { group: self.spec.group, at };
-        out.jobs.push(Job::Cut { file, view: self.engine().view(), state: self.shard.state_bytes() });
+        self.files.is_wanted = false;
+        if !self.machine.may_stall() {
+            self.files.log_bytes = 0;
+        }
+        out.jobs.push(job);
     }
 
     /// A snapshot was cut, or could not be: then more log has to do.
@@ -679,7 +721,7 @@ impl<D: Disk> Replica<D> {
         };
         self.counters.cut += 1;
         if file.at.index < self.raw.store().purged().index {
-            // A newer one was installed from the leader meanwhile.
+            // A newer one was installed from the leader meanwhile, or the log went on without it.
             return self.files.old.push(file);
         }
         let conf_state = decode_membership(membership.clone()).unwrap_or_default();
@@ -687,12 +729,13 @@ impl<D: Disk> Replica<D> {
         self.raw.mut_store().set_snapshot(file.at, conf_state);
     }
 
-    /// Purges the log behind the newest snapshot. A leader keeps what followers that are there still need, unless `is_forced`.
+    /// Purges the log behind the engine's durable point. A leader keeps what followers that are there still need, unless
+    /// `is_forced`.
     pub(crate) fn maybe_purge(&mut self, is_forced: bool, out: &mut Outbox) {
-        let Some(latest) = &self.files.latest else {
+        let Some(durable) = self.durable_point() else {
             return;
         };
-        let mut index = latest.file.at.index.0;
+        let mut index = durable.index.0;
         if self.is_leader() && !is_forced {
             let followers =
                 self.raw.raft.prs().iter().filter(|(id, progress)| **id != self.raw.raft.id && progress.recent_active);
@@ -708,6 +751,8 @@ impl<D: Disk> Replica<D> {
         let upto = LogId { term: Term(term), index: LogIndex(index) };
         self.raw.mut_store().purge(upto);
         out.records.push((self.spec.group, Record::Purge(upto)));
+        // A follower that loaded it would need what is purged now.
+        self.files.drop_before(upto);
     }
 
     fn draw_election_timeout(&mut self) {
@@ -720,7 +765,7 @@ impl<D: Disk> Replica<D> {
     /// How it is; nodes are filled in by who knows which replica is where.
     pub(crate) fn status(&self) -> ReplicaStatus {
         let raft = &self.raw.raft;
-        let header = self.shard.header();
+        let header = self.header();
         ReplicaStatus {
             group: self.spec.group,
             keyspace: self.spec.keyspace.clone(),
@@ -738,21 +783,6 @@ impl<D: Disk> Replica<D> {
             snapshots_sent: self.counters.sent,
             snapshots_loaded: self.counters.loaded,
             ..ReplicaStatus::default()
-        }
-    }
-}
-
-impl Files {
-    /// What is on disk at start.
-    pub(crate) fn at_start(latest: Option<LocalSnapshot>, old: Vec<SnapshotFile>, log_bytes: u64) -> Self {
-        Self { latest, old, cutting: None, log_bytes }
-    }
-
-    /// A newer one is whole.
-    fn take_in(&mut self, snapshot: LocalSnapshot) {
-        let file = snapshot.file;
-        if let Some(older) = self.latest.replace(snapshot).filter(|older| older.file != file) {
-            self.old.push(older.file);
         }
     }
 }

@@ -74,7 +74,7 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    fn fail(&mut self, token: u64, failure: Failure) {
+    pub(crate) fn fail(&mut self, token: u64, failure: Failure) {
         self.effects.push(Effect::Reply { token, answer: Answer::Failed(failure) });
     }
 
@@ -187,6 +187,15 @@ impl<D: Disk> Node<D> {
         if let Some(node) = done.asked_by {
             let result = ForwardResult::Outcome(done.outcome.to_bytes());
             self.reply_to(node, done.group.0, done.id, result);
+        }
+    }
+
+    /// The group is no more: nobody will answer what waits for it.
+    pub(crate) fn fail_writes_of(&mut self, group: u64) {
+        for sequence in self.pending.lost(|waiting| waiting.group.0 == group) {
+            let Some(waiting) = self.pending.remove(sequence) else { continue };
+            let failure = if waiting.may_be_logged() { Failure::Unknown } else { Failure::NotHosted };
+            self.fail(waiting.token, failure);
         }
     }
 

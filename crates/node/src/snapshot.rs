@@ -81,6 +81,11 @@ pub(crate) fn load<D: Disk>(files: &D, file: &SnapshotFile, engine: &dyn Engine)
     let mut blocks = Blocks::open(files, &file.to_string())?;
     let state = blocks.expect(TAG_STATE)?;
     let mut rebuild = engine.rebuild().map_err(io::Error::other)?;
+    if engine.capabilities().durable {
+        for (key, value) in Shard::state_rows(state.clone()).map_err(io::Error::other)? {
+            rebuild.put(Table::Meta, key, value).map_err(io::Error::other)?;
+        }
+    }
     let mut pairs = 0_u64;
     loop {
         let (tag, mut payload) = blocks.next()?;

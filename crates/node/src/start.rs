@@ -6,21 +6,19 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_api::cluster::JoinAnswer;
-use quorate_engine::{Engine, EngineError, EngineSpec, Engines, Place};
-use quorate_keyspace::{Command, EntryHeader, Limits, RequestId, Shard, ShardError, ShardHeader, encode_entry};
+use quorate_engine::{EngineError, EngineSpec, Engines, Place};
+use quorate_keyspace::{Command, EntryHeader, RequestId, ShardError, encode_entry};
 use quorate_log::{Disk, GroupId, HardState, Log, LogError, LogId, LogIndex, Reader, Record, Term};
-use raft::prelude::{ConfChangeType, ConfChangeV2, ConfState};
 
 use crate::catalog::{Catalog, CatalogError, SYSTEM_GROUP, SYSTEM_KEYSPACE};
-use crate::convert::{decode_conf_change, decode_membership, encode_membership, is_conf_change};
 use crate::io::Monotonic;
-use crate::limits::{Config, MAX_APPLY_BYTES};
+use crate::limits::Config;
 use crate::node::{Links, Node};
+use crate::opening::Opening;
 use crate::pending::Pending;
-use crate::replica::{Files, LocalSnapshot, Outbox, Replica, ReplicaSpec};
-use crate::snapshot::{SnapshotFile, find, load};
+use crate::replica::Outbox;
+use crate::snapshot::{SnapshotFile, find};
 use crate::status::Hosted;
-use crate::storage::GroupLog;
 use crate::transfer::Transfers;
 
 /// Who a node is. Kept in its data folder by the shell.
@@ -118,7 +116,7 @@ pub(crate) struct Founding {
 }
 
 /// The log position of a group's founding.
-const FOUNDED_AT: LogId = LogId { term: Term(1), index: LogIndex(1) };
+pub(crate) const FOUNDED_AT: LogId = LogId { term: Term(1), index: LogIndex(1) };
 
 const STATE_VERSION: u8 = 2;
 
@@ -257,6 +255,7 @@ impl<D: Disk> Node<D> {
         }
         let pending = Pending::new(identity.node, identity.incarnation);
         let mut replicas = BTreeMap::new();
+        let mut places = BTreeSet::new();
         for group in log.groups() {
             let found = log.group(group).map(|state| state.state).unwrap_or_default();
             let state = ReplicaState::decode(found).ok_or(OpenError::BadState { group: group.0 })?;
@@ -269,7 +268,15 @@ impl<D: Disk> Node<D> {
                 seed,
                 origin: pending.origin(),
             };
+            places.insert(Place { group: group.0, build: state.build });
             replicas.insert(group.0, opening.replica(group, state, own)?);
+        }
+        // What a crash left of groups that are gone, or of engines that were not finished.
+        for place in engines.places().map_err(OpenError::Files)?.into_iter().filter(|place| !places.contains(place)) {
+            engines.remove(place).map_err(OpenError::Files)?;
+        }
+        for file in by_group.into_values().flatten() {
+            files.remove(&file.to_string()).map_err(OpenError::Files)?;
         }
         let dirty: BTreeSet<u64> = replicas.keys().copied().collect();
         Ok(Self {
@@ -293,6 +300,7 @@ impl<D: Disk> Node<D> {
             forwards: BTreeMap::new(),
             forward_replies: BTreeMap::new(),
             leader_waits: Vec::new(),
+            retired: Vec::new(),
             next_ticket: 1,
             unsynced: VecDeque::new(),
             is_disk_full: false,
@@ -300,128 +308,6 @@ impl<D: Disk> Node<D> {
             out: Outbox::default(),
             effects: Vec::new(),
         })
-    }
-}
-
-/// What is needed to open a replica.
-pub(crate) struct Opening<'a, D: Disk> {
-    pub(crate) config: &'a Config,
-    pub(crate) log: &'a Reader<D>,
-    pub(crate) files: &'a D,
-    pub(crate) engines: &'a dyn Engines,
-    pub(crate) seed: u64,
-    pub(crate) origin: u64,
-}
-
-impl<D: Disk> Opening<'_, D> {
-    fn replica(&self, group: GroupId, state: ReplicaState, mut own: Vec<SnapshotFile>) -> Result<Replica<D>, OpenError> {
-        let keyspace = state.keyspace.clone();
-        let found = self.log.group(group).unwrap_or_default();
-        // A file that the log does not know, by index and term, was staged for a snapshot that it had not accepted yet.
-        let usable = |file: &SnapshotFile| match file.at.index {
-            index if index == found.purged.index => file.at.term == found.purged.term,
-            index => self.log.term(group, index) == Some(file.at.term),
-        };
-        let newest = own.iter().filter(|file| usable(file)).max().copied();
-        own.retain(|file| Some(*file) != newest);
-        let engine = self.engine(group, &state)?;
-        let shard_error = |source| OpenError::Shard { keyspace: keyspace.clone(), source };
-        let (mut shard, latest) = match newest {
-            Some(file) => {
-                let bad_file = |source| OpenError::Snapshot { file: file.to_string(), source };
-                let (loaded, size_bytes) = load(self.files, &file, engine.as_ref()).map_err(bad_file)?;
-                let shard = Shard::restore(engine, loaded).map_err(shard_error)?;
-                let membership = shard.header().membership.clone();
-                (shard, Some(LocalSnapshot { file, size_bytes, membership }))
-            }
-            None if found.purged.index <= FOUNDED_AT.index => {
-                (begin(engine, state.founding.as_ref(), group).map_err(shard_error)?, None)
-            }
-            None => return Err(OpenError::SnapshotMissing { keyspace, index: found.purged.index.0 }),
-        };
-        let membership = decode_membership(shard.header().membership.clone()).unwrap_or_default();
-        let log = GroupLog::open(group, self.log.clone(), self.config.entry_cache_bytes, membership);
-        replay(&mut shard, &log, found.hard_state.commit.0, &keyspace)?;
-        let spec = ReplicaSpec { group, id: state.replica, keyspace: state.keyspace };
-        let files = Files::at_start(latest, own, log.bytes_on_disk());
-        self.assemble(spec, log, shard, files)
-    }
-
-    /// A replica of a group that this node has no log of yet; its records are to be written.
-    pub(crate) fn new_replica(&self, group: GroupId, state: ReplicaState) -> Result<Replica<D>, OpenError> {
-        let keyspace = state.keyspace.clone();
-        let engine = self.engine(group, &state)?;
-        let shard = begin(engine, state.founding.as_ref(), group);
-        let shard = shard.map_err(|source| OpenError::Shard { keyspace: keyspace.clone(), source })?;
-        let membership = decode_membership(shard.header().membership.clone()).unwrap_or_default();
-        let mut log = GroupLog::open(group, self.log.clone(), self.config.entry_cache_bytes, membership);
-        if state.founding.is_some() {
-            log.found(FOUNDED_AT);
-        }
-        let spec = ReplicaSpec { group, id: state.replica, keyspace: state.keyspace };
-        self.assemble(spec, log, shard, Files::default())
-    }
-
-    fn engine(&self, group: GroupId, state: &ReplicaState) -> Result<Arc<dyn Engine>, OpenError> {
-        let opened = self.engines.open(Place { group: group.0, build: state.build }, &state.engine);
-        opened.map_err(|source| OpenError::Engine { keyspace: state.keyspace.clone(), source })
-    }
-
-    fn assemble(&self, spec: ReplicaSpec, log: GroupLog<D>, shard: Shard, files: Files) -> Result<Replica<D>, OpenError> {
-        let keyspace = spec.keyspace.clone();
-        Replica::new(spec, log, shard, files, (self.config, self.seed, self.origin))
-            .map_err(|error| OpenError::Raft { keyspace, why: error.to_string() })
-    }
-}
-
-/// The shard of a group that begins: with its founding entry, or, on a later replica, with nothing at all.
-fn begin(engine: Arc<dyn Engine>, founding: Option<&Founding>, group: GroupId) -> Result<Shard, ShardError> {
-    let Some(founding) = founding else {
-        return Shard::found(engine, ShardHeader::default());
-    };
-    let conf_state = ConfState { voters: founding.voters.clone(), ..ConfState::default() };
-    let membership = encode_membership(&conf_state);
-    let limits = Limits { max_bytes: founding.max_bytes };
-    let mut shard = Shard::found(engine, ShardHeader { limits, membership, ..ShardHeader::default() })?;
-    assert!(group.0 == SYSTEM_GROUP || founding.entry.is_empty(), "only the catalog begins with content");
-    shard.apply(&[(FOUNDED_AT.index.0, FOUNDED_AT.term.0, founding.entry.clone())])?;
-    Ok(shard)
-}
-
-/// Applies what the log says is committed. Done before raft-rs begins, which so starts with the membership as it is.
-fn replay<D: Disk>(shard: &mut Shard, log: &GroupLog<D>, commit: u64, keyspace: &str) -> Result<(), OpenError> {
-    let shard_error = |source| OpenError::Shard { keyspace: keyspace.to_owned(), source };
-    while shard.header().applied_index < commit {
-        let low = shard.header().applied_index + 1;
-        for (index, term, payload) in log.replay(low, commit + 1, MAX_APPLY_BYTES)? {
-            if is_conf_change(&payload) {
-                let membership = changed_membership(shard, payload).ok_or(OpenError::BadState { group: 0 })?;
-                shard.set_membership(index, term, membership).map_err(shard_error)?;
-            } else {
-                shard.apply(&[(index, term, payload)]).map_err(shard_error)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn changed_membership(shard: &Shard, payload: Bytes) -> Option<Bytes> {
-    let mut state = decode_membership(shard.header().membership.clone())?;
-    change_membership(&mut state, &decode_conf_change(payload)?);
-    Some(encode_membership(&state))
-}
-
-/// What raft-rs does to a membership for a change of one member.
-fn change_membership(state: &mut ConfState, change: &ConfChangeV2) {
-    for single in change.get_changes() {
-        let id = single.node_id;
-        state.voters.retain(|voter| *voter != id);
-        state.learners.retain(|learner| *learner != id);
-        match single.get_change_type() {
-            ConfChangeType::AddNode => state.voters.push(id),
-            ConfChangeType::AddLearnerNode => state.learners.push(id),
-            ConfChangeType::RemoveNode => {}
-        }
     }
 }
 

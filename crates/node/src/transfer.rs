@@ -235,6 +235,12 @@ impl<D: Disk> Node<D> {
         }
     }
 
+    /// The group is no more.
+    pub(crate) fn forget_transfers(&mut self, group: u64) {
+        self.drop_receive(group);
+        self.transfers.sends.retain(|_, send| send.file.group.0 != group);
+    }
+
     /// The file is in place: raft-rs may accept the snapshot.
     fn install(&mut self, receive: Receive) {
         let group = receive.file.group;

@@ -1,56 +1,120 @@
-//! The threads that read and write snapshot files beside the loop: one for whole snapshots, one for pieces, so that cutting a
-//! large one does not stop a copy that is on its way.
+//! The threads that do beside the loop what takes long. Each kind of work has its own, so that none waits for another: cutting
+//! a large snapshot stops no copy that is on its way, and an engine that stalls holds up its own group.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex};
 
+use quorate_engine::Engines;
 use quorate_log::Disk;
 use quorate_node::{Input, Job};
 use tokio::sync::mpsc;
 
 use crate::abort::AbortOnPanic;
 
-/// Jobs that wait per thread. Each group has at most one cut and one load, and a window of pieces per copy; a thousand groups
-/// at once stay below it. Beyond it the loop would wait, so it is far off.
-const MAX_QUEUED_JOBS: usize = 1 << 14;
+/// Threads that apply to engines which may stall. Each group has one job at most with them, so this many groups can stall before
+/// one waits that does not.
+const APPLY_THREADS: usize = 8;
+
+/// Threads that flush engines: a flush waits for the disk, not for a processor.
+const FLUSH_THREADS: usize = 2;
 
 /// Hands jobs to their threads.
+///
+/// The queues need no bound of their own: each group has at most one apply, one flush, one cut and one load, and a window of
+/// pieces per copy.
 #[derive(Debug)]
 pub(crate) struct JobWorkers {
-    whole: SyncSender<Job>,
-    pieces: SyncSender<Job>,
+    applies: Arc<Queue>,
+    flushes: Arc<Queue>,
+    whole: Arc<Queue>,
+    pieces: Arc<Queue>,
 }
+
+/// What the threads work on.
+struct Stores<D> {
+    files: Arc<D>,
+    engines: Arc<dyn Engines>,
+    done: mpsc::Sender<Input>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    is_closed: bool,
+}
+
+const POISONED: &str = "no panic while the queue is locked";
 
 impl JobWorkers {
     /// Starts the threads; results go to `done`. They end with this handle.
-    pub(crate) fn start<D: Disk>(files: &Arc<D>, done: &mpsc::Sender<Input>) -> std::io::Result<Self> {
-        let spawn = |name: &str| {
-            let (sender, receiver) = sync_channel(MAX_QUEUED_JOBS);
-            let (files, done) = (Arc::clone(files), done.clone());
-            std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-                let _guard = AbortOnPanic;
-                work(files.as_ref(), &receiver, &done);
-            })?;
-            Ok::<_, std::io::Error>(sender)
+    pub(crate) fn start<D: Disk>(
+        files: &Arc<D>,
+        engines: &Arc<dyn Engines>,
+        done: &mpsc::Sender<Input>,
+    ) -> std::io::Result<Self> {
+        let start = |name: &str, threads: usize| {
+            let queue = Arc::new(Queue::default());
+            for _ in 0..threads {
+                let stores = Stores { files: Arc::clone(files), engines: Arc::clone(engines), done: done.clone() };
+                let queue = Arc::clone(&queue);
+                std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+                    let _guard = AbortOnPanic;
+                    work(&stores, &queue);
+                })?;
+            }
+            Ok::<_, std::io::Error>(queue)
         };
-        Ok(Self { whole: spawn("snapshots")?, pieces: spawn("copies")? })
+        Ok(Self {
+            applies: start("apply", APPLY_THREADS)?,
+            flushes: start("flush", FLUSH_THREADS)?,
+            whole: start("snapshots", 1)?,
+            pieces: start("copies", 1)?,
+        })
     }
 
-    /// Hands a job over.
+    /// Hands a job over; never blocks.
     pub(crate) fn submit(&self, job: Job) {
         let queue = match job {
-            Job::Cut { .. } | Job::Load { .. } => &self.whole,
+            Job::Apply { .. } => &self.applies,
+            Job::Flush { .. } => &self.flushes,
+            Job::Cut { .. } | Job::Load { .. } | Job::Retire { .. } => &self.whole,
             Job::Read { .. } | Job::Stage { .. } | Job::Discard { .. } | Job::Remove { .. } => &self.pieces,
         };
-        // The threads live as long as this handle.
-        queue.send(job).expect("the job threads run while the loop does");
+        queue.waiting.lock().expect(POISONED).jobs.push_back(job);
+        queue.wake.notify_one();
     }
 }
 
-fn work<D: Disk>(files: &D, jobs: &Receiver<Job>, done: &mpsc::Sender<Input>) {
-    while let Ok(job) = jobs.recv() {
-        tracing::debug!(?job, "job");
-        if done.blocking_send(Input::JobDone(job.run(files))).is_err() {
+impl Drop for JobWorkers {
+    fn drop(&mut self) {
+        for queue in [&self.applies, &self.flushes, &self.whole, &self.pieces] {
+            queue.waiting.lock().expect(POISONED).is_closed = true;
+            queue.wake.notify_all();
+        }
+    }
+}
+
+impl Queue {
+    /// Waits for a job; none once the queue is closed.
+    fn take(&self) -> Option<Job> {
+        let waiting = self.waiting.lock().expect(POISONED);
+        let is_idle = |waiting: &mut Waiting| waiting.jobs.is_empty() && !waiting.is_closed;
+        let mut waiting = self.wake.wait_while(waiting, is_idle).expect(POISONED);
+        if waiting.is_closed { None } else { waiting.jobs.pop_front() }
+    }
+}
+
+fn work<D: Disk>(stores: &Stores<D>, queue: &Queue) {
+    while let Some(job) = queue.take() {
+        tracing::trace!(?job, "job");
+        let done = job.run(stores.files.as_ref(), stores.engines.as_ref());
+        if stores.done.blocking_send(Input::JobDone(done)).is_err() {
             return;
         }
     }

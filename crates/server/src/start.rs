@@ -218,7 +218,8 @@ fn begin(
     let log_reader = log.reader();
     let now = clock.now();
     let seed_and_now = (draw()?, now);
-    let stores = (Arc::clone(&files), folder.engines()?);
+    let engines = folder.engines()?;
+    let stores = (Arc::clone(&files), Arc::clone(&engines));
     let node = Node::open(node_config(config), identity.clone(), log_reader.clone(), stores, seed_and_now)
         .map_err(|source| open_error(config, source))?;
     let (handle, queues) = LoopHandle::new(clock);
@@ -233,7 +234,7 @@ fn begin(
     let events = ToLoop { inputs: handle.inputs.clone(), folder, seen: Arc::new(Mutex::new(seen)) };
     let peers = Peers::start(peer_config, Arc::new(events))?;
     peers.set_addresses(member.first_peers);
-    let jobs = JobWorkers::start(&files, &handle.inputs)?;
+    let jobs = JobWorkers::start(&files, &engines, &handle.inputs)?;
     let (log, log_thread) = LogWriter::start(log)?;
     let node_loop = NodeLoop {
         node,

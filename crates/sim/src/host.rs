@@ -166,7 +166,7 @@ impl Host {
         for (_, mut jobs) in std::mem::take(&mut process.shell.jobs) {
             if let Some(job) = jobs.pop_front() {
                 halt_soon(&self.file_disk, random);
-                job.run(&self.file_disk);
+                job.run(&self.file_disk, self.engines.as_ref());
             }
         }
         for disk in [&mut self.log_disk, &mut self.file_disk] {

@@ -375,7 +375,7 @@ impl Simulation {
         let Some(job) = jobs.pop_front() else { return };
         let has_more = !jobs.is_empty();
         self.trace.note(self.now, format_args!("{id} job g{} {}", group.0, job_name(&job)));
-        let done = job.run(&host.file_disk);
+        let done = job.run(&host.file_disk, host.engines.as_ref());
         match &done.result {
             JobResult::Cut { size_bytes: Ok(_), .. } => self.coverage.count("snapshots cut"),
             JobResult::Loaded { state: Ok(_), .. } => {
@@ -385,8 +385,16 @@ impl Simulation {
                 }
             }
             JobResult::Staged { progress: Ok(_), .. } => self.coverage.count("snapshot pieces staged"),
+            JobResult::Applied { applied: Ok(_) } => self.coverage.count("runs applied by jobs"),
+            JobResult::Flushed { durable_index: Ok(_) } => self.coverage.count("engines flushed"),
+            JobResult::Retired => self.coverage.count("replicas retired"),
             JobResult::Read { piece: Ok(_), .. } | JobResult::Removed => {}
-            JobResult::Cut { .. } | JobResult::Loaded { .. } | JobResult::Staged { .. } | JobResult::Read { .. } => {
+            JobResult::Applied { .. }
+            | JobResult::Flushed { .. }
+            | JobResult::Cut { .. }
+            | JobResult::Loaded { .. }
+            | JobResult::Staged { .. }
+            | JobResult::Read { .. } => {
                 self.coverage.count("jobs that failed");
                 self.trace.note(self.now, format_args!("{id} {:?}", done.result));
             }
@@ -411,6 +419,9 @@ fn job_name(job: &quorate_node::Job) -> String {
         Job::Read { file, offset, .. } => format!("read {file} at {offset}"),
         Job::Stage { file, offset, .. } => format!("stage {file} at {offset}"),
         Job::Discard { file } => format!("discard what was received of {file}"),
+        Job::Apply { work, .. } => format!("apply {work}"),
+        Job::Flush { .. } => "flush".to_owned(),
+        Job::Retire { place, .. } => format!("retire {place}"),
         Job::Remove { files, .. } => format!("remove {} files", files.len()),
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use quorate_engine::testing::SimulatedEngines;
 use quorate_engine::{Batch, Change, Trie};
 use quorate_keyspace::ShardHeader;
 use quorate_log::testing::{Fault, MemoryDisk};
@@ -48,7 +49,7 @@ fn cut_job(pairs: Pairs) -> Job {
 /// A disk with a snapshot of these pairs, and the file's content.
 fn cut_on_disk(pairs: Pairs) -> (MemoryDisk, Vec<u8>) {
     let disk = MemoryDisk::new();
-    let done = cut_job(pairs).run(&disk);
+    let done = cut_job(pairs).run(&disk, &SimulatedEngines::default());
     let content = disk.content(&FILE.to_string()).unwrap();
     let JobResult::Cut { file: FILE, size_bytes: Ok(size_bytes) } = done.result else { panic!("{done:?}") };
     assert_eq!((done.group, size_bytes), (FILE.group, content.len() as u64));
@@ -66,7 +67,7 @@ fn disk_with(name: &str, content: &[u8]) -> MemoryDisk {
 fn load_from(disk: &MemoryDisk) -> Result<Pairs, String> {
     let old = vec![(Table::Current, Bytes::from_static(b"old"), Bytes::from_static(b"value"))];
     let engine = Arc::new(engine_of(old.clone()));
-    let done = Job::Load { file: FILE, engine: Arc::clone(&engine) as Arc<dyn Engine> }.run(disk);
+    let done = Job::Load { file: FILE, engine: Arc::clone(&engine) as Arc<dyn Engine> }.run(disk, &SimulatedEngines::default());
     let JobResult::Loaded { file: FILE, state: loaded } = done.result else { panic!("{done:?}") };
     let found = pairs_of(engine.as_ref());
     match loaded {
@@ -90,7 +91,7 @@ fn stage_in_pieces(disk: &MemoryDisk, file: SnapshotFile, content: &[u8], piece_
     for (piece, number) in content.chunks(piece_bytes).zip(0..) {
         let offset = number * piece_bytes as u64;
         let data = Bytes::copy_from_slice(piece);
-        let done = Job::Stage { transfer: 1, file, offset, total_bytes, data }.run(disk);
+        let done = Job::Stage { transfer: 1, file, offset, total_bytes, data }.run(disk, &SimulatedEngines::default());
         let JobResult::Staged { transfer: 1, progress, .. } = done.result else { panic!("{done:?}") };
         last = progress;
     }
@@ -102,7 +103,7 @@ fn read_in_pieces(disk: &MemoryDisk, max_bytes: u64) -> Vec<u8> {
     let mut content = Vec::new();
     loop {
         let offset = content.len() as u64;
-        let done = Job::Read { transfer: 1, file: FILE, offset, max_bytes }.run(disk);
+        let done = Job::Read { transfer: 1, file: FILE, offset, max_bytes }.run(disk, &SimulatedEngines::default());
         let JobResult::Read { transfer: 1, piece: Ok((total_bytes, piece)), .. } = done.result else { panic!("{done:?}") };
         content.extend_from_slice(&piece);
         if content.len() as u64 == total_bytes {
@@ -178,7 +179,7 @@ fn a_file_under_another_name_is_refused() {
 fn a_crash_at_any_moment_leaves_a_whole_file_or_none() {
     let operations = {
         let disk = MemoryDisk::new();
-        cut_job(few_pairs()).run(&disk);
+        cut_job(few_pairs()).run(&disk, &SimulatedEngines::default());
         disk.operation_count()
     };
     let mut found = Vec::new();
@@ -186,7 +187,7 @@ fn a_crash_at_any_moment_leaves_a_whole_file_or_none() {
         for kept in [0, u64::MAX] {
             let disk = MemoryDisk::new();
             disk.inject(operation, Fault::Halt);
-            cut_job(few_pairs()).run(&disk);
+            cut_job(few_pairs()).run(&disk, &SimulatedEngines::default());
             let disk = disk.power_loss(disk.halted_bytes() / 2, &mut |below| kept.min(below - 1));
             let files = find(&disk).unwrap();
             assert!(!disk.list().unwrap().contains(&FILE.part()), "what is half is removed");
@@ -206,7 +207,7 @@ fn what_was_staged_of_another_try_is_in_nobodys_way() {
     let disk = disk_with(&FILE.part(), &[0xff; 5000]);
     assert_eq!(stage_in_pieces(&disk, FILE, &content, 100), Ok((content.len() as u64, true)));
     let disk = disk_with(&FILE.part(), &[0xff; 5000]);
-    cut_job(few_pairs()).run(&disk);
+    cut_job(few_pairs()).run(&disk, &SimulatedEngines::default());
     assert_eq!(load_from(&disk), Ok(few_pairs()));
 }
 
@@ -214,10 +215,10 @@ fn what_was_staged_of_another_try_is_in_nobodys_way() {
 fn files_are_removed_and_parts_discarded() {
     let (disk, _) = cut_on_disk(few_pairs());
     disk.create(&FILE.part()).unwrap();
-    Job::Discard { file: FILE }.run(&disk);
+    Job::Discard { file: FILE }.run(&disk, &SimulatedEngines::default());
     assert_eq!(disk.list().unwrap(), [FILE.to_string()]);
     let missing = SnapshotFile { group: GroupId(9), ..FILE };
-    Job::Remove { group: FILE.group, files: vec![missing, FILE] }.run(&disk);
+    Job::Remove { group: FILE.group, files: vec![missing, FILE] }.run(&disk, &SimulatedEngines::default());
     assert_eq!(disk.list().unwrap(), Vec::<String>::new());
 }
 
@@ -225,9 +226,9 @@ fn files_are_removed_and_parts_discarded() {
 fn a_disk_that_refuses_is_reported() {
     let disk = MemoryDisk::new();
     disk.set_capacity(Some(20));
-    let done = cut_job(few_pairs()).run(&disk);
+    let done = cut_job(few_pairs()).run(&disk, &SimulatedEngines::default());
     assert!(matches!(done.result, JobResult::Cut { size_bytes: Err(_), .. }), "{done:?}");
-    let done = Job::Read { transfer: 1, file: FILE, offset: 0, max_bytes: 10 }.run(&disk);
+    let done = Job::Read { transfer: 1, file: FILE, offset: 0, max_bytes: 10 }.run(&disk, &SimulatedEngines::default());
     assert!(matches!(done.result, JobResult::Read { piece: Err(_), .. }), "{done:?}");
 }
 

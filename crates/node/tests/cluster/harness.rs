@@ -417,7 +417,7 @@ impl Cluster {
     fn run_disk(&mut self, id: u64) -> bool {
         let host = self.host_mut(id);
         let (holds_log, holds_loads) = (host.holds_log, host.holds_loads);
-        let files = host.file_disk.clone();
+        let (files, engines) = (host.file_disk.clone(), Arc::clone(&host.engines));
         let Some(process) = &mut host.process else { return false };
         let mut has_moved = false;
         if !holds_log && let Some(&(ticket, _)) = process.unwritten.back() {
@@ -428,7 +428,7 @@ impl Cluster {
         }
         let is_held = |job: &mut Job| holds_loads && matches!(job, Job::Load { .. });
         if let Some(job) = process.jobs.pop_front_if(|job| !is_held(job)) {
-            process.inbox.push(Input::JobDone(job.run(&files)));
+            process.inbox.push(Input::JobDone(job.run(&files, engines.as_ref())));
             has_moved = true;
         }
         has_moved

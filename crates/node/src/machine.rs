@@ -1,0 +1,208 @@
+//! What applies a group's committed entries: a shard, and what waits for it.
+//!
+//! An engine in memory is written to within the poll. One that keeps its pairs on a disk may stall (it compacts, or syncs): its
+//! shard goes away with a job, one at a time, and comes back with what became of the entries. Meanwhile committed entries wait
+//! here, and the replica votes, appends and leads as ever: an engine holds up its own group only.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_engine::Engine;
+use quorate_keyspace::{Applied, Shard, ShardError, ShardHeader};
+use raft::eraftpb::{Entry, EntryType};
+
+use crate::limits::{MAX_APPLY_BYTES, MAX_BACKLOG_BYTES};
+use crate::snapshot::SnapshotFile;
+
+/// A group's state machine on this node.
+///
+/// *Invariants*: entries in the backlog are consecutive, and begin right after what was applied or is being applied; nothing is
+/// applied while a snapshot is on its way in.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    engine: Arc<dyn Engine>,
+    shard: Place,
+    /// The snapshot that replaces everything once it is loaded.
+    awaited: Option<SnapshotFile>,
+    backlog: VecDeque<Entry>,
+    backlog_bytes: usize,
+}
+
+/// Where the shard is.
+#[derive(Debug)]
+enum Place {
+    Here(Box<Shard>),
+    /// With a job. Its numbers as they were before.
+    Away(ShardHeader),
+}
+
+/// What can be applied at once.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Commands.
+    Run(Vec<(u64, u64, Bytes)>),
+    /// A change of the membership.
+    Member(Entry),
+}
+
+/// What a shard applies.
+#[derive(Debug)]
+pub enum ShardWork {
+    /// Entries, consecutive: index, term, payload.
+    Entries(Vec<(u64, u64, Bytes)>),
+    /// The membership after the change that stands at this index.
+    Membership {
+        /// The index.
+        index: u64,
+        /// Its term.
+        term: u64,
+        /// The membership, encoded.
+        membership: Bytes,
+    },
+}
+
+impl ShardWork {
+    /// Applies it. Blocks for as long as the engine does.
+    pub(crate) fn apply_to(self, shard: &mut Shard) -> Result<Applied, ShardError> {
+        match self {
+            Self::Entries(entries) => shard.apply(&entries),
+            Self::Membership { index, term, membership } => {
+                shard.set_membership(index, term, membership).map(|()| Applied::default())
+            }
+        }
+    }
+}
+
+impl Machine {
+    pub(crate) fn new(shard: Shard) -> Self {
+        Self {
+            engine: Arc::clone(shard.engine()),
+            shard: Place::Here(Box::new(shard)),
+            awaited: None,
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+        }
+    }
+
+    /// The numbers after what was last applied.
+    pub(crate) fn header(&self) -> &ShardHeader {
+        match &self.shard {
+            Place::Here(shard) => shard.header(),
+            Place::Away(header) => header,
+        }
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// The shard, while no job has it.
+    pub(crate) fn shard(&self) -> Option<&Shard> {
+        match &self.shard {
+            Place::Here(shard) => Some(shard),
+            Place::Away(_) => None,
+        }
+    }
+
+    /// Whether the engine may stall, and so is written to by jobs.
+    pub(crate) fn may_stall(&self) -> bool {
+        self.engine.capabilities().durable
+    }
+
+    /// Whether a snapshot shall replace everything.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.awaited.is_some()
+    }
+
+    /// Whether so much waits that no more is taken in.
+    pub(crate) fn has_full_backlog(&self) -> bool {
+        self.backlog_bytes >= MAX_BACKLOG_BYTES
+    }
+
+    /// Takes in committed entries.
+    pub(crate) fn take_in(&mut self, committed: Vec<Entry>) {
+        self.backlog_bytes += committed.iter().map(|entry| entry.data.len()).sum::<usize>();
+        self.backlog.extend(committed);
+    }
+
+    /// The next work, if there is any and the shard is here. It is to be applied, or given to a job together with the shard.
+    pub(crate) fn next_work(&mut self) -> Option<Work> {
+        if self.shard().is_none() || self.is_loading() {
+            return None;
+        }
+        let mut run = Vec::new();
+        let mut run_bytes = 0;
+        while let Some(entry) = self.backlog.pop_front_if(|entry| {
+            let is_normal = entry.get_entry_type() == EntryType::EntryNormal;
+            let fits = run_bytes + entry.data.len() as u64 <= MAX_APPLY_BYTES;
+            run.is_empty() || (is_normal && fits)
+        }) {
+            self.backlog_bytes -= entry.data.len();
+            if entry.get_entry_type() != EntryType::EntryNormal {
+                return Some(Work::Member(entry));
+            }
+            run_bytes += entry.data.len() as u64;
+            run.push((entry.index, entry.term, entry.data));
+        }
+        (!run.is_empty()).then_some(Work::Run(run))
+    }
+
+    /// Applies work that the engine does not stall at.
+    pub(crate) fn apply(&mut self, work: ShardWork) -> Result<Applied, ShardError> {
+        match &mut self.shard {
+            Place::Here(shard) => work.apply_to(shard),
+            Place::Away(_) => unreachable!("work is handed out while the shard is here"),
+        }
+    }
+
+    /// Gives the shard to a job.
+    pub(crate) fn lend(&mut self) -> Box<Shard> {
+        let header = self.header().clone();
+        match std::mem::replace(&mut self.shard, Place::Away(header)) {
+            Place::Here(shard) => shard,
+            Place::Away(_) => unreachable!("work is handed out while the shard is here"),
+        }
+    }
+
+    /// Takes the shard back.
+    pub(crate) fn take_back(&mut self, shard: Box<Shard>) {
+        assert!(self.shard().is_none(), "a shard is lent once");
+        self.shard = Place::Here(shard);
+    }
+
+    /// A snapshot shall replace everything: what waits lies before it.
+    pub(crate) fn await_snapshot(&mut self, file: SnapshotFile) {
+        self.awaited = Some(file);
+        self.backlog.clear();
+        self.backlog_bytes = 0;
+    }
+
+    /// The snapshot that is awaited, once the engine is free to take it.
+    pub(crate) fn awaited(&self) -> Option<SnapshotFile> {
+        self.awaited.filter(|_| self.shard().is_some())
+    }
+
+    /// The engine holds the awaited snapshot now: `shard` is made from it. False if another is awaited.
+    pub(crate) fn replace(&mut self, file: SnapshotFile, shard: Shard) -> bool {
+        if self.awaited.take_if(|awaited| *awaited == file).is_none() {
+            return false;
+        }
+        self.engine = Arc::clone(shard.engine());
+        self.shard = Place::Here(Box::new(shard));
+        true
+    }
+}
+
+impl fmt::Display for ShardWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entries(entries) => {
+                let first = entries.first().map_or(0, |(index, ..)| *index);
+                write!(f, "{} entries from {first}", entries.len())
+            }
+            Self::Membership { index, .. } => write!(f, "the membership at {index}"),
+        }
+    }
+}
