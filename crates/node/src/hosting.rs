@@ -18,9 +18,9 @@ use crate::status::{Hosted, HostedKeyspace};
 #[derive(Debug)]
 pub(crate) struct Retired {
     /// Once this is durable the log does not know the group any more.
-    ticket: u64,
-    place: Place,
-    files: Vec<SnapshotFile>,
+    pub(crate) ticket: u64,
+    pub(crate) place: Place,
+    pub(crate) files: Vec<SnapshotFile>,
 }
 
 impl<D: Disk> Node<D> {

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_engine::{Engine, Engines, Place, View};
+use quorate_engine::{Engine, EngineSpec, Engines, Place, View};
 use quorate_keyspace::{Applied, Shard};
 use quorate_log::{Disk, GroupId};
 
@@ -32,10 +32,28 @@ pub enum Job {
         /// What to apply.
         work: ShardWork,
     },
+    /// Make a new engine, from a file.
+    Build {
+        /// The file.
+        file: SnapshotFile,
+        /// Where.
+        place: Place,
+        /// Which engine.
+        spec: EngineSpec,
+    },
+    /// Apply to the shard over a new engine what the present one has applied.
+    Replay {
+        /// Where the new engine is.
+        place: Place,
+        /// The shard; it comes back.
+        shard: Box<Shard>,
+        /// What to apply.
+        work: ShardWork,
+    },
     /// Make durable what an engine holds.
     Flush {
-        /// The group.
-        group: GroupId,
+        /// Where the engine is.
+        place: Place,
         /// The engine.
         engine: Arc<dyn Engine>,
     },
@@ -115,8 +133,17 @@ pub enum JobResult {
         /// The shard, and what became of the entries; or why it cannot go on.
         applied: Result<(Box<Shard>, Applied), String>,
     },
+    /// A new engine was filled, or has applied more.
+    MovedOn {
+        /// Where it is.
+        place: Place,
+        /// The shard over it, or why there is none.
+        shard: Result<Box<Shard>, String>,
+    },
     /// The engine was flushed.
     Flushed {
+        /// Where it is.
+        place: Place,
         /// The log index that would survive a power loss, or why it is not known.
         durable_index: Result<u64, String>,
     },
@@ -160,8 +187,10 @@ impl Job {
             | Self::Read { file, .. }
             | Self::Stage { file, .. }
             | Self::Discard { file } => file.group,
-            Self::Retire { place, .. } => GroupId(place.group),
-            Self::Apply { group, .. } | Self::Flush { group, .. } | Self::Remove { group, .. } => *group,
+            Self::Build { place, .. } | Self::Replay { place, .. } | Self::Flush { place, .. } | Self::Retire { place, .. } => {
+                GroupId(place.group)
+            }
+            Self::Apply { group, .. } | Self::Remove { group, .. } => *group,
         }
     }
 
@@ -177,7 +206,17 @@ impl Job {
                 let applied = work.apply_to(&mut shard).map(|applied| (shard, applied));
                 JobResult::Applied { applied: applied.map_err(|error| error.to_string()) }
             }
-            Self::Flush { engine, .. } => JobResult::Flushed { durable_index: engine.flush().map_err(|error| error.to_string()) },
+            Self::Build { file, place, spec } => {
+                let shard = build(files, engines, &file, place, &spec);
+                JobResult::MovedOn { place, shard: shard.map(Box::new) }
+            }
+            Self::Replay { place, mut shard, work } => {
+                let applied = work.apply_to(&mut shard).map(|_| shard);
+                JobResult::MovedOn { place, shard: applied.map_err(|error| error.to_string()) }
+            }
+            Self::Flush { place, engine } => {
+                JobResult::Flushed { place, durable_index: engine.flush().map_err(|error| error.to_string()) }
+            }
             Self::Load { file, engine } => JobResult::Loaded { file, state: load(files, &file, engine.as_ref()).map_err(text) },
             Self::Read { transfer, file, offset, max_bytes } => {
                 JobResult::Read { transfer, offset, piece: read_piece(files, &file, offset, max_bytes).map_err(text) }
@@ -202,4 +241,18 @@ impl Job {
         };
         JobDone { group, result }
     }
+}
+
+/// A shard over a new engine with what a file holds.
+fn build<D: Disk>(
+    files: &D,
+    engines: &dyn Engines,
+    file: &SnapshotFile,
+    place: Place,
+    spec: &EngineSpec,
+) -> Result<Shard, String> {
+    engines.remove(place).map_err(|error| error.to_string())?;
+    let engine = engines.open(place, spec).map_err(|error| error.to_string())?;
+    let (state, _) = load(files, file, engine.as_ref()).map_err(|error| error.to_string())?;
+    Shard::restore(engine, state).map_err(|error| error.to_string())
 }

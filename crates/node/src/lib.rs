@@ -15,6 +15,7 @@ mod jobs;
 mod limits;
 mod machine;
 mod membership;
+mod moving;
 mod node;
 mod opening;
 mod pending;
@@ -38,6 +39,7 @@ pub use io::{Answer, Effect, Failure, Input, Monotonic, PeerFrame, Request, Requ
 pub use jobs::{Job, JobDone, JobResult};
 pub use limits::Config;
 pub use machine::ShardWork;
+pub use moving::MoveStatus;
 pub use node::Node;
 pub use snapshot::SnapshotFile;
 pub use start::{Identity, OpenError};

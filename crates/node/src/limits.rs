@@ -54,7 +54,14 @@ pub(crate) const MAX_INFLIGHT_MESSAGES: usize = 64;
 /// Entries handed to the state machine at once: one engine batch.
 pub(crate) const MAX_APPLY_BYTES: u64 = 4 << 20;
 
-/// Bytes of committed entries that wait while a snapshot is loaded. Beyond it a follower takes no more in.
+/// Runs of entries that a new engine is given beside the one that serves. After them the present engine is held until the new
+/// one has caught up: it may be too slow to do so otherwise.
+pub(crate) const MAX_REPLAY_ROUNDS: u32 = 1000;
+
+/// Ticks before a move to another engine that failed is tried again.
+pub(crate) const MOVE_PAUSE_TICKS: u32 = 100;
+
+/// Bytes of committed entries that wait to be applied. Beyond it a follower takes no more in, and a leader proposes no more.
 pub(crate) const MAX_BACKLOG_BYTES: usize = 64 << 20;
 
 /// Proposed and not yet committed, per group. Beyond it proposals are refused as overload.

@@ -26,6 +26,8 @@ pub(crate) struct Machine {
     shard: Place,
     /// The snapshot that replaces everything once it is loaded.
     awaited: Option<SnapshotFile>,
+    /// Nothing more is applied until another engine has caught up.
+    is_held: bool,
     backlog: VecDeque<Entry>,
     backlog_bytes: usize,
 }
@@ -64,6 +66,14 @@ pub enum ShardWork {
 }
 
 impl ShardWork {
+    /// The index of the last entry in it; 0 if there is none.
+    pub(crate) fn last_index(&self) -> u64 {
+        match self {
+            Self::Entries(entries) => entries.last().map_or(0, |(index, ..)| *index),
+            Self::Membership { index, .. } => *index,
+        }
+    }
+
     /// Applies it. Blocks for as long as the engine does.
     pub(crate) fn apply_to(self, shard: &mut Shard) -> Result<Applied, ShardError> {
         match self {
@@ -81,6 +91,7 @@ impl Machine {
             engine: Arc::clone(shard.engine()),
             shard: Place::Here(Box::new(shard)),
             awaited: None,
+            is_held: false,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
         }
@@ -129,7 +140,7 @@ impl Machine {
 
     /// The next work, if there is any and the shard is here. It is to be applied, or given to a job together with the shard.
     pub(crate) fn next_work(&mut self) -> Option<Work> {
-        if self.shard().is_none() || self.is_loading() {
+        if self.shard().is_none() || self.is_loading() || self.is_held {
             return None;
         }
         let mut run = Vec::new();
@@ -170,6 +181,23 @@ impl Machine {
     pub(crate) fn take_back(&mut self, shard: Box<Shard>) {
         assert!(self.shard().is_none(), "a shard is lent once");
         self.shard = Place::Here(shard);
+    }
+
+    /// Stops applying, or goes on.
+    pub(crate) fn hold(&mut self, is_held: bool) {
+        self.is_held = is_held;
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.is_held
+    }
+
+    /// Goes on with the same content in another engine.
+    pub(crate) fn switch(&mut self, shard: Box<Shard>) {
+        assert!(self.shard().is_some(), "no job has the shard that is given up");
+        self.engine = Arc::clone(shard.engine());
+        self.shard = Place::Here(shard);
+        self.is_held = false;
     }
 
     /// A snapshot shall replace everything: what waits lies before it.

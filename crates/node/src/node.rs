@@ -261,7 +261,7 @@ impl<D: Disk> Node<D> {
         match done.result {
             JobResult::Cut { file, size_bytes } => {
                 if let Some(replica) = self.replicas.get_mut(&group) {
-                    replica.on_cut(file, size_bytes.ok());
+                    replica.on_cut(file, size_bytes, out);
                     replica.maybe_purge(false, out);
                 }
             }
@@ -270,9 +270,14 @@ impl<D: Disk> Node<D> {
                 (Some(replica), Err(why)) => out.broken = Some(format!("keyspace {}: {why}", replica.spec.keyspace)),
                 (None, _) => {}
             },
-            JobResult::Flushed { durable_index } => {
+            JobResult::MovedOn { place, shard } => {
                 if let Some(replica) = self.replicas.get_mut(&group) {
-                    replica.on_flushed(durable_index);
+                    replica.on_moved_on(place, shard, out);
+                }
+            }
+            JobResult::Flushed { place, durable_index } => {
+                if let Some(replica) = self.replicas.get_mut(&group) {
+                    replica.on_flushed(place, durable_index);
                     replica.maybe_purge(false, out);
                 }
             }
@@ -355,7 +360,14 @@ impl<D: Disk> Node<D> {
         if let Some(why) = out.broken {
             self.effects.push(Effect::Stop(StopReason::Broken(why)));
         }
+        if out.has_switched {
+            // Before any answer: a read that is confirmed now must find the engine that serves now.
+            let catalog = Arc::clone(&self.catalog);
+            self.publish_hosted(&catalog);
+        }
         self.send_messages(out.messages);
+        let ticket = self.next_ticket;
+        self.retired.extend(out.retired.into_iter().map(|place| Retired { ticket, place, files: Vec::new() }));
         self.persist(out.records);
         for done in out.outcomes {
             self.on_applied(done);

@@ -12,7 +12,7 @@ use crate::catalog::SYSTEM_GROUP;
 use crate::convert::{decode_conf_change, decode_membership, encode_membership, is_conf_change};
 use crate::files::{Files, LocalSnapshot};
 use crate::limits::{Config, MAX_APPLY_BYTES};
-use crate::replica::{Replica, ReplicaSpec};
+use crate::replica::Replica;
 use crate::snapshot::{SnapshotFile, load};
 use crate::start::{FOUNDED_AT, Founding, OpenError, ReplicaState};
 use crate::storage::GroupLog;
@@ -37,8 +37,7 @@ impl<D: Disk> Opening<'_, D> {
         let log = GroupLog::open(group, self.log.clone(), self.config.entry_cache_bytes, membership);
         let files = Files { log_bytes: log.bytes_on_disk(), ..files };
         replay(&mut shard, &log, found.hard_state.commit.0, &keyspace)?;
-        let spec = ReplicaSpec { group, id: state.replica, keyspace: state.keyspace, build: state.build };
-        self.assemble(spec, log, shard, files)
+        self.assemble((group, state), log, shard, files)
     }
 
     /// The shard at its engine's durable point: what the engine itself came back with, or else the newest snapshot file, or
@@ -96,8 +95,7 @@ impl<D: Disk> Opening<'_, D> {
         if state.founding.is_some() {
             log.found(FOUNDED_AT);
         }
-        let spec = ReplicaSpec { group, id: state.replica, keyspace: state.keyspace, build: state.build };
-        self.assemble(spec, log, shard, Files::default())
+        self.assemble((group, state), log, shard, Files::default())
     }
 
     fn engine(&self, group: GroupId, state: &ReplicaState) -> Result<Arc<dyn Engine>, OpenError> {
@@ -105,9 +103,15 @@ impl<D: Disk> Opening<'_, D> {
         opened.map_err(|source| OpenError::Engine { keyspace: state.keyspace.clone(), source })
     }
 
-    fn assemble(&self, spec: ReplicaSpec, log: GroupLog<D>, shard: Shard, files: Files) -> Result<Replica<D>, OpenError> {
-        let keyspace = spec.keyspace.clone();
-        Replica::new(spec, log, shard, files, (self.config, self.seed, self.origin))
+    fn assemble(
+        &self,
+        of: (GroupId, ReplicaState),
+        log: GroupLog<D>,
+        shard: Shard,
+        files: Files,
+    ) -> Result<Replica<D>, OpenError> {
+        let keyspace = of.1.keyspace.clone();
+        Replica::new(of, log, shard, files, (self.config, self.seed, self.origin))
             .map_err(|error| OpenError::Raft { keyspace, why: error.to_string() })
     }
 }
@@ -143,7 +147,8 @@ fn replay<D: Disk>(shard: &mut Shard, log: &GroupLog<D>, commit: u64, keyspace: 
     Ok(())
 }
 
-fn changed_membership(shard: &Shard, payload: Bytes) -> Option<Bytes> {
+/// The membership of a shard after a change that stands in the log.
+pub(crate) fn changed_membership(shard: &Shard, payload: Bytes) -> Option<Bytes> {
     let mut state = decode_membership(shard.header().membership.clone())?;
     change_membership(&mut state, &decode_conf_change(payload)?);
     Some(encode_membership(&state))

@@ -37,8 +37,10 @@ use crate::io::Monotonic;
 use crate::jobs::Job;
 use crate::limits::{Config, MAX_APPLY_BYTES, MAX_INFLIGHT_MESSAGES, MAX_UNCOMMITTED_BYTES};
 use crate::machine::{Machine, ShardWork, Work};
+use crate::moving::Moves;
 use crate::reads::{Read, Reads};
 use crate::snapshot::SnapshotFile;
+use crate::start::ReplicaState;
 use crate::status::ReplicaStatus;
 use crate::storage::GroupLog;
 
@@ -58,6 +60,10 @@ pub(crate) struct Outbox {
     pub(crate) ready_reads: Vec<u64>,
     pub(crate) jobs: Vec<Job>,
     pub(crate) broken: Option<String>,
+    /// Engines that serve no more, to be removed once the log says so.
+    pub(crate) retired: Vec<Place>,
+    /// Another engine serves now.
+    pub(crate) has_switched: bool,
 }
 
 /// A command that was applied.
@@ -85,8 +91,6 @@ pub(crate) struct ReplicaSpec {
     pub(crate) group: GroupId,
     pub(crate) id: u64,
     pub(crate) keyspace: String,
-    /// Counts the group's engines on this node.
-    pub(crate) build: u64,
 }
 
 /// One group's replica.
@@ -95,8 +99,11 @@ pub(crate) struct ReplicaSpec {
 /// while no snapshot is loaded; `backlog` is empty unless one is.
 pub(crate) struct Replica<D: Disk> {
     pub(crate) spec: ReplicaSpec,
+    /// As the log has it.
+    pub(crate) state: ReplicaState,
     raw: RawNode<GroupLog<D>>,
-    machine: Machine,
+    pub(crate) machine: Machine,
+    pub(crate) moves: Moves,
     /// The log says that the snapshot which is awaited shall be loaded.
     loadable: bool,
     pub(crate) reads: Reads,
@@ -161,12 +168,13 @@ impl<D: Disk> fmt::Debug for Replica<D> {
 impl<D: Disk> Replica<D> {
     /// A replica over its log and a shard that has applied what the log says is committed.
     pub(crate) fn new(
-        spec: ReplicaSpec,
+        (group, state): (GroupId, ReplicaState),
         mut log: GroupLog<D>,
         shard: Shard,
         files: Files,
         (config, seed, origin): (&Config, u64, u64),
     ) -> raft::Result<Self> {
+        let spec = ReplicaSpec { group, id: state.replica, keyspace: state.keyspace.clone() };
         let conf_state = decode_membership(shard.header().membership.clone()).unwrap_or_default();
         let applied = shard.header().applied_index;
         log.set_initial(log.initial_commit().max(applied), conf_state);
@@ -196,6 +204,7 @@ impl<D: Disk> Replica<D> {
             raw,
             logged_vote,
             machine: Machine::new(shard),
+            moves: Moves::default(),
             loadable: false,
             reads: Reads::new(origin),
             proposals: Vec::new(),
@@ -209,6 +218,7 @@ impl<D: Disk> Replica<D> {
             seen_leader: (0, 0),
             is_confirmed: false,
             counters: Counters::default(),
+            state,
             spec,
         };
         replica.reads.add(Read { token: CATCH_UP, deadline: Monotonic(u64::MAX) });
@@ -226,7 +236,7 @@ impl<D: Disk> Replica<D> {
 
     /// Where its engine is.
     pub(crate) fn place(&self) -> Place {
-        Place { group: self.spec.group.0, build: self.spec.build }
+        Place { group: self.spec.group.0, build: self.state.build }
     }
 
     pub(crate) fn machine(&self) -> &Machine {
@@ -295,6 +305,7 @@ impl<D: Disk> Replica<D> {
         if self.is_loading() && !self.is_leader() {
             return;
         }
+        self.moves.tick();
         self.raw.tick();
         self.draw_election_timeout();
     }
@@ -503,6 +514,7 @@ impl<D: Disk> Replica<D> {
         out.records.push((self.spec.group, Record::Reset(at)));
         let file = SnapshotFile { group: self.spec.group, at };
         // Entries after the snapshot wait until it is loaded, also while the log is not durable yet.
+        self.abort_move("a snapshot came from the leader".to_owned(), out);
         self.machine.await_snapshot(file);
         Some(at)
     }
@@ -565,7 +577,7 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Applies what waits, as far as the shard is here.
-    fn go_on(&mut self, out: &mut Outbox) {
+    pub(crate) fn go_on(&mut self, out: &mut Outbox) {
         while out.broken.is_none()
             && let Some(work) = self.machine.next_work()
         {
@@ -611,7 +623,9 @@ impl<D: Disk> Replica<D> {
         self.machine.take_back(shard);
         self.on_outcomes(applied, out);
         self.maybe_load(out);
+        self.go_on_cutting(out);
         self.go_on(out);
+        self.after_apply(out);
     }
 
     fn on_outcomes(&mut self, applied: Applied, out: &mut Outbox) {
@@ -678,11 +692,14 @@ impl<D: Disk> Replica<D> {
         let at = LogId { term: Term(header.applied_term), index: LogIndex(header.applied_index) };
         self.files.flushing = Some(at);
         self.files.log_bytes = 0;
-        out.jobs.push(Job::Flush { group: self.spec.group, engine: Arc::clone(self.engine()) });
+        out.jobs.push(Job::Flush { place: self.place(), engine: Arc::clone(self.engine()) });
     }
 
     /// The engine was flushed, or could not be: then more log has to do.
-    pub(crate) fn on_flushed(&mut self, durable_index: Result<u64, String>) {
+    pub(crate) fn on_flushed(&mut self, place: Place, durable_index: Result<u64, String>) {
+        if place != self.place() {
+            return;
+        }
         let (Some(at), Ok(durable_index)) = (self.files.flushing.take(), durable_index) else {
             return;
         };
@@ -692,7 +709,7 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    fn cut_snapshot(&mut self, out: &mut Outbox) {
+    pub(crate) fn cut_snapshot(&mut self, out: &mut Outbox) {
         let Some(shard) = self.machine.shard().filter(|_| self.files.cutting.is_none() && !self.is_loading()) else {
             return;
         };
@@ -715,9 +732,11 @@ impl<D: Disk> Replica<D> {
     }
 
     /// A snapshot was cut, or could not be: then more log has to do.
-    pub(crate) fn on_cut(&mut self, file: SnapshotFile, size_bytes: Option<u64>) {
-        let (Some(membership), Some(size_bytes)) = (self.files.cutting.take(), size_bytes) else {
-            return;
+    pub(crate) fn on_cut(&mut self, file: SnapshotFile, size_bytes: Result<u64, String>, out: &mut Outbox) {
+        let Some(membership) = self.files.cutting.take() else { return };
+        let size_bytes = match size_bytes {
+            Ok(size_bytes) => size_bytes,
+            Err(why) => return self.abort_move(why, out),
         };
         self.counters.cut += 1;
         if file.at.index < self.raw.store().purged().index {
@@ -727,6 +746,7 @@ impl<D: Disk> Replica<D> {
         let conf_state = decode_membership(membership.clone()).unwrap_or_default();
         self.files.take_in(LocalSnapshot { file, size_bytes, membership });
         self.raw.mut_store().set_snapshot(file.at, conf_state);
+        self.begin_build(file, out);
     }
 
     /// Purges the log behind the engine's durable point. A leader keeps what followers that are there still need, unless
@@ -735,7 +755,7 @@ impl<D: Disk> Replica<D> {
         let Some(durable) = self.durable_point() else {
             return;
         };
-        let mut index = durable.index.0;
+        let mut index = self.moves.needs_log_from().map_or(durable.index.0, |needed| needed.min(durable.index.0));
         if self.is_leader() && !is_forced {
             let followers =
                 self.raw.raft.prs().iter().filter(|(id, progress)| **id != self.raw.raft.id && progress.recent_active);
@@ -782,6 +802,8 @@ impl<D: Disk> Replica<D> {
             snapshots_cut: self.counters.cut,
             snapshots_sent: self.counters.sent,
             snapshots_loaded: self.counters.loaded,
+            engine: self.state.engine.kind.clone(),
+            moving: self.moves.status(header.applied_index),
             ..ReplicaStatus::default()
         }
     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use quorate_engine::Engine;
 use quorate_log::GroupId;
 
+use crate::moving::MoveStatus;
+
 /// How a node is.
 #[derive(Clone, Debug, Default)]
 pub struct NodeStatus {
@@ -63,6 +65,10 @@ pub struct ReplicaStatus {
     pub snapshots_sent: u64,
     /// See above.
     pub snapshots_loaded: u64,
+    /// The engine that serves.
+    pub engine: String,
+    /// How far it is on its way to another engine.
+    pub moving: Option<MoveStatus>,
 }
 
 /// The keyspaces that can be read on this node.

@@ -301,7 +301,9 @@ impl<D: Disk> Node<D> {
         abandoned.into_iter().for_each(|group| self.drop_receive(group));
         for (group, replica) in &mut self.replicas {
             let transfers = &self.transfers;
-            let unused: Vec<SnapshotFile> = replica.files.old.extract_if(.., |file| !transfers.is_sending(*file)).collect();
+            let moves = &replica.moves;
+            let is_unused = |file: &mut SnapshotFile| !transfers.is_sending(*file) && !moves.needs_file(*file);
+            let unused: Vec<SnapshotFile> = replica.files.old.extract_if(.., is_unused).collect();
             if !unused.is_empty() && !replica.is_loading() {
                 self.effects.push(Effect::Job(Job::Remove { group: GroupId(*group), files: unused }));
             }

@@ -81,9 +81,9 @@ impl JobWorkers {
     /// Hands a job over; never blocks.
     pub(crate) fn submit(&self, job: Job) {
         let queue = match job {
-            Job::Apply { .. } => &self.applies,
+            Job::Apply { .. } | Job::Replay { .. } => &self.applies,
             Job::Flush { .. } => &self.flushes,
-            Job::Cut { .. } | Job::Load { .. } | Job::Retire { .. } => &self.whole,
+            Job::Cut { .. } | Job::Load { .. } | Job::Build { .. } | Job::Retire { .. } => &self.whole,
             Job::Read { .. } | Job::Stage { .. } | Job::Discard { .. } | Job::Remove { .. } => &self.pieces,
         };
         queue.waiting.lock().expect(POISONED).jobs.push_back(job);

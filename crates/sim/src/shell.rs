@@ -386,10 +386,12 @@ impl Simulation {
             }
             JobResult::Staged { progress: Ok(_), .. } => self.coverage.count("snapshot pieces staged"),
             JobResult::Applied { applied: Ok(_) } => self.coverage.count("runs applied by jobs"),
-            JobResult::Flushed { durable_index: Ok(_) } => self.coverage.count("engines flushed"),
+            JobResult::MovedOn { shard: Ok(_), .. } => self.coverage.count("steps of moves"),
+            JobResult::Flushed { durable_index: Ok(_), .. } => self.coverage.count("engines flushed"),
             JobResult::Retired => self.coverage.count("replicas retired"),
             JobResult::Read { piece: Ok(_), .. } | JobResult::Removed => {}
             JobResult::Applied { .. }
+            | JobResult::MovedOn { .. }
             | JobResult::Flushed { .. }
             | JobResult::Cut { .. }
             | JobResult::Loaded { .. }
@@ -420,6 +422,8 @@ fn job_name(job: &quorate_node::Job) -> String {
         Job::Stage { file, offset, .. } => format!("stage {file} at {offset}"),
         Job::Discard { file } => format!("discard what was received of {file}"),
         Job::Apply { work, .. } => format!("apply {work}"),
+        Job::Build { file, place, .. } => format!("build {place} from {file}"),
+        Job::Replay { place, work, .. } => format!("replay {work} at {place}"),
         Job::Flush { .. } => "flush".to_owned(),
         Job::Retire { place, .. } => format!("retire {place}"),
         Job::Remove { files, .. } => format!("remove {} files", files.len()),
