@@ -7,6 +7,8 @@
 //! Threads: one writer at a time calls [`Engine::apply`]; any number of readers hold [`View`]s meanwhile, without blocking it.
 
 mod batch;
+mod btree;
+mod folder;
 mod home;
 mod range;
 mod registry;
@@ -23,6 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use batch::{Batch, Change, Table};
+pub use btree::Btree;
 pub use home::{Engines, LocalEngines, Place};
 pub use range::KeyRange;
 pub use registry::{EngineSpec, KINDS, Kind, OptionSpec, SpecError, Unit, kind};

@@ -13,8 +13,8 @@ use super::{Pairs, assert_stats, delete, pairs_of, put};
 use crate::{Batch, Change, Direction, Engine, KeyRange, Table, View};
 
 /// Runs random steps against engine and model.
-pub(super) fn check(make: &dyn Fn() -> Arc<dyn Engine>) {
-    let config = ProptestConfig { failure_persistence: None, max_shrink_iters: 1_024, ..ProptestConfig::default() };
+pub(super) fn check(cases: u32, make: &dyn Fn() -> Arc<dyn Engine>) {
+    let config = ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 1_024, ..ProptestConfig::default() };
     let outcome = TestRunner::new(config).run(&vec(step(), 1..24), |steps| run(&*make(), steps));
     if let Err(failure) = outcome {
         panic!("engine and model differ: {failure}");
