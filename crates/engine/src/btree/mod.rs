@@ -5,7 +5,7 @@
 //! transactions: they never wait for the writer, nor it for them.
 //!
 //! The module, from the outside in: `mod` is the engine, with its flushes and rebuilds; `store` is one redb file and what is
-//! written into it; `record` is the bytes of values and numbers. FORMAT.md has the formats.
+//! written into it; `record` is the bytes of values. FORMAT.md has the formats.
 //!
 //! # Memory
 //!
@@ -31,6 +31,7 @@ use bytes::Bytes;
 
 use self::store::{Content, Durability, Store};
 use crate::folder::Folder;
+use crate::numbers::Numbers;
 use crate::registry::{Kind, Opening, OptionSpec, Unit};
 use crate::{Batch, Capabilities, Change, Engine, EngineError, Rebuild, Stats, Table, View};
 
@@ -211,7 +212,7 @@ struct BtreeRebuild {
 impl BtreeRebuild {
     /// Writes what waits. Numbers stay 0 until the commit.
     fn write_waiting(&mut self, applied: u64, revision: u64, durability: Durability) -> Result<Content, EngineError> {
-        let numbers = record::Numbers { applied, revision, stats: self.stats };
+        let numbers = Numbers { applied, revision, stats: self.stats };
         let content = self.store.write(&self.waiting, numbers, durability)?;
         self.stats = content.numbers().stats;
         self.waiting.clear();

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use redb::{Builder, Database, Range, ReadOnlyTable, ReadableDatabase as _, TableDefinition, WriteTransaction};
 
-use super::record::{self, Numbers};
+use super::record;
 use crate::folder::Remains;
+use crate::numbers::Numbers;
 use crate::{Change, Direction, EngineError, KeyRange, ScanItem, Table, View};
 
 type Pairs = TableDefinition<'static, &'static [u8], &'static [u8]>;
