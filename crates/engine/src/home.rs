@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::registry::Opening;
+use crate::registry::{Opening, Resources};
 use crate::{Engine, EngineError, EngineSpec};
 
 /// Names one engine of a node. A group's engine that is built anew, beside the one that serves, has a later build number.
@@ -55,13 +55,14 @@ pub trait Engines: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub struct LocalEngines {
     root: PathBuf,
+    resources: Resources,
 }
 
 impl LocalEngines {
     /// Below this folder, which is made if it is not there.
     pub fn new(root: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(root)?;
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { root: root.to_owned(), resources: Resources::default() })
     }
 
     fn folder(&self, place: Place) -> PathBuf {
@@ -72,7 +73,7 @@ impl LocalEngines {
 impl Engines for LocalEngines {
     fn open(&self, place: Place, spec: &EngineSpec) -> Result<Arc<dyn Engine>, EngineError> {
         let kind = spec.check().map_err(|error| EngineError::Io(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        (kind.open)(&Opening { spec, folder: &self.folder(place) })
+        (kind.open)(&Opening { spec, folder: &self.folder(place), resources: &self.resources })
     }
 
     fn remove(&self, place: Place) -> io::Result<()> {

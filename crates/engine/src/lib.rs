@@ -7,7 +7,11 @@
 //! Threads: one writer at a time calls [`Engine::apply`]; any number of readers hold [`View`]s meanwhile, without blocking it.
 
 mod batch;
+mod btree;
+mod folder;
 mod home;
+mod lsm;
+mod numbers;
 mod range;
 mod registry;
 mod trie;
@@ -23,7 +27,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use batch::{Batch, Change, Table};
+pub use btree::Btree;
 pub use home::{Engines, LocalEngines, Place};
+pub use lsm::Lsm;
 pub use range::KeyRange;
 pub use registry::{EngineSpec, KINDS, Kind, OptionSpec, SpecError, Unit, kind};
 pub use trie::Trie;

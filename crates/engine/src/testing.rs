@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use crate::registry::{Opening, Resources};
 use crate::{
     Batch, Capabilities, Direction, Engine, EngineError, EngineSpec, Engines, KeyRange, Kind, Place, Rebuild, Stats, Table, Trie,
     View,
@@ -59,7 +60,8 @@ impl Engines for SimulatedEngines {
     fn open(&self, place: Place, spec: &EngineSpec) -> Result<Arc<dyn Engine>, EngineError> {
         let kind = spec.check().map_err(|error| EngineError::Io(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         if !kind.capabilities.durable {
-            return (kind.open)(&crate::registry::Opening { spec, folder: std::path::Path::new("") });
+            let folder = std::path::Path::new("");
+            return (kind.open)(&Opening { spec, folder, resources: &Resources::default() });
         }
         let stable = Arc::clone(self.places().entry(place).or_default());
         let state = stable.lock();

@@ -13,8 +13,8 @@ use super::{Pairs, assert_stats, delete, pairs_of, put};
 use crate::{Batch, Change, Direction, Engine, KeyRange, Table, View};
 
 /// Runs random steps against engine and model.
-pub(super) fn check(make: &dyn Fn() -> Arc<dyn Engine>) {
-    let config = ProptestConfig { failure_persistence: None, max_shrink_iters: 1_024, ..ProptestConfig::default() };
+pub(super) fn check(cases: u32, make: &dyn Fn() -> Arc<dyn Engine>) {
+    let config = ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 1_024, ..ProptestConfig::default() };
     let outcome = TestRunner::new(config).run(&vec(step(), 1..24), |steps| run(&*make(), steps));
     if let Err(failure) = outcome {
         panic!("engine and model differ: {failure}");
@@ -25,6 +25,7 @@ pub(super) fn check(make: &dyn Fn() -> Arc<dyn Engine>) {
 #[derive(Clone, Debug)]
 enum Step {
     Apply(Vec<Change>),
+    Flush,
     /// Replaces everything.
     Rebuild(Vec<(Table, Bytes, Bytes)>),
     /// Begins to replace everything, and gives up.
@@ -52,6 +53,11 @@ fn run(engine: &dyn Engine, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 numbers = (numbers.0 + 1, numbers.1 + changes.len() as u64);
                 change_model(&mut pairs, &changes);
                 engine.apply(Batch { applied: numbers.0, revision: numbers.1, changes }).map_err(fail)?;
+            }
+            Step::Flush => {
+                let durable_point = if engine.capabilities().durable { numbers.0 } else { 0 };
+                prop_assert_eq!(engine.flush().map_err(fail)?, durable_point);
+                prop_assert_eq!(engine.durable_applied(), durable_point);
             }
             Step::Rebuild(source) => {
                 let mut rebuild = engine.rebuild().map_err(fail)?;
@@ -126,6 +132,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => vec(change(), 0..40).prop_map(Step::Apply),
         1 => vec(change(), 200..600).prop_map(Step::Apply),
+        3 => Just(Step::Flush),
         1 => vec((table(), key(), value()), 0..100).prop_map(Step::Rebuild),
         1 => vec((table(), key(), value()), 0..20).prop_map(Step::AbandonRebuild),
         2 => Just(Step::Pin),

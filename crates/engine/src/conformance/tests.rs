@@ -46,7 +46,7 @@ fn random_steps_find_wrong_content() {
         Fault::RebuildWritesAtOnce,
         Fault::CountsTablesAlike,
     ] {
-        assert_found(fault, model::check);
+        assert_found(fault, |make| model::check(256, make));
     }
 }
 

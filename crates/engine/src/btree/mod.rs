@@ -1,0 +1,246 @@
+//! `btree`: pairs on disk, in a copy-on-write B-tree: redb.
+//!
+//! A batch is a transaction that is not synced; a flush is one that is. After a crash redb is at the last synced transaction,
+//! or at one that it synced on its own account, and its numbers are in the same transaction as its pairs. Views are redb's read
+//! transactions: they never wait for the writer, nor it for them.
+//!
+//! The module, from the outside in: `mod` is the engine, with its flushes and rebuilds; `store` is one redb file and what is
+//! written into it; `record` is the bytes of values. FORMAT.md has the formats.
+//!
+//! # Memory
+//!
+//! One redb file per place, each with its own small cache (option `cache_bytes`). The budget that all places share is the
+//! system's page cache, which redb reads through: what a small cache misses costs a system call and a copy, not a disk read.
+//! redb's cache cannot be shared or resized, and one file for all places would let their writers wait for each other.
+//!
+//! # What is not checked
+//!
+//! Each value carries a checksum over its table, key and value, so a wrong value is an error. redb checks its pages only when it
+//! repairs: a damaged inner page of a file that was closed cleanly may hide pairs.
+
+mod record;
+mod store;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+
+use self::store::{Content, Durability, Store};
+use crate::folder::Folder;
+use crate::numbers::Numbers;
+use crate::registry::{Kind, Opening, OptionSpec, Unit};
+use crate::{Batch, Capabilities, Change, Engine, EngineError, Rebuild, Stats, Table, View};
+
+/// Changes since the durable point after which a batch is synced without being asked: pages that were durable are not used
+/// again before the next sync, so the file would grow without a bound.
+const MAX_UNSYNCED_BYTES: u64 = 256 << 20;
+
+/// A rebuild's transactions are of about this size.
+const REBUILD_BATCH_BYTES: u64 = 8 << 20;
+
+const CACHE_BYTES: OptionSpec = OptionSpec {
+    name: "cache_bytes",
+    unit: Unit::Bytes,
+    default: Some(16 << 20),
+    min: 1 << 20,
+    max: 64 << 30,
+    help: "pages kept in memory on each node, beside the system's page cache; half of it takes what is not yet synced",
+};
+
+/// An ordered engine on disk.
+///
+/// Cost: a get reads a page per level. `apply` copies the pages on its keys' paths. `flush` writes and syncs what changed since
+/// the last one, and holds up `apply` for the last part of that.
+#[derive(Debug)]
+pub struct Btree {
+    shared: Arc<Shared>,
+}
+
+/// What an engine and its rebuilds have in common.
+struct Shared {
+    folder: Folder,
+    cache_bytes: usize,
+    published: ArcSwap<Content>,
+    /// Of the content in force.
+    durable_applied: AtomicU64,
+    writer: Mutex<Writer>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    store: Arc<Store>,
+    /// Bytes of changes since the durable point.
+    unsynced_bytes: u64,
+}
+
+impl Btree {
+    /// How it is listed.
+    pub(crate) const KIND_OF_ENGINE: Kind = Kind {
+        name: "btree",
+        summary: "on disk, ordered: reads, small and medium data",
+        capabilities: Capabilities { ordered: true, durable: true, pinned_views: true, evicts: false },
+        options: &[CACHE_BYTES],
+        open: |opening| Ok(Arc::new(Self::open(opening)?)),
+    };
+
+    fn open(opening: &Opening<'_>) -> Result<Self, EngineError> {
+        let cache_bytes = opening.option(&CACHE_BYTES).unwrap_or(CACHE_BYTES.min);
+        Self::open_in(opening.folder, usize::try_from(cache_bytes).unwrap_or(usize::MAX))
+    }
+
+    fn open_in(path: &Path, cache_bytes: usize) -> Result<Self, EngineError> {
+        let (folder, in_force) = Folder::open(path)?;
+        let store = match in_force {
+            Some(number) => Store::open(&folder.content(number), cache_bytes)?,
+            None => {
+                let number = folder.next_number();
+                let store = Store::create(&folder.content(number), cache_bytes)?;
+                folder.put_in_force(number)?;
+                store
+            }
+        };
+        let content = store.read()?;
+        let shared = Shared {
+            folder,
+            cache_bytes,
+            durable_applied: AtomicU64::new(content.applied()),
+            published: ArcSwap::from_pointee(content),
+            writer: Mutex::new(Writer { store, unsynced_bytes: 0 }),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+impl Engine for Btree {
+    fn kind(&self) -> &'static str {
+        Self::KIND_OF_ENGINE.name
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Self::KIND_OF_ENGINE.capabilities
+    }
+
+    fn view(&self) -> Arc<dyn View> {
+        self.shared.published.load_full()
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), EngineError> {
+        let mut writer = self.shared.lock_writer();
+        let content = self.shared.published.load();
+        let mut numbers = content.numbers();
+        drop(content);
+        numbers.advance_to(batch.applied, batch.revision);
+        let batch_bytes: u64 = batch.changes.iter().map(size_of_change).sum();
+        let is_due = writer.unsynced_bytes + batch_bytes > MAX_UNSYNCED_BYTES;
+        let durability = if is_due { Durability::Synced } else { Durability::Later };
+        let content = writer.store.write(&batch.changes, numbers, durability)?;
+        if is_due {
+            self.shared.durable_applied.store(batch.applied, Ordering::Release);
+        }
+        writer.unsynced_bytes = if is_due { 0 } else { writer.unsynced_bytes + batch_bytes };
+        self.shared.published.store(Arc::new(content));
+        Ok(())
+    }
+
+    fn durable_applied(&self) -> u64 {
+        self.shared.durable_applied.load(Ordering::Acquire)
+    }
+
+    fn flush(&self) -> Result<u64, EngineError> {
+        // Most of what is to be synced is synced beside `apply`; what came meanwhile is little.
+        let store = Arc::clone(&self.shared.lock_writer().store);
+        store.sync_ahead()?;
+        drop(store);
+        let mut writer = self.shared.lock_writer();
+        let applied = self.shared.published.load().applied();
+        if writer.unsynced_bytes > 0 || self.durable_applied() != applied {
+            writer.store.sync()?;
+            writer.unsynced_bytes = 0;
+            self.shared.durable_applied.store(applied, Ordering::Release);
+        }
+        Ok(applied)
+    }
+
+    fn rebuild(&self) -> Result<Box<dyn Rebuild>, EngineError> {
+        let number = self.shared.folder.next_number();
+        let store = Store::create(&self.shared.folder.content(number), self.shared.cache_bytes)?;
+        store.set_obsolete(true);
+        let shared = Arc::clone(&self.shared);
+        Ok(Box::new(BtreeRebuild { shared, number, store, stats: Stats::default(), waiting: Vec::new(), waiting_bytes: 0 }))
+    }
+
+    fn stats(&self) -> Stats {
+        self.shared.published.load().numbers().stats
+    }
+}
+
+impl Shared {
+    /// A writer that panicked committed nothing, so the content is whole and the lock's poison means nothing.
+    fn lock_writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.published.load().fmt(f)
+    }
+}
+
+fn size_of_change(change: &Change) -> u64 {
+    match change {
+        Change::Put { key, value, .. } | Change::PutUntil { key, value, .. } => (key.len() + value.len()) as u64,
+        Change::Delete { key, .. } => key.len() as u64,
+    }
+}
+
+/// Content in a file of its own that nobody sees yet.
+#[derive(Debug)]
+struct BtreeRebuild {
+    shared: Arc<Shared>,
+    number: u64,
+    store: Arc<Store>,
+    stats: Stats,
+    waiting: Vec<Change>,
+    waiting_bytes: u64,
+}
+
+impl BtreeRebuild {
+    /// Writes what waits. Numbers stay 0 until the commit.
+    fn write_waiting(&mut self, applied: u64, revision: u64, durability: Durability) -> Result<Content, EngineError> {
+        let numbers = Numbers { applied, revision, stats: self.stats };
+        let content = self.store.write(&self.waiting, numbers, durability)?;
+        self.stats = content.numbers().stats;
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        Ok(content)
+    }
+}
+
+impl Rebuild for BtreeRebuild {
+    fn put(&mut self, table: Table, key: Bytes, value: Bytes) -> Result<(), EngineError> {
+        let change = Change::Put { table, key, value };
+        self.waiting_bytes += size_of_change(&change);
+        self.waiting.push(change);
+        if self.waiting_bytes >= REBUILD_BATCH_BYTES {
+            self.write_waiting(0, 0, Durability::Later)?;
+        }
+        Ok(())
+    }
+
+    fn commit(mut self: Box<Self>, applied: u64, revision: u64) -> Result<(), EngineError> {
+        let content = self.write_waiting(applied, revision, Durability::Synced)?;
+        let mut writer = self.shared.lock_writer();
+        self.shared.folder.put_in_force(self.number)?;
+        self.store.set_obsolete(false);
+        writer.store.set_obsolete(true);
+        *writer = Writer { store: Arc::clone(&self.store), unsynced_bytes: 0 };
+        self.shared.durable_applied.store(applied, Ordering::Release);
+        self.shared.published.store(Arc::new(content));
+        Ok(())
+    }
+}

@@ -1,0 +1,519 @@
+//! One tree of files and memtables: batches into it, its durable point, its merges.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write as _};
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use lsm_tree::checksum::ChecksummedWriter;
+use lsm_tree::compaction::filter::Context;
+use lsm_tree::compaction::{CompactionFilter, Factory, ItemAccessor, Leveled, Verdict};
+use lsm_tree::config::PinningPolicy;
+use lsm_tree::{
+    AbstractTree as _, AnyTree, Config, InternalValue, Memtable, SeqNo, SequenceNumberCounter, Slice, Tree, ValueType,
+};
+
+use super::node::LsmNode;
+use super::pin::Pin;
+use super::workers::Work;
+use crate::folder::Remains;
+use crate::numbers::Numbers;
+use crate::{Change, Direction, EngineError, KeyRange, ScanItem, Table, View};
+
+/// Sealed memtables that wait for the disk. At so many, `apply` waits.
+const MAX_SEALED: usize = 3;
+
+/// Runs in level 0, each of which a read may have to ask. At so many, `apply` waits for a merge.
+const MAX_L0_RUNS: usize = 20;
+
+/// Where the numbers are: no table has this tag.
+const NUMBERS_KEY: [u8; 1] = [0xff];
+
+/// lsm-tree keeps a key's length in 16 bits, and one byte is the table's tag.
+const MAX_KEY_BYTES: usize = u16::MAX as usize - 1;
+
+/// A tree that is open.
+pub(super) struct Store {
+    tree: Tree,
+    published: ArcSwap<Content>,
+    writer: Mutex<Writer>,
+    /// Held by the one who writes sealed memtables to files.
+    flusher: Mutex<()>,
+    durable_applied: AtomicU64,
+    lag: Mutex<Lag>,
+    /// `lag` became smaller, or there is a failure.
+    has_caught_up: Condvar,
+    /// The first failure: what is in memory may be half a batch since, or miss a file.
+    failure: OnceLock<String>,
+    is_seal_wanted: AtomicBool,
+    is_closing: Arc<AtomicBool>,
+    merging: Arc<Leveled>,
+    node: Arc<LsmNode>,
+    remains: Arc<Remains>,
+}
+
+#[derive(Debug, Default)]
+struct Writer {
+    /// Full memtables, the oldest first.
+    sealed: Vec<Sealed>,
+    /// What was true when the last memtable was sealed.
+    sealed_numbers: Numbers,
+    /// A batch was begun and not ended.
+    is_torn: bool,
+}
+
+struct Sealed {
+    memtable: Arc<Memtable>,
+    /// The durable point once this is in a file.
+    applied: u64,
+}
+
+/// How far files are behind.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lag {
+    sealed: usize,
+    l0_runs: usize,
+}
+
+impl Store {
+    /// Makes an empty tree, or opens the one in this folder at its durable point.
+    pub(super) fn open(folder: &Path, is_new: bool, node: &Arc<LsmNode>) -> Result<Arc<Self>, EngineError> {
+        if !is_new {
+            check_list_of_files(folder)?;
+            remove_temporary_files(folder)?;
+        }
+        let is_closing = Arc::new(AtomicBool::new(false));
+        let tree = open_tree(folder, node, &is_closing)?;
+        let remains = Arc::new(Remains::of(folder.to_owned()));
+        let end = tree.get_highest_persisted_seqno().map_or(0, |highest| highest + 1);
+        let pin = Arc::new(Pin::of(&tree, Vec::new()));
+        let numbers = match pin.get(&NUMBERS_KEY, end).map_err(corrupt)? {
+            Some(bytes) => Numbers::decode(&bytes)?,
+            None if end == 0 => Numbers::default(),
+            None => return Err(EngineError::Corrupt("an lsm tree without numbers".to_owned())),
+        };
+        let lag = Lag { sealed: 0, l0_runs: pin.l0_runs };
+        let store = Arc::new(Self {
+            tree,
+            published: ArcSwap::from_pointee(Content { pin, end, numbers, _remains: Arc::clone(&remains) }),
+            writer: Mutex::new(Writer { sealed_numbers: numbers, ..Writer::default() }),
+            flusher: Mutex::default(),
+            durable_applied: AtomicU64::new(numbers.applied),
+            lag: Mutex::new(lag),
+            has_caught_up: Condvar::new(),
+            failure: OnceLock::new(),
+            is_seal_wanted: AtomicBool::new(false),
+            is_closing,
+            merging: Arc::new(Leveled::default().with_table_target_size(node.sizes.file_bytes)),
+            node: Arc::clone(node),
+            remains,
+        });
+        node.enter(&store);
+        if !is_new {
+            node.workers.ask(Work::Merge, &store)?;
+        }
+        Ok(store)
+    }
+
+    /// Ends the work beside the writer. Views stay readable.
+    pub(super) fn close(&self) {
+        self.is_closing.store(true, Ordering::Release);
+        self.node.leave(self);
+    }
+
+    /// Tells trees of this process apart.
+    pub(super) fn id(&self) -> u64 {
+        self.tree.id()
+    }
+
+    pub(super) fn content(&self) -> Arc<Content> {
+        self.published.load_full()
+    }
+
+    pub(super) fn durable_applied(&self) -> u64 {
+        self.durable_applied.load(Ordering::Acquire)
+    }
+
+    /// See [`Remains::set_obsolete`].
+    pub(super) fn set_obsolete(&self, is_obsolete: bool) {
+        self.remains.set_obsolete(is_obsolete);
+    }
+
+    /// Bytes of the memtable that is written to.
+    pub(super) fn active_bytes(&self) -> u64 {
+        self.published.load().pin.active.size()
+    }
+
+    /// Bytes of all memtables.
+    pub(super) fn memtables_bytes(&self) -> u64 {
+        let sealed_bytes: u64 = self.lock_writer().sealed.iter().map(|sealed| sealed.memtable.size()).sum();
+        sealed_bytes + self.active_bytes()
+    }
+
+    /// Has the next flush write the youngest memtable too.
+    pub(super) fn want_seal(&self) {
+        self.is_seal_wanted.store(true, Ordering::Release);
+    }
+
+    /// Applies and publishes a batch. Waits if files are too far behind.
+    pub(super) fn write(self: &Arc<Self>, changes: Vec<Change>, applied: u64, revision: u64) -> Result<(), EngineError> {
+        self.wait_for_files();
+        let mut writer = self.lock_writer();
+        self.check_whole(&writer)?;
+        let content = self.content();
+        let mut numbers = content.numbers;
+        numbers.advance_to(applied, revision);
+        let active = &content.pin.active;
+        let bytes_before = active.size();
+        writer.is_torn = true;
+        let mut changes = changes.into_iter();
+        let outcome = changes.try_for_each(|change| write_change(&content.pin, change, content.end, &mut numbers));
+        self.node.grow(active.size() - bytes_before);
+        outcome?;
+        writer.is_torn = false;
+        self.publish(Arc::clone(&content.pin), content.end + 1, numbers);
+        let limit = self.node.sizes.memtable_bytes(content.pin.file_bytes);
+        self.node.keep_within_bounds()?;
+        if active.size() >= limit {
+            self.seal(&mut writer);
+            self.node.workers.ask(Work::Flush, self)?;
+        }
+        Ok(())
+    }
+
+    /// Makes all that was written durable.
+    pub(super) fn flush(self: &Arc<Self>) -> Result<u64, EngineError> {
+        self.want_seal();
+        self.flush_sealed()
+    }
+
+    /// What threads beside the writer do; a failure waits for the next write.
+    pub(super) fn work(self: &Arc<Self>, work: Work) {
+        let attempt = std::panic::AssertUnwindSafe(|| match work {
+            Work::Flush => self.flush_sealed().map(drop),
+            Work::Merge => self.merge(),
+        });
+        match std::panic::catch_unwind(attempt) {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) if self.is_closing.load(Ordering::Acquire) => {}
+            Ok(Err(error)) => self.fail(error.to_string()),
+            Err(_) => self.fail(format!("{work:?} panicked")),
+        }
+    }
+
+    /// Writes the sealed memtables to files, and the youngest one too if that is wanted.
+    fn flush_sealed(self: &Arc<Self>) -> Result<u64, EngineError> {
+        let _flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, applied) = {
+            let mut writer = self.lock_writer();
+            self.check_whole(&writer)?;
+            if self.is_seal_wanted.swap(false, Ordering::AcqRel) {
+                self.seal(&mut writer);
+            }
+            match writer.sealed.last() {
+                Some(last) => (writer.sealed.len(), last.applied),
+                None => return Ok(self.durable_applied()),
+            }
+        };
+        let outcome = self.tree.flush(&self.tree.get_flush_lock(), SeqNo::MAX);
+        outcome.map_err(corrupt).inspect_err(|error| self.fail(error.to_string()))?;
+        let mut writer = self.lock_writer();
+        let flushed: Vec<Sealed> = writer.sealed.drain(..count).collect();
+        self.pin_anew(&writer);
+        self.durable_applied.store(applied, Ordering::Release);
+        drop(writer);
+        self.node.shrink(flushed.iter().map(|sealed| sealed.memtable.size()).sum());
+        self.node.workers.ask(Work::Merge, self)?;
+        Ok(applied)
+    }
+
+    /// Does one merge, if one is due, and asks for the next.
+    fn merge(self: &Arc<Self>) -> Result<(), EngineError> {
+        let before = self.tree.current_version().id();
+        self.tree.compact(Arc::<Leveled>::clone(&self.merging), SeqNo::MAX).map_err(corrupt)?;
+        if self.tree.current_version().id() != before {
+            self.pin_anew(&self.lock_writer());
+            self.node.workers.ask(Work::Merge, self)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the youngest memtable with the numbers of the last batch, unless nothing happened since the one before.
+    fn seal(&self, writer: &mut Writer) {
+        let content = self.content();
+        let numbers = content.numbers;
+        if content.pin.active.is_empty() && writer.sealed_numbers == numbers {
+            return;
+        }
+        let record = InternalValue::from_components(NUMBERS_KEY, numbers.encode(), content.end, ValueType::Value);
+        let (added_bytes, _) = content.pin.active.insert(record);
+        self.node.grow(added_bytes);
+        writer.sealed_numbers = numbers;
+        if let Some(memtable) = self.tree.rotate_memtable() {
+            writer.sealed.push(Sealed { memtable, applied: numbers.applied });
+        }
+        let pin = self.pin(writer);
+        self.publish(pin, content.end + 1, numbers);
+    }
+
+    /// Publishes the same content in the files that there are now.
+    fn pin_anew(&self, writer: &Writer) {
+        let pin = self.pin(writer);
+        let content = self.published.load();
+        self.publish(pin, content.end, content.numbers);
+    }
+
+    fn pin(&self, writer: &Writer) -> Arc<Pin> {
+        let sealed = writer.sealed.iter().map(|sealed| Arc::clone(&sealed.memtable)).collect();
+        let pin = Arc::new(Pin::of(&self.tree, sealed));
+        *self.lock_lag() = Lag { sealed: writer.sealed.len(), l0_runs: pin.l0_runs };
+        self.has_caught_up.notify_all();
+        pin
+    }
+
+    /// Only under the writer's lock.
+    fn publish(&self, pin: Arc<Pin>, end: SeqNo, numbers: Numbers) {
+        self.published.store(Arc::new(Content { pin, end, numbers, _remains: Arc::clone(&self.remains) }));
+    }
+
+    fn wait_for_files(&self) {
+        let mut lag = self.lock_lag();
+        while (lag.sealed >= MAX_SEALED || lag.l0_runs >= MAX_L0_RUNS) && self.failure.get().is_none() {
+            lag = self.has_caught_up.wait(lag).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn check_whole(&self, writer: &Writer) -> Result<(), EngineError> {
+        match self.failure.get() {
+            Some(failure) => Err(EngineError::Io(io::Error::other(failure.clone()))),
+            None if writer.is_torn => Err(EngineError::Corrupt("a batch failed half-way".to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    fn fail(&self, failure: String) {
+        // A second failure follows from the first.
+        let _ = self.failure.set(failure);
+        // Under the lock, or who is about to wait would miss it.
+        let _lag = self.lock_lag();
+        self.has_caught_up.notify_all();
+    }
+
+    /// Who panicked holding it left `is_torn` behind if anything is not whole.
+    fn lock_writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_lag(&self) -> MutexGuard<'_, Lag> {
+        self.lag.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("content", &self.published.load())
+            .field("lag", &self.lag)
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealed").field("applied", &self.applied).finish_non_exhaustive()
+    }
+}
+
+/// A later change of the same key in the same batch replaces an earlier one: they have the same sequence number.
+fn write_change(pin: &Pin, change: Change, at: SeqNo, numbers: &mut Numbers) -> Result<(), EngineError> {
+    let (table, key) = match &change {
+        Change::Put { table, key, .. } | Change::Delete { table, key } => (*table, key),
+        Change::PutUntil { .. } => panic!("an lsm tree keeps what it is given"),
+    };
+    if key.len() > MAX_KEY_BYTES {
+        let message = format!("a key of {} bytes, more than {MAX_KEY_BYTES}", key.len());
+        return Err(EngineError::Io(io::Error::new(io::ErrorKind::InvalidInput, message)));
+    }
+    let stored_key = stored_key(table, key);
+    let key_len = key.len();
+    let old = pin.get(&stored_key, at + 1).map_err(corrupt)?;
+    if let Some(old) = &old {
+        numbers.remove(table, key_len + old.len());
+    }
+    match change {
+        Change::Put { value, .. } => {
+            numbers.add(table, key_len + value.len());
+            pin.active.insert(InternalValue::from_components(stored_key, value, at, ValueType::Value));
+        }
+        _ if old.is_some() => {
+            pin.active.insert(InternalValue::new_tombstone(stored_key, at));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// All tables at the end of one batch.
+pub(super) struct Content {
+    pin: Arc<Pin>,
+    /// What was written from this sequence number on came later.
+    end: SeqNo,
+    pub(super) numbers: Numbers,
+    /// Dropped last: files are closed before they are removed.
+    _remains: Arc<Remains>,
+}
+
+impl View for Content {
+    fn applied(&self) -> u64 {
+        self.numbers.applied
+    }
+
+    fn revision(&self) -> u64 {
+        self.numbers.revision
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        if key.len() > MAX_KEY_BYTES {
+            return Ok(None);
+        }
+        let found = self.pin.get(&stored_key(table, key), self.end).map_err(corrupt)?;
+        Ok(found.map(Bytes::from))
+    }
+
+    fn scan<'a>(
+        &'a self,
+        table: Table,
+        range: &KeyRange,
+        direction: Direction,
+    ) -> Box<dyn Iterator<Item = ScanItem> + Send + 'a> {
+        if range.is_empty() {
+            return Box::new(std::iter::empty());
+        }
+        let start = match &range.start {
+            Bound::Unbounded => Bound::Included(Slice::from([table as u8])),
+            bound => bound.as_ref().map(|key| stored_bound(table, key)),
+        };
+        let end = match &range.end {
+            Bound::Unbounded => Bound::Excluded(Slice::from([table as u8 + 1])),
+            bound => bound.as_ref().map(|key| stored_bound(table, key)),
+        };
+        let bounds = (start.as_ref().map(|key| &key[..]), end.as_ref().map(|key| &key[..]));
+        let mut pairs = self.pin.range(bounds, self.end);
+        Box::new(std::iter::from_fn(move || {
+            let pair = match direction {
+                Direction::Forward => pairs.next()?,
+                Direction::Reverse => pairs.next_back()?,
+            };
+            Some(pair.map_err(corrupt).map(|pair| (Bytes::from(pair.key.user_key).slice(1..), Bytes::from(pair.value))))
+        }))
+    }
+}
+
+/// The numbers, not the pairs: there may be millions.
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Content")
+            .field("pin", &self.pin)
+            .field("end", &self.end)
+            .field("numbers", &self.numbers)
+            .finish_non_exhaustive()
+    }
+}
+
+fn stored_key(table: Table, key: &[u8]) -> Slice {
+    let mut stored = Vec::with_capacity(1 + key.len());
+    stored.push(table as u8);
+    stored.extend_from_slice(key);
+    stored.into()
+}
+
+/// A bound may be longer than any key: cut, it still lies beyond every key that begins alike.
+fn stored_bound(table: Table, key: &[u8]) -> Slice {
+    stored_key(table, &key[..key.len().min(MAX_KEY_BYTES)])
+}
+
+fn open_tree(folder: &Path, node: &LsmNode, is_closing: &Arc<AtomicBool>) -> Result<Tree, EngineError> {
+    // lsm-tree numbers its own steps with these; ours are in the store.
+    let config = Config::new(folder, SequenceNumberCounter::default(), SequenceNumberCounter::default())
+        .use_cache(Arc::clone(&node.cache))
+        .use_descriptor_table(Some(Arc::clone(&node.open_files)))
+        // Below level 0 indexes and filters are in blocks of their own, which come and go in the cache: what stays in memory is
+        // a few KiB per file.
+        .index_block_partitioning_policy(PinningPolicy::new([false, true]))
+        .filter_block_partitioning_policy(PinningPolicy::new([false, true]))
+        .index_block_pinning_policy(PinningPolicy::new([true, false]))
+        .filter_block_pinning_policy(PinningPolicy::new([true, false]))
+        .with_compaction_filter_factory(Some(Arc::new(UntilClosing(Arc::clone(is_closing)))));
+    match config.open().map_err(corrupt)? {
+        AnyTree::Standard(tree) => Ok(tree),
+        AnyTree::Blob(_) => Err(EngineError::Corrupt("an lsm tree of another type".to_owned())),
+    }
+}
+
+/// lsm-tree trusts its list of files, whose checksum it writes beside the list's name and does not compare.
+fn check_list_of_files(folder: &Path) -> Result<(), EngineError> {
+    let damaged = || EngineError::Corrupt("the list of an lsm tree's files is damaged".to_owned());
+    let current = fs::read(folder.join("current")).map_err(|error| corrupt(error.into()))?;
+    let (id, rest) = current.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let (stored, _) = rest.split_first_chunk::<16>().ok_or_else(damaged)?;
+    let list = folder.join(format!("v{}", u64::from_le_bytes(*id)));
+    let list = fs::read(list).map_err(|error| corrupt(error.into()))?;
+    let mut hasher = ChecksummedWriter::new(io::sink());
+    hasher.write_all(&list)?;
+    if hasher.checksum().into_u128() == u128::from_le_bytes(*stored) { Ok(()) } else { Err(damaged()) }
+}
+
+/// lsm-tree replaces its pointer by way of such a file, which a crash may leave.
+fn remove_temporary_files(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(".tmp") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends a merge early if its engine is being closed.
+struct UntilClosing(Arc<AtomicBool>);
+
+impl Factory for UntilClosing {
+    fn name(&self) -> &'static str {
+        "until closing"
+    }
+
+    fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
+        Box::new(Self(Arc::clone(&self.0)))
+    }
+}
+
+impl CompactionFilter for UntilClosing {
+    fn filter_item(&mut self, _: ItemAccessor<'_>, _: &Context) -> lsm_tree::Result<Verdict> {
+        if self.0.load(Ordering::Relaxed) {
+            Err(io::Error::other("the engine is being closed").into())
+        } else {
+            Ok(Verdict::Keep)
+        }
+    }
+}
+
+/// lsm-tree's errors in our words: the system's own ones stay what they are, everything else means that a file is not as it was
+/// written.
+fn corrupt(error: lsm_tree::Error) -> EngineError {
+    match error {
+        lsm_tree::Error::Io(error) if !is_of_damage(&error) => EngineError::Io(error),
+        error => EngineError::Corrupt(error.to_string()),
+    }
+}
+
+/// What reading a file that was cut, removed or overwritten ends in.
+fn is_of_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
+}
