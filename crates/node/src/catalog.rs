@@ -49,6 +49,8 @@ pub struct Catalog {
     pub nodes: BTreeMap<String, NodeRecord>,
     /// Keyspaces by name.
     pub keyspaces: BTreeMap<String, KeyspaceRecord>,
+    /// The keyspace of each group: with a thousand of them, looking through all for one is what a node would do most.
+    by_group: BTreeMap<u64, String>,
 }
 
 /// Why a change of the catalog cannot be planned.
@@ -143,7 +145,7 @@ impl Catalog {
             engine: EngineSpec::of(engine).into(),
             replication: ReplicationSettings::of(Mode::Raft),
             ttl_ms: None,
-            limits: LimitsRecord { max_bytes: Some(max_bytes), ..LimitsRecord::default() },
+            limits: LimitsRecord { max_bytes: settings::default_max_bytes(engine, max_bytes), ..LimitsRecord::default() },
             created_ms: 0,
             last_move: None,
             shards: vec![ShardRecord {
@@ -167,6 +169,7 @@ impl Catalog {
                 (SYSTEM_KEYSPACE.to_owned(), keyspace(SYSTEM_GROUP, 1, SYSTEM_ENGINE)),
                 (DEFAULT_KEYSPACE.to_owned(), keyspace(1, 2, DEFAULT_ENGINE)),
             ]),
+            by_group: BTreeMap::from([(SYSTEM_GROUP, SYSTEM_KEYSPACE.to_owned()), (1, DEFAULT_KEYSPACE.to_owned())]),
         }
     }
 
@@ -189,7 +192,9 @@ impl Catalog {
         } else if let Some(name) = text.strip_prefix(NODE_PREFIX) {
             self.nodes.insert(name.to_owned(), parse(key, record)?);
         } else if let Some(name) = text.strip_prefix(KEYSPACE_PREFIX) {
-            self.keyspaces.insert(name.to_owned(), parse(key, record)?);
+            let keyspace: KeyspaceRecord = parse(key, record)?;
+            self.by_group.extend(keyspace.shards.iter().map(|shard| (shard.group, name.to_owned())));
+            self.keyspaces.insert(name.to_owned(), keyspace);
         }
         Ok(())
     }
@@ -213,7 +218,9 @@ impl Catalog {
 
     /// The shard of a group.
     pub fn shard(&self, group: u64) -> Option<(&str, &KeyspaceRecord, &ShardRecord)> {
-        self.shards().find(|(_, _, shard)| shard.group == group)
+        let (name, keyspace) = self.keyspaces.get_key_value(self.by_group.get(&group)?)?;
+        let shard = keyspace.shards.iter().find(|shard| shard.group == group)?;
+        Some((name.as_str(), keyspace, shard))
     }
 
     /// Lets a node in: gives it an id, and a replica of every shard. The same node asking again gets the same answer, and

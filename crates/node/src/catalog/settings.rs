@@ -174,6 +174,13 @@ fn has_ttl(kind: &Kind, mode: Mode) -> bool {
     }
 }
 
+/// The limit of a keyspace that names none: `memory_bytes` if its pairs are in memory, or all replicas would run out of it
+/// together, and again when they start; what the disk takes if they are there; its own bound in an engine that has one.
+pub(super) fn default_max_bytes(engine: &str, memory_bytes: u64) -> Option<u64> {
+    let capabilities = quorate_engine::kind(engine)?.capabilities;
+    (!capabilities.durable && !capabilities.evicts).then_some(memory_bytes)
+}
+
 /// Names engines and modes for which something holds.
 fn pairs_that(holds: impl Fn(&Kind, Mode) -> bool) -> String {
     let pairs = KINDS.iter().flat_map(|kind| Mode::ALL.map(|mode| (kind, mode)));
