@@ -9,4 +9,5 @@ pub mod key;
 pub mod node;
 pub mod peer;
 pub mod problem;
+pub mod quantity;
 pub mod text64;
