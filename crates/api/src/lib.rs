@@ -6,6 +6,7 @@ pub mod entry;
 pub mod etag;
 pub mod header;
 pub mod key;
+pub mod keyspace;
 pub mod node;
 pub mod peer;
 pub mod problem;

@@ -1,6 +1,7 @@
 //! What can be asked of a keyspace, and the one place that says which engine goes with which replication mode.
 
 use quorate_api::key::MAX_KEY_BYTES;
+use quorate_api::keyspace::Capability;
 use quorate_engine::{KINDS, Kind, SpecError};
 
 use super::records::{EngineSettings, LimitsRecord, ReplicationSettings};
@@ -43,12 +44,9 @@ pub struct KeyspaceSettings {
 /// Why settings cannot be had. One line for people, naming what is known or possible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// An engine, an option, a mode or a field that does not exist.
+    /// An engine, an option, a mode or a field that does not exist, or a value that it cannot have.
     #[error("{0}")]
-    Unknown(String),
-    /// A value that a setting cannot have.
-    #[error("{0}")]
-    Bad(String),
+    Invalid(String),
     /// Each is known; together they are not possible, or not yet.
     #[error("{0}")]
     Unsupported(String),
@@ -57,6 +55,11 @@ pub enum SettingsError {
 impl Mode {
     /// All modes that there are.
     pub const ALL: [Self; 2] = [Self::Raft, Self::None];
+
+    /// Whether replicas on this engine can agree in this way.
+    pub fn is_possible_with(self, kind: &Kind) -> bool {
+        is_possible(kind, self)
+    }
 
     /// Its name in a keyspace's settings.
     pub fn name(self) -> &'static str {
@@ -82,7 +85,7 @@ impl ReplicationSettings {
                 Err(SettingsError::Unsupported(format!("replication.mode: {} is not there yet; known: {}", self.mode, known())))
             }
             None => {
-                Err(SettingsError::Unknown(format!("replication.mode: there is no mode {:?}; known: {}", self.mode, known())))
+                Err(SettingsError::Invalid(format!("replication.mode: there is no mode {:?}; known: {}", self.mode, known())))
             }
         }
     }
@@ -94,6 +97,19 @@ impl ReplicationSettings {
 }
 
 impl KeyspaceSettings {
+    /// An engine and a mode, with everything else by default. `memory_bytes` is how much a keyspace holds whose pairs are in
+    /// memory.
+    pub fn with_defaults(engine: EngineSettings, replication: ReplicationSettings, memory_bytes: u64) -> Self {
+        let limits = LimitsRecord { max_bytes: default_max_bytes(&engine.kind, memory_bytes), ..LimitsRecord::default() };
+        Self { engine, replication, ttl_ms: None, limits }
+    }
+
+    /// Whether a keyspace with these settings can do this. Nothing, if they cannot be had.
+    pub fn can(&self, capability: Capability) -> bool {
+        let pair = self.engine.spec().check().ok().zip(self.replication.check().ok());
+        pair.is_some_and(|(kind, mode)| can(kind, mode, capability))
+    }
+
     /// Engine and mode, if all that is asked for is known, and possible together.
     pub fn check(&self) -> Result<(&'static Kind, Mode), SettingsError> {
         let kind = self.engine.spec().check()?;
@@ -108,7 +124,7 @@ impl KeyspaceSettings {
         match self.ttl_ms {
             None => Ok(()),
             Some(ttl_ms) if !(1..=MAX_TTL_MS).contains(&ttl_ms) => {
-                Err(SettingsError::Bad("ttl: a time to live is 1ms to 36500d; leave it out for none".to_owned()))
+                Err(SettingsError::Invalid("ttl: a time to live is 1ms to 36500d; leave it out for none".to_owned()))
             }
             Some(_) if has_ttl(kind, mode) => Ok(()),
             Some(_) => Err(SettingsError::Unsupported(format!(
@@ -134,8 +150,8 @@ impl KeyspaceSettings {
         ];
         match within.into_iter().find(|(_, value, max)| value.is_some_and(|value| !(1..=*max).contains(&value))) {
             None => Ok(()),
-            Some((name, _, u64::MAX)) => Err(SettingsError::Bad(format!("limits.{name}: must be 1 or more"))),
-            Some((name, _, max)) => Err(SettingsError::Bad(format!("limits.{name}: must lie between 1 and {max}"))),
+            Some((name, _, u64::MAX)) => Err(SettingsError::Invalid(format!("limits.{name}: must be 1 or more"))),
+            Some((name, _, max)) => Err(SettingsError::Invalid(format!("limits.{name}: must lie between 1 and {max}"))),
         }
     }
 }
@@ -166,12 +182,35 @@ fn is_possible(kind: &Kind, mode: Mode) -> bool {
     }
 }
 
-/// Whether pairs can have a time to live.
+/// What a keyspace on this engine, with replicas that agree in this way, can do: the one table, from which refusals come as
+/// well as what is told about a keyspace.
+fn can(kind: &Kind, mode: Mode, capability: Capability) -> bool {
+    let is_raft = mode == Mode::Raft;
+    is_possible(kind, mode)
+        && match capability {
+            Capability::Ordered => kind.capabilities.ordered,
+            // Where the engine is not ordered, everything is read and sorted.
+            Capability::Prefix | Capability::Range | Capability::Cas => true,
+            Capability::TtlPerKey => {
+                if is_raft {
+                    HAS_TTL_UNDER_RAFT
+                } else {
+                    kind.capabilities.evicts
+                }
+            }
+            Capability::Linearizable => is_raft,
+            // Not built yet, for any engine.
+            Capability::Txn
+            | Capability::Watch
+            | Capability::History
+            | Capability::Snapshot
+            | Capability::Counters
+            | Capability::AtomicBatch => false,
+        }
+}
+
 fn has_ttl(kind: &Kind, mode: Mode) -> bool {
-    match mode {
-        Mode::Raft => HAS_TTL_UNDER_RAFT && is_possible(kind, mode),
-        Mode::None => kind.capabilities.evicts && is_possible(kind, mode),
-    }
+    can(kind, mode, Capability::TtlPerKey)
 }
 
 /// The limit of a keyspace that names none: `memory_bytes` if its pairs are in memory, or all replicas would run out of it
@@ -193,10 +232,7 @@ fn pairs_that(holds: impl Fn(&Kind, Mode) -> bool) -> String {
 
 impl From<SpecError> for SettingsError {
     fn from(error: SpecError) -> Self {
-        match error {
-            SpecError::UnknownKind { .. } | SpecError::UnknownOption { .. } => Self::Unknown(format!("engine: {error}")),
-            SpecError::OutOfRange { .. } => Self::Bad(format!("engine: {error}")),
-        }
+        Self::Invalid(format!("engine: {error}"))
     }
 }
 

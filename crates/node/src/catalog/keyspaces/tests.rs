@@ -142,10 +142,10 @@ fn keyspace_names_are_checked() {
 fn settings_that_cannot_be_had_are_refused() {
     let mut system = System::found();
     let unknown = KeyspaceSettings { engine: engine("abacus"), ..settings(Mode::Raft) };
-    assert!(matches!(refused(&system.catalog(), "a", &unknown), CatalogError::Settings(SettingsError::Unknown(_))));
+    assert!(matches!(refused(&system.catalog(), "a", &unknown), CatalogError::Settings(SettingsError::Invalid(_))));
     system.create("a", &settings(Mode::Raft));
     let altered = system.catalog().plan_alter("a", &unknown, NOW_MS);
-    assert!(matches!(altered, Err(CatalogError::Settings(SettingsError::Unknown(_)))));
+    assert!(matches!(altered, Err(CatalogError::Settings(SettingsError::Invalid(_)))));
 }
 
 #[test]
