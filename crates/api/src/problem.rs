@@ -89,6 +89,8 @@ codes! {
         "There is no keyspace of this name.";
     NodeNotFound "node_not_found" 404 final "Node not found"
         "The cluster has no node of this name.";
+    JobNotFound "job_not_found" 404 final "Job not found"
+        "There is no job of this number, or it was followed by another of the same keyspace.";
     MethodNotAllowed "method_not_allowed" 405 final "Method not allowed"
         "The path knows other methods; the Allow header lists them.";
     BodyTimeout "body_timeout" 408 retry "Body too slow"
@@ -103,6 +105,15 @@ codes! {
         "The body, or the write that it asks for, is larger than this route accepts. Nothing was done.";
     UnsupportedMediaType "unsupported_media_type" 415 final "Unsupported media type"
         "The route takes application/json, and bodies without a content coding.";
+    InvalidSettings "invalid_settings" 422 final "Settings that cannot be"
+        "The settings name an engine, an option, a mode or a field that does not exist, or give one a value that it cannot \
+         have. The detail says which, and what is known. Nothing was done.";
+    UnsupportedSettings "unsupported_settings" 422 final "Settings that do not go together"
+        "Each of the settings is known, but not possible together, or not possible yet. The detail says why, and what is \
+         possible. Nothing was done.";
+    UnsupportedCapability "unsupported_capability" 422 final "The keyspace cannot do this"
+        "The keyspace's engine and replication do not offer what was asked for; the detail names the capability, and \
+         /v1/keyspaces/{keyspace} lists those that it has. Nothing was done.";
     Internal "internal" 500 final "Internal error"
         "A defect, or a damaged engine. The node's log has more under the request id.";
     NoLeader "no_leader" 503 retry "No leader"

@@ -4,22 +4,35 @@
 //! was read, and guarded by the revision of the `cluster` record, which every change rewrites: of two plans made from the
 //! same catalog, one fails its guard and is made anew.
 
+mod keyspaces;
+mod records;
+mod settings;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_api::cluster::{JoinAnswer, JoinRequest, PeerAddress};
-use quorate_api::key::{is_address, is_node_name};
+use quorate_api::key::{DEFAULT_KEYSPACE, is_address, is_node_name};
 use quorate_engine::{Direction, EngineSpec, KeyRange, Table, View};
 use quorate_keyspace::{Condition, Op, Put, Record, Revision, Write};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::MAX_VOTERS;
+use crate::limits::MAX_KEYSPACES;
+
+pub use records::{
+    ClusterRecord, EngineSettings, KeyspaceRecord, LimitsRecord, MoveRecord, NodeRecord, NodeState, ReplicaRecord, ReplicaRole,
+    ReplicationSettings, ShardRecord,
+};
+pub use settings::{DEFAULT_ENGINE, KeyspaceSettings, Mode, SettingsError};
 
 /// The system keyspace's group.
 pub const SYSTEM_GROUP: u64 = 0;
 
 /// The system keyspace's name: clients may read it.
 pub const SYSTEM_KEYSPACE: &str = "_system";
+
+/// The system keyspace's engine, which never changes: a node that joins must know it before it has the catalog.
+const SYSTEM_ENGINE: &str = "trie";
 
 const CLUSTER_KEY: &[u8] = b"cluster";
 const NODE_PREFIX: &str = "nodes/";
@@ -36,129 +49,8 @@ pub struct Catalog {
     pub nodes: BTreeMap<String, NodeRecord>,
     /// Keyspaces by name.
     pub keyspaces: BTreeMap<String, KeyspaceRecord>,
-}
-
-/// Identity and counters. What a counter gave out is never given out again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClusterRecord {
-    /// The cluster's id.
-    pub id: u64,
-    /// Commands newer than this are not proposed.
-    pub version: u32,
-    /// The next node's id.
-    pub next_node: u64,
-    /// The next replica's id.
-    pub next_replica: u64,
-    /// The next group's id.
-    pub next_group: u64,
-}
-
-/// A node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeRecord {
-    /// Its id; 0 while it is only announced.
-    pub id: u64,
-    /// Where clients find it.
-    pub client_address: String,
-    /// Where peers find it.
-    pub peer_address: String,
-    /// Whether it has come.
-    pub state: NodeState,
-    /// Drawn by the node when it first asked; tells its own retry from another node of that name.
-    #[serde(default)]
-    pub token: String,
-}
-
-/// Whether a node has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NodeState {
-    /// Somebody said that it will.
-    Announced,
-    /// It has joined.
-    Member,
-    /// It shall go. Its record goes once it is in no group any more: until then its vote may be needed.
-    Leaving,
-}
-
-/// A keyspace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyspaceRecord {
-    /// Part of each `ETag`.
-    pub epoch: u64,
-    /// Where its replicas keep their pairs.
-    pub engine: EngineSettings,
-    /// How its replicas agree.
-    pub replication: ReplicationSettings,
-    /// Most bytes of keys and records.
-    pub max_bytes: u64,
-    /// Its shards; one until there are more.
-    pub shards: Vec<ShardRecord>,
-}
-
-/// An engine's settings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EngineSettings {
-    /// The kind.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Options that were set, by name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub options: BTreeMap<String, u64>,
-}
-
-impl EngineSettings {
-    /// As the engines take it.
-    pub fn spec(&self) -> EngineSpec {
-        EngineSpec { kind: self.kind.clone(), options: self.options.clone() }
-    }
-}
-
-impl From<EngineSpec> for EngineSettings {
-    fn from(spec: EngineSpec) -> Self {
-        Self { kind: spec.kind, options: spec.options }
-    }
-}
-
-/// A replication mode's settings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReplicationSettings {
-    /// The mode.
-    pub mode: String,
-}
-
-/// A shard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShardRecord {
-    /// Its group.
-    pub group: u64,
-    /// Replicas that begin with the group's configuration. All later ones begin empty.
-    pub founding: Vec<u64>,
-    /// Its replicas as they shall be; the leader drives the group's membership there.
-    pub replicas: Vec<ReplicaRecord>,
-}
-
-/// A replica as it shall be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReplicaRecord {
-    /// The node that hosts it.
-    pub node: u64,
-    /// Its id in the group; never used for another.
-    pub replica: u64,
-    /// Its part in the group.
-    pub role: ReplicaRole,
-}
-
-/// A replica's part in its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReplicaRole {
-    /// It counts for the quorum.
-    Voter,
-    /// It receives everything and counts for nothing.
-    Learner,
-    /// It shall be taken out of the group. Until that is done it may still be needed for the quorum.
-    Leaving,
+    /// The keyspace of each group: with a thousand of them, looking through all for one is what a node would do most.
+    by_group: BTreeMap<u64, String>,
 }
 
 /// Why a change of the catalog cannot be planned.
@@ -198,6 +90,43 @@ pub enum CatalogError {
     /// Nobody would be left.
     #[error("{0} is the last voter of the cluster; without it there is no cluster")]
     LastVoter(String),
+    /// A keyspace is there under this name, with other settings.
+    #[error("keyspace {name} is there with other settings: {what} differ; alter it, or delete it first")]
+    KeyspaceExists {
+        /// The name.
+        name: String,
+        /// Which settings differ.
+        what: String,
+    },
+    /// No such keyspace.
+    #[error("keyspace {0} not found")]
+    KeyspaceNotFound(String),
+    /// Not a name that clients may give: `[a-z0-9][a-z0-9_-]{0,62}`.
+    #[error("{0:?} is not a keyspace name: 1 to 63 of a-z 0-9 _ -, the first a letter or digit")]
+    BadKeyspaceName(String),
+    /// The keyspace always exists.
+    #[error("keyspace {0} is always there and cannot be deleted")]
+    KeyspaceStays(String),
+    /// Only the cluster itself changes the system keyspace.
+    #[error("keyspace {SYSTEM_KEYSPACE} is the cluster's own and cannot be changed")]
+    SystemKeyspace,
+    /// The catalog holds as many as it takes.
+    #[error("there are {MAX_KEYSPACES} keyspaces already: delete some first")]
+    TooManyKeyspaces,
+    /// The settings cannot be had.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The replica has no engine to move to.
+    #[error("replica {replica} of group {group} has nowhere to move to")]
+    NothingToMove {
+        /// The group.
+        group: u64,
+        /// The replica.
+        replica: u64,
+    },
+    /// Another replica of the shard moves: its turn first.
+    #[error("another replica of keyspace {0} is on its way to another engine")]
+    OtherMoves(String),
     /// A record cannot be read.
     #[error("the catalog's record {key} cannot be read: {why}")]
     Damaged {
@@ -211,15 +140,18 @@ pub enum CatalogError {
 impl Catalog {
     /// What a new cluster of one begins with.
     pub(crate) fn founding(cluster: u64, name: &str, client_address: &str, peer_address: &str, max_bytes: u64) -> Self {
-        let keyspace = |group, replica, max_bytes| KeyspaceRecord {
-            epoch: group + 1,
-            engine: EngineSpec::of("trie").into(),
-            replication: ReplicationSettings { mode: "raft".to_owned() },
-            max_bytes,
+        let keyspace = |group, replica, engine| KeyspaceRecord {
+            epoch: keyspaces::epoch_of(group),
+            engine: EngineSpec::of(engine).into(),
+            replication: ReplicationSettings::of(Mode::Raft),
+            ttl_ms: None,
+            limits: LimitsRecord { max_bytes: settings::default_max_bytes(engine, max_bytes), ..LimitsRecord::default() },
+            created_ms: 0,
+            last_move: None,
             shards: vec![ShardRecord {
                 group,
                 founding: vec![replica],
-                replicas: vec![ReplicaRecord { node: 1, replica, role: ReplicaRole::Voter }],
+                replicas: vec![ReplicaRecord::new(1, replica, ReplicaRole::Voter)],
             }],
         };
         let node = NodeRecord {
@@ -231,12 +163,13 @@ impl Catalog {
         };
         Self {
             changed_at: Revision::FIRST,
-            cluster: ClusterRecord { id: cluster, version: 1, next_node: 2, next_replica: 3, next_group: 2 },
+            cluster: ClusterRecord { id: cluster, version: 1, next_node: 2, next_replica: 3, next_group: 2, jobs: 0 },
             nodes: BTreeMap::from([(name.to_owned(), node)]),
             keyspaces: BTreeMap::from([
-                (SYSTEM_KEYSPACE.to_owned(), keyspace(SYSTEM_GROUP, 1, max_bytes)),
-                ("default".to_owned(), keyspace(1, 2, max_bytes)),
+                (SYSTEM_KEYSPACE.to_owned(), keyspace(SYSTEM_GROUP, 1, SYSTEM_ENGINE)),
+                (DEFAULT_KEYSPACE.to_owned(), keyspace(1, 2, DEFAULT_ENGINE)),
             ]),
+            by_group: BTreeMap::from([(SYSTEM_GROUP, SYSTEM_KEYSPACE.to_owned()), (1, DEFAULT_KEYSPACE.to_owned())]),
         }
     }
 
@@ -259,7 +192,9 @@ impl Catalog {
         } else if let Some(name) = text.strip_prefix(NODE_PREFIX) {
             self.nodes.insert(name.to_owned(), parse(key, record)?);
         } else if let Some(name) = text.strip_prefix(KEYSPACE_PREFIX) {
-            self.keyspaces.insert(name.to_owned(), parse(key, record)?);
+            let keyspace: KeyspaceRecord = parse(key, record)?;
+            self.by_group.extend(keyspace.shards.iter().map(|shard| (shard.group, name.to_owned())));
+            self.keyspaces.insert(name.to_owned(), keyspace);
         }
         Ok(())
     }
@@ -283,7 +218,9 @@ impl Catalog {
 
     /// The shard of a group.
     pub fn shard(&self, group: u64) -> Option<(&str, &KeyspaceRecord, &ShardRecord)> {
-        self.shards().find(|(_, _, shard)| shard.group == group)
+        let (name, keyspace) = self.keyspaces.get_key_value(self.by_group.get(&group)?)?;
+        let shard = keyspace.shards.iter().find(|shard| shard.group == group)?;
+        Some((name.as_str(), keyspace, shard))
     }
 
     /// Lets a node in: gives it an id, and a replica of every shard. The same node asking again gets the same answer, and
@@ -356,16 +293,19 @@ impl Catalog {
             NodeState::Member => node.state = NodeState::Leaving,
         }
         let id = node.id;
-        for shard in next.keyspaces.values_mut().flat_map(|keyspace| &mut keyspace.shards) {
-            shard
-                .replicas
-                .iter_mut()
-                .filter(|replica| replica.node == id)
-                .for_each(|replica| replica.role = ReplicaRole::Leaving);
-            if !shard.replicas.iter().any(|replica| replica.role == ReplicaRole::Voter) {
-                return Err(CatalogError::LastVoter(name.to_owned()));
+        for keyspace in next.keyspaces.values_mut() {
+            let is_raft = keyspace.replication.is_raft();
+            for shard in &mut keyspace.shards {
+                if is_raft {
+                    shard.let_go(id);
+                } else {
+                    // Nobody needs its vote: there is none.
+                    shard.replicas.retain(|replica| replica.node != id);
+                }
+                if is_raft && !shard.replicas.iter().any(|replica| replica.role == ReplicaRole::Voter) {
+                    return Err(CatalogError::LastVoter(name.to_owned()));
+                }
             }
-            shard.fill_voters();
         }
         Ok(Some(self.write_to(&next)))
     }
@@ -382,11 +322,11 @@ impl Catalog {
 
     fn add_replicas(&mut self, node: u64) {
         for keyspace in self.keyspaces.values_mut() {
+            let is_raft = keyspace.replication.is_raft();
             for shard in &mut keyspace.shards {
                 let replica = self.cluster.next_replica;
                 self.cluster.next_replica += 1;
-                shard.replicas.push(ReplicaRecord { node, replica, role: ReplicaRole::Learner });
-                shard.fill_voters();
+                shard.add(node, replica, is_raft);
             }
         }
     }
@@ -428,20 +368,6 @@ impl Catalog {
         diff(NODE_PREFIX, &self.nodes, &next.nodes, &mut write.ops);
         diff(KEYSPACE_PREFIX, &self.keyspaces, &next.keyspaces, &mut write.ops);
         write
-    }
-}
-
-impl ShardRecord {
-    /// Makes learners voters, oldest first, while there is room.
-    fn fill_voters(&mut self) {
-        let voters = self.replicas.iter().filter(|replica| replica.role == ReplicaRole::Voter).count();
-        let learners = self.replicas.iter_mut().filter(|replica| replica.role == ReplicaRole::Learner);
-        learners.take(MAX_VOTERS.saturating_sub(voters)).for_each(|replica| replica.role = ReplicaRole::Voter);
-    }
-
-    /// The replica on a node.
-    pub fn replica_on(&self, node: u64) -> Option<&ReplicaRecord> {
-        self.replicas.iter().find(|replica| replica.node == node)
     }
 }
 

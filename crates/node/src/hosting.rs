@@ -34,7 +34,7 @@ impl<D: Disk> Node<D> {
                 continue;
             }
             let founding = shard.founding.contains(&own.replica).then(|| Founding {
-                max_bytes: keyspace.max_bytes,
+                max_bytes: keyspace.max_bytes(),
                 voters: shard.founding.clone(),
                 entry: bytes::Bytes::new(),
             });

@@ -32,8 +32,9 @@ mod transfer;
 pub use quorate_keyspace as keyspace;
 
 pub use catalog::{
-    Catalog, CatalogError, ClusterRecord, EngineSettings, KeyspaceRecord, NodeRecord, NodeState, ReplicaRecord, ReplicaRole,
-    ReplicationSettings, SYSTEM_GROUP, SYSTEM_KEYSPACE, ShardRecord,
+    Catalog, CatalogError, ClusterRecord, DEFAULT_ENGINE, EngineSettings, KeyspaceRecord, KeyspaceSettings, LimitsRecord, Mode,
+    MoveRecord, NodeRecord, NodeState, ReplicaRecord, ReplicaRole, ReplicationSettings, SYSTEM_GROUP, SYSTEM_KEYSPACE,
+    SettingsError, ShardRecord,
 };
 pub use io::{Answer, Effect, Failure, Input, Monotonic, PeerFrame, Request, RequestKind, StopReason};
 pub use jobs::{Job, JobDone, JobResult};

@@ -47,6 +47,10 @@ impl Default for Config {
 /// Voters of a group at most: more make every write slower and hardly anything safer.
 pub(crate) const MAX_VOTERS: usize = 5;
 
+/// Keyspaces at most, the system keyspace among them. A node that joins a cluster of twenty gets a replica of each in one write
+/// to the catalog, which so stays below what fits into one.
+pub(crate) const MAX_KEYSPACES: usize = 10_000;
+
 /// Raft messages on their way to one follower. With 1 MiB each they are what the append lane's queue holds; of larger ones (a
 /// command above 1 MiB goes alone) the queue refuses some, and raft-rs probes again.
 pub(crate) const MAX_INFLIGHT_MESSAGES: usize = 64;

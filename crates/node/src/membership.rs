@@ -53,7 +53,7 @@ mod tests {
     use crate::catalog::ReplicaRecord;
 
     fn wanted(voters: &[u64], learners: &[u64]) -> ShardRecord {
-        let record = |role| move |id: &u64| ReplicaRecord { node: *id, replica: *id, role };
+        let record = |role| move |id: &u64| ReplicaRecord::new(*id, *id, role);
         let voters = voters.iter().map(record(ReplicaRole::Voter));
         let replicas = voters.chain(learners.iter().map(record(ReplicaRole::Learner))).collect();
         ShardRecord { group: 1, founding: vec![], replicas }
@@ -132,9 +132,9 @@ mod tests {
             let ids = |values: &[u8], value| (0..8_u64).filter(|id| values[*id as usize] == value).collect::<Vec<_>>();
             let mut wanted = wanted(&ids(&roles, 0), &ids(&roles, 1));
             wanted.replicas.retain(|replica| replica.replica != first);
-            wanted.replicas.push(ReplicaRecord { node: first, replica: first, role: ReplicaRole::Voter });
+            wanted.replicas.push(ReplicaRecord::new(first, first, ReplicaRole::Voter));
             let leaving = ids(&roles, 2).into_iter().filter(|id| *id != first);
-            wanted.replicas.extend(leaving.map(|id| ReplicaRecord { node: id, replica: id, role: ReplicaRole::Leaving }));
+            wanted.replicas.extend(leaving.map(|id| ReplicaRecord::new(id, id, ReplicaRole::Leaving)));
             let shall_vote = |id: &u64| wanted.replicas.iter().any(|r| r.replica == *id && r.role == ReplicaRole::Voter);
             let shall_learn = |id: &u64| wanted.replicas.iter().any(|r| r.replica == *id && r.role == ReplicaRole::Learner);
 

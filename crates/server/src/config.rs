@@ -4,16 +4,15 @@
 //! Nothing here opens a socket or a data folder, so a valid configuration may still fail to start.
 
 mod layer;
-mod quantity;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use quorate_api::key::{MAX_NAME_BYTES, is_node_name};
+use quorate_api::quantity::format_bytes;
 use serde::{Deserialize, Serialize};
 
 pub use layer::{CompatLayer, ConfigLayer};
-pub use quantity::{format_bytes, parse_bytes};
 
 pub use crate::rest::CompatPostKey;
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use quorate_server::config::{CompatLayer, CompatPostKey, ConfigLayer, LogFormat, parse_bytes};
+use quorate_api::quantity::parse_bytes;
+use quorate_server::config::{CompatLayer, CompatPostKey, ConfigLayer, LogFormat};
 
 /// What the command line and the environment say; clap lets the command line win.
 #[derive(Debug, Args)]

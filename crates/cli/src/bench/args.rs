@@ -1,7 +1,7 @@
 //! How the bench is called.
 
 use clap::{Args, Subcommand};
-use quorate_server::config::parse_bytes;
+use quorate_api::quantity::parse_bytes;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {

@@ -9,15 +9,16 @@ use quorate_engine::Trie;
 use quorate_keyspace::{Command, EntryHeader, Limits, Outcome, RequestId, Shard, ShardHeader, encode_entry};
 
 use super::*;
+use crate::limits::MAX_VOTERS;
 
 /// A system keyspace.
-struct System {
-    shard: Shard,
+pub(super) struct System {
+    pub(super) shard: Shard,
 }
 
 impl System {
     /// One that holds a catalog.
-    fn with(catalog: &Catalog) -> Self {
+    pub(super) fn with(catalog: &Catalog) -> Self {
         let header = ShardHeader { limits: Limits { max_bytes: 1 << 20 }, ..ShardHeader::default() };
         let mut system = Self { shard: Shard::found(Arc::new(Trie::new()), header).unwrap() };
         assert!(system.is_applied(&Catalog::default().write_to(catalog)));
@@ -25,23 +26,23 @@ impl System {
     }
 
     /// A new cluster of one node, n1.
-    fn found() -> Self {
+    pub(super) fn found() -> Self {
         Self::with(&Catalog::founding(7, "n1", "n1:1", "n1:2", 1 << 20))
     }
 
     /// A cluster of the nodes n1 to n`size`.
-    fn of(size: u64) -> Self {
+    pub(super) fn of(size: u64) -> Self {
         let mut system = Self::found();
         (2..=size).for_each(|number| assert_eq!(system.join(number), number));
         system
     }
 
-    fn catalog(&self) -> Catalog {
+    pub(super) fn catalog(&self) -> Catalog {
         Catalog::read(self.shard.engine().view().as_ref()).unwrap()
     }
 
     /// Applies a plan; false if it was made from an older catalog.
-    fn is_applied(&mut self, write: &Write) -> bool {
+    pub(super) fn is_applied(&mut self, write: &Write) -> bool {
         let mut command = BytesMut::new();
         Command::encode_prefix(RequestId::default(), 0, &mut command);
         command.extend_from_slice(&write.to_bytes());
@@ -52,29 +53,29 @@ impl System {
     }
 
     /// Lets a node in; returns its id.
-    fn join(&mut self, number: u64) -> u64 {
+    pub(super) fn join(&mut self, number: u64) -> u64 {
         let (write, answer) = self.catalog().plan_join(&request(number)).unwrap();
         assert!(self.is_applied(&write.unwrap()));
         answer.node_id
     }
 
-    fn announce(&mut self, name: &str, peer_address: &str) {
+    pub(super) fn announce(&mut self, name: &str, peer_address: &str) {
         let write = self.catalog().plan_announce(name, peer_address).unwrap();
         assert!(self.is_applied(&write.unwrap()));
     }
 
-    fn remove(&mut self, name: &str) {
+    pub(super) fn remove(&mut self, name: &str) {
         let write = self.catalog().plan_remove(name).unwrap();
         assert!(self.is_applied(&write.unwrap()));
     }
 
-    fn forget(&mut self, name: &str) {
+    pub(super) fn forget(&mut self, name: &str) {
         let write = self.catalog().plan_forget(name).unwrap();
         assert!(self.is_applied(&write));
     }
 
     /// Nodes with a replica in this role, the same in every shard.
-    fn nodes_as(&self, role: ReplicaRole) -> Vec<u64> {
+    pub(super) fn nodes_as(&self, role: ReplicaRole) -> Vec<u64> {
         let catalog = self.catalog();
         let nodes = |shard: &ShardRecord| shard.replicas.iter().filter(|r| r.role == role).map(|r| r.node).collect::<Vec<_>>();
         let of_shards: BTreeSet<Vec<u64>> = catalog.shards().map(|(_, _, shard)| nodes(shard)).collect();
@@ -83,7 +84,7 @@ impl System {
     }
 }
 
-fn request(number: u64) -> JoinRequest {
+pub(super) fn request(number: u64) -> JoinRequest {
     JoinRequest {
         name: format!("n{number}"),
         client_address: format!("n{number}:1"),
@@ -305,6 +306,8 @@ enum Change {
     Announce(u64),
     Remove(u64),
     Forget(u64),
+    Create(u64, Mode),
+    Delete(u64),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -313,7 +316,10 @@ fn change() -> impl Strategy<Value = Change> {
         4 => number.clone().prop_map(Change::Join),
         1 => number.clone().prop_map(Change::Announce),
         2 => number.clone().prop_map(Change::Remove),
-        2 => number.prop_map(Change::Forget),
+        2 => number.clone().prop_map(Change::Forget),
+        1 => number.clone().prop_map(|number| Change::Create(number, Mode::Raft)),
+        1 => number.clone().prop_map(|number| Change::Create(number, Mode::None)),
+        1 => number.prop_map(Change::Delete),
     ]
 }
 
@@ -328,23 +334,39 @@ fn plan(catalog: &Catalog, change: Change) -> Option<Write> {
             catalog.nodes.get(&name).filter(|node| node.state == NodeState::Leaving)?;
             catalog.plan_forget(&name)
         }
+        Change::Create(number, mode) => {
+            let settings =
+                KeyspaceSettings { replication: ReplicationSettings::of(mode), ..catalog.keyspaces[DEFAULT_KEYSPACE].settings() };
+            catalog.plan_create(&format!("k{number}"), &settings, 0).ok()?
+        }
+        Change::Delete(number) => catalog.plan_delete(&format!("k{number}")).ok(),
     }
 }
 
 fn assert_sound(catalog: &Catalog) {
     let members: BTreeSet<u64> = catalog.nodes.values().map(|node| node.id).filter(|id| *id != 0).collect();
     let mut replicas = BTreeSet::new();
-    for (name, _, shard) in catalog.shards() {
+    let mut groups = BTreeSet::new();
+    for (name, keyspace, shard) in catalog.shards() {
+        assert!(groups.insert(shard.group) && shard.group < catalog.cluster.next_group && keyspace.epoch == shard.group + 1);
+        let is_raft = keyspace.replication.is_raft();
         let hosts: Vec<u64> = shard.replicas.iter().map(|replica| replica.node).collect();
-        assert_eq!(hosts.len(), members.len(), "{name}: one replica on each member");
-        assert_eq!(hosts.into_iter().collect::<BTreeSet<_>>(), members, "{name}");
+        let is_leaving = |id: &u64| catalog.nodes[catalog.node_name(*id).unwrap()].state == NodeState::Leaving;
+        // A keyspace that was made while a node leaves has nothing there; who leaves one without agreement is out at once.
+        let wanted: BTreeSet<u64> = members.iter().copied().filter(|id| hosts.contains(id) || !is_leaving(id)).collect();
+        assert_eq!(hosts.len(), wanted.len(), "{name}: one replica on each member");
+        assert_eq!(hosts.iter().copied().collect::<BTreeSet<_>>(), wanted, "{name}");
         let voters = shard.replicas.iter().filter(|replica| replica.role == ReplicaRole::Voter).count();
         let learners = shard.replicas.iter().filter(|replica| replica.role == ReplicaRole::Learner).count();
-        assert!((1..=MAX_VOTERS).contains(&voters) && (learners == 0 || voters == MAX_VOTERS), "{name}: {voters} voters");
+        if is_raft {
+            assert!((1..=MAX_VOTERS).contains(&voters) && (learners == 0 || voters == MAX_VOTERS), "{name}: {voters} voters");
+            assert!((1..=MAX_VOTERS).contains(&shard.founding.len()), "{name}");
+        } else {
+            assert!(voters == hosts.len() && shard.founding.is_empty(), "{name}");
+        }
         for replica in &shard.replicas {
             assert!(replicas.insert(replica.replica) && replica.replica < catalog.cluster.next_replica);
-            let state = catalog.nodes[catalog.node_name(replica.node).unwrap()].state;
-            assert_eq!(replica.role == ReplicaRole::Leaving, state == NodeState::Leaving, "{name}");
+            assert_eq!(replica.role == ReplicaRole::Leaving, is_leaving(&replica.node), "{name}");
         }
     }
 }

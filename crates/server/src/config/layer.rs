@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use quorate_api::quantity::parse_bytes;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::quantity::parse_bytes;
 use super::{CompatPostKey, ConfigError, LogFormat, ServerConfig};
 
 /// What one source (flags and environment, or a file) says; `None` where it says nothing. The fields are those of

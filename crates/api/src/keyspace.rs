@@ -1,0 +1,504 @@
+//! Keyspaces over REST: what can be asked of one, what is told about it, the engines there are, and jobs.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::duration;
+use crate::quantity::parse_bytes;
+
+/// A number, or text with a unit: `67108864` or `"64MiB"`, `"30m"`. What it counts, its place says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a whole number, or text with a unit such as 64MiB or 30m")]
+pub enum Amount {
+    /// A bare number.
+    Number(u64),
+    /// A number with a unit.
+    Text(String),
+}
+
+impl Amount {
+    /// As bytes. The error is one line for people.
+    pub fn bytes(&self) -> Result<u64, String> {
+        match self {
+            Self::Number(bytes) => Ok(*bytes),
+            Self::Text(text) => parse_bytes(text),
+        }
+    }
+
+    /// As a count. The error is one line for people.
+    pub fn count(&self) -> Result<u64, String> {
+        match self {
+            Self::Number(count) => Ok(*count),
+            Self::Text(text) => text.parse().map_err(|_| format!("`{text}` is not a whole number")),
+        }
+    }
+
+    /// As milliseconds. A bare number is refused: it would be taken for seconds by some, for milliseconds by others. The error
+    /// is one line for people.
+    pub fn milliseconds(&self) -> Result<u64, String> {
+        match self {
+            Self::Number(number) => Err(format!("{number} has no unit: write {number}s or {number}ms")),
+            Self::Text(text) => {
+                let duration = duration::parse(text).map_err(|error| format!("`{text}`: {error}"))?;
+                u64::try_from(duration.as_millis()).map_err(|_| format!("`{text}` is too long"))
+            }
+        }
+    }
+
+    /// Milliseconds, in the largest unit that fits.
+    pub fn of_milliseconds(ms: u64) -> Self {
+        Self::Text(duration::format(std::time::Duration::from_millis(ms)))
+    }
+}
+
+/// `PUT /v1/keyspaces/{ks}`: what is asked of a keyspace. What is not there has its default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettingsBody {
+    /// Where its replicas keep their pairs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineBody>,
+    /// How its replicas agree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication: Option<ReplicationBody>,
+    /// How long a pair lives that says nothing about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Amount>,
+    /// What it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsBody>,
+}
+
+/// The fields of a [`SettingsBody`], and so those that a merge patch may name.
+pub const SETTINGS_FIELDS: [&str; 4] = ["engine", "replication", "ttl", "limits"];
+
+/// The fields of a [`LimitsBody`].
+pub const LIMITS_FIELDS: [&str; 3] = ["max_bytes", "max_key_bytes", "max_value_bytes"];
+
+/// An engine with its options: `{"type": "cache", "max_bytes": "64MiB"}`. `/v1/engines` lists them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineBody {
+    /// The kind.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Options that were set, by name.
+    #[serde(flatten)]
+    pub options: BTreeMap<String, Amount>,
+}
+
+/// A replication mode: `{"mode": "raft"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicationBody {
+    /// The mode.
+    pub mode: String,
+}
+
+/// What a keyspace takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsBody {
+    /// Most bytes of keys and records. Without it: the node's default if the pairs are in memory, else what the disk takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<Amount>,
+    /// Longest key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_key_bytes: Option<Amount>,
+    /// Largest value. Whatever it says, none is larger than the node takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_value_bytes: Option<Amount>,
+}
+
+/// What is told about a keyspace. Its first fields can be sent back as a [`SettingsBody`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyspaceBody {
+    /// The name.
+    pub name: String,
+    /// Where its replicas keep their pairs, or will after the move.
+    pub engine: EngineBody,
+    /// How its replicas agree.
+    pub replication: ReplicationBody,
+    /// How long a pair lives that says nothing about it; none: forever.
+    pub ttl: Option<Amount>,
+    /// What it takes.
+    pub limits: LimitsBody,
+    /// Whether it can be used through the answering node.
+    pub state: KeyspaceState,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// Part of each `ETag`; renewed when a keyspace is made anew under the same name.
+    pub epoch: u64,
+    /// When it was made, as in RFC 3339; none if that is not known.
+    pub created_at: Option<String>,
+    /// The move to another engine that goes on.
+    #[serde(rename = "move")]
+    pub running_move: Option<MoveBody>,
+}
+
+/// Whether a keyspace can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyspaceState {
+    /// It can.
+    Ready,
+    /// The answering node does not host it yet, or knows no leader.
+    Starting,
+}
+
+/// A move to another engine that goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveBody {
+    /// `/v1/jobs/{job}` says more.
+    pub job: u64,
+    /// The engine before.
+    pub from: EngineBody,
+    /// The engine after.
+    pub to: EngineBody,
+    /// How many replicas there are.
+    pub replicas: u64,
+    /// How many of them have arrived.
+    pub done_replicas: u64,
+}
+
+/// Something that a keyspace can do or not, by the name that answers call it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// Lists cost what they return.
+    Ordered,
+    /// Lists of keys with a common beginning.
+    Prefix,
+    /// Lists between two keys.
+    Range,
+    /// Conditions: `If-Match`, `If-None-Match`, `cas`.
+    Cas,
+    /// A time to live for one pair.
+    TtlPerKey,
+    /// Transactions.
+    Txn,
+    /// Watches.
+    Watch,
+    /// Reads in the past.
+    History,
+    /// Backups while it is written to.
+    Snapshot,
+    /// Increments.
+    Counters,
+    /// Batches that are applied as one.
+    AtomicBatch,
+    /// Linearizable reads.
+    Linearizable,
+}
+
+impl Capability {
+    /// Its name in answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ordered => "ordered",
+            Self::Prefix => "prefix",
+            Self::Range => "range",
+            Self::Cas => "cas",
+            Self::TtlPerKey => "ttl_per_key",
+            Self::Txn => "txn",
+            Self::Watch => "watch",
+            Self::History => "history",
+            Self::Snapshot => "snapshot",
+            Self::Counters => "counters",
+            Self::AtomicBatch => "atomic_batch",
+            Self::Linearizable => "linearizable",
+        }
+    }
+}
+
+/// What a keyspace can do; the rest is answered 422, naming the [`Capability`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent capabilities, each asked for by name")]
+pub struct Capabilities {
+    /// [`Capability::Ordered`].
+    pub ordered: bool,
+    /// [`Capability::Prefix`].
+    pub prefix: bool,
+    /// [`Capability::Range`].
+    pub range: bool,
+    /// [`Capability::Cas`].
+    pub cas: bool,
+    /// [`Capability::TtlPerKey`].
+    pub ttl_per_key: bool,
+    /// [`Capability::Txn`].
+    pub txn: bool,
+    /// [`Capability::Watch`].
+    pub watch: bool,
+    /// [`Capability::History`].
+    pub history: bool,
+    /// [`Capability::Snapshot`].
+    pub snapshot: bool,
+    /// [`Capability::Counters`].
+    pub counters: bool,
+    /// [`Capability::AtomicBatch`].
+    pub atomic_batch: bool,
+    /// Longest key, in bytes.
+    #[serde(rename = "max_key")]
+    pub max_key_bytes: u64,
+    /// Largest value, in bytes.
+    #[serde(rename = "max_value")]
+    pub max_value_bytes: u64,
+    /// What `consistency` may ask for; the first is what holds if it is not said.
+    pub consistency: Vec<String>,
+}
+
+impl Capabilities {
+    /// Those for which `can` holds.
+    pub fn of(can: impl Fn(Capability) -> bool, max_key_bytes: u64, max_value_bytes: u64) -> Self {
+        let consistency: &[&str] = if can(Capability::Linearizable) { &["linearizable", "local"] } else { &["local"] };
+        Self {
+            ordered: can(Capability::Ordered),
+            prefix: can(Capability::Prefix),
+            range: can(Capability::Range),
+            cas: can(Capability::Cas),
+            ttl_per_key: can(Capability::TtlPerKey),
+            txn: can(Capability::Txn),
+            watch: can(Capability::Watch),
+            history: can(Capability::History),
+            snapshot: can(Capability::Snapshot),
+            counters: can(Capability::Counters),
+            atomic_batch: can(Capability::AtomicBatch),
+            max_key_bytes,
+            max_value_bytes,
+            consistency: consistency.iter().map(|&name| name.to_owned()).collect(),
+        }
+    }
+}
+
+/// `GET /v1/keyspaces/{ks}/stats`: what the answering node has of a keyspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyspaceStats {
+    /// The keyspace.
+    pub name: String,
+    /// The node that answered, and whose replicas these are.
+    pub served_by: String,
+    /// The engine that its replica has now.
+    pub engine: String,
+    /// Keys.
+    pub keys: u64,
+    /// Bytes of keys and values, without the engine's overhead.
+    pub data_bytes: u64,
+    /// Its replicas, one of each shard. Empty where replicas do not agree.
+    pub replicas: Vec<ReplicaStats>,
+}
+
+/// One replica of the answering node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaStats {
+    /// The Raft group.
+    pub group: u64,
+    /// `leader`, `follower`, `candidate` or `pre_candidate`.
+    pub role: String,
+    /// The leading node, if one is known.
+    pub leader: Option<String>,
+    /// Names of the nodes with a voting replica.
+    pub voters: Vec<String>,
+    /// Names of the nodes with a learning replica.
+    pub learners: Vec<String>,
+    /// Whether it knows its leader and has applied all that it knows to be committed.
+    pub is_caught_up: bool,
+    /// The term.
+    pub term: u64,
+    /// The revision.
+    pub revision: u64,
+    /// The commit index.
+    pub commit_index: u64,
+    /// The applied index.
+    pub applied_index: u64,
+    /// The first index that is still in the log.
+    pub first_index: u64,
+    /// The last index in the log.
+    pub last_index: u64,
+    /// Keys and records, in bytes: what counts towards `max_bytes`.
+    pub data_bytes: u64,
+    /// Entries applied since the process started.
+    pub applied_entries: u64,
+    /// Commands applied since the process started.
+    pub applied_commands: u64,
+    /// Snapshots cut since the process started.
+    pub snapshots_cut: u64,
+    /// Snapshots sent since the process started.
+    pub snapshots_sent: u64,
+    /// Snapshots loaded since the process started.
+    pub snapshots_loaded: u64,
+}
+
+/// One of `GET /v1/engines`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineInfo {
+    /// The name in a keyspace's settings.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it is and what it is for, in one line.
+    pub summary: String,
+    /// Whether it is taken where settings name none.
+    pub is_default: bool,
+    /// Modes of replication that it goes with.
+    pub replication: Vec<String>,
+    /// What it can do by itself. What a keyspace on it can do depends on the mode too.
+    pub capabilities: EngineCapabilities,
+    /// What can be set.
+    pub options: Vec<EngineOption>,
+}
+
+/// What an engine can do by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent capabilities, each asked for by name")]
+pub struct EngineCapabilities {
+    /// Scans cost what they return; otherwise they read and sort everything.
+    pub ordered: bool,
+    /// Its content is on disk.
+    pub durable: bool,
+    /// A page of a list is one moment's content.
+    pub pinned_views: bool,
+    /// It lets pairs go by itself: to keep to its bound, or when their time is up.
+    pub evicts: bool,
+}
+
+/// Something that can be set for an engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineOption {
+    /// The name.
+    pub name: String,
+    /// `bytes`, `count` or `milliseconds`.
+    pub unit: String,
+    /// What holds if nothing is set; none if there is no such bound then.
+    pub default: Option<Amount>,
+    /// The smallest value.
+    pub min: Amount,
+    /// The greatest value; none if any will do.
+    pub max: Option<Amount>,
+    /// What it does, in one line.
+    pub help: String,
+}
+
+/// One of `GET /v1/jobs`: a keyspace moves to another engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobBody {
+    /// Its number, never used again.
+    pub id: u64,
+    /// What is done: `move`.
+    pub kind: String,
+    /// The keyspace.
+    pub keyspace: String,
+    /// How far it is.
+    pub state: JobState,
+    /// The share that is done, 0 to 1, as far as the answering node knows.
+    pub progress: f64,
+    /// The engine before.
+    pub from: EngineBody,
+    /// The engine after.
+    pub to: EngineBody,
+    /// When it was begun, as in RFC 3339.
+    pub started_at: Option<String>,
+    /// Every replica.
+    pub replicas: Vec<ReplicaMove>,
+}
+
+/// How far a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// It goes on.
+    Running,
+    /// It has ended.
+    Done,
+}
+
+/// One replica's part of a move.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaMove {
+    /// The node.
+    pub node: String,
+    /// How far it is.
+    pub state: MoveState,
+}
+
+/// How far a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MoveState {
+    /// Others move first.
+    Waiting,
+    /// It moves.
+    Moving,
+    /// It has arrived.
+    Done,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(body: Value) -> Result<SettingsBody, String> {
+        serde_json::from_value(body).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn settings_round_trip_as_people_write_them() {
+        let body = json!({
+            "engine": {"type": "cache", "max_bytes": "64MiB", "max_entries": 1000},
+            "replication": {"mode": "none"},
+            "ttl": "30m",
+            "limits": {"max_bytes": "1GiB", "max_key_bytes": 64, "max_value_bytes": 4096},
+        });
+        let settings = read(body.clone()).unwrap();
+        let engine = settings.engine.as_ref().unwrap();
+        assert_eq!((engine.kind.as_str(), engine.options["max_entries"].count()), ("cache", Ok(1000)));
+        assert_eq!(engine.options["max_bytes"].bytes(), Ok(64 << 20));
+        assert_eq!(serde_json::to_value(&settings).unwrap(), body);
+        assert_eq!(read(json!({})), Ok(SettingsBody::default()));
+    }
+
+    #[test]
+    fn settings_name_what_they_do_not_know() {
+        for (body, told) in [
+            (json!({"engin": {}}), "unknown field `engin`, expected one of `engine`, `replication`, `ttl`, `limits`"),
+            (json!({"limits": {"max": 1}}), "expected one of `max_bytes`, `max_key_bytes`, `max_value_bytes`"),
+            (json!({"replication": {"mode": "raft", "factor": 3}}), "unknown field `factor`"),
+            (json!({"engine": {}}), "missing field `type`"),
+            (json!({"engine": {"type": "lsm", "a": -1}}), "expected a whole number, or text with a unit"),
+            (json!({"ttl": [1]}), "expected a whole number, or text with a unit"),
+        ] {
+            let error = read(body).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_fields_that_a_patch_may_name_are_those_that_there_are() {
+        let fields = |value: Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let amount = || Some(Amount::Number(1));
+        let limits = LimitsBody { max_bytes: amount(), max_key_bytes: amount(), max_value_bytes: amount() };
+        assert_eq!(fields(serde_json::to_value(&limits).unwrap()), LIMITS_FIELDS);
+        let settings = SettingsBody {
+            engine: Some(EngineBody::default()),
+            replication: Some(ReplicationBody { mode: "raft".to_owned() }),
+            ttl: amount(),
+            limits: Some(limits),
+        };
+        let mut known = SETTINGS_FIELDS.to_vec();
+        known.sort_unstable();
+        assert_eq!(fields(serde_json::to_value(&settings).unwrap()), known);
+    }
+
+    #[test]
+    fn amounts_mean_what_their_place_says() {
+        let text = |text: &str| Amount::Text(text.to_owned());
+        assert_eq!((text("1.5KiB").bytes(), Amount::Number(7).bytes()), (Ok(1536), Ok(7)));
+        assert_eq!((text("12").count(), Amount::Number(7).count()), (Ok(12), Ok(7)));
+        assert_eq!((text("2m").milliseconds(), text("250ms").milliseconds()), (Ok(120_000), Ok(250)));
+        assert_eq!(Amount::of_milliseconds(120_000), text("2m"));
+        assert!(text("2m").bytes().is_ok_and(|bytes| bytes == 2_000_000), "a megabyte here, a minute there");
+        for wrong in [text("x").bytes(), text("1k").count(), text("").count(), text("5").milliseconds()] {
+            assert!(wrong.is_err());
+        }
+        assert!(Amount::Number(5).milliseconds().is_err_and(|why| why.contains("5s or 5ms")));
+    }
+}

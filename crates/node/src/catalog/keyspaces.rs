@@ -1,0 +1,189 @@
+//! Changes to keyspaces: made, altered, deleted, and moved to another engine.
+
+use quorate_api::key::{DEFAULT_KEYSPACE, is_keyspace_name};
+use quorate_keyspace::Write;
+
+use super::records::{EngineSettings, KeyspaceRecord, MoveRecord, NodeState, ReplicaRecord, ReplicaRole, ShardRecord};
+use super::settings::{KeyspaceSettings, SettingsError};
+use super::{Catalog, CatalogError, SYSTEM_KEYSPACE};
+use crate::limits::MAX_KEYSPACES;
+
+impl Catalog {
+    /// Makes a keyspace, with a replica on every member. Nothing to write if it is there with the same settings. `now_ms`
+    /// counts from 1970, and is for people alone.
+    pub fn plan_create(&self, name: &str, settings: &KeyspaceSettings, now_ms: u64) -> Result<Option<Write>, CatalogError> {
+        check_name(name)?;
+        settings.check()?;
+        if let Some(keyspace) = self.keyspaces.get(name) {
+            return match difference(&keyspace.settings(), settings) {
+                None => Ok(None),
+                Some(what) => Err(CatalogError::KeyspaceExists { name: name.to_owned(), what }),
+            };
+        }
+        if self.keyspaces.len() >= MAX_KEYSPACES {
+            return Err(CatalogError::TooManyKeyspaces);
+        }
+        let mut next = self.clone();
+        let group = next.cluster.next_group;
+        next.cluster.next_group += 1;
+        let shard = next.new_shard(group, settings.replication.is_raft());
+        let keyspace = KeyspaceRecord {
+            epoch: epoch_of(group),
+            engine: settings.engine.clone(),
+            replication: settings.replication.clone(),
+            ttl_ms: settings.ttl_ms,
+            limits: settings.limits.clone(),
+            created_ms: now_ms,
+            last_move: None,
+            shards: vec![shard],
+        };
+        next.keyspaces.insert(name.to_owned(), keyspace);
+        Ok(Some(self.write_to(&next)))
+    }
+
+    /// Gives a keyspace other settings. With another engine, its replicas have to move there. Nothing to write if it has these
+    /// settings. `now_ms` counts from 1970, and is for people alone.
+    pub fn plan_alter(&self, name: &str, settings: &KeyspaceSettings, now_ms: u64) -> Result<Option<Write>, CatalogError> {
+        settings.check()?;
+        self.plan_alter_checked(name, settings, now_ms)
+    }
+
+    fn plan_alter_checked(&self, name: &str, settings: &KeyspaceSettings, now_ms: u64) -> Result<Option<Write>, CatalogError> {
+        let mut next = self.clone();
+        let keyspace = next.keyspace_to_change(name)?;
+        let present = keyspace.settings();
+        if *settings == present {
+            return Ok(None);
+        }
+        if settings.replication != present.replication {
+            let why = format!("replication: {name} was made with {}, which cannot be changed", present.replication.mode);
+            return Err(SettingsError::Unsupported(why).into());
+        }
+        if settings.engine != present.engine && !present.replication.is_raft() {
+            let why = "engine: only keyspaces with replication raft can be moved to another; delete this one and make it anew";
+            return Err(SettingsError::Unsupported(why.to_owned()).into());
+        }
+        if settings.engine != present.engine {
+            keyspace.move_to(settings.engine.clone(), self.cluster.jobs + 1, now_ms);
+        }
+        keyspace.ttl_ms = settings.ttl_ms;
+        keyspace.limits = settings.limits.clone();
+        next.cluster.jobs += u64::from(settings.engine != present.engine);
+        Ok(Some(self.write_to(&next)))
+    }
+
+    /// Deletes a keyspace with all its pairs.
+    pub fn plan_delete(&self, name: &str) -> Result<Write, CatalogError> {
+        if name == SYSTEM_KEYSPACE || name == DEFAULT_KEYSPACE {
+            return Err(CatalogError::KeyspaceStays(name.to_owned()));
+        }
+        let mut next = self.clone();
+        next.keyspaces.remove(name).ok_or_else(|| CatalogError::KeyspaceNotFound(name.to_owned()))?;
+        Ok(self.write_to(&next))
+    }
+
+    /// Lets a replica move to its keyspace's engine, if no other of its shard is on the way. Nothing to write if it was let
+    /// before. [`CatalogError::NothingToMove`]: it is not known to have another engine, or is gone.
+    pub fn plan_claim_move(&self, group: u64, replica: u64) -> Result<Option<Write>, CatalogError> {
+        let Some((name, _, shard)) = self.shard(group) else {
+            return Err(CatalogError::NothingToMove { group, replica });
+        };
+        let own = shard.replicas.iter().find(|own| own.replica == replica && own.has_to_move());
+        let own = own.ok_or(CatalogError::NothingToMove { group, replica })?;
+        if own.is_moving {
+            return Ok(None);
+        }
+        if shard.replicas.iter().any(|other| other.is_moving) {
+            return Err(CatalogError::OtherMoves(name.to_owned()));
+        }
+        Ok(self.write_replica(group, replica, |own| own.is_moving = true))
+    }
+
+    /// Takes note of the engine that a replica has, durably, and lets the next one move. Nothing to write if that is known, or
+    /// the replica is gone.
+    pub fn plan_moved(&self, group: u64, replica: u64, engine: &EngineSettings) -> Option<Write> {
+        let (_, keyspace, _) = self.shard(group)?;
+        let engine = Some(engine).filter(|engine| **engine != keyspace.engine).cloned();
+        self.write_replica(group, replica, |own| {
+            own.engine = engine;
+            own.is_moving = false;
+        })
+    }
+
+    /// The write for a change of one replica's record, if there is such a replica and it changes.
+    fn write_replica(&self, group: u64, replica: u64, change: impl FnOnce(&mut ReplicaRecord)) -> Option<Write> {
+        let mut next = self.clone();
+        let shards = next.keyspaces.values_mut().flat_map(|keyspace| &mut keyspace.shards);
+        let mut replicas = shards.filter(|shard| shard.group == group).flat_map(|shard| &mut shard.replicas);
+        let own = replicas.find(|own| own.replica == replica)?;
+        let before = own.clone();
+        change(own);
+        let is_changed = *own != before;
+        is_changed.then(|| self.write_to(&next))
+    }
+
+    /// A shard with a replica on every member, oldest first.
+    fn new_shard(&mut self, group: u64, is_raft: bool) -> ShardRecord {
+        let mut members: Vec<u64> =
+            self.nodes.values().filter(|node| node.state == NodeState::Member).map(|node| node.id).collect();
+        members.sort_unstable();
+        let mut shard = ShardRecord { group, founding: Vec::new(), replicas: Vec::new() };
+        for node in members {
+            let replica = self.cluster.next_replica;
+            self.cluster.next_replica += 1;
+            shard.add(node, replica, is_raft);
+        }
+        if is_raft {
+            let voters = shard.replicas.iter().filter(|replica| replica.role == ReplicaRole::Voter);
+            shard.founding = voters.map(|replica| replica.replica).collect();
+        }
+        shard
+    }
+
+    fn keyspace_to_change(&mut self, name: &str) -> Result<&mut KeyspaceRecord, CatalogError> {
+        if name == SYSTEM_KEYSPACE {
+            return Err(CatalogError::SystemKeyspace);
+        }
+        self.keyspaces.get_mut(name).ok_or_else(|| CatalogError::KeyspaceNotFound(name.to_owned()))
+    }
+}
+
+impl KeyspaceRecord {
+    /// From now on this is the engine to have. Replicas that have it already need not move, whatever they were asked before.
+    fn move_to(&mut self, engine: EngineSettings, job: u64, now_ms: u64) {
+        let from = std::mem::replace(&mut self.engine, engine);
+        for replica in self.shards.iter_mut().flat_map(|shard| &mut shard.replicas) {
+            let present = replica.engine.take().unwrap_or_else(|| from.clone());
+            replica.engine = Some(present).filter(|present| *present != self.engine);
+        }
+        self.last_move = Some(MoveRecord { job, from, started_ms: now_ms });
+    }
+}
+
+/// Groups are never used again, and so neither are these.
+pub(super) fn epoch_of(group: u64) -> u64 {
+    group + 1
+}
+
+fn check_name(name: &str) -> Result<(), CatalogError> {
+    match name {
+        SYSTEM_KEYSPACE => Err(CatalogError::SystemKeyspace),
+        name if is_keyspace_name(name) => Ok(()),
+        name => Err(CatalogError::BadKeyspaceName(name.to_owned())),
+    }
+}
+
+/// What is otherwise than asked, for people.
+fn difference(present: &KeyspaceSettings, asked: &KeyspaceSettings) -> Option<String> {
+    let parts = [
+        ("engine", present.engine != asked.engine),
+        ("replication", present.replication != asked.replication),
+        ("ttl", present.ttl_ms != asked.ttl_ms),
+        ("limits", present.limits != asked.limits),
+    ];
+    let differing: Vec<&str> = parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect();
+    (!differing.is_empty()).then(|| differing.join(", "))
+}
+
+#[cfg(test)]
+mod tests;

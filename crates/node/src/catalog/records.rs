@@ -1,0 +1,250 @@
+//! The catalog's records, as they stand in the system keyspace in JSON. Fields that a record of an older version does not have
+//! take the value that held then.
+
+use std::collections::BTreeMap;
+
+use quorate_engine::EngineSpec;
+use serde::{Deserialize, Serialize};
+
+use super::settings::KeyspaceSettings;
+use crate::limits::MAX_VOTERS;
+
+/// Identity and counters. What a counter gave out is never given out again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    /// The cluster's id.
+    pub id: u64,
+    /// Commands newer than this are not proposed.
+    pub version: u32,
+    /// The next node's id.
+    pub next_node: u64,
+    /// The next replica's id.
+    pub next_replica: u64,
+    /// The next group's id.
+    pub next_group: u64,
+    /// How many jobs were begun so far.
+    #[serde(default)]
+    pub jobs: u64,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its id; 0 while it is only announced.
+    pub id: u64,
+    /// Where clients find it.
+    pub client_address: String,
+    /// Where peers find it.
+    pub peer_address: String,
+    /// Whether it has come.
+    pub state: NodeState,
+    /// Drawn by the node when it first asked; tells its own retry from another node of that name.
+    #[serde(default)]
+    pub token: String,
+}
+
+/// Whether a node has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// Somebody said that it will.
+    Announced,
+    /// It has joined.
+    Member,
+    /// It shall go. Its record goes once it is in no group any more: until then its vote may be needed.
+    Leaving,
+}
+
+/// A keyspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyspaceRecord {
+    /// Part of each `ETag`. No two keyspaces ever have the same, not even under one name.
+    pub epoch: u64,
+    /// Where its replicas keep their pairs, or will once they have moved there.
+    pub engine: EngineSettings,
+    /// How its replicas agree.
+    pub replication: ReplicationSettings,
+    /// How long a pair lives that says nothing about it, in milliseconds; without it, forever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+    /// What it takes. In the record's own JSON object, where `max_bytes` has always been.
+    #[serde(flatten)]
+    pub limits: LimitsRecord,
+    /// When it was made, in milliseconds since 1970 by the clock of the node that was asked; 0 if that is not known.
+    #[serde(default)]
+    pub created_ms: u64,
+    /// The last move to another engine, also after its end.
+    #[serde(default, rename = "move", skip_serializing_if = "Option::is_none")]
+    pub last_move: Option<MoveRecord>,
+    /// Its shards; one until there are more.
+    pub shards: Vec<ShardRecord>,
+}
+
+/// What a keyspace takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsRecord {
+    /// Most bytes of keys and records; without it, what the disk takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+    /// Longest key, in bytes; without it, the longest that there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_key_bytes: Option<u64>,
+    /// Largest value, in bytes; without it, the largest that the node takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_value_bytes: Option<u64>,
+}
+
+/// A move of a keyspace's replicas to [`KeyspaceRecord::engine`], one replica of a shard at a time. Which are there already,
+/// the [`ReplicaRecord`]s say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveRecord {
+    /// Its number among the jobs of the cluster.
+    pub job: u64,
+    /// The keyspace's engine before.
+    pub from: EngineSettings,
+    /// When it was begun, in milliseconds since 1970 by the clock of the node that was asked.
+    pub started_ms: u64,
+}
+
+/// An engine's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineSettings {
+    /// The kind.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Options that were set, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, u64>,
+}
+
+/// A replication mode's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicationSettings {
+    /// The mode.
+    pub mode: String,
+}
+
+/// A shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardRecord {
+    /// Its group.
+    pub group: u64,
+    /// Replicas that begin with the group's configuration. All later ones begin empty. None where replicas do not agree.
+    pub founding: Vec<u64>,
+    /// Its replicas as they shall be; the leader drives the group's membership there.
+    pub replicas: Vec<ReplicaRecord>,
+}
+
+/// A replica as it shall be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaRecord {
+    /// The node that hosts it.
+    pub node: u64,
+    /// Its id in the group; never used for another.
+    pub replica: u64,
+    /// Its part in the group.
+    pub role: ReplicaRole,
+    /// The engine that it is known to have, if that is not the keyspace's: it has to move there. None in a replica that has
+    /// arrived, or was begun with the keyspace's engine. See [`KeyspaceRecord::engine_of`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineSettings>,
+    /// It is the one replica of its shard that may move now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_moving: bool,
+}
+
+/// A replica's part in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaRole {
+    /// It counts for the quorum. Where replicas do not agree, each stands for itself, and all are this.
+    Voter,
+    /// It receives everything and counts for nothing.
+    Learner,
+    /// It shall be taken out of the group. Until that is done it may still be needed for the quorum.
+    Leaving,
+}
+
+impl KeyspaceRecord {
+    /// What can be asked for, out of all that is known.
+    pub fn settings(&self) -> KeyspaceSettings {
+        KeyspaceSettings {
+            engine: self.engine.clone(),
+            replication: self.replication.clone(),
+            ttl_ms: self.ttl_ms,
+            limits: self.limits.clone(),
+        }
+    }
+
+    /// Most bytes of keys and records; the greatest number if there is no limit.
+    pub fn max_bytes(&self) -> u64 {
+        self.limits.max_bytes.unwrap_or(u64::MAX)
+    }
+
+    /// The engine that a replica is known to have.
+    pub fn engine_of<'a>(&'a self, replica: &'a ReplicaRecord) -> &'a EngineSettings {
+        replica.engine.as_ref().unwrap_or(&self.engine)
+    }
+
+    /// Whether a replica has not arrived at the keyspace's engine yet.
+    pub fn is_moving(&self) -> bool {
+        self.shards.iter().flat_map(|shard| &shard.replicas).any(ReplicaRecord::has_to_move)
+    }
+}
+
+impl ShardRecord {
+    /// The replica on a node.
+    pub fn replica_on(&self, node: u64) -> Option<&ReplicaRecord> {
+        self.replicas.iter().find(|replica| replica.node == node)
+    }
+
+    /// Adds a replica: one that learns first, if it is to agree with others.
+    pub(super) fn add(&mut self, node: u64, replica: u64, is_raft: bool) {
+        let role = if is_raft { ReplicaRole::Learner } else { ReplicaRole::Voter };
+        self.replicas.push(ReplicaRecord::new(node, replica, role));
+        if is_raft {
+            self.fill_voters();
+        }
+    }
+
+    /// Says that a node's replica shall leave the group. The first learner takes its place; the next replica may move.
+    pub(super) fn let_go(&mut self, node: u64) {
+        for replica in self.replicas.iter_mut().filter(|replica| replica.node == node) {
+            replica.role = ReplicaRole::Leaving;
+            replica.is_moving = false;
+        }
+        self.fill_voters();
+    }
+
+    /// Makes learners voters, oldest first, while there is room.
+    fn fill_voters(&mut self) {
+        let voters = self.replicas.iter().filter(|replica| replica.role == ReplicaRole::Voter).count();
+        let learners = self.replicas.iter_mut().filter(|replica| replica.role == ReplicaRole::Learner);
+        learners.take(MAX_VOTERS.saturating_sub(voters)).for_each(|replica| replica.role = ReplicaRole::Voter);
+    }
+}
+
+impl ReplicaRecord {
+    /// A replica that begins with the keyspace's engine.
+    pub fn new(node: u64, replica: u64, role: ReplicaRole) -> Self {
+        Self { node, replica, role, engine: None, is_moving: false }
+    }
+
+    /// Whether it stays, and is not known to have the keyspace's engine.
+    pub fn has_to_move(&self) -> bool {
+        self.engine.is_some() && self.role != ReplicaRole::Leaving
+    }
+}
+
+impl EngineSettings {
+    /// As the engines take it.
+    pub fn spec(&self) -> EngineSpec {
+        EngineSpec { kind: self.kind.clone(), options: self.options.clone() }
+    }
+}
+
+impl From<EngineSpec> for EngineSettings {
+    fn from(spec: EngineSpec) -> Self {
+        Self { kind: spec.kind, options: spec.options }
+    }
+}

@@ -1,0 +1,240 @@
+//! What can be asked of a keyspace, and the one place that says which engine goes with which replication mode.
+
+use quorate_api::key::MAX_KEY_BYTES;
+use quorate_api::keyspace::Capability;
+use quorate_engine::{KINDS, Kind, SpecError};
+
+use super::records::{EngineSettings, LimitsRecord, ReplicationSettings};
+
+/// The engine of a keyspace whose settings name none.
+pub const DEFAULT_ENGINE: &str = "trie";
+
+/// How the replicas of a keyspace agree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Through a log: linearizable, a write is acknowledged when a quorum has it on disk.
+    #[default]
+    Raft,
+    /// Not at all: each node has its own pairs.
+    None,
+}
+
+/// Modes that are meant to come.
+const LATER_MODES: [&str; 4] = ["push", "read-repair", "batch", "full-copy"];
+
+/// Whether pairs under raft can have a time to live: their end has to go through the log.
+const HAS_TTL_UNDER_RAFT: bool = false;
+
+/// The longest default time to live: a hundred years, in milliseconds.
+const MAX_TTL_MS: u64 = 100 * 365 * 86_400_000;
+
+/// What is asked of a keyspace, complete: defaults are filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyspaceSettings {
+    /// Where its replicas keep their pairs.
+    pub engine: EngineSettings,
+    /// How its replicas agree.
+    pub replication: ReplicationSettings,
+    /// How long a pair lives that says nothing about it, in milliseconds.
+    pub ttl_ms: Option<u64>,
+    /// What it takes.
+    pub limits: LimitsRecord,
+}
+
+/// Why settings cannot be had. One line for people, naming what is known or possible.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// An engine, an option, a mode or a field that does not exist, or a value that it cannot have.
+    #[error("{0}")]
+    Invalid(String),
+    /// Each is known; together they are not possible, or not yet.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+impl Mode {
+    /// All modes that there are.
+    pub const ALL: [Self; 2] = [Self::Raft, Self::None];
+
+    /// Whether replicas on this engine can agree in this way.
+    pub fn is_possible_with(self, kind: &Kind) -> bool {
+        is_possible(kind, self)
+    }
+
+    /// Its name in a keyspace's settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raft => "raft",
+            Self::None => "none",
+        }
+    }
+}
+
+impl ReplicationSettings {
+    /// A mode with its defaults.
+    pub fn of(mode: Mode) -> Self {
+        Self { mode: mode.name().to_owned() }
+    }
+
+    /// The mode, if there is one of this name.
+    pub fn check(&self) -> Result<Mode, SettingsError> {
+        let known = || Mode::ALL.map(Mode::name).join(", ");
+        match Mode::ALL.into_iter().find(|mode| mode.name() == self.mode) {
+            Some(mode) => Ok(mode),
+            None if LATER_MODES.contains(&self.mode.as_str()) => {
+                Err(SettingsError::Unsupported(format!("replication.mode: {} is not there yet; known: {}", self.mode, known())))
+            }
+            None => {
+                Err(SettingsError::Invalid(format!("replication.mode: there is no mode {:?}; known: {}", self.mode, known())))
+            }
+        }
+    }
+
+    /// Whether the replicas agree through a Raft group. Without one, each node has pairs of its own.
+    pub fn is_raft(&self) -> bool {
+        self.mode == Mode::Raft.name()
+    }
+}
+
+impl KeyspaceSettings {
+    /// An engine and a mode, with everything else by default. `memory_bytes` is how much a keyspace holds whose pairs are in
+    /// memory.
+    pub fn with_defaults(engine: EngineSettings, replication: ReplicationSettings, memory_bytes: u64) -> Self {
+        let limits = LimitsRecord { max_bytes: default_max_bytes(&engine.kind, memory_bytes), ..LimitsRecord::default() };
+        Self { engine, replication, ttl_ms: None, limits }
+    }
+
+    /// Whether a keyspace with these settings can do this. Nothing, if they cannot be had.
+    pub fn can(&self, capability: Capability) -> bool {
+        let pair = self.engine.spec().check().ok().zip(self.replication.check().ok());
+        pair.is_some_and(|(kind, mode)| can(kind, mode, capability))
+    }
+
+    /// Engine and mode, if all that is asked for is known, and possible together.
+    pub fn check(&self) -> Result<(&'static Kind, Mode), SettingsError> {
+        let kind = self.engine.spec().check()?;
+        let mode = self.replication.check()?;
+        check_pair(kind, mode)?;
+        self.check_ttl(kind, mode)?;
+        self.check_limits(kind)?;
+        Ok((kind, mode))
+    }
+
+    fn check_ttl(&self, kind: &Kind, mode: Mode) -> Result<(), SettingsError> {
+        match self.ttl_ms {
+            None => Ok(()),
+            Some(ttl_ms) if !(1..=MAX_TTL_MS).contains(&ttl_ms) => {
+                Err(SettingsError::Invalid("ttl: a time to live is 1ms to 36500d; leave it out for none".to_owned()))
+            }
+            Some(_) if has_ttl(kind, mode) => Ok(()),
+            Some(_) => Err(SettingsError::Unsupported(format!(
+                "ttl: not possible with the engine {} and replication {}; possible with: {}",
+                kind.name,
+                mode.name(),
+                pairs_that(has_ttl)
+            ))),
+        }
+    }
+
+    fn check_limits(&self, kind: &Kind) -> Result<(), SettingsError> {
+        let LimitsRecord { max_bytes, max_key_bytes, max_value_bytes } = self.limits;
+        if max_bytes.is_some() && kind.capabilities.evicts {
+            let why = format!("limits.max_bytes: the engine {} keeps to its own bound: set engine.max_bytes instead", kind.name);
+            return Err(SettingsError::Unsupported(why));
+        }
+        let longest = MAX_KEY_BYTES as u64;
+        let within = [
+            ("max_bytes", max_bytes, u64::MAX),
+            ("max_key_bytes", max_key_bytes, longest),
+            ("max_value_bytes", max_value_bytes, u64::MAX),
+        ];
+        match within.into_iter().find(|(_, value, max)| value.is_some_and(|value| !(1..=*max).contains(&value))) {
+            None => Ok(()),
+            Some((name, _, u64::MAX)) => Err(SettingsError::Invalid(format!("limits.{name}: must be 1 or more"))),
+            Some((name, _, max)) => Err(SettingsError::Invalid(format!("limits.{name}: must lie between 1 and {max}"))),
+        }
+    }
+}
+
+/// Refuses what is not possible together, with the reason and what is possible.
+fn check_pair(kind: &Kind, mode: Mode) -> Result<(), SettingsError> {
+    let why = match mode {
+        _ if is_possible(kind, mode) => return Ok(()),
+        Mode::Raft => {
+            "each replica would let other pairs go by itself, and then answer conditions differently; evictions would have to be \
+             log entries"
+        }
+        Mode::None => "it relies on a log to come back whole after a crash, and this mode has none",
+    };
+    let others = pairs_that(|other, with| is_possible(other, with) && (other.name == kind.name || with == mode));
+    Err(SettingsError::Unsupported(format!(
+        "engine: {} does not go with replication {}: {why}. Possible: {others}",
+        kind.name,
+        mode.name()
+    )))
+}
+
+/// Whether replicas on this engine can agree in this way: the table of what goes with what.
+fn is_possible(kind: &Kind, mode: Mode) -> bool {
+    match mode {
+        Mode::Raft => !kind.capabilities.evicts,
+        Mode::None => !kind.capabilities.durable,
+    }
+}
+
+/// What a keyspace on this engine, with replicas that agree in this way, can do: the one table, from which refusals come as
+/// well as what is told about a keyspace.
+fn can(kind: &Kind, mode: Mode, capability: Capability) -> bool {
+    let is_raft = mode == Mode::Raft;
+    is_possible(kind, mode)
+        && match capability {
+            Capability::Ordered => kind.capabilities.ordered,
+            // Where the engine is not ordered, everything is read and sorted.
+            Capability::Prefix | Capability::Range | Capability::Cas => true,
+            Capability::TtlPerKey => {
+                if is_raft {
+                    HAS_TTL_UNDER_RAFT
+                } else {
+                    kind.capabilities.evicts
+                }
+            }
+            Capability::Linearizable => is_raft,
+            // Not built yet, for any engine.
+            Capability::Txn
+            | Capability::Watch
+            | Capability::History
+            | Capability::Snapshot
+            | Capability::Counters
+            | Capability::AtomicBatch => false,
+        }
+}
+
+fn has_ttl(kind: &Kind, mode: Mode) -> bool {
+    can(kind, mode, Capability::TtlPerKey)
+}
+
+/// The limit of a keyspace that names none: `memory_bytes` if its pairs are in memory, or all replicas would run out of it
+/// together, and again when they start; what the disk takes if they are there; its own bound in an engine that has one.
+pub(super) fn default_max_bytes(engine: &str, memory_bytes: u64) -> Option<u64> {
+    let capabilities = quorate_engine::kind(engine)?.capabilities;
+    (!capabilities.durable && !capabilities.evicts).then_some(memory_bytes)
+}
+
+/// Names engines and modes for which something holds.
+fn pairs_that(holds: impl Fn(&Kind, Mode) -> bool) -> String {
+    let pairs = KINDS.iter().flat_map(|kind| Mode::ALL.map(|mode| (kind, mode)));
+    let names: Vec<String> = pairs
+        .filter(|(kind, mode)| holds(kind, *mode))
+        .map(|(kind, mode)| format!("{} with {}", kind.name, mode.name()))
+        .collect();
+    if names.is_empty() { "none yet".to_owned() } else { names.join(", ") }
+}
+
+impl From<SpecError> for SettingsError {
+    fn from(error: SpecError) -> Self {
+        Self::Invalid(format!("engine: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! What goes with what, over kinds of engines that are made up here: which ones this version has does not matter.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn kind(durable: bool, evicts: bool) -> Kind {
+    let mut kind = KINDS[0];
+    kind.capabilities.durable = durable;
+    kind.capabilities.evicts = evicts;
+    kind
+}
+
+fn settings() -> KeyspaceSettings {
+    KeyspaceSettings {
+        engine: EngineSettings { kind: DEFAULT_ENGINE.to_owned(), options: BTreeMap::new() },
+        replication: ReplicationSettings::of(Mode::Raft),
+        ttl_ms: None,
+        limits: LimitsRecord::default(),
+    }
+}
+
+fn with_limits(limits: LimitsRecord) -> KeyspaceSettings {
+    KeyspaceSettings { limits, ..settings() }
+}
+
+#[test]
+fn defaults_can_be_had() {
+    assert_eq!(settings().check().map(|(kind, mode)| (kind.name, mode)), Ok((DEFAULT_ENGINE, Mode::Raft)));
+}
+
+#[test]
+fn engines_go_with_modes_that_keep_their_promises() {
+    for (durable, evicts, mode, is_possible) in [
+        (false, false, Mode::Raft, true),
+        (true, false, Mode::Raft, true),
+        (false, true, Mode::Raft, false),
+        (false, false, Mode::None, true),
+        (true, false, Mode::None, false),
+        (false, true, Mode::None, true),
+    ] {
+        let checked = check_pair(&kind(durable, evicts), mode);
+        assert_eq!(checked.is_ok(), is_possible, "durable {durable}, evicts {evicts}, {mode:?}");
+        let why = checked.map_or_else(|error| error.to_string(), |()| String::new());
+        assert!(is_possible || why.contains("trie with"), "it names what is possible: {why}");
+    }
+    let why = check_pair(&kind(false, true), Mode::Raft).unwrap_err().to_string();
+    assert!(why.contains("evictions would have to be log entries"), "{why}");
+}
+
+#[test]
+fn pairs_live_for_a_while_where_the_engine_lets_them_go() {
+    assert!(has_ttl(&kind(false, true), Mode::None));
+    assert!(!has_ttl(&kind(false, false), Mode::None) && !has_ttl(&kind(false, true), Mode::Raft));
+    let timed = |ttl_ms| KeyspaceSettings { ttl_ms: Some(ttl_ms), ..settings() };
+    assert!(matches!(timed(1000).check(), Err(SettingsError::Unsupported(why)) if why.starts_with("ttl")));
+    assert!(matches!(timed(0).check(), Err(SettingsError::Invalid(_))));
+    assert!(matches!(timed(MAX_TTL_MS + 1).check(), Err(SettingsError::Invalid(_))));
+    assert_eq!(timed(1000).check_ttl(&kind(false, true), Mode::None), Ok(()));
+}
+
+#[test]
+fn modes_are_known_or_meant_to_come_or_neither() {
+    let mode = |name: &str| ReplicationSettings { mode: name.to_owned() }.check();
+    assert_eq!((mode("raft"), mode("none")), (Ok(Mode::Raft), Ok(Mode::None)));
+    for name in LATER_MODES {
+        assert!(matches!(mode(name), Err(SettingsError::Unsupported(why)) if why.contains("raft, none")));
+    }
+    for name in ["", "Raft", "paxos"] {
+        assert!(matches!(mode(name), Err(SettingsError::Invalid(why)) if why.contains("raft, none")));
+    }
+}
+
+#[test]
+fn engines_and_options_that_are_not_known_are_refused_with_what_is() {
+    let unknown =
+        KeyspaceSettings { engine: EngineSettings { kind: "abacus".to_owned(), options: BTreeMap::new() }, ..settings() };
+    assert!(matches!(unknown.check(), Err(SettingsError::Invalid(why)) if why.contains("abacus") && why.contains("trie")));
+    let options = BTreeMap::from([("beads".to_owned(), 7)]);
+    let unknown = KeyspaceSettings { engine: EngineSettings { options, ..settings().engine }, ..settings() };
+    assert!(matches!(unknown.check(), Err(SettingsError::Invalid(why)) if why.contains("beads")));
+}
+
+#[test]
+fn limits_are_within_limits() {
+    let none = LimitsRecord::default;
+    let longest = MAX_KEY_BYTES as u64;
+    for bad in [
+        LimitsRecord { max_bytes: Some(0), ..none() },
+        LimitsRecord { max_key_bytes: Some(0), ..none() },
+        LimitsRecord { max_key_bytes: Some(longest + 1), ..none() },
+        LimitsRecord { max_value_bytes: Some(0), ..none() },
+    ] {
+        assert!(matches!(with_limits(bad.clone()).check(), Err(SettingsError::Invalid(_))), "{bad:?}");
+    }
+    let good = LimitsRecord { max_bytes: Some(1), max_key_bytes: Some(longest), max_value_bytes: Some(u64::MAX) };
+    assert!(with_limits(good.clone()).check().is_ok());
+    let evicting = with_limits(good).check_limits(&kind(false, true));
+    assert!(matches!(evicting, Err(SettingsError::Unsupported(why)) if why.contains("engine.max_bytes")));
+}
+
+#[test]
+fn what_a_keyspace_can_do_follows_from_engine_and_mode() {
+    let unordered = |mut kind: Kind| {
+        kind.capabilities.ordered = false;
+        kind
+    };
+    let plain = kind(false, false);
+    assert!(can(&plain, Mode::Raft, Capability::Ordered) && !can(&unordered(plain), Mode::Raft, Capability::Ordered));
+    assert!(can(&unordered(plain), Mode::Raft, Capability::Prefix), "it reads and sorts");
+    assert!(can(&plain, Mode::Raft, Capability::Linearizable) && !can(&plain, Mode::None, Capability::Linearizable));
+    assert!(can(&kind(false, true), Mode::None, Capability::TtlPerKey));
+    assert!(!can(&kind(false, true), Mode::Raft, Capability::Prefix), "what cannot be had can do nothing");
+    assert!(settings().can(Capability::Cas) && !settings().can(Capability::TtlPerKey));
+    let unknown = EngineSettings { kind: "abacus".to_owned(), options: BTreeMap::new() };
+    assert!(!KeyspaceSettings { engine: unknown, ..settings() }.can(Capability::Cas));
+}
+
+#[test]
+fn what_is_in_memory_has_a_bound_by_default() {
+    let of = |engine: &str| {
+        KeyspaceSettings::with_defaults(
+            EngineSettings { kind: engine.to_owned(), options: BTreeMap::new() },
+            ReplicationSettings::of(Mode::Raft),
+            9,
+        )
+        .limits
+    };
+    assert_eq!(of("trie"), LimitsRecord { max_bytes: Some(9), ..LimitsRecord::default() });
+    for kind in KINDS {
+        let is_bounded_otherwise = kind.capabilities.durable || kind.capabilities.evicts;
+        assert_eq!(of(kind.name).max_bytes.is_none(), is_bounded_otherwise, "{}", kind.name);
+    }
+}
