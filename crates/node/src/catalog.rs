@@ -17,7 +17,7 @@ use quorate_engine::{Direction, EngineSpec, KeyRange, Table, View};
 use quorate_keyspace::{Condition, Op, Put, Record, Revision, Write};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::MAX_KEYSPACES;
+use crate::limits::{Config, MAX_KEYSPACES};
 
 pub use records::{
     ClusterRecord, EngineSettings, KeyspaceRecord, LimitsRecord, MoveRecord, NodeRecord, NodeState, ReplicaRecord, ReplicaRole,
@@ -139,13 +139,16 @@ pub enum CatalogError {
 
 impl Catalog {
     /// What a new cluster of one begins with.
-    pub(crate) fn founding(cluster: u64, name: &str, client_address: &str, peer_address: &str, max_bytes: u64) -> Self {
+    pub(crate) fn founding(cluster: u64, name: &str, (client_address, peer_address): (&str, &str), config: &Config) -> Self {
         let keyspace = |group, replica, engine| KeyspaceRecord {
             epoch: keyspaces::epoch_of(group),
             engine: EngineSpec::of(engine).into(),
             replication: ReplicationSettings::of(Mode::Raft),
             ttl_ms: None,
-            limits: LimitsRecord { max_bytes: settings::default_max_bytes(engine, max_bytes), ..LimitsRecord::default() },
+            limits: LimitsRecord {
+                max_bytes: settings::default_max_bytes(engine, config.default_max_bytes),
+                ..LimitsRecord::default()
+            },
             created_ms: 0,
             last_move: None,
             shards: vec![ShardRecord {
@@ -167,7 +170,7 @@ impl Catalog {
             nodes: BTreeMap::from([(name.to_owned(), node)]),
             keyspaces: BTreeMap::from([
                 (SYSTEM_KEYSPACE.to_owned(), keyspace(SYSTEM_GROUP, 1, SYSTEM_ENGINE)),
-                (DEFAULT_KEYSPACE.to_owned(), keyspace(1, 2, DEFAULT_ENGINE)),
+                (DEFAULT_KEYSPACE.to_owned(), keyspace(1, 2, &config.default_engine)),
             ]),
             by_group: BTreeMap::from([(SYSTEM_GROUP, SYSTEM_KEYSPACE.to_owned()), (1, DEFAULT_KEYSPACE.to_owned())]),
         }

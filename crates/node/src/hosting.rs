@@ -1,11 +1,11 @@
-//! Which replicas a node has: it starts and retires them as the catalog says.
+//! Which replicas a node has, and on which engines: it starts, moves and retires them as the catalog says.
 
 use std::sync::Arc;
 
 use quorate_engine::Place;
 use quorate_log::{Disk, GroupId, Record};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, SYSTEM_GROUP};
 use crate::io::{Effect, Failure, StopReason};
 use crate::jobs::Job;
 use crate::node::Node;
@@ -13,6 +13,9 @@ use crate::opening::Opening;
 use crate::snapshot::SnapshotFile;
 use crate::start::{Founding, ReplicaState};
 use crate::status::{Hosted, HostedKeyspace};
+
+/// How long this node waits for a change of the catalog that it asked for.
+const CATALOG_CHANGE_MS: u64 = 2_000;
 
 /// What a replica leaves behind when its keyspace is deleted.
 #[derive(Debug)]
@@ -100,6 +103,50 @@ impl<D: Disk> Node<D> {
             let Retired { place, files, .. } = retired;
             self.effects.push(Effect::Job(Job::Retire { place, files }));
         }
+    }
+
+    /// Takes each replica a step towards its keyspace's engine. One replica of a shard moves at a time, and says in the catalog
+    /// when it has arrived.
+    pub(crate) fn drive_moves(&mut self) {
+        let catalog = Arc::clone(&self.catalog);
+        let node = self.identity.node;
+        let mut change = None;
+        for (_, keyspace, shard) in catalog.shards().filter(|(_, _, shard)| shard.group != SYSTEM_GROUP) {
+            let (Some(own), Some(replica)) = (shard.replica_on(node), self.replicas.get_mut(&shard.group)) else {
+                continue;
+            };
+            let has_arrived = keyspace.engine.is(&replica.state.engine);
+            if has_arrived && !own.has_to_move() && !replica.moves.is_moving() {
+                continue;
+            }
+            if replica.moves_to().is_some_and(|target| !keyspace.engine.is(target)) {
+                replica.abort_move("the keyspace was given another engine meanwhile".to_owned(), &mut self.out);
+            }
+            if has_arrived {
+                change = change.or_else(|| catalog.plan_moved(shard.group, own.replica, &keyspace.engine));
+            } else if own.is_moving {
+                replica.begin_move(&keyspace.engine.spec(), &mut self.out);
+                replica.go_on_cutting(&mut self.out);
+                self.dirty.insert(shard.group);
+            } else {
+                change = change.or_else(|| catalog.plan_claim_move(shard.group, own.replica).ok().flatten());
+            }
+        }
+        if let Some(write) = change {
+            self.change_catalog(&write);
+        }
+    }
+
+    /// Writes to the catalog in this node's own name. The next change waits until this one is seen, or lost.
+    fn change_catalog(&mut self, write: &quorate_keyspace::Write) {
+        let asked = (self.catalog.changed_at, self.now);
+        let is_waiting =
+            self.catalog_change.is_some_and(|(of, since)| of == asked.0 && self.now.since(since) < CATALOG_CHANGE_MS);
+        if is_waiting {
+            return;
+        }
+        self.catalog_change = Some(asked);
+        self.submit_own(SYSTEM_GROUP, write);
     }
 
     pub(crate) fn publish_hosted(&mut self, catalog: &Catalog) {

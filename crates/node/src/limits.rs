@@ -23,6 +23,8 @@ pub struct Config {
     pub max_pending_bytes: usize,
     /// Most bytes of keys and records in a keyspace on a memory engine, unless its settings say otherwise.
     pub default_max_bytes: u64,
+    /// The engine of keyspace `default` in a new cluster.
+    pub default_engine: String,
     /// The log entries kept in memory per group, for followers that are a little behind.
     pub entry_cache_bytes: usize,
 }
@@ -39,6 +41,7 @@ impl Default for Config {
             max_pending_requests: 16 << 10,
             max_pending_bytes: 64 << 20,
             default_max_bytes: 1 << 30,
+            default_engine: crate::catalog::DEFAULT_ENGINE.to_owned(),
             entry_cache_bytes: 16 << 20,
         }
     }

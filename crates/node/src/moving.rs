@@ -71,6 +71,10 @@ impl Moves {
         self.current.as_ref().map(|current| current.from.map_or(0, |from| from.at.index.0))
     }
 
+    pub(crate) fn is_moving(&self) -> bool {
+        self.current.is_some()
+    }
+
     /// Time passes.
     pub(crate) fn tick(&mut self) {
         self.pause_ticks = self.pause_ticks.saturating_sub(1);

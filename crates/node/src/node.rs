@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use quorate_api::peer::{Forward, ForwardReply, Frame, Lane, RaftMessage, pack_messages};
 use quorate_engine::Engines;
-use quorate_keyspace::{Command, RequestId, Shard, Write};
+use quorate_keyspace::{Command, RequestId, Revision, Shard, Write};
 use quorate_log::{Disk, GroupId, Reader, Record};
 use raft::eraftpb::{Message, MessageType};
 use raft::prelude::ConfChangeType;
@@ -68,6 +68,8 @@ pub struct Node<D: Disk> {
     pub(crate) transfers: Transfers,
     /// Replicas that are gone, and whose files go once the log says so.
     pub(crate) retired: Vec<Retired>,
+    /// The change of the catalog that this node asked for last: at which revision of it, and when.
+    pub(crate) catalog_change: Option<(Revision, Monotonic)>,
     pub(crate) next_ticket: u64,
     /// Tickets that are not durable yet, and since when.
     pub(crate) unsynced: VecDeque<(u64, Monotonic)>,
@@ -309,6 +311,7 @@ impl<D: Disk> Node<D> {
         self.expire_requests();
         self.resend_silent();
         self.drive_members();
+        self.drive_moves();
         self.forget_nodes();
         self.hand_over_if_slow();
         self.on_copies_tick();

@@ -15,6 +15,12 @@ use crate::replica::{Done, Proposal};
 /// A forwarded write without an answer for this long is sent again; its request id keeps it from being applied twice.
 const SILENT_MS: u64 = 1_000;
 
+/// The token of this node's own writes: nobody waits for the answer.
+const OWN: u64 = 0;
+
+/// This node's own writes are given up after this long; who made them makes them again.
+const OWN_WRITE_MS: u64 = 5_000;
+
 impl<D: Disk> Node<D> {
     pub(crate) fn on_request(&mut self, request: Request) {
         let token = request.token;
@@ -48,6 +54,13 @@ impl<D: Disk> Node<D> {
         }
     }
 
+    /// Writes in this node's own name, wherever the leader is. Nobody hears what comes of it but through the group itself.
+    pub(crate) fn submit_own(&mut self, group: u64, write: &quorate_keyspace::Write) {
+        let deadline = self.now.plus_ms(OWN_WRITE_MS);
+        let sequence = self.pending.add(OWN, quorate_log::GroupId(group), &write.to_bytes(), deadline);
+        self.hand_over(sequence);
+    }
+
     fn on_transfer_request(&mut self, token: u64, group: u64, deadline: crate::Monotonic, to: Option<u64>) {
         let Some(replica) = self.replicas.get_mut(&group) else {
             return self.fail(token, Failure::NotHosted);
@@ -75,6 +88,9 @@ impl<D: Disk> Node<D> {
     }
 
     pub(crate) fn fail(&mut self, token: u64, failure: Failure) {
+        if token == OWN {
+            return;
+        }
         self.effects.push(Effect::Reply { token, answer: Answer::Failed(failure) });
     }
 
@@ -200,7 +216,7 @@ impl<D: Disk> Node<D> {
     }
 
     fn answer(&mut self, sequence: u64, outcome: Outcome) {
-        if let Some(waiting) = self.pending.remove(sequence) {
+        if let Some(waiting) = self.pending.remove(sequence).filter(|waiting| waiting.token != OWN) {
             self.effects.push(Effect::Reply { token: waiting.token, answer: Answer::Written(outcome) });
         }
     }

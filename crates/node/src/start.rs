@@ -207,9 +207,8 @@ fn take_founding(mut bytes: Bytes) -> Option<Founding> {
 impl<D: Disk> Node<D> {
     /// Writes to an empty log what a new cluster of one begins with. Durable when it returns.
     pub fn found(log: &mut Log<D>, identity: &Identity, addresses: (&str, &str), config: &Config) -> Result<(), OpenError> {
-        let (client_address, peer_address) = addresses;
         let max_bytes = config.default_max_bytes;
-        let catalog = Catalog::founding(identity.cluster, &identity.name, client_address, peer_address, max_bytes);
+        let catalog = Catalog::founding(identity.cluster, &identity.name, addresses, config);
         let write = Catalog::default().write_to(&catalog);
         let mut command = BytesMut::new();
         Command::encode_prefix(RequestId::default(), 0, &mut command);
@@ -301,6 +300,7 @@ impl<D: Disk> Node<D> {
             forward_replies: BTreeMap::new(),
             leader_waits: Vec::new(),
             retired: Vec::new(),
+            catalog_change: None,
             next_ticket: 1,
             unsynced: VecDeque::new(),
             is_disk_full: false,

@@ -13,6 +13,7 @@ use crate::network::{DisturbanceId, Way, between};
 use crate::operator::{Task, member_hosts};
 use crate::oracle::CLIENT_GROUP;
 use crate::queue::Event;
+use crate::scenario::ENGINES;
 use crate::simulation::Simulation;
 use crate::violation::Step;
 
@@ -95,6 +96,8 @@ fault_kinds! {
     Grow => "fault: add node",
     /// Leadership is handed over.
     Transfer => "fault: leader transfer",
+    /// The clients' keyspace moves to another engine.
+    Move => "fault: move to another engine",
 }
 
 /// How a fault goes on.
@@ -162,6 +165,11 @@ impl Simulation {
                 self.tell(target, Input::ShutDown);
             }
             FaultKind::Wipe => return self.wipe(target),
+            FaultKind::Move => {
+                let engine = *self.random.pick(&ENGINES).expect("not empty");
+                self.operator.add(Task::Move(engine));
+                return Ok(true);
+            }
             FaultKind::Remove | FaultKind::Grow | FaultKind::Transfer => return Ok(self.change_members(target, kind)),
         }
         Ok(true)

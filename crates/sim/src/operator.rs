@@ -5,9 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use quorate_api::cluster::{JoinAnswer, JoinRequest};
+use quorate_engine::EngineSpec;
 use quorate_keyspace::Outcome;
 use quorate_log::GroupId;
-use quorate_node::{Answer, Catalog, CatalogError, Failure, Input, NodeState, ReplicaRole, Request, RequestKind, SYSTEM_GROUP};
+use quorate_node::{
+    Answer, Catalog, CatalogError, Failure, Input, KeyspaceRecord, KeyspaceSettings, NodeState, ReplicaRole, Request,
+    RequestKind, SYSTEM_GROUP,
+};
 
 use crate::host::HostId;
 use crate::queue::Event;
@@ -24,6 +28,8 @@ pub(crate) enum Task {
     Remove(HostId),
     /// Hand the leadership of a group to the node on a host.
     Transfer(u64, HostId),
+    /// Move the clients' keyspace to another engine.
+    Move(&'static str),
 }
 
 /// The operator's state.
@@ -88,7 +94,7 @@ impl Simulation {
         self.queue.schedule(self.now.plus_ms(PAUSE_MS), Event::OperatorActs);
         let Some(task) = self.operator.tasks.front().copied() else { return };
         match (&self.operator.step, task) {
-            (Stage::Begin, Task::Join(_) | Task::Remove(_)) => self.read_catalog(task),
+            (Stage::Begin, Task::Join(_) | Task::Remove(_) | Task::Move(_)) => self.read_catalog(task),
             (Stage::Begin, Task::Transfer(group, to)) => self.begin_transfer(group, to),
             (Stage::Settling, _) if self.is_settled() => {
                 self.trace.note(self.now, format_args!("operator: {task:?} is done"));
@@ -102,8 +108,11 @@ impl Simulation {
 
     /// A member that can be asked; not the one that the task is about.
     fn any_member(&mut self, task: Task) -> Option<HostId> {
-        let (Task::Join(about) | Task::Remove(about) | Task::Transfer(_, about)) = task;
-        let awake = self.hosts.iter().filter(|host| host.is_awake() && host.id != about).map(|host| host.id);
+        let about = match task {
+            Task::Join(about) | Task::Remove(about) | Task::Transfer(_, about) => Some(about),
+            Task::Move(_) => None,
+        };
+        let awake = self.hosts.iter().filter(|host| host.is_awake() && Some(host.id) != about).map(|host| host.id);
         let awake: Vec<HostId> = awake.collect();
         self.random.pick(&awake).copied()
     }
@@ -112,7 +121,7 @@ impl Simulation {
         match task {
             Task::Join(host) => drop(self.operator.members.insert(host)),
             Task::Remove(host) => drop(self.operator.members.remove(&host)),
-            Task::Transfer(..) => {}
+            Task::Transfer(..) | Task::Move(_) => {}
         }
         let Some(host) = self.any_member(task) else { return };
         let token = self.operator_asks(host, SYSTEM_GROUP, RequestKind::ReadIndex);
@@ -144,6 +153,7 @@ impl Simulation {
         match task {
             Task::Join(about) => self.plan_join(host, about),
             Task::Remove(about) => self.plan_remove(host, about),
+            Task::Move(engine) => self.plan_move(host, engine),
             Task::Transfer(..) => Ok(()),
         }
     }
@@ -191,6 +201,25 @@ impl Simulation {
                 Ok(())
             }
             Err(error) => Err(Violation::new("a node can be removed", format!("{about}: {error}"))),
+        }
+    }
+
+    fn plan_move(&mut self, host: HostId, engine: &'static str) -> Step {
+        let catalog = Arc::clone(&self.operator.catalog);
+        let Some(keyspace) = catalog.keyspaces.get("default") else { return Ok(()) };
+        let settings = KeyspaceSettings { engine: EngineSpec::of(engine).into(), ..keyspace.settings() };
+        match catalog.plan_alter("default", &settings, 0) {
+            Ok(Some(write)) => {
+                self.coverage.count("moves to another engine");
+                let token = self.operator_asks(host, SYSTEM_GROUP, RequestKind::Write(write.to_bytes()));
+                self.operator.step = Stage::Writing(token, None);
+                Ok(())
+            }
+            Ok(None) => {
+                self.operator.step = Stage::Settling;
+                Ok(())
+            }
+            Err(error) => Err(Violation::new("a keyspace can be moved", format!("{engine}: {error}"))),
         }
     }
 
@@ -251,6 +280,7 @@ impl Simulation {
         let is_as_wanted = members.values().copied().collect::<BTreeSet<_>>() == self.operator.members;
         is_as_wanted
             && catalog.nodes.values().all(|node| node.state != NodeState::Leaving)
+            && !catalog.keyspaces.values().any(KeyspaceRecord::is_moving)
             && catalog.shards().all(|(_, _, shard)| {
                 let wanted = |role: ReplicaRole| {
                     let of_kind = shard.replicas.iter().filter(|replica| replica.role == role);

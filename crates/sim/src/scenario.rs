@@ -112,9 +112,14 @@ impl Scenario {
     }
 }
 
+/// The engines of the clients' keyspace: one in memory, one that comes back by itself.
+pub(crate) const ENGINES: [&str; 2] = ["trie", "btree"];
+
 /// Small limits, so that a short run meets them.
 fn node_settings(random: &mut Random) -> Config {
     Config {
+        default_engine: (*random.pick(&ENGINES).expect("not empty")).to_owned(),
+        flush_log_bytes: *random.pick(&[2 << 10, 16 << 10, 128 << 10]).expect("not empty"),
         snapshot_log_bytes: *random.pick(&[2 << 10, 16 << 10, 128 << 10]).expect("not empty"),
         snapshot_chunk_bytes: *random.pick(&[256, 1 << 10, 64 << 10]).expect("not empty"),
         max_entry_bytes: *random.pick(&[64, 1 << 10, 1 << 20]).expect("not empty"),

@@ -365,14 +365,14 @@ impl Simulation {
         self.queue.schedule(self.now.plus_us(us), Event::JobEnded(id, boot, group));
     }
 
-    pub(crate) fn on_job_ended(&mut self, id: HostId, boot: Boot, group: GroupId) {
+    pub(crate) fn on_job_ended(&mut self, id: HostId, boot: Boot, group: GroupId) -> Step {
         if self.is_deferred(id, boot, || Event::JobEnded(id, boot, group)) {
-            return;
+            return Ok(());
         }
         let host = &mut self.hosts[id.0];
         let process = host.process.as_mut().expect("not deferred");
         let jobs = process.shell.jobs.entry(group).or_default();
-        let Some(job) = jobs.pop_front() else { return };
+        let Some(job) = jobs.pop_front() else { return Ok(()) };
         let has_more = !jobs.is_empty();
         self.trace.note(self.now, format_args!("{id} job g{} {}", group.0, job_name(&job)));
         let done = job.run(&host.file_disk, host.engines.as_ref());
@@ -401,10 +401,13 @@ impl Simulation {
                 self.trace.note(self.now, format_args!("{id} {:?}", done.result));
             }
         }
+        // A job that applies publishes before the node hears of it.
+        self.oracle.on_polled(id, process)?;
         self.tell(id, Input::JobDone(done));
         if has_more {
             self.begin_job(id, group);
         }
+        Ok(())
     }
 
     /// When a process' clock will show a time that is so far away.

@@ -139,10 +139,7 @@ impl Simulation {
         match event {
             Event::Wake(host, boot) => self.on_wake(host, boot),
             Event::LogWritten(host, boot) => self.on_log_written(host, boot),
-            Event::JobEnded(host, boot, group) => {
-                self.on_job_ended(host, boot, group);
-                Ok(())
-            }
+            Event::JobEnded(host, boot, group) => self.on_job_ended(host, boot, group),
             Event::Start(host) => self.start(host),
             Event::Dial(link) => {
                 self.on_dial(link);

@@ -237,6 +237,11 @@ impl ReplicaRecord {
 }
 
 impl EngineSettings {
+    /// Whether this is the engine.
+    pub fn is(&self, engine: &EngineSpec) -> bool {
+        self.kind == engine.kind && self.options == engine.options
+    }
+
     /// As the engines take it.
     pub fn spec(&self) -> EngineSpec {
         EngineSpec { kind: self.kind.clone(), options: self.options.clone() }

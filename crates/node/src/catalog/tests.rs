@@ -11,6 +11,10 @@ use quorate_keyspace::{Command, EntryHeader, Limits, Outcome, RequestId, Shard, 
 use super::*;
 use crate::limits::MAX_VOTERS;
 
+fn config() -> Config {
+    Config { default_max_bytes: 1 << 20, ..Config::default() }
+}
+
 /// A system keyspace.
 pub(super) struct System {
     pub(super) shard: Shard,
@@ -27,7 +31,7 @@ impl System {
 
     /// A new cluster of one node, n1.
     pub(super) fn found() -> Self {
-        Self::with(&Catalog::founding(7, "n1", "n1:1", "n1:2", 1 << 20))
+        Self::with(&Catalog::founding(7, "n1", ("n1:1", "n1:2"), &config()))
     }
 
     /// A cluster of the nodes n1 to n`size`.
@@ -99,7 +103,7 @@ fn name_taken(number: u64) -> CatalogError {
 
 #[test]
 fn a_catalog_is_read_as_it_was_written() {
-    let founding = Catalog::founding(7, "n1", "n1:1", "n1:2", 1 << 20);
+    let founding = Catalog::founding(7, "n1", ("n1:1", "n1:2"), &config());
     let read = System::with(&founding).catalog();
     assert_eq!(read, Catalog { changed_at: Revision(2), ..founding });
     assert_eq!((read.node_name(1), read.node_name(2), read.node_name(0)), (Some("n1"), None, None));
