@@ -416,6 +416,12 @@ pub struct ReplicaMove {
     pub node: String,
     /// How far it is.
     pub state: MoveState,
+    /// What it does just now, if that is the answering node: `cutting`, `building` or `replaying`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// Why the last try failed, if that is the answering node and it tries again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
 }
 
 /// How far a replica is.

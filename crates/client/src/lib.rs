@@ -24,6 +24,7 @@ mod endpoint;
 mod error;
 mod key_path;
 mod keys;
+mod keyspaces;
 mod list;
 mod transport;
 

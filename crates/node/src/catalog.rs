@@ -187,6 +187,13 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// Whether a view of the system keyspace holds a keyspace of this name; without reading all of the catalog.
+    pub fn has_keyspace(view: &dyn View, name: &str) -> Result<bool, CatalogError> {
+        let key = format!("{KEYSPACE_PREFIX}{name}");
+        let found = view.get(Table::Current, key.as_bytes());
+        found.map(|record| record.is_some()).map_err(|error| damaged(key.as_bytes(), &error))
+    }
+
     fn add(&mut self, key: &[u8], record: &Record) -> Result<(), CatalogError> {
         let text = String::from_utf8_lossy(key);
         if key == CLUSTER_KEY {

@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is where the node's time comes from")]
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quorate_node::Monotonic;
 
@@ -21,6 +21,11 @@ impl Clock {
     /// Now.
     pub(crate) fn now(&self) -> Monotonic {
         Monotonic(self.began.elapsed().as_millis() as u64)
+    }
+
+    /// Milliseconds since 1970 by the system's clock, which may be wrong and go back: for people alone.
+    pub(crate) fn calendar_ms() -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
     }
 
     /// How long it is until `then`; nothing if that is past.

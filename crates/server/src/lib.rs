@@ -8,6 +8,7 @@ pub mod config;
 mod data_dir;
 mod job_workers;
 mod joining;
+mod keyspace_store;
 mod log_writer;
 mod metrics;
 mod node_loop;

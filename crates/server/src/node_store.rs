@@ -7,17 +7,18 @@ use std::time::Duration;
 use quorate_api::cluster::{
     ClusterStatus, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus as NodeEntry, ShardStatus, TransferAnswer, TransferRequest,
 };
+use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::View;
 use quorate_log::GroupId;
 use quorate_node::keyspace::{Outcome, Revision, Write};
 use quorate_node::{
-    Answer, Catalog, CatalogError, Failure, HostedKeyspace, Monotonic, NodeState, ReplicaStatus, RequestKind, SYSTEM_GROUP,
-    SYSTEM_KEYSPACE,
+    Answer, Catalog, CatalogError, Failure, HostedKeyspace, KeyspaceSettings, Monotonic, NodeState, ReplicaStatus, RequestKind,
+    SYSTEM_GROUP, SYSTEM_KEYSPACE,
 };
 
 use crate::node_loop::LoopHandle;
 use crate::peers::Peers;
-use crate::rest::{Check, Freshness, Reading, Store, StoreError, Written};
+use crate::rest::{Check, Freshness, KnownKeyspace, Reading, SettingsPatch, Store, StoreError, Written};
 
 /// How often a read that waits for a revision looks again.
 const REVISION_POLL: Duration = Duration::from_millis(2);
@@ -25,8 +26,8 @@ const REVISION_POLL: Duration = Duration::from_millis(2);
 /// A loop or a log that stands still for this long is stuck: a restart may help.
 const STUCK_MS: u64 = 30_000;
 
-/// How often the end of a removal is looked for.
-const CATALOG_POLL: Duration = Duration::from_millis(20);
+/// How often the end of a change to the catalog is looked for.
+pub(crate) const CATALOG_POLL: Duration = Duration::from_millis(20);
 
 /// The largest write: it must fit into one entry, one frame, and the queue of the request lane.
 const MAX_WRITE_BYTES: usize = 12 << 20;
@@ -61,36 +62,41 @@ impl NodeStore {
         assert!(self.running.set(running).is_ok(), "a node begins once");
     }
 
-    /// The node, once it runs: a node that joins or reads its log lets requests wait.
-    async fn running(&self, timeout: Duration) -> Result<&Running, StoreError> {
-        for _ in 0..polls_within(timeout) {
+    /// The node, once it runs (a node that joins or reads its log lets requests wait), and when the time limit ends.
+    async fn running(&self, timeout: Duration) -> Result<(&Running, Monotonic), StoreError> {
+        let mut left = timeout;
+        loop {
             if let Some(running) = self.running.get() {
-                return Ok(running);
+                return Ok((running, running.handle.clock.now().plus_ms(left.as_millis() as u64)));
             }
-            tokio::time::sleep(START_POLL).await;
+            if left.is_zero() {
+                return Err(StoreError::NoLeader);
+            }
+            let pause = START_POLL.min(left);
+            tokio::time::sleep(pause).await;
+            left -= pause;
         }
-        self.running.get().ok_or(StoreError::NoLeader)
     }
 }
 
 impl Store for NodeStore {
     async fn write(&self, keyspace: &str, write: Write, timeout: Duration) -> Result<Written, StoreError> {
-        let running = self.running(timeout).await?;
+        let (running, deadline) = self.running(timeout).await?;
         if keyspace == SYSTEM_KEYSPACE {
             return Err(StoreError::ReadOnly(keyspace.to_owned()));
         }
-        let hosted = running.hosted(keyspace, timeout).await?;
-        let outcome = running.write(hosted.group, &write, timeout).await?;
+        let hosted = running.hosted(keyspace, deadline).await?;
+        let outcome = running.write(hosted.group, &write, deadline).await?;
         Ok(Written { epoch: hosted.epoch, outcome })
     }
 
     async fn read(&self, keyspace: &str, freshness: Freshness, timeout: Duration) -> Result<Reading, StoreError> {
-        let running = self.running(timeout).await?;
-        let hosted = running.hosted(keyspace, timeout).await?;
-        let deadline = running.handle.clock.now().plus_ms(timeout.as_millis() as u64);
-        if freshness.is_linearizable {
-            running.read_index(hosted.group, timeout).await?;
-        }
+        let (running, deadline) = self.running(timeout).await?;
+        let hosted = if freshness.is_linearizable {
+            running.confirmed(keyspace, deadline).await?
+        } else {
+            running.hosted(keyspace, deadline).await?
+        };
         let mut view = hosted.engine.view();
         if let Some(wanted) = freshness.min_revision {
             view = running.wait_for(&hosted, wanted, deadline).await?;
@@ -112,19 +118,18 @@ impl Store for NodeStore {
     }
 
     async fn join(&self, request: JoinRequest, timeout: Duration) -> Result<JoinAnswer, StoreError> {
-        let running = self.running(timeout).await?;
-        running.change_catalog(timeout, |catalog| catalog.plan_join(&request)).await
+        let (running, deadline) = self.running(timeout).await?;
+        running.change_catalog(deadline, |catalog| Ok(catalog.plan_join(&request)?)).await
     }
 
     async fn announce(&self, name: &str, peer_address: &str, timeout: Duration) -> Result<(), StoreError> {
-        let running = self.running(timeout).await?;
-        running.change_catalog(timeout, |catalog| Ok((catalog.plan_announce(name, peer_address)?, ()))).await
+        let (running, deadline) = self.running(timeout).await?;
+        running.change_catalog(deadline, |catalog| Ok((catalog.plan_announce(name, peer_address)?, ()))).await
     }
 
     async fn remove_node(&self, name: &str, timeout: Duration) -> Result<(), StoreError> {
-        let running = self.running(timeout).await?;
-        let deadline = running.handle.clock.now().plus_ms(timeout.as_millis() as u64);
-        running.change_catalog(timeout, |catalog| Ok((catalog.plan_remove(name)?, ()))).await?;
+        let (running, deadline) = self.running(timeout).await?;
+        running.change_catalog(deadline, |catalog| Ok((catalog.plan_remove(name)?, ()))).await?;
         if name == running.name {
             // Its peers end its part; the catalog that says so does not come here any more.
             return Ok(());
@@ -133,7 +138,7 @@ impl Store for NodeStore {
     }
 
     async fn transfer_leader(&self, request: TransferRequest, timeout: Duration) -> Result<TransferAnswer, StoreError> {
-        let running = self.running(timeout).await?;
+        let (running, deadline) = self.running(timeout).await?;
         let catalog = running.handle.views.catalog.load_full();
         let to = match &request.to {
             Some(name) => {
@@ -147,7 +152,6 @@ impl Store for NodeStore {
         if shards.is_empty() {
             return Err(StoreError::KeyspaceNotFound(request.keyspace.unwrap_or_default()));
         }
-        let deadline = running.handle.clock.now().plus_ms(timeout.as_millis() as u64);
         let mut items = Vec::new();
         for (keyspace, group) in shards {
             let left = running.handle.clock.until(deadline);
@@ -157,6 +161,52 @@ impl Store for NodeStore {
             }
         }
         Ok(TransferAnswer { items })
+    }
+
+    async fn keyspaces(&self, freshness: Freshness, timeout: Duration) -> Result<Vec<KnownKeyspace>, StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        running.keyspaces(freshness, deadline).await
+    }
+
+    async fn keyspace(&self, name: &str, freshness: Freshness, timeout: Duration) -> Result<KnownKeyspace, StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        running.keyspace(name, freshness, deadline).await
+    }
+
+    async fn create_keyspace(
+        &self,
+        name: &str,
+        settings: KeyspaceSettings,
+        timeout: Duration,
+    ) -> Result<(bool, KnownKeyspace), StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        running.create_keyspace(name, &settings, deadline).await
+    }
+
+    async fn alter_keyspace(&self, name: &str, patch: SettingsPatch, timeout: Duration) -> Result<KnownKeyspace, StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        running.alter_keyspace(name, &patch, deadline).await
+    }
+
+    async fn delete_keyspace(&self, name: &str, timeout: Duration) -> Result<(), StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        running.delete_keyspace(name, deadline).await
+    }
+
+    async fn keyspace_stats(&self, name: &str, timeout: Duration) -> Result<KeyspaceStats, StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        running.keyspace_stats(name, deadline).await
+    }
+
+    async fn jobs(&self, freshness: Freshness, timeout: Duration) -> Result<Vec<JobBody>, StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        running.jobs(freshness, deadline).await
+    }
+
+    fn can(&self, keyspace: &str, capability: Capability) -> bool {
+        let catalog = self.running.get().map(|running| running.handle.views.catalog.load());
+        let record = catalog.as_ref().and_then(|catalog| catalog.keyspaces.get(keyspace));
+        record.is_none_or(|record| record.can(capability))
     }
 
     fn liveness(&self) -> Vec<Check> {
@@ -178,37 +228,59 @@ impl Store for NodeStore {
 }
 
 impl Running {
-    /// Where a keyspace is. Until the catalog has arrived, what is missing here may well exist: that is waited for.
-    async fn hosted(&self, keyspace: &str, timeout: Duration) -> Result<HostedKeyspace, StoreError> {
-        for _ in 0..=polls_within(timeout) {
+    /// Where a keyspace is. What is missing here may have been made through another node a moment ago, so the cluster is asked
+    /// before that is said; and until the catalog has arrived, nothing is known to be missing.
+    pub(crate) async fn hosted(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
+        let mut is_known = false;
+        loop {
             let hosted = self.handle.views.hosted.load_full();
-            match hosted.keyspaces.get(keyspace) {
-                Some(found) => return Ok(found.clone()),
-                None if !hosted.keyspaces.is_empty() => return Err(StoreError::KeyspaceNotFound(keyspace.to_owned())),
-                None => tokio::time::sleep(START_POLL).await,
+            if let Some(found) = hosted.keyspaces.get(keyspace) {
+                return Ok(found.clone());
             }
+            if let Some(system) = hosted.keyspaces.get(SYSTEM_KEYSPACE).filter(|_| !is_known) {
+                self.read_index(system.group, deadline).await?;
+                if !Catalog::has_keyspace(system.engine.view().as_ref(), keyspace)? {
+                    return Err(StoreError::KeyspaceNotFound(keyspace.to_owned()));
+                }
+                is_known = true;
+            }
+            if self.handle.clock.now() >= deadline {
+                return Err(StoreError::NoLeader);
+            }
+            tokio::time::sleep(START_POLL).await;
         }
-        Err(StoreError::NoLeader)
     }
 
-    async fn write(&self, group: GroupId, write: &Write, timeout: Duration) -> Result<Outcome, StoreError> {
+    /// Where a keyspace is, once a read there sees all that was acknowledged before. If its group goes away meanwhile, the
+    /// keyspace was deleted, and perhaps made anew.
+    pub(crate) async fn confirmed(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
+        loop {
+            let hosted = self.hosted(keyspace, deadline).await?;
+            let left = self.handle.clock.until(deadline);
+            match self.handle.ask(hosted.group, RequestKind::ReadIndex, left).await {
+                Answer::ReadReady => return Ok(hosted),
+                Answer::Failed(Failure::NotHosted) if !left.is_zero() => tokio::time::sleep(START_POLL).await,
+                answer => return Err(read_error(&answer)),
+            }
+        }
+    }
+
+    async fn write(&self, group: GroupId, write: &Write, deadline: Monotonic) -> Result<Outcome, StoreError> {
         let encoded = write.to_bytes();
         if encoded.len() > MAX_WRITE_BYTES {
             return Err(StoreError::TooLarge { max_bytes: MAX_WRITE_BYTES as u64 });
         }
-        match self.handle.ask(group, RequestKind::Write(encoded), timeout).await {
+        match self.handle.ask(group, RequestKind::Write(encoded), self.handle.clock.until(deadline)).await {
             Answer::Written(outcome) => Ok(outcome),
             Answer::Failed(failure) => Err(error_of(failure)),
             Answer::ReadReady | Answer::Transferred => Err(mismatch()),
         }
     }
 
-    async fn read_index(&self, group: GroupId, timeout: Duration) -> Result<(), StoreError> {
-        match self.handle.ask(group, RequestKind::ReadIndex, timeout).await {
+    async fn read_index(&self, group: GroupId, deadline: Monotonic) -> Result<(), StoreError> {
+        match self.handle.ask(group, RequestKind::ReadIndex, self.handle.clock.until(deadline)).await {
             Answer::ReadReady => Ok(()),
-            Answer::Failed(Failure::Unknown | Failure::ShuttingDown) => Err(StoreError::ShuttingDown),
-            Answer::Failed(failure) => Err(error_of(failure)),
-            Answer::Written(_) | Answer::Transferred => Err(mismatch()),
+            answer => Err(read_error(&answer)),
         }
     }
 
@@ -243,24 +315,25 @@ impl Running {
         Ok(())
     }
 
+    /// The catalog as the cluster has it now.
+    pub(crate) async fn latest_catalog(&self, deadline: Monotonic) -> Result<Catalog, StoreError> {
+        let system = self.confirmed(SYSTEM_KEYSPACE, deadline).await?;
+        Ok(Catalog::read(system.engine.view().as_ref())?)
+    }
+
     /// Reads the catalog, plans a change and writes it; begins again when somebody else changed it in between.
-    async fn change_catalog<T>(
+    pub(crate) async fn change_catalog<T>(
         &self,
-        timeout: Duration,
-        plan: impl Fn(&Catalog) -> Result<(Option<Write>, T), CatalogError>,
+        deadline: Monotonic,
+        plan: impl Fn(&Catalog) -> Result<(Option<Write>, T), StoreError>,
     ) -> Result<T, StoreError> {
-        let deadline = self.handle.clock.now().plus_ms(timeout.as_millis() as u64);
-        let system = self.hosted(SYSTEM_KEYSPACE, timeout).await?;
         loop {
-            let left = self.handle.clock.until(deadline);
-            self.read_index(system.group, left).await?;
-            let catalog =
-                Catalog::read(system.engine.view().as_ref()).map_err(|error| StoreError::Internal(error.to_string()))?;
-            let (write, answer) = plan(&catalog).map_err(refusal_of)?;
+            let catalog = self.latest_catalog(deadline).await?;
+            let (write, answer) = plan(&catalog)?;
             let Some(write) = write else {
                 return Ok(answer);
             };
-            match self.write(system.group, &write, self.handle.clock.until(deadline)).await? {
+            match self.write(GroupId(SYSTEM_GROUP), &write, deadline).await? {
                 Outcome::Applied { .. } => return Ok(answer),
                 Outcome::ConditionFailed { .. } => {}
                 Outcome::Full { .. } => return Err(StoreError::Internal("the catalog is full".to_owned())),
@@ -365,11 +438,6 @@ impl Running {
     }
 }
 
-/// How many times [`START_POLL`] fits into a time limit.
-fn polls_within(timeout: Duration) -> u128 {
-    timeout.as_millis() / START_POLL.as_millis()
-}
-
 fn check(name: &'static str, is_ok: bool, detail: String) -> Check {
     Check { name, is_ok, detail: if is_ok { String::new() } else { detail } }
 }
@@ -385,12 +453,25 @@ fn error_of(failure: Failure) -> StoreError {
     }
 }
 
-fn refusal_of(error: CatalogError) -> StoreError {
-    match error {
-        CatalogError::NodeNotFound(name) => StoreError::NodeNotFound(name),
-        CatalogError::StillLeaving(_) => StoreError::Busy(error.to_string()),
-        CatalogError::Damaged { .. } => StoreError::Internal(error.to_string()),
-        _ => StoreError::Conflict(error.to_string()),
+fn read_error(answer: &Answer) -> StoreError {
+    match answer {
+        Answer::Failed(Failure::Unknown | Failure::ShuttingDown) => StoreError::ShuttingDown,
+        Answer::Failed(failure) => error_of(*failure),
+        Answer::ReadReady | Answer::Written(_) | Answer::Transferred => mismatch(),
+    }
+}
+
+impl From<CatalogError> for StoreError {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::NodeNotFound(name) => Self::NodeNotFound(name),
+            CatalogError::KeyspaceNotFound(name) => Self::KeyspaceNotFound(name),
+            CatalogError::SystemKeyspace => Self::ReadOnly(SYSTEM_KEYSPACE.to_owned()),
+            CatalogError::Settings(error) => Self::Settings(error),
+            CatalogError::StillLeaving(_) | CatalogError::OtherMoves(_) => Self::Busy(error.to_string()),
+            CatalogError::Damaged { .. } => Self::Internal(error.to_string()),
+            _ => Self::Conflict(error.to_string()),
+        }
     }
 }
 

@@ -267,6 +267,7 @@ fn node_config(config: &ServerConfig) -> NodeConfig {
 fn rest_config(config: &ServerConfig) -> RestConfig {
     let mut rest = RestConfig::new(config.name.clone());
     rest.max_value_bytes = config.max_value_bytes;
+    rest.max_keyspace_bytes = config.max_keyspace_bytes;
     rest.max_connections = config.max_connections as u32;
     rest.allowed_hosts = config.allow_hosts.iter().cloned().chain([config.client_address().to_owned()]).collect();
     rest.compat_post_key = config.compat_post_key;

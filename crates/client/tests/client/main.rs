@@ -3,4 +3,5 @@
 #[expect(clippy::unwrap_used, reason = "the test's own node: what goes wrong in it fails the test")]
 mod fake_node;
 mod forms;
+mod keyspaces;
 mod retries;

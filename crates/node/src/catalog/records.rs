@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use quorate_api::keyspace::Capability;
 use quorate_engine::EngineSpec;
 use serde::{Deserialize, Serialize};
 
-use super::settings::KeyspaceSettings;
+use super::settings::{KeyspaceSettings, keyspace_can};
 use crate::limits::MAX_VOTERS;
 
 /// Identity and counters. What a counter gave out is never given out again.
@@ -176,6 +177,11 @@ impl KeyspaceRecord {
         }
     }
 
+    /// Whether it can do this.
+    pub fn can(&self, capability: Capability) -> bool {
+        keyspace_can(&self.engine, &self.replication, capability)
+    }
+
     /// Most bytes of keys and records; the greatest number if there is no limit.
     pub fn max_bytes(&self) -> u64 {
         self.limits.max_bytes.unwrap_or(u64::MAX)
@@ -186,9 +192,14 @@ impl KeyspaceRecord {
         replica.engine.as_ref().unwrap_or(&self.engine)
     }
 
+    /// The replicas that are not to leave.
+    pub fn staying_replicas(&self) -> impl Iterator<Item = &ReplicaRecord> + Clone {
+        self.shards.iter().flat_map(|shard| &shard.replicas).filter(|replica| replica.role != ReplicaRole::Leaving)
+    }
+
     /// Whether a replica has not arrived at the keyspace's engine yet.
     pub fn is_moving(&self) -> bool {
-        self.shards.iter().flat_map(|shard| &shard.replicas).any(ReplicaRecord::has_to_move)
+        self.staying_replicas().any(ReplicaRecord::has_to_move)
     }
 }
 

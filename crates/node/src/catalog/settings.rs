@@ -106,8 +106,7 @@ impl KeyspaceSettings {
 
     /// Whether a keyspace with these settings can do this. Nothing, if they cannot be had.
     pub fn can(&self, capability: Capability) -> bool {
-        let pair = self.engine.spec().check().ok().zip(self.replication.check().ok());
-        pair.is_some_and(|(kind, mode)| can(kind, mode, capability))
+        keyspace_can(&self.engine, &self.replication, capability)
     }
 
     /// Engine and mode, if all that is asked for is known, and possible together.
@@ -180,6 +179,12 @@ fn is_possible(kind: &Kind, mode: Mode) -> bool {
         Mode::Raft => !kind.capabilities.evicts,
         Mode::None => !kind.capabilities.durable,
     }
+}
+
+/// Whether a keyspace can do this. Asked for every request, so nothing is copied.
+pub(super) fn keyspace_can(engine: &EngineSettings, replication: &ReplicationSettings, capability: Capability) -> bool {
+    let pair = quorate_engine::kind(&engine.kind).zip(replication.check().ok());
+    pair.is_some_and(|(kind, mode)| can(kind, mode, capability))
 }
 
 /// What a keyspace on this engine, with replicas that agree in this way, can do: the one table, from which refusals come as

@@ -1,4 +1,5 @@
-//! Everything but the key routes, by an axum router: cluster, node, health, metrics, help.
+//! Everything but the key routes, by an axum router: cluster, node, health, metrics, help; what is about keyspaces stands in
+//! `keyspaces`.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -24,13 +25,13 @@ use super::endpoint::App;
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::store::{Check, Store, StoreError};
-use super::{DEFAULT_TIMEOUT, MAX_TIMEOUT, compat};
+use super::{DEFAULT_TIMEOUT, MAX_TIMEOUT, compat, keyspaces};
 
 /// Largest body of these routes.
 pub(super) const MAX_BODY_BYTES: u64 = 64 << 10;
 
-type Result = std::result::Result<Answer, Refusal>;
-type Shared<S> = State<Arc<App<S>>>;
+pub(super) type Result = std::result::Result<Answer, Refusal>;
+pub(super) type Shared<S> = State<Arc<App<S>>>;
 
 /// The routes, over the store.
 pub(super) fn router<S: Store>(app: Arc<App<S>>) -> Router {
@@ -49,6 +50,7 @@ pub(super) fn router<S: Store>(app: Arc<App<S>>) -> Router {
         .route("/health", get(|| async { compat::health() }))
         .route("/status", get(compat_status::<S>))
         .route("/join", post(compat_join::<S>))
+        .merge(keyspaces::routes())
         .fallback(|| async { Refusal::new(Code::NotFound, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Refusal::new(Code::MethodNotAllowed, "the path knows other methods") })
         .with_state(app)
@@ -56,7 +58,17 @@ pub(super) fn router<S: Store>(app: Arc<App<S>>) -> Router {
 
 async fn hello<S: Store>(State(app): Shared<S>, query: RawQuery) -> Result {
     no_parameters(&query)?;
-    let links = ["/v1/kv/default", "/v1/cluster", "/v1/node", "/livez", "/readyz", "/metrics", "/problems"];
+    let links = [
+        "/v1/kv/default",
+        "/v1/keyspaces",
+        "/v1/engines",
+        "/v1/cluster",
+        "/v1/node",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/problems",
+    ];
     let body = json!({"name": "quorate", "version": env!("CARGO_PKG_VERSION"), "node": app.config.node_name, "links": links});
     Ok(ok(&body))
 }
@@ -203,15 +215,15 @@ async fn compat_join<S: Store>(State(app): Shared<S>, body: Bytes) -> Result {
     compat::join(&app, &body).await
 }
 
-fn ok(body: &impl serde::Serialize) -> Answer {
+pub(super) fn ok(body: &impl serde::Serialize) -> Answer {
     answer::json(StatusCode::OK, answer::headers(), body)
 }
 
-fn no_parameters(query: &RawQuery) -> std::result::Result<(), Refusal> {
+pub(super) fn no_parameters(query: &RawQuery) -> std::result::Result<(), Refusal> {
     parameters(query.0.as_deref()).next().map_or(Ok(()), |parameter| Err(parameter.unknown(&[])))
 }
 
-fn timeout(query: &RawQuery, headers: &HeaderMap) -> std::result::Result<Duration, Refusal> {
+pub(super) fn timeout(query: &RawQuery, headers: &HeaderMap) -> std::result::Result<Duration, Refusal> {
     let mut treatment = Treatment::default();
     for parameter in parameters(query.0.as_deref()) {
         if !treatment.take_write(parameter)? {

@@ -11,6 +11,8 @@ pub struct RestConfig {
     pub node_name: String,
     /// Largest value that a request may carry.
     pub max_value_bytes: u64,
+    /// Keys and values of a keyspace in memory whose settings do not say how much it takes.
+    pub max_keyspace_bytes: u64,
     /// Most connections at a time; further ones are closed as soon as they are accepted.
     pub max_connections: u32,
     /// Hosts that requests may name in `Host`, as `host` or `host:port`, beside `localhost`, loopback addresses and the
@@ -53,6 +55,7 @@ impl RestConfig {
         Self {
             node_name: node_name.into(),
             max_value_bytes: 3 << 19,
+            max_keyspace_bytes: 1 << 30,
             max_connections: 20_000,
             allowed_hosts: Vec::new(),
             compat_post_key: CompatPostKey::default(),

@@ -14,6 +14,7 @@ use quorate_node::keyspace::{ListQuery, Page, Revision};
 use super::answer::{self, Answer, CONSISTENCY, HeaderText};
 use super::cursor::Cursor;
 use super::endpoint::App;
+use super::keyspaces;
 use super::one_key::{consistency_value, entry_of, parse_encoding};
 use super::query::{Parameter, Treatment, parameters};
 use super::refusal::Refusal;
@@ -56,7 +57,7 @@ struct ListOptions {
 
 pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -> Result<Answer, Refusal> {
     let options = ListOptions::parse(head.uri.query())?;
-    let freshness = options.treatment.freshness(&head.headers)?;
+    let freshness = keyspaces::freshness(app, keyspace, &options.treatment, &head.headers)?;
     let timeout = options.treatment.timeout(&head.headers)?;
     let selection = options.selection(keyspace);
     let cursor = options.cursor(selection)?;

@@ -4,7 +4,8 @@
 //! bytes of the path, because keys are any bytes and because they are what load consists of; the rest goes through axum.
 //!
 //! One request, in the order of the files: [`connections`](serve) accepts and watches over time limits, `endpoint` checks
-//! host and origin (`browser`), picks the route and renders refusals; `one_key`, `list`, `compat` and `admin` answer.
+//! host and origin (`browser`), picks the route and renders refusals; `one_key`, `list`, `compat`, `keyspaces` and
+//! `admin` answer.
 
 mod activity;
 mod admin;
@@ -17,18 +18,24 @@ mod config;
 mod connections;
 mod cursor;
 mod endpoint;
+mod keyspaces;
 mod list;
 mod metrics;
 mod one_key;
 mod query;
 mod refusal;
+mod settings;
 mod store;
 
 use std::time::Duration;
 
 pub use config::{CompatPostKey, RestConfig};
 pub use connections::serve;
-pub use store::{Check, Freshness, Reading, Store, StoreError, Written};
+pub(crate) use keyspaces::point_in_time;
+pub(crate) use settings::engine_body;
+
+pub use settings::SettingsPatch;
+pub use store::{Check, Freshness, KnownKeyspace, Reading, Store, StoreError, Written};
 
 /// Time limit of a request that names none.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);

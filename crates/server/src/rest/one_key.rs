@@ -14,6 +14,7 @@ use super::answer::{self, Answer, CONSISTENCY, DELETED, HeaderText, OCTETS, enti
 use super::body::RequestBody;
 use super::conditions::{Cas, Conditions, ReadVerdict};
 use super::endpoint::App;
+use super::keyspaces;
 use super::query::{Parameter, Treatment, consistency_name, parameters};
 use super::refusal::Refusal;
 use super::store::{Freshness, Reading, Store};
@@ -52,7 +53,7 @@ struct WriteOptions {
 
 pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_>) -> Result<Answer, Refusal> {
     let options = ReadOptions::parse(head, target.is_key64)?;
-    let freshness = options.treatment.freshness(&head.headers)?;
+    let freshness = keyspaces::freshness(app, target.keyspace, &options.treatment, &head.headers)?;
     let conditions = Conditions::parse(&head.headers, None)?;
     let timeout = options.treatment.timeout(&head.headers)?;
     let Reading { epoch, view } = app.store.read(target.keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;

@@ -144,17 +144,20 @@ impl Treatment {
         Ok(told.unwrap_or(DEFAULT_TIMEOUT))
     }
 
-    /// How fresh a read must be.
-    pub(super) fn freshness(&self, headers: &HeaderMap) -> Result<Freshness, Refusal> {
-        let is_linearizable = match self.is_linearizable {
-            Some(told) => Some(told),
-            None => twin(headers, header::CONSISTENCY, |text| parse_consistency(text).ok_or(CONSISTENCY_FORM))?,
-        };
-        let min_revision = match self.min_revision {
-            Some(told) => Some(told),
-            None => twin(headers, header::MIN_REVISION, |text| parse_number(text).map(Revision).ok_or("not a whole number"))?,
-        };
-        Ok(Freshness { is_linearizable: is_linearizable.unwrap_or(true), min_revision })
+    /// Whether a read must be linearizable, if that is said.
+    pub(super) fn told_linearizable(&self, headers: &HeaderMap) -> Result<Option<bool>, Refusal> {
+        match self.is_linearizable {
+            Some(told) => Ok(Some(told)),
+            None => twin(headers, header::CONSISTENCY, |text| parse_consistency(text).ok_or(CONSISTENCY_FORM)),
+        }
+    }
+
+    /// The revision that a read must have reached.
+    pub(super) fn min_revision(&self, headers: &HeaderMap) -> Result<Option<Revision>, Refusal> {
+        match self.min_revision {
+            Some(told) => Ok(Some(told)),
+            None => twin(headers, header::MIN_REVISION, |text| parse_number(text).map(Revision).ok_or("not a whole number")),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use http_body_util::Full;
 use quorate_api::etag::EntityTag;
 use quorate_api::node::Message;
 use quorate_api::problem::{Code, Current, MEDIA_TYPE, Problem, WriteOutcome};
+use quorate_node::SettingsError;
 use quorate_node::keyspace::{KeyMeta, Outcome, Revision};
 
 use super::answer::{self, Answer, HeaderText};
@@ -62,6 +63,11 @@ impl Refusal {
             error @ StoreError::Unknown => Self::new(code, error.to_string()).with_outcome(WriteOutcome::Unknown),
             error => Self::new(code, error.to_string()),
         }
+    }
+
+    /// Settings that cannot be had.
+    pub(super) fn of_settings(error: SettingsError) -> Self {
+        Self::of_write(StoreError::Settings(error))
     }
 
     /// A write reached the state machine and was refused there; none if it was applied.
@@ -156,6 +162,8 @@ fn code_of(error: &StoreError) -> Code {
         StoreError::ReadOnly(_) => Code::KeyspaceReadOnly,
         StoreError::NodeNotFound(_) => Code::NodeNotFound,
         StoreError::Conflict(_) => Code::Conflict,
+        StoreError::Settings(SettingsError::Invalid(_)) => Code::InvalidSettings,
+        StoreError::Settings(SettingsError::Unsupported(_)) => Code::UnsupportedSettings,
         StoreError::NoLeader => Code::NoLeader,
         StoreError::Unknown => Code::OutcomeUnknown,
         StoreError::NotReached { .. } => Code::RevisionNotReached,

@@ -5,8 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_api::cluster::{ClusterStatus, JoinAnswer, JoinRequest, TransferAnswer, TransferRequest};
+use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::View;
 use quorate_node::keyspace::{Outcome, Revision, Write};
+use quorate_node::{KeyspaceRecord, KeyspaceSettings, SettingsError};
+
+use super::settings::SettingsPatch;
 
 /// The backing store of the REST endpoint.
 ///
@@ -42,6 +46,50 @@ pub trait Store: Send + Sync + 'static {
         request: TransferRequest,
         timeout: Duration,
     ) -> impl Future<Output = Result<TransferAnswer, StoreError>> + Send;
+
+    /// Every keyspace, by name. Only `is_linearizable` of the freshness counts.
+    fn keyspaces(
+        &self,
+        freshness: Freshness,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Vec<KnownKeyspace>, StoreError>> + Send;
+
+    /// One keyspace. Only `is_linearizable` of the freshness counts.
+    fn keyspace(
+        &self,
+        name: &str,
+        freshness: Freshness,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<KnownKeyspace, StoreError>> + Send;
+
+    /// Makes a keyspace, and answers once it can be written to through this node, or with the end of the time limit. Whether
+    /// it is new: it may be there with the same settings; with others, that is [`StoreError::Conflict`].
+    fn create_keyspace(
+        &self,
+        name: &str,
+        settings: KeyspaceSettings,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<(bool, KnownKeyspace), StoreError>> + Send;
+
+    /// Gives a keyspace other settings. A move to another engine begins, and is not waited for.
+    fn alter_keyspace(
+        &self,
+        name: &str,
+        patch: SettingsPatch,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<KnownKeyspace, StoreError>> + Send;
+
+    /// Deletes a keyspace with all its pairs.
+    fn delete_keyspace(&self, name: &str, timeout: Duration) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// What this node has of a keyspace.
+    fn keyspace_stats(&self, name: &str, timeout: Duration) -> impl Future<Output = Result<KeyspaceStats, StoreError>> + Send;
+
+    /// The jobs that go on, and the last one of each keyspace, by number. Only `is_linearizable` of the freshness counts.
+    fn jobs(&self, freshness: Freshness, timeout: Duration) -> impl Future<Output = Result<Vec<JobBody>, StoreError>> + Send;
+
+    /// Whether a keyspace can do this, as far as this node knows without asking others; one that it does not know can.
+    fn can(&self, keyspace: &str, capability: Capability) -> bool;
 
     /// What `/livez` reports: whether the node's own loops go on. Never depends on others.
     fn liveness(&self) -> Vec<Check>;
@@ -80,6 +128,17 @@ pub struct Reading {
     pub view: Arc<dyn View>,
 }
 
+/// A keyspace as the catalog has it.
+#[derive(Clone, Debug)]
+pub struct KnownKeyspace {
+    /// Its name.
+    pub name: String,
+    /// What the catalog says.
+    pub record: KeyspaceRecord,
+    /// Whether it can be used through this node.
+    pub is_ready: bool,
+}
+
 /// One line of `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
@@ -106,6 +165,9 @@ pub enum StoreError {
     /// It stands in contradiction to what is there (a name that is taken, the last voter to be removed).
     #[error("{0}")]
     Conflict(String),
+    /// A keyspace cannot have these settings; nothing was done.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// An earlier change is not done yet that this one waits for; nothing was done.
     #[error("{0}")]
     Busy(String),

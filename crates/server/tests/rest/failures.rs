@@ -1,6 +1,7 @@
 //! What the store could not do, and what the client is told.
 
 use quorate_api::problem::WriteOutcome;
+use quorate_node::SettingsError;
 use quorate_node::keyspace::Revision;
 use quorate_server::rest::StoreError;
 
@@ -14,6 +15,8 @@ async fn store_errors_tell_whether_a_write_happened() {
         (StoreError::ReadOnly("x".to_owned()), 403, "keyspace_read_only", WriteOutcome::NotApplied),
         (StoreError::NodeNotFound("x".to_owned()), 404, "node_not_found", WriteOutcome::NotApplied),
         (StoreError::Conflict("x".to_owned()), 409, "conflict", WriteOutcome::NotApplied),
+        (StoreError::Settings(SettingsError::Invalid("x".to_owned())), 422, "invalid_settings", WriteOutcome::NotApplied),
+        (StoreError::Settings(SettingsError::Unsupported("x".to_owned())), 422, "unsupported_settings", WriteOutcome::NotApplied),
         (StoreError::NoLeader, 503, "no_leader", WriteOutcome::NotApplied),
         (StoreError::Unknown, 504, "outcome_unknown", WriteOutcome::Unknown),
         (reached, 503, "revision_not_reached", WriteOutcome::NotApplied),

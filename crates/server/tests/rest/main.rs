@@ -9,6 +9,7 @@ mod compat;
 mod conditions;
 mod connections;
 mod failures;
+mod keyspaces;
 mod list;
 mod one_key;
 mod server;

@@ -85,6 +85,14 @@ impl Server {
         self.send("POST", target, &[("Content-Type", "application/json")], body.as_bytes()).await
     }
 
+    pub(crate) async fn put_json(&self, target: &str, body: &Value) -> Reply {
+        self.send("PUT", target, &[("Content-Type", "application/json")], body.to_string().as_bytes()).await
+    }
+
+    pub(crate) async fn patch_json(&self, target: &str, body: &Value) -> Reply {
+        self.send("PATCH", target, &[("Content-Type", "application/json")], body.to_string().as_bytes()).await
+    }
+
     /// Begins to shut down; the answer ends when that is done.
     pub(crate) fn shut_down(&mut self) -> impl Future<Output = ()> + '_ {
         drop(self.shutdown.take());

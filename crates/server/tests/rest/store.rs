@@ -7,8 +7,13 @@ use std::time::Duration;
 use quorate_api::cluster::{
     ClusterStatus, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus, PeerAddress, ShardStatus, TransferAnswer, TransferRequest,
 };
+use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_node::keyspace::{Command, EntryHeader, Limits, RequestId, Revision, Shard, ShardHeader, Write, encode_entry};
-use quorate_server::rest::{Check, Freshness, Reading, Store, StoreError, Written};
+use quorate_node::{
+    EngineSettings, KeyspaceRecord, KeyspaceSettings, Mode, MoveRecord, ReplicaRecord, ReplicaRole, ReplicationSettings,
+    ShardRecord,
+};
+use quorate_server::rest::{Check, Freshness, KnownKeyspace, Reading, SettingsPatch, Store, StoreError, Written};
 
 /// The epoch of every keyspace.
 pub(crate) const EPOCH: u64 = 0xe1;
@@ -19,7 +24,9 @@ pub(crate) struct MemoryStore {
 }
 
 struct State {
-    shards: BTreeMap<&'static str, Shard>,
+    shards: BTreeMap<String, Shard>,
+    records: BTreeMap<String, KeyspaceRecord>,
+    jobs: Vec<JobBody>,
     sequence: u64,
     failure: Option<StoreError>,
     calls: Vec<String>,
@@ -31,12 +38,11 @@ impl MemoryStore {
     /// Keyspaces `default`, `orders`, `_system`, and `tiny`, which holds at most 100 bytes.
     pub(crate) fn new() -> Self {
         let shards = [("default", u64::MAX / 2), ("orders", u64::MAX / 2), ("_system", u64::MAX / 2), ("tiny", 100)];
-        let shard = |max_bytes| {
-            let engine = std::sync::Arc::new(quorate_engine::Trie::new());
-            Shard::found(engine, ShardHeader { limits: Limits { max_bytes }, ..ShardHeader::default() }).unwrap()
-        };
+        let record = |max_bytes: u64| record(settings(max_bytes), EPOCH);
         let state = State {
-            shards: shards.into_iter().map(|(name, max_bytes)| (name, shard(max_bytes))).collect(),
+            shards: shards.iter().map(|(name, max_bytes)| ((*name).to_owned(), shard(*max_bytes))).collect(),
+            records: shards.iter().map(|(name, max_bytes)| ((*name).to_owned(), record(*max_bytes))).collect(),
+            jobs: Vec::new(),
             sequence: 0,
             failure: None,
             calls: Vec::new(),
@@ -56,6 +62,22 @@ impl MemoryStore {
         self.state().checks = checks;
     }
 
+    /// From now on these are the jobs.
+    pub(crate) fn set_jobs(&self, jobs: Vec<JobBody>) {
+        self.state().jobs = jobs;
+    }
+
+    /// From now on a keyspace moves from `trie`: one replica has arrived, one is on its way, one waits.
+    pub(crate) fn begin_move(&self, name: &str) {
+        let mut state = self.state();
+        let record = state.records.get_mut(name).unwrap();
+        let old = EngineSettings { kind: "trie".to_owned(), options: BTreeMap::new() };
+        record.last_move = Some(MoveRecord { job: 7, from: old.clone(), started_ms: 1_800_000_000_000 });
+        for (replica, is_moving) in record.shards[0].replicas.iter_mut().skip(1).zip([true, false]) {
+            (replica.engine, replica.is_moving) = (Some(old.clone()), is_moving);
+        }
+    }
+
     /// From now on every call takes this long.
     pub(crate) fn stall(&self, stall: Duration) {
         self.state().stall = stall;
@@ -73,6 +95,12 @@ impl MemoryStore {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    fn known(&self, name: &str) -> Result<KnownKeyspace, StoreError> {
+        let record = self.state().records.get(name).cloned();
+        let record = record.ok_or_else(|| StoreError::KeyspaceNotFound(name.to_owned()))?;
+        Ok(KnownKeyspace { name: name.to_owned(), record, is_ready: true })
     }
 
     async fn called(&self, call: String) -> Result<(), StoreError> {
@@ -144,6 +172,68 @@ impl Store for MemoryStore {
         Ok(TransferAnswer { items: vec![KeyspaceLeader { keyspace: "default".to_owned(), leader: request.to }] })
     }
 
+    async fn keyspaces(&self, freshness: Freshness, _timeout: Duration) -> Result<Vec<KnownKeyspace>, StoreError> {
+        self.called(format!("keyspaces {}", freshness.is_linearizable)).await?;
+        let names: Vec<String> = self.state().records.keys().cloned().collect();
+        names.iter().map(|name| self.known(name)).collect()
+    }
+
+    async fn keyspace(&self, name: &str, _freshness: Freshness, _timeout: Duration) -> Result<KnownKeyspace, StoreError> {
+        self.fail()?;
+        self.known(name)
+    }
+
+    async fn create_keyspace(
+        &self,
+        name: &str,
+        settings: KeyspaceSettings,
+        timeout: Duration,
+    ) -> Result<(bool, KnownKeyspace), StoreError> {
+        self.called(format!("create {name} {}ms", timeout.as_millis())).await?;
+        if let Ok(known) = self.known(name) {
+            let is_same = known.record.settings() == settings;
+            return if is_same { Ok((false, known)) } else { Err(StoreError::Conflict(format!("{name} is there"))) };
+        }
+        let mut state = self.state();
+        let epoch = EPOCH + state.records.len() as u64;
+        state.shards.insert(name.to_owned(), shard(settings.limits.max_bytes.unwrap_or(u64::MAX)));
+        state.records.insert(name.to_owned(), record(settings, epoch));
+        drop(state);
+        Ok((true, self.known(name)?))
+    }
+
+    async fn alter_keyspace(&self, name: &str, patch: SettingsPatch, _timeout: Duration) -> Result<KnownKeyspace, StoreError> {
+        self.called(format!("alter {name}")).await?;
+        let known = self.known(name)?;
+        let settings = patch.apply(&known.record.settings())?;
+        settings.check()?;
+        self.state().records.insert(name.to_owned(), record(settings, known.record.epoch));
+        self.known(name)
+    }
+
+    async fn delete_keyspace(&self, name: &str, _timeout: Duration) -> Result<(), StoreError> {
+        self.called(format!("delete {name}")).await?;
+        self.known(name)?;
+        self.state().records.remove(name);
+        Ok(())
+    }
+
+    async fn keyspace_stats(&self, name: &str, _timeout: Duration) -> Result<KeyspaceStats, StoreError> {
+        self.fail()?;
+        self.known(name)?;
+        let (served_by, engine) = ("n1".to_owned(), "trie".to_owned());
+        Ok(KeyspaceStats { name: name.to_owned(), served_by, engine, keys: 3, data_bytes: 30, replicas: Vec::new() })
+    }
+
+    async fn jobs(&self, _freshness: Freshness, _timeout: Duration) -> Result<Vec<JobBody>, StoreError> {
+        self.fail()?;
+        Ok(self.state().jobs.clone())
+    }
+
+    fn can(&self, keyspace: &str, capability: Capability) -> bool {
+        self.state().records.get(keyspace).is_none_or(|record| record.can(capability))
+    }
+
     fn liveness(&self) -> Vec<Check> {
         Vec::new()
     }
@@ -154,6 +244,32 @@ impl Store for MemoryStore {
 
     fn metrics(&self, out: &mut String) {
         out.push_str("quorate_test_metric 7\n");
+    }
+}
+
+fn shard(max_bytes: u64) -> Shard {
+    let engine = std::sync::Arc::new(quorate_engine::Trie::new());
+    Shard::found(engine, ShardHeader { limits: Limits { max_bytes }, ..ShardHeader::default() }).unwrap()
+}
+
+/// The settings of a keyspace that is there from the start.
+fn settings(max_bytes: u64) -> KeyspaceSettings {
+    let engine = EngineSettings { kind: "trie".to_owned(), options: BTreeMap::new() };
+    KeyspaceSettings::with_defaults(engine, ReplicationSettings::of(Mode::Raft), max_bytes)
+}
+
+/// A keyspace with a replica on each of three nodes.
+fn record(settings: KeyspaceSettings, epoch: u64) -> KeyspaceRecord {
+    let replicas = (1..=3).map(|node| ReplicaRecord::new(node, node, ReplicaRole::Voter)).collect();
+    KeyspaceRecord {
+        epoch,
+        engine: settings.engine,
+        replication: settings.replication,
+        ttl_ms: settings.ttl_ms,
+        limits: settings.limits,
+        created_ms: 1_800_000_000_000,
+        last_move: None,
+        shards: vec![ShardRecord { group: epoch, founding: vec![1, 2, 3], replicas }],
     }
 }
 

@@ -1,0 +1,220 @@
+//! Keyspaces, as a running node makes, changes and shows them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use quorate_api::keyspace::{JobBody, JobState, KeyspaceStats, MoveState, ReplicaMove, ReplicaStats};
+use quorate_node::{
+    Catalog, KeyspaceRecord, KeyspaceSettings, Monotonic, MoveStatus, ReplicaRecord, ReplicaStatus, SYSTEM_KEYSPACE,
+};
+
+use crate::clock::Clock;
+use crate::node_store::{CATALOG_POLL, Running};
+use crate::rest::{Freshness, KnownKeyspace, SettingsPatch, StoreError, engine_body, point_in_time};
+
+impl Running {
+    pub(crate) async fn keyspaces(&self, freshness: Freshness, deadline: Monotonic) -> Result<Vec<KnownKeyspace>, StoreError> {
+        let catalog = self.catalog(freshness, deadline).await?;
+        let led = self.led_groups();
+        let known = |(name, record): (&String, &KeyspaceRecord)| self.known(name, record.clone(), &led);
+        Ok(catalog.keyspaces.iter().map(known).collect())
+    }
+
+    pub(crate) async fn keyspace(
+        &self,
+        name: &str,
+        freshness: Freshness,
+        deadline: Monotonic,
+    ) -> Result<KnownKeyspace, StoreError> {
+        let catalog = self.catalog(freshness, deadline).await?;
+        let record = catalog.keyspaces.get(name).ok_or_else(|| StoreError::KeyspaceNotFound(name.to_owned()))?;
+        Ok(self.known(name, record.clone(), &self.led_groups()))
+    }
+
+    pub(crate) async fn create_keyspace(
+        &self,
+        name: &str,
+        settings: &KeyspaceSettings,
+        deadline: Monotonic,
+    ) -> Result<(bool, KnownKeyspace), StoreError> {
+        let now_ms = Clock::calendar_ms();
+        let plan = |catalog: &Catalog| {
+            let write = catalog.plan_create(name, settings, now_ms)?;
+            let is_new = write.is_some();
+            Ok((write, is_new))
+        };
+        let is_new = self.change_catalog(deadline, plan).await?;
+        let mut known = self.keyspace(name, LATEST, deadline).await?;
+        known.is_ready = self.is_usable(&known, deadline).await;
+        Ok((is_new, known))
+    }
+
+    pub(crate) async fn alter_keyspace(
+        &self,
+        name: &str,
+        patch: &SettingsPatch,
+        deadline: Monotonic,
+    ) -> Result<KnownKeyspace, StoreError> {
+        let now_ms = Clock::calendar_ms();
+        let plan = |catalog: &Catalog| {
+            let keyspace = catalog.keyspaces.get(name).ok_or_else(|| StoreError::KeyspaceNotFound(name.to_owned()))?;
+            let settings = patch.apply(&keyspace.settings())?;
+            Ok((catalog.plan_alter(name, &settings, now_ms)?, ()))
+        };
+        self.change_catalog(deadline, plan).await?;
+        self.keyspace(name, LATEST, deadline).await
+    }
+
+    pub(crate) async fn delete_keyspace(&self, name: &str, deadline: Monotonic) -> Result<(), StoreError> {
+        let plan = |catalog: &Catalog| Ok((Some(catalog.plan_delete(name)?), catalog.keyspaces.get(name).map(|it| it.epoch)));
+        let epoch = self.change_catalog(deadline, plan).await?;
+        // It is deleted; that this node has heard of it is only for who asks it next.
+        while self.handle.views.hosted.load().keyspaces.get(name).map(|hosted| hosted.epoch) == epoch {
+            if self.handle.clock.now() >= deadline {
+                break;
+            }
+            tokio::time::sleep(CATALOG_POLL).await;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn keyspace_stats(&self, name: &str, deadline: Monotonic) -> Result<KeyspaceStats, StoreError> {
+        let hosted = self.hosted(name, deadline).await?;
+        let stats = hosted.engine.stats();
+        let status = self.handle.views.status.load();
+        let catalog = self.handle.views.catalog.load();
+        let own = status.replicas.iter().filter(|replica| replica.group == hosted.group);
+        Ok(KeyspaceStats {
+            name: name.to_owned(),
+            served_by: self.name.clone(),
+            engine: hosted.engine.kind().to_owned(),
+            keys: stats.keys,
+            data_bytes: stats.data_bytes,
+            replicas: own.map(|replica| replica_stats(replica, &catalog)).collect(),
+        })
+    }
+
+    pub(crate) async fn jobs(&self, freshness: Freshness, deadline: Monotonic) -> Result<Vec<JobBody>, StoreError> {
+        let catalog = self.catalog(freshness, deadline).await?;
+        let status = self.handle.views.status.load();
+        let own: BTreeMap<u64, &MoveStatus> =
+            status.replicas.iter().filter_map(|replica| Some((replica.group.0, replica.moving.as_ref()?))).collect();
+        let told = |record: &KeyspaceRecord, replica: &ReplicaRecord| {
+            let shard = record.shards.iter().find(|shard| shard.replica_on(self.node) == Some(replica))?;
+            own.get(&shard.group).copied()
+        };
+        let mut jobs: Vec<JobBody> =
+            catalog.keyspaces.iter().filter_map(|(name, record)| job_body(name, record, &catalog, told)).collect();
+        jobs.sort_unstable_by_key(|job| job.id);
+        Ok(jobs)
+    }
+
+    /// The catalog: as the cluster has it now, or as this node has applied it.
+    async fn catalog(&self, freshness: Freshness, deadline: Monotonic) -> Result<Arc<Catalog>, StoreError> {
+        if freshness.is_linearizable {
+            return self.latest_catalog(deadline).await.map(Arc::new);
+        }
+        self.hosted(SYSTEM_KEYSPACE, deadline).await?;
+        Ok(self.handle.views.catalog.load_full())
+    }
+
+    /// Groups whose leader this node knows.
+    fn led_groups(&self) -> BTreeSet<u64> {
+        let status = self.handle.views.status.load();
+        status.replicas.iter().filter(|replica| replica.leader.is_some()).map(|replica| replica.group.0).collect()
+    }
+
+    fn known(&self, name: &str, record: KeyspaceRecord, led: &BTreeSet<u64>) -> KnownKeyspace {
+        let is_led = !record.replication.is_raft() || record.shards.iter().all(|shard| led.contains(&shard.group));
+        let is_ready = is_led && self.is_hosted(name, record.epoch);
+        KnownKeyspace { name: name.to_owned(), record, is_ready }
+    }
+
+    fn is_hosted(&self, name: &str, epoch: u64) -> bool {
+        self.handle.views.hosted.load().keyspaces.get(name).is_some_and(|hosted| hosted.epoch == epoch)
+    }
+
+    /// Waits until a keyspace can be written to through this node; whether it came to that in time.
+    async fn is_usable(&self, keyspace: &KnownKeyspace, deadline: Monotonic) -> bool {
+        let record = &keyspace.record;
+        while !self.is_hosted(&keyspace.name, record.epoch) {
+            if self.handle.clock.now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(CATALOG_POLL).await;
+        }
+        // Who confirms a read is a leader with a quorum behind it.
+        !record.replication.is_raft() || self.confirmed(&keyspace.name, deadline).await.is_ok()
+    }
+}
+
+/// What the cluster has now.
+const LATEST: Freshness = Freshness { is_linearizable: true, min_revision: None };
+
+fn replica_stats(replica: &ReplicaStatus, catalog: &Catalog) -> ReplicaStats {
+    let names = |ids: &[u64]| ids.iter().map(|id| node_name(catalog, *id)).collect();
+    ReplicaStats {
+        group: replica.group.0,
+        role: replica.role.to_owned(),
+        leader: replica.leader.map(|id| node_name(catalog, id)),
+        voters: names(&replica.voters),
+        learners: names(&replica.learners),
+        is_caught_up: replica.is_caught_up,
+        term: replica.term,
+        revision: replica.revision,
+        commit_index: replica.commit_index,
+        applied_index: replica.applied_index,
+        first_index: replica.first_index,
+        last_index: replica.last_index,
+        data_bytes: replica.data_bytes,
+        applied_entries: replica.applied_entries,
+        applied_commands: replica.applied_commands,
+        snapshots_cut: replica.snapshots_cut,
+        snapshots_sent: replica.snapshots_sent,
+        snapshots_loaded: replica.snapshots_loaded,
+    }
+}
+
+/// The last move of a keyspace, if it ever moved. `told` is what this node says of its own replica.
+fn job_body<'a>(
+    name: &str,
+    record: &KeyspaceRecord,
+    catalog: &Catalog,
+    told: impl Fn(&KeyspaceRecord, &ReplicaRecord) -> Option<&'a MoveStatus>,
+) -> Option<JobBody> {
+    let last = record.last_move.as_ref()?;
+    let replica_move = |replica: &ReplicaRecord| {
+        let own = told(record, replica);
+        ReplicaMove {
+            node: node_name(catalog, replica.node),
+            state: move_state(replica),
+            phase: own.map(|own| own.phase.to_owned()),
+            last_error: own.and_then(|own| own.last_error.clone()),
+        }
+    };
+    let replicas: Vec<ReplicaMove> = record.staying_replicas().map(replica_move).collect();
+    let done = replicas.iter().filter(|replica| replica.state == MoveState::Done).count();
+    Some(JobBody {
+        id: last.job,
+        kind: "move".to_owned(),
+        keyspace: name.to_owned(),
+        state: if done == replicas.len() { JobState::Done } else { JobState::Running },
+        progress: if replicas.is_empty() { 1.0 } else { done as f64 / replicas.len() as f64 },
+        from: engine_body(&last.from),
+        to: engine_body(&record.engine),
+        started_at: point_in_time(last.started_ms),
+        replicas,
+    })
+}
+
+fn move_state(replica: &ReplicaRecord) -> MoveState {
+    match (replica.has_to_move(), replica.is_moving) {
+        (false, _) => MoveState::Done,
+        (true, true) => MoveState::Moving,
+        (true, false) => MoveState::Waiting,
+    }
+}
+
+fn node_name(catalog: &Catalog, id: u64) -> String {
+    catalog.node_name(id).map_or_else(|| format!("node {id}"), str::to_owned)
+}

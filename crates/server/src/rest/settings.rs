@@ -1,0 +1,239 @@
+//! Keyspace settings between how they travel and how the catalog has them.
+
+use quorate_api::keyspace::{Amount, EngineBody, LIMITS_FIELDS, LimitsBody, ReplicationBody, SETTINGS_FIELDS, SettingsBody};
+use quorate_engine::{OptionSpec, Unit};
+use quorate_node::{DEFAULT_ENGINE, EngineSettings, KeyspaceSettings, LimitsRecord, Mode, ReplicationSettings, SettingsError};
+use serde_json::{Map, Value};
+
+/// A merge patch (RFC 7396) for the settings of a keyspace. Where it names another type of engine, options of the old one are
+/// not merged in: they mean nothing there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsPatch {
+    patch: Map<String, Value>,
+    memory_bytes: u64,
+}
+
+impl SettingsPatch {
+    /// `memory_bytes` is how much a keyspace holds whose pairs are in memory, if it says nothing about that.
+    pub fn new(patch: Map<String, Value>, memory_bytes: u64) -> Result<Self, SettingsError> {
+        known_fields("", &patch, &SETTINGS_FIELDS)?;
+        if let Some(Value::Object(limits)) = patch.get("limits") {
+            known_fields("limits: ", limits, &LIMITS_FIELDS)?;
+        }
+        if let Some(field) = ["engine", "replication"].into_iter().find(|field| patch.get(*field) == Some(&Value::Null)) {
+            return Err(SettingsError::Invalid(format!("{field}: can be changed, but not taken away")));
+        }
+        Ok(Self { patch, memory_bytes })
+    }
+
+    /// The settings, patched. They may be such that cannot be had.
+    pub fn apply(&self, present: &KeyspaceSettings) -> Result<KeyspaceSettings, SettingsError> {
+        let mut merged = serde_json::to_value(body_of(present)).expect("settings are plain data");
+        let kind = self.patch.get("engine").and_then(|engine| engine.get("type"));
+        if kind.is_some_and(|kind| kind != present.engine.kind.as_str()) {
+            merged["engine"] = Value::Null;
+        }
+        merge(&mut merged, &Value::Object(self.patch.clone()));
+        parse(merged).and_then(|body| settings_of(body, self.memory_bytes))
+    }
+}
+
+/// RFC 7396.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(fields) = target else { return };
+    for (name, value) in patch {
+        if value.is_null() {
+            fields.remove(name);
+        } else {
+            merge(fields.entry(name.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+fn known_fields(place: &str, fields: &Map<String, Value>, known: &[&str]) -> Result<(), SettingsError> {
+    match fields.keys().find(|name| !known.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(SettingsError::Invalid(format!("{place}there is no field {name:?}; known: {}", known.join(", ")))),
+    }
+}
+
+/// Settings as they were sent.
+pub(super) fn parse(body: Value) -> Result<SettingsBody, SettingsError> {
+    serde_json::from_value(body).map_err(|error| SettingsError::Invalid(error.to_string()))
+}
+
+/// What was asked for, with defaults filled in. It may be something that cannot be had.
+pub(super) fn settings_of(body: SettingsBody, memory_bytes: u64) -> Result<KeyspaceSettings, SettingsError> {
+    let engine = match body.engine {
+        Some(engine) => engine_of(engine)?,
+        None => EngineSettings { kind: DEFAULT_ENGINE.to_owned(), options: [].into() },
+    };
+    let replication = match body.replication {
+        Some(replication) => ReplicationSettings { mode: replication.mode },
+        None => ReplicationSettings::of(Mode::default()),
+    };
+    let mut settings = KeyspaceSettings::with_defaults(engine, replication, memory_bytes);
+    settings.ttl_ms = body.ttl.map(|ttl| ttl.milliseconds().map_err(|why| invalid("ttl", &why))).transpose()?;
+    let limits = body.limits.unwrap_or_default();
+    let limit = |name: &str, amount: Option<Amount>| {
+        amount.map(|amount| amount.bytes().map_err(|why| invalid(&format!("limits.{name}"), &why))).transpose()
+    };
+    settings.limits = LimitsRecord {
+        max_bytes: limit("max_bytes", limits.max_bytes)?.or(settings.limits.max_bytes),
+        max_key_bytes: limit("max_key_bytes", limits.max_key_bytes)?,
+        max_value_bytes: limit("max_value_bytes", limits.max_value_bytes)?,
+    };
+    Ok(settings)
+}
+
+/// Options are read by their unit. One that the engine does not have is left for the check, which names those that it has.
+fn engine_of(body: EngineBody) -> Result<EngineSettings, SettingsError> {
+    let known = quorate_engine::kind(&body.kind).map_or(&[][..], |kind| kind.options);
+    let mut settings = EngineSettings { kind: body.kind, options: [].into() };
+    for (name, amount) in body.options {
+        let value = match known.iter().find(|option| option.name == name).map(|option| option.unit) {
+            Some(Unit::Bytes) => amount.bytes(),
+            Some(Unit::Count) => amount.count(),
+            Some(Unit::Milliseconds) => amount.milliseconds(),
+            None => Ok(0),
+        };
+        let value = value.map_err(|why| invalid(&format!("engine.{name}"), &why))?;
+        settings.options.insert(name, value);
+    }
+    Ok(settings)
+}
+
+fn invalid(place: &str, why: &str) -> SettingsError {
+    SettingsError::Invalid(format!("{place}: {why}"))
+}
+
+/// Settings as they are told; sent back, they come out the same.
+pub(super) fn body_of(settings: &KeyspaceSettings) -> SettingsBody {
+    SettingsBody {
+        engine: Some(engine_body(&settings.engine)),
+        replication: Some(ReplicationBody { mode: settings.replication.mode.clone() }),
+        ttl: settings.ttl_ms.map(Amount::of_milliseconds),
+        limits: Some(limits_body(&settings.limits)),
+    }
+}
+
+/// An engine as it is told.
+pub(crate) fn engine_body(settings: &EngineSettings) -> EngineBody {
+    let known = quorate_engine::kind(&settings.kind).map_or(&[][..], |kind| kind.options);
+    let amount = |name: &String, value: u64| match known.iter().find(|option| option.name == name) {
+        Some(option) => amount_of(option, value),
+        None => Amount::Number(value),
+    };
+    let options = settings.options.iter().map(|(name, value)| (name.clone(), amount(name, *value)));
+    EngineBody { kind: settings.kind.clone(), options: options.collect() }
+}
+
+/// The value of an option as it is told.
+pub(super) fn amount_of(option: &OptionSpec, value: u64) -> Amount {
+    match option.unit {
+        Unit::Bytes | Unit::Count => Amount::Number(value),
+        Unit::Milliseconds => Amount::of_milliseconds(value),
+    }
+}
+
+pub(super) fn limits_body(limits: &LimitsRecord) -> LimitsBody {
+    LimitsBody {
+        max_bytes: limits.max_bytes.map(Amount::Number),
+        max_key_bytes: limits.max_key_bytes.map(Amount::Number),
+        max_value_bytes: limits.max_value_bytes.map(Amount::Number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const MEMORY_BYTES: u64 = 1 << 30;
+
+    fn settings(body: Value) -> KeyspaceSettings {
+        parse(body).and_then(|body| settings_of(body, MEMORY_BYTES)).unwrap()
+    }
+
+    fn patched(present: &KeyspaceSettings, patch: Value) -> Result<KeyspaceSettings, SettingsError> {
+        let Value::Object(patch) = patch else { panic!("a patch is an object") };
+        SettingsPatch::new(patch, MEMORY_BYTES)?.apply(present)
+    }
+
+    fn full() -> KeyspaceSettings {
+        KeyspaceSettings {
+            engine: EngineSettings { kind: "made-up".to_owned(), options: [("max_entries".to_owned(), 7)].into() },
+            replication: ReplicationSettings::of(Mode::None),
+            ttl_ms: Some(1_800_000),
+            limits: LimitsRecord { max_bytes: Some(9), max_key_bytes: Some(8), max_value_bytes: Some(7) },
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_has_its_default() {
+        let defaults = settings(json!({}));
+        assert_eq!((defaults.engine.kind.as_str(), defaults.replication.mode.as_str()), (DEFAULT_ENGINE, "raft"));
+        assert_eq!((defaults.ttl_ms, defaults.check().is_ok()), (None, true));
+        let limited = settings(json!({"engine": {"type": "trie"}, "ttl": "30m", "limits": {"max_value_bytes": "1KiB"}}));
+        let limits = LimitsRecord { max_bytes: Some(MEMORY_BYTES), max_key_bytes: None, max_value_bytes: Some(1024) };
+        assert_eq!((limited.ttl_ms, limited.limits), (Some(1_800_000), limits));
+    }
+
+    #[test]
+    fn what_is_told_can_be_sent_back() {
+        for settings in [full(), settings(json!({}))] {
+            let told = serde_json::to_value(body_of(&settings)).unwrap();
+            let again = parse(told).and_then(|body| settings_of(body, MEMORY_BYTES));
+            // The option of an engine that is not known is read as nothing in particular.
+            assert_eq!(again.map(|again| KeyspaceSettings { engine: settings.engine.clone(), ..again }), Ok(settings));
+        }
+    }
+
+    #[test]
+    fn a_patch_changes_what_it_names() {
+        let present = settings(json!({"limits": {"max_bytes": 5, "max_key_bytes": 4}}));
+        let altered = patched(&present, json!({"limits": {"max_bytes": "1KiB", "max_key_bytes": null}})).unwrap();
+        let limits = LimitsRecord { max_bytes: Some(1024), ..LimitsRecord::default() };
+        assert_eq!(altered, KeyspaceSettings { limits, ..present.clone() });
+        assert_eq!(patched(&present, json!({})), Ok(present.clone()));
+        let unlimited = patched(&present, json!({"limits": null})).unwrap();
+        let default = LimitsRecord { max_bytes: Some(MEMORY_BYTES), ..LimitsRecord::default() };
+        assert_eq!(unlimited.limits, default);
+        let timed = patched(&present, json!({"ttl": "5s"})).unwrap();
+        assert_eq!((timed.ttl_ms, patched(&timed, json!({"ttl": null}))), (Some(5000), Ok(present)));
+    }
+
+    #[test]
+    fn another_engine_begins_with_its_own_options() {
+        let altered = patched(&full(), json!({"engine": {"type": "trie"}})).unwrap();
+        assert_eq!(altered.engine, EngineSettings { kind: "trie".to_owned(), options: [].into() });
+        let same = patched(&full(), json!({"engine": {"type": "made-up", "beads": 3}})).unwrap();
+        assert_eq!(same.engine.options.keys().collect::<Vec<_>>(), ["beads", "max_entries"]);
+    }
+
+    #[test]
+    fn patches_that_make_no_sense_are_refused() {
+        let present = settings(json!({}));
+        for (patch, told) in [
+            (json!({"name": "x"}), "known: engine, replication, ttl, limits"),
+            (json!({"name": null}), "known: engine"),
+            (json!({"limits": {"max": null}}), "limits: there is no field \"max\"; known: max_bytes"),
+            (json!({"engine": null}), "engine: can be changed"),
+            (json!({"replication": null}), "replication: can be changed"),
+            (json!({"engine": "lsm"}), "invalid type"),
+            (json!({"limits": {"max_bytes": "much"}}), "limits.max_bytes: `much` is no amount of bytes"),
+            (json!({"ttl": 5}), "ttl: 5 has no unit"),
+        ] {
+            let error = patched(&present, patch).unwrap_err();
+            assert!(error.to_string().contains(told), "{error}");
+        }
+    }
+}
