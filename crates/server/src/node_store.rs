@@ -263,7 +263,9 @@ impl Running {
             match self.write(system.group, &write, self.handle.clock.until(deadline)).await? {
                 Outcome::Applied { .. } => return Ok(answer),
                 Outcome::ConditionFailed { .. } => {}
-                Outcome::Full { .. } => return Err(StoreError::Internal("the catalog is full".to_owned())),
+                Outcome::Full { .. } | Outcome::KeyTooLong { .. } | Outcome::ValueTooLarge { .. } => {
+                    return Err(StoreError::Internal("the catalog is full".to_owned()));
+                }
                 Outcome::Forgotten => return Err(StoreError::Unknown),
             }
         }

@@ -28,15 +28,23 @@ struct State {
 }
 
 impl MemoryStore {
-    /// Keyspaces `default`, `orders`, `_system`, and `tiny`, which holds at most 100 bytes.
+    /// Keyspaces `default`, `orders`, `_system`; `tiny`, which holds at most 100 bytes; `narrow`, whose keys have at most 8
+    /// bytes and whose values at most 16.
     pub(crate) fn new() -> Self {
-        let shards = [("default", u64::MAX / 2), ("orders", u64::MAX / 2), ("_system", u64::MAX / 2), ("tiny", 100)];
-        let shard = |max_bytes| {
+        let roomy = Limits { max_bytes: u64::MAX / 2, ..Limits::default() };
+        let shards = [
+            ("default", roomy),
+            ("orders", roomy),
+            ("_system", roomy),
+            ("tiny", Limits { max_bytes: 100, ..roomy }),
+            ("narrow", Limits { max_key_bytes: 8, max_value_bytes: 16, ..roomy }),
+        ];
+        let shard = |limits| {
             let engine = std::sync::Arc::new(quorate_engine::Trie::new());
-            Shard::found(engine, ShardHeader { limits: Limits { max_bytes }, ..ShardHeader::default() }).unwrap()
+            Shard::found(engine, ShardHeader { limits, ..ShardHeader::default() }).unwrap()
         };
         let state = State {
-            shards: shards.into_iter().map(|(name, max_bytes)| (name, shard(max_bytes))).collect(),
+            shards: shards.into_iter().map(|(name, limits)| (name, shard(limits))).collect(),
             sequence: 0,
             failure: None,
             calls: Vec::new(),
