@@ -65,7 +65,8 @@ codes! {
     EmptyKey "empty_key" 400 final "Empty key"
         "A key has at least one byte.";
     KeyTooLong "key_too_long" 400 final "Key too long"
-        "A key has at most 4096 bytes after decoding. The status is 414 if the key stands in the path, otherwise 400.";
+        "A key has at most 4096 bytes after decoding, or fewer where the keyspace has a limit of its own. The status is 414 if \
+         the key stands in the path, otherwise 400.";
     BadKeyspaceName "bad_keyspace_name" 400 final "Bad keyspace name"
         "Keyspace names are 1 to 63 of the characters a-z, 0-9, _ and -, and begin with a letter or a digit.";
     BadCursor "bad_cursor" 400 final "Bad cursor"
@@ -100,7 +101,7 @@ codes! {
     PreconditionFailed "precondition_failed" 412 final "Precondition failed"
         "If-Match, If-None-Match or `cas` did not hold. Nothing was done; `current` says what the key is like.";
     ValueTooLarge "value_too_large" 413 final "Value too large"
-        "The value is larger than the server accepts; /v1/node names the limit. Nothing was done.";
+        "The value is larger than the server accepts, whose limit /v1/node names, or than the keyspace does. Nothing was done.";
     BodyTooLarge "body_too_large" 413 final "Body too large"
         "The body, or the write that it asks for, is larger than this route accepts. Nothing was done.";
     UnsupportedMediaType "unsupported_media_type" 415 final "Unsupported media type"

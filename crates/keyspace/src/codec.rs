@@ -24,9 +24,6 @@ pub enum DecodeError {
     Malformed(&'static str),
 }
 
-/// The longest varint.
-pub(crate) const MAX_VARINT_BYTES: usize = 10;
-
 /// How many bytes [`Writer::put_varint`] appends.
 pub(crate) fn varint_bytes(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros();

@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::Revision;
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::limits::{Limits, Settings};
 
 /// Guards and operations that take effect together or not at all, under one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,16 +82,9 @@ pub enum Op {
         /// The key.
         key: Bytes,
     },
-}
-
-impl Op {
-    /// The key that it changes.
-    pub fn key(&self) -> &Bytes {
-        match self {
-            Self::Put(put) => &put.key,
-            Self::Delete { key } => key,
-        }
-    }
+    /// Changes what the keyspace sets for the shard. No pair changes, and no revision. What the same write does besides is
+    /// still measured by the limits before.
+    Configure(Settings),
 }
 
 /// A key, its new value, and what goes with it.
@@ -136,6 +130,7 @@ const ENTRY_VERSION: u8 = 1;
 
 const OP_PUT: u8 = 1;
 const OP_DELETE: u8 = 2;
+const OP_CONFIGURE: u8 = 4;
 
 const CONDITION_EXISTS: u8 = 1;
 const CONDITION_ABSENT: u8 = 2;
@@ -184,6 +179,7 @@ fn op_bytes_hint(op: &Op) -> usize {
     match op {
         Op::Put(put) => put.key.len() + put.value.len() + put.content_type.as_ref().map_or(0, Bytes::len) + 16,
         Op::Delete { key } => key.len() + 8,
+        Op::Configure(_) => 32,
     }
 }
 
@@ -233,6 +229,10 @@ fn encode_op(op: &Op, out: &mut BytesMut) {
             out.put_u8(OP_DELETE);
             out.put_bytes_with_len(key);
         }
+        Op::Configure(Settings { limits }) => {
+            out.put_u8(OP_CONFIGURE);
+            limits.encode(out);
+        }
     }
 }
 
@@ -245,6 +245,7 @@ fn read_op(reader: &mut Reader) -> Result<Op, DecodeError> {
             Ok(Op::Put(Put { key, value, content_type }))
         }
         OP_DELETE => Ok(Op::Delete { key: reader.bytes()? }),
+        OP_CONFIGURE => Ok(Op::Configure(Settings { limits: Limits::read(reader)? })),
         tag => Err(DecodeError::UnknownTag { what: "operation", tag }),
     }
 }
@@ -306,6 +307,9 @@ mod tests {
                 content_type
             })),
             bytes().prop_map(|key| Op::Delete { key }),
+            (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(max_bytes, max_key_bytes, max_value_bytes)| {
+                Op::Configure(Settings { limits: Limits { max_bytes, max_key_bytes, max_value_bytes } })
+            }),
         ]
     }
 

@@ -6,6 +6,8 @@
 
 mod codec;
 mod command;
+mod execute;
+mod limits;
 mod outcome;
 mod read;
 mod record;
@@ -15,10 +17,11 @@ mod stored_state;
 
 pub use codec::DecodeError;
 pub use command::{Command, Condition, EntryHeader, Guard, Op, Put, RequestId, Write, decode_entry, encode_entry};
+pub use limits::{Limits, Settings};
 pub use outcome::{KeyMeta, OpResult, Outcome};
 pub use read::{ListQuery, Page, get, list};
 pub use record::Record;
-pub use shard::{Applied, KeyChange, Limits, Shard, ShardError, ShardHeader};
+pub use shard::{Applied, KeyChange, Shard, ShardError, ShardHeader};
 
 /// A position in a shard's history. An empty shard is at 1; each mutating command adds 1, and all its writes carry it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

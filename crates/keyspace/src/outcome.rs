@@ -29,17 +29,34 @@ pub enum Outcome {
         /// The limit in bytes.
         max_bytes: u64,
     },
+    /// A key that the write sets is longer than the keyspace takes; nothing was done.
+    KeyTooLong {
+        /// The limit in bytes.
+        max_bytes: u64,
+    },
+    /// A value is larger than the keyspace takes; nothing was done.
+    ValueTooLarge {
+        /// The limit in bytes.
+        max_bytes: u64,
+    },
     /// The request was seen before, and its outcome is forgotten: it may have been done.
     Forgotten,
 }
 
 /// What an operation found and left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpResult {
     /// The key before.
     pub before: Option<KeyMeta>,
     /// The key after.
     pub after: Option<KeyMeta>,
+}
+
+impl OpResult {
+    /// Whether anything was changed.
+    pub fn is_change(&self) -> bool {
+        self.before.is_some() || self.after.is_some()
+    }
 }
 
 /// A key's counters.
@@ -57,6 +74,8 @@ const APPLIED: u8 = 1;
 const CONDITION_FAILED: u8 = 2;
 const FULL: u8 = 3;
 const FORGOTTEN: u8 = 4;
+const KEY_TOO_LONG: u8 = 6;
+const VALUE_TOO_LARGE: u8 = 7;
 
 impl Outcome {
     /// The encoded form.
@@ -82,6 +101,14 @@ impl Outcome {
                 out.put_u8(FULL);
                 out.put_varint(*max_bytes);
             }
+            Self::KeyTooLong { max_bytes } => {
+                out.put_u8(KEY_TOO_LONG);
+                out.put_varint(*max_bytes);
+            }
+            Self::ValueTooLarge { max_bytes } => {
+                out.put_u8(VALUE_TOO_LARGE);
+                out.put_varint(*max_bytes);
+            }
             Self::Forgotten => out.put_u8(FORGOTTEN),
         }
         out.freeze()
@@ -99,6 +126,8 @@ impl Outcome {
             },
             FULL => Self::Full { max_bytes: reader.varint()? },
             FORGOTTEN => Self::Forgotten,
+            KEY_TOO_LONG => Self::KeyTooLong { max_bytes: reader.varint()? },
+            VALUE_TOO_LARGE => Self::ValueTooLarge { max_bytes: reader.varint()? },
             tag => return Err(DecodeError::UnknownTag { what: "outcome", tag }),
         };
         reader.finish()?;
@@ -145,6 +174,8 @@ mod tests {
             Outcome::ConditionFailed { revision: Revision(9), guard: 2, current: Some(meta) },
             Outcome::ConditionFailed { revision: Revision(9), guard: 0, current: None },
             Outcome::Full { max_bytes: 1 << 40 },
+            Outcome::KeyTooLong { max_bytes: 300 },
+            Outcome::ValueTooLarge { max_bytes: 0 },
             Outcome::Forgotten,
         ];
         for outcome in outcomes {

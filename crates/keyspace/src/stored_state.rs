@@ -2,7 +2,7 @@
 //!
 //! | key | value | written |
 //! |---|---|---|
-//! | `header` | version u8, the header | with every batch |
+//! | `header` | the header, which begins with its version | with every batch |
 //! | `sessions` | version u8, all sessions | at the first batch, and after every [`MAX_CHANGE_ROWS`] rows of the next kind |
 //! | `sessions/` and the applied index, 8 bytes, big-endian | what became of the sessions in one batch | with every batch that changed them |
 //!
@@ -50,7 +50,7 @@ impl StoredState {
         let Some(bytes) = view.get(Table::Meta, HEADER_KEY)? else {
             return Ok(None);
         };
-        let mut reader = begin(bytes)?;
+        let mut reader = Reader::new(bytes);
         let header = read_header(&mut reader)?;
         reader.finish()?;
         let mut sessions = match view.get(Table::Meta, SESSIONS_KEY)? {
@@ -96,7 +96,6 @@ fn change_key(index: u64) -> Bytes {
 
 fn header_row(header: &ShardHeader) -> Bytes {
     let mut out = BytesMut::with_capacity(64);
-    out.put_u8(VERSION);
     write_header(header, &mut out);
     out.freeze()
 }

@@ -336,7 +336,9 @@ impl Running {
             match self.write(GroupId(SYSTEM_GROUP), &write, deadline).await? {
                 Outcome::Applied { .. } => return Ok(answer),
                 Outcome::ConditionFailed { .. } => {}
-                Outcome::Full { .. } => return Err(StoreError::Internal("the catalog is full".to_owned())),
+                Outcome::Full { .. } | Outcome::KeyTooLong { .. } | Outcome::ValueTooLarge { .. } => {
+                    return Err(StoreError::Internal("the catalog is full".to_owned()));
+                }
                 Outcome::Forgotten => return Err(StoreError::Unknown),
             }
         }

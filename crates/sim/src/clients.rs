@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use quorate_keyspace::{Condition, KeyMeta, Op, Outcome, Put, Revision, Write};
+use quorate_keyspace::{Condition, KeyMeta, Op, OpResult, Outcome, Put, Revision, Write};
 use quorate_log::GroupId;
 use quorate_node::{Answer, Failure, Input, Request, RequestKind};
 
@@ -378,7 +378,7 @@ impl Simulation {
     fn on_written(&mut self, index: usize, under_way: &UnderWay, outcome: &Outcome) -> Step<bool> {
         match outcome {
             Outcome::Applied { revision, results } => {
-                let is_changed = results.iter().any(|result| result.before.is_some() || result.after.is_some());
+                let is_changed = results.iter().any(OpResult::is_change);
                 self.coverage.count("writes acknowledged");
                 if is_changed {
                     self.oracle.check_written(revision.0, &changes_of(&under_way.kind))?;
@@ -405,8 +405,8 @@ impl Simulation {
                 self.on_unknown(under_way);
                 Ok(false)
             }
-            Outcome::Full { max_bytes } => {
-                Err(Violation::new("there is room", format!("a write was refused, {max_bytes} bytes are full")))
+            Outcome::Full { .. } | Outcome::KeyTooLong { .. } | Outcome::ValueTooLarge { .. } => {
+                Err(Violation::new("there is room", format!("a write was refused: {outcome:?}")))
             }
         }
     }
@@ -466,10 +466,11 @@ pub(crate) const UNDECIDED: &str = "histories that could not be judged";
 fn changes_of(kind: &Kind) -> Vec<KeyChange> {
     let write = kind.write().unwrap_or_default();
     let change = |op: Op| match op {
-        Op::Put(put) => KeyChange { key: put.key, value: Some(put.value) },
-        Op::Delete { key } => KeyChange { key, value: None },
+        Op::Put(put) => Some(KeyChange { key: put.key, value: Some(put.value) }),
+        Op::Delete { key } => Some(KeyChange { key, value: None }),
+        Op::Configure(_) => None,
     };
-    write.ops.into_iter().map(change).collect()
+    write.ops.into_iter().filter_map(change).collect()
 }
 
 impl Simulation {

@@ -123,7 +123,7 @@ impl Model {
                     self.set(revision, put.key.clone(), Some((meta, put.value.clone())));
                 }
                 Op::Delete { key } if self.pairs.contains_key(key) => self.set(revision, key.clone(), None),
-                Op::Delete { .. } => {}
+                Op::Delete { .. } | Op::Configure(_) => {}
             }
         }
     }
@@ -188,7 +188,7 @@ mod tests {
         for seed in 0..50 {
             let mut random = Random::new(seed);
             let engine: std::sync::Arc<dyn Engine> = std::sync::Arc::new(quorate_engine::Trie::new());
-            let header = ShardHeader { limits: Limits { max_bytes: 1 << 30 }, ..ShardHeader::default() };
+            let header = ShardHeader { limits: Limits { max_bytes: 1 << 30, ..Limits::default() }, ..ShardHeader::default() };
             let mut shard = Shard::found(engine, header).unwrap();
             let mut model = Model::of(shard.engine().view().as_ref()).unwrap();
             for index in 1..200 {

@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use quorate_keyspace::{Command, Condition, KeyMeta, Op, OpResult, Outcome, Record, RequestId, Revision, Write};
+use quorate_keyspace::{Command, Condition, KeyMeta, Limits, Op, OpResult, Outcome, Put, Record, RequestId, Revision, Write};
 
-use crate::writes::{apply, counted_bytes, entries, max_bytes, records, shard};
+use crate::writes::{apply, counted_bytes, entries, limits, records, shard};
 
 /// What a shard is, in the plainest form.
 #[derive(Debug)]
 struct Model {
     revision: u64,
     pairs: BTreeMap<Bytes, Record>,
-    max_bytes: u64,
+    limits: Limits,
     outcomes: BTreeMap<RequestId, Outcome>,
     floors: BTreeMap<u64, u64>,
 }
 
 impl Model {
-    fn new(max_bytes: u64) -> Self {
-        Self { revision: 1, pairs: BTreeMap::new(), max_bytes, outcomes: BTreeMap::new(), floors: BTreeMap::new() }
+    fn new(limits: Limits) -> Self {
+        Self { revision: 1, pairs: BTreeMap::new(), limits, outcomes: BTreeMap::new(), floors: BTreeMap::new() }
     }
 
     fn apply(&mut self, command: &Command) -> Outcome {
@@ -48,26 +48,51 @@ impl Model {
                 return Outcome::ConditionFailed { revision: Revision(self.revision), guard: position as u64, current };
             }
         }
-        let before = (self.revision, self.pairs.clone(), self.data_bytes());
-        let mut results = Vec::new();
-        for op in &write.ops {
-            let before = self.meta(op.key());
-            self.change(op);
-            results.push(OpResult { before, after: self.meta(op.key()) });
+        if let Some(refused) = self.oversize(write) {
+            return refused;
         }
-        if self.data_bytes() > self.max_bytes && self.data_bytes() > before.2 {
-            (self.revision, self.pairs) = (before.0, before.1);
-            return Outcome::Full { max_bytes: self.max_bytes };
+        let before = (self.pairs.clone(), self.data_bytes(), self.limits);
+        let results: Vec<OpResult> = write.ops.iter().map(|op| self.change(op)).collect();
+        let max_bytes = before.2.max_bytes;
+        if self.data_bytes() > max_bytes && self.data_bytes() > before.1 {
+            (self.pairs, self.limits) = (before.0, before.2);
+            return Outcome::Full { max_bytes };
         }
         self.revision += u64::from(results.iter().any(|result| *result != OpResult::default()));
         Outcome::Applied { revision: Revision(self.revision), results }
     }
 
-    fn change(&mut self, op: &Op) {
-        let Op::Put(put) = op else {
-            self.pairs.remove(op.key());
-            return;
-        };
+    /// The refusal of the first key or value that is over a limit.
+    fn oversize(&self, write: &Write) -> Option<Outcome> {
+        let Limits { max_key_bytes, max_value_bytes, .. } = self.limits;
+        for op in &write.ops {
+            let Op::Put(put) = op else { continue };
+            if max_key_bytes != 0 && put.key.len() as u64 > max_key_bytes {
+                return Some(Outcome::KeyTooLong { max_bytes: max_key_bytes });
+            }
+            if max_value_bytes != 0 && put.value.len() as u64 > max_value_bytes {
+                return Some(Outcome::ValueTooLarge { max_bytes: max_value_bytes });
+            }
+        }
+        None
+    }
+
+    fn change(&mut self, op: &Op) -> OpResult {
+        match op {
+            Op::Put(put) => {
+                let before = self.meta(&put.key);
+                self.put(put);
+                OpResult { before, after: self.meta(&put.key) }
+            }
+            Op::Delete { key } => OpResult { before: self.pairs.remove(key).map(|record| record.meta), after: None },
+            Op::Configure(settings) => {
+                self.limits = settings.limits;
+                OpResult::default()
+            }
+        }
+    }
+
+    fn put(&mut self, put: &Put) {
         let mod_revision = Revision(self.revision + 1);
         let (create_revision, version) =
             self.meta(&put.key).map_or((mod_revision, 1), |meta| (meta.create_revision, meta.version + 1));
@@ -100,9 +125,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_shard_does_what_a_sorted_map_does(entries in entries(1000), max_bytes in max_bytes()) {
-        let mut shard = shard(max_bytes);
-        let mut model = Model::new(max_bytes);
+    fn a_shard_does_what_a_sorted_map_does(entries in entries(1000), limits in limits()) {
+        let mut shard = shard(limits);
+        let mut model = Model::new(limits);
         let mut log_time_ms = 0;
         for (entry, index) in entries.iter().zip(1..) {
             let expected: Vec<_> = entry.commands.iter().map(|command| (command.id, model.apply(command))).collect();
@@ -115,7 +140,7 @@ proptest! {
             prop_assert_eq!(shard.engine().view().revision(), model.revision);
             prop_assert_eq!(records(&shard), model.pairs.clone().into_iter().collect::<Vec<_>>());
             prop_assert_eq!(header.data_bytes, counted_bytes(&shard));
-            prop_assert!(header.data_bytes <= max_bytes);
+            prop_assert_eq!(header.limits, model.limits);
         }
     }
 }

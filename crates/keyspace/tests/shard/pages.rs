@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use quorate_engine::{Direction, KeyRange};
 use quorate_keyspace::{ListQuery, Page, Shard, Write, get, list};
 
-use crate::writes::{Entry, apply, entries, key, records, shard};
+use crate::writes::{Entry, ROOMY, apply, entries, key, records, shard};
 
 const EVERYTHING: usize = usize::MAX;
 
@@ -17,7 +17,7 @@ fn query(max_items: usize, max_bytes: usize) -> ListQuery {
 
 /// A shard with the keys k0 to k4, whose values have ten bytes.
 fn five_keys() -> Shard {
-    let mut shard = shard(1 << 20);
+    let mut shard = shard(ROOMY);
     let put = |number| Write::put(format!("k{number}").into(), vec![b'v'; 10].into());
     apply(&mut shard, &[Entry::of((0..5).map(put))]);
     shard
@@ -77,7 +77,7 @@ proptest! {
         max_items in 1..4_usize,
         max_bytes in 0..100_usize,
     ) {
-        let mut shard = shard(1 << 20);
+        let mut shard = shard(ROOMY);
         apply(&mut shard, &entries);
         let direction = if is_reverse { Direction::Reverse } else { Direction::Forward };
         let mut query =

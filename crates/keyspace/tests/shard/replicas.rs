@@ -7,9 +7,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use quorate_engine::{Engine, Table, Trie};
-use quorate_keyspace::{Applied, Shard};
+use quorate_keyspace::{Applied, Limits, Revision, Shard, ShardHeader};
 
-use crate::writes::{Entry, apply, entries, max_bytes, pairs, records, shard};
+use crate::writes::{Entry, ROOMY, apply, entries, limits, pairs, records, shard};
 
 /// Long enough for sessions to be dropped on the way.
 const AN_HOUR_MS: u64 = 3_600_000;
@@ -45,10 +45,10 @@ proptest! {
     #[test]
     fn how_entries_are_batched_makes_no_difference(
         entries in entries(AN_HOUR_MS),
-        max_bytes in max_bytes(),
+        limits in limits(),
         cuts in prop::collection::vec(any::<Index>(), 0..6),
     ) {
-        let (mut at_once, mut in_batches) = (shard(max_bytes), shard(max_bytes));
+        let (mut at_once, mut in_batches) = (shard(limits), shard(limits));
         let applied = apply(&mut at_once, &entries);
         prop_assert_eq!(apply_in_batches(&mut in_batches, &entries, &cuts).outcomes, applied.outcomes);
         prop_assert_eq!(in_batches.state_bytes(), at_once.state_bytes());
@@ -58,11 +58,11 @@ proptest! {
     #[test]
     fn a_shard_that_was_restored_goes_on_like_the_one_it_was_cut_from(
         entries in entries(AN_HOUR_MS),
-        max_bytes in max_bytes(),
+        limits in limits(),
         cut: Index,
     ) {
         let (before, after) = entries.split_at(cut.index(entries.len() + 1));
-        let mut original = shard(max_bytes);
+        let mut original = shard(limits);
         apply(&mut original, before);
         original.set_membership(before.len() as u64 + 1, 9, Bytes::from_static(b"members")).unwrap();
 
@@ -77,8 +77,8 @@ proptest! {
     }
 
     #[test]
-    fn the_changes_collected_lead_to_the_same_pairs(entries in entries(AN_HOUR_MS), max_bytes in max_bytes()) {
-        let mut shard = shard(max_bytes).collecting_changes();
+    fn the_changes_collected_lead_to_the_same_pairs(entries in entries(AN_HOUR_MS), limits in limits()) {
+        let mut shard = shard(limits).collecting_changes();
         let mut followed = BTreeMap::new();
         for change in apply(&mut shard, &entries).changes {
             match change.record {
@@ -90,7 +90,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_refused_or_restored_without_panic(noise in prop::collection::vec(any::<u8>(), 0..80), version in 0..3_u8) {
+    fn any_bytes_are_refused_or_restored_without_panic(noise in prop::collection::vec(any::<u8>(), 0..80), version in 0..4_u8) {
         let bytes = [&[version][..], &noise].concat();
         let _ = Shard::decode_header(bytes.into());
     }
@@ -98,7 +98,7 @@ proptest! {
 
 #[test]
 fn a_state_that_is_cut_or_goes_on_is_refused() {
-    let mut shard = shard(1 << 20);
+    let mut shard = shard(ROOMY);
     shard.set_membership(1, 1, Bytes::from_static(b"members")).unwrap();
     let state = shard.state_bytes();
     for len in 0..state.len() {
@@ -107,8 +107,27 @@ fn a_state_that_is_cut_or_goes_on_is_refused() {
     assert!(Shard::decode_header([&state[..], b"x"].concat().into()).is_err());
 }
 
+/// Written out, so that it stays readable whatever the present version writes: version 1, applied 7 in term 3, revision 5, log
+/// time 300 ms, 40 bytes, the one limit of that version, membership "m", no sessions.
+const STATE_VERSION_1: &[u8] = b"\x01\x07\x03\x05\xac\x02\x28\x80\x08\x01m\x00\x00";
+
+#[test]
+fn a_state_of_version_1_is_read() {
+    let header = Shard::decode_header(Bytes::from_static(STATE_VERSION_1)).unwrap();
+    let expected = ShardHeader {
+        applied_index: 7,
+        applied_term: 3,
+        revision: Revision(5),
+        log_time_ms: 300,
+        data_bytes: 40,
+        limits: Limits { max_bytes: 1024, max_key_bytes: 0, max_value_bytes: 0 },
+        membership: Bytes::from_static(b"m"),
+    };
+    assert_eq!(header, expected);
+}
+
 #[test]
 #[should_panic(expected = "without gaps")]
 fn an_entry_that_leaves_a_gap_is_refused() {
-    let _ = shard(1 << 20).apply(&[(2, 1, Bytes::new())]);
+    let _ = shard(ROOMY).apply(&[(2, 1, Bytes::new())]);
 }

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use quorate_engine::{Direction, KeyRange, Table, Trie};
 use quorate_keyspace::{
-    Applied, Command, Condition, EntryHeader, Guard, Limits, Op, Put, Record, RequestId, Revision, Shard, ShardHeader, Write,
-    encode_entry,
+    Applied, Command, Condition, EntryHeader, Guard, Limits, Op, Put, Record, RequestId, Revision, Settings, Shard, ShardHeader,
+    Write, encode_entry,
 };
 
 /// The term of every entry.
@@ -36,9 +36,12 @@ impl Entry {
     }
 }
 
+/// Room for all that a test writes.
+pub(crate) const ROOMY: Limits = Limits { max_bytes: 1 << 20, max_key_bytes: 0, max_value_bytes: 0 };
+
 /// An empty shard.
-pub(crate) fn shard(max_bytes: u64) -> Shard {
-    let header = ShardHeader { limits: Limits { max_bytes }, ..ShardHeader::default() };
+pub(crate) fn shard(limits: Limits) -> Shard {
+    let header = ShardHeader { limits, ..ShardHeader::default() };
     Shard::found(Arc::new(Trie::new()), header).unwrap()
 }
 
@@ -84,8 +87,9 @@ fn op() -> impl Strategy<Value = Op> {
     let value = vec(any::<u8>(), 0..60).prop_map(Bytes::from);
     let content_type = option::of(select(vec!["", "text/plain"]).prop_map(|text| Bytes::from_static(text.as_bytes())));
     prop_oneof![
-        3 => (key(), value, content_type).prop_map(|(key, value, content_type)| Op::Put(Put { key, value, content_type })),
-        2 => key().prop_map(|key| Op::Delete { key }),
+        8 => (key(), value, content_type).prop_map(|(key, value, content_type)| Op::Put(Put { key, value, content_type })),
+        4 => key().prop_map(|key| Op::Delete { key }),
+        1 => limits().prop_map(|limits| Op::Configure(Settings { limits })),
     ]
 }
 
@@ -110,6 +114,11 @@ pub(crate) fn entries(max_log_time_ms: u64) -> impl Strategy<Value = Vec<Entry>>
 }
 
 /// From limits that refuse nearly everything to none that matters.
-pub(crate) fn max_bytes() -> impl Strategy<Value = u64> {
-    prop_oneof![0..400_u64, Just(u64::from(u32::MAX))]
+pub(crate) fn limits() -> impl Strategy<Value = Limits> {
+    let max_bytes = prop_oneof![0..400_u64, Just(u64::from(u32::MAX))];
+    (max_bytes, 0..4_u64, prop_oneof![Just(0), 1..60_u64]).prop_map(|(max_bytes, max_key_bytes, max_value_bytes)| Limits {
+        max_bytes,
+        max_key_bytes,
+        max_value_bytes,
+    })
 }

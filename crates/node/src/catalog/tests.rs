@@ -23,7 +23,7 @@ pub(super) struct System {
 impl System {
     /// One that holds a catalog.
     pub(super) fn with(catalog: &Catalog) -> Self {
-        let header = ShardHeader { limits: Limits { max_bytes: 1 << 20 }, ..ShardHeader::default() };
+        let header = ShardHeader { limits: Limits { max_bytes: 1 << 20, ..Limits::default() }, ..ShardHeader::default() };
         let mut system = Self { shard: Shard::found(Arc::new(Trie::new()), header).unwrap() };
         assert!(system.is_applied(&Catalog::default().write_to(catalog)));
         system

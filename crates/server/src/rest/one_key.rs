@@ -102,9 +102,9 @@ pub(super) async fn put<S: Store>(
 
     let guards = guards(app, &target, &conditions, timeout).await?;
     let returned = (preference == Some(Preference::Representation)).then(|| (target.key.clone(), value.clone()));
-    let put = Put { key: target.key, value, content_type: content_type.clone() };
+    let put = Put { key: target.key.clone(), value, content_type: content_type.clone() };
     let write = Write { guards, ops: vec![Op::Put(put)] };
-    let (epoch, revision, result) = write_one(app, target.keyspace, write, timeout).await?;
+    let (epoch, revision, result) = write_one(app, &target, write, timeout).await?;
     let meta = result.after.unwrap_or(KeyMeta { create_revision: revision, mod_revision: revision, version: 1 });
 
     let mut text = HeaderText::new();
@@ -128,8 +128,8 @@ pub(super) async fn delete<S: Store>(app: &App<S>, head: &Parts, target: Target<
     let timeout = options.treatment.timeout(&head.headers)?;
     let conditions = Conditions::parse(&head.headers, options.cas)?;
     let guards = guards(app, &target, &conditions, timeout).await?;
-    let write = Write { guards, ops: vec![Op::Delete { key: target.key }] };
-    let (_, revision, result) = write_one(app, target.keyspace, write, timeout).await?;
+    let write = Write { guards, ops: vec![Op::Delete { key: target.key.clone() }] };
+    let (_, revision, result) = write_one(app, &target, write, timeout).await?;
     let mut headers = answer::headers();
     HeaderText::new().insert_revision(&mut headers, revision);
     headers.insert(DELETED, HeaderValue::from_static(if result.before.is_some() { "1" } else { "0" }));
@@ -155,16 +155,17 @@ async fn guards<S: Store>(
 /// Writes, with one operation, and returns the epoch, the revision and the operation's result.
 async fn write_one<S: Store>(
     app: &App<S>,
-    keyspace: &str,
+    target: &Target<'_>,
     write: Write,
     timeout: Duration,
 ) -> Result<(u64, Revision, OpResult), Refusal> {
-    let written = app.store.write(keyspace, write, timeout).await.map_err(Refusal::of_write)?;
+    let written = app.store.write(target.keyspace, write, timeout).await.map_err(Refusal::of_write)?;
     if let Some(refusal) = Refusal::of_outcome(written.epoch, &written.outcome) {
-        return Err(refusal);
+        let is_uri_too_long = matches!(written.outcome, Outcome::KeyTooLong { .. }) && !target.is_key64;
+        return Err(if is_uri_too_long { refusal.with_status(StatusCode::URI_TOO_LONG) } else { refusal });
     }
     match written.outcome {
-        Outcome::Applied { revision, results } => Ok((written.epoch, revision, results.first().copied().unwrap_or_default())),
+        Outcome::Applied { revision, results } => Ok((written.epoch, revision, results.into_iter().next().unwrap_or_default())),
         outcome => unreachable!("{outcome:?} is a refusal"),
     }
 }

@@ -78,6 +78,12 @@ impl Refusal {
             Outcome::Full { max_bytes } => {
                 Some(Self::new(Code::KeyspaceFull, format!("the keyspace would hold more than {max_bytes} bytes")))
             }
+            Outcome::KeyTooLong { max_bytes } => {
+                Some(Self::new(Code::KeyTooLong, format!("the keyspace takes keys of at most {max_bytes} bytes")))
+            }
+            Outcome::ValueTooLarge { max_bytes } => {
+                Some(Self::new(Code::ValueTooLarge, format!("the keyspace takes values of at most {max_bytes} bytes")))
+            }
             Outcome::Forgotten => Some(Self::of_write(StoreError::Unknown)),
         }
     }

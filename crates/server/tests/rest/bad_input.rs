@@ -133,3 +133,20 @@ async fn a_full_keyspace_takes_no_more() {
     assert_eq!(server.put("/v1/kv/tiny/k", &[0; 20]).await.status, 201);
     assert_eq!(server.delete("/v1/kv/tiny/k").await.status, 204);
 }
+
+#[tokio::test]
+async fn a_keyspace_may_have_narrower_limits_than_the_server() {
+    let server = Server::start().await;
+    let not_applied = Some(WriteOutcome::NotApplied);
+    let reply = server.put("/v1/kv/narrow/123456789", b"").await;
+    assert_eq!((reply.refusal(), reply.problem().outcome), ((414, "key_too_long".to_owned()), not_applied));
+    assert!(reply.problem().detail.contains("at most 8 bytes"));
+    let reply = server.put("/v1/kv/narrow?key64=MTIzNDU2Nzg5", b"").await;
+    assert_eq!((reply.refusal(), reply.problem().outcome), ((400, "key_too_long".to_owned()), not_applied));
+    let reply = server.put("/v1/kv/narrow/12345678", &[0; 17]).await;
+    assert_eq!((reply.refusal(), reply.problem().outcome), ((413, "value_too_large".to_owned()), not_applied));
+    assert!(reply.problem().detail.contains("at most 16 bytes"));
+    assert_eq!(server.put("/v1/kv/narrow/12345678", &[0; 16]).await.status, 201);
+    assert_eq!(server.delete("/v1/kv/narrow/123456789").await.status, 204);
+    assert_eq!(server.store.revision("narrow"), 2);
+}

@@ -35,13 +35,21 @@ struct State {
 }
 
 impl MemoryStore {
-    /// Keyspaces `default`, `orders`, `_system`, and `tiny`, which holds at most 100 bytes.
+    /// Keyspaces `default`, `orders`, `_system`; `tiny`, which holds at most 100 bytes; `narrow`, whose keys have at most 8
+    /// bytes and whose values at most 16.
     pub(crate) fn new() -> Self {
-        let shards = [("default", u64::MAX / 2), ("orders", u64::MAX / 2), ("_system", u64::MAX / 2), ("tiny", 100)];
-        let record = |max_bytes: u64| record(settings(max_bytes), EPOCH);
+        let roomy = Limits { max_bytes: u64::MAX / 2, ..Limits::default() };
+        let shards = [
+            ("default", roomy),
+            ("orders", roomy),
+            ("_system", roomy),
+            ("tiny", Limits { max_bytes: 100, ..roomy }),
+            ("narrow", Limits { max_key_bytes: 8, max_value_bytes: 16, ..roomy }),
+        ];
+        let record = |limits: Limits| record(settings(limits), EPOCH);
         let state = State {
-            shards: shards.iter().map(|(name, max_bytes)| ((*name).to_owned(), shard(*max_bytes))).collect(),
-            records: shards.iter().map(|(name, max_bytes)| ((*name).to_owned(), record(*max_bytes))).collect(),
+            shards: shards.iter().map(|(name, limits)| ((*name).to_owned(), shard(*limits))).collect(),
+            records: shards.iter().map(|(name, limits)| ((*name).to_owned(), record(*limits))).collect(),
             jobs: Vec::new(),
             sequence: 0,
             failure: None,
@@ -196,7 +204,10 @@ impl Store for MemoryStore {
         }
         let mut state = self.state();
         let epoch = EPOCH + state.records.len() as u64;
-        state.shards.insert(name.to_owned(), shard(settings.limits.max_bytes.unwrap_or(u64::MAX)));
+        state.shards.insert(
+            name.to_owned(),
+            shard(Limits { max_bytes: settings.limits.max_bytes.unwrap_or(u64::MAX), ..Limits::default() }),
+        );
         state.records.insert(name.to_owned(), record(settings, epoch));
         drop(state);
         Ok((true, self.known(name)?))
@@ -247,15 +258,15 @@ impl Store for MemoryStore {
     }
 }
 
-fn shard(max_bytes: u64) -> Shard {
+fn shard(limits: Limits) -> Shard {
     let engine = std::sync::Arc::new(quorate_engine::Trie::new());
-    Shard::found(engine, ShardHeader { limits: Limits { max_bytes }, ..ShardHeader::default() }).unwrap()
+    Shard::found(engine, ShardHeader { limits, ..ShardHeader::default() }).unwrap()
 }
 
 /// The settings of a keyspace that is there from the start.
-fn settings(max_bytes: u64) -> KeyspaceSettings {
+fn settings(limits: Limits) -> KeyspaceSettings {
     let engine = EngineSettings { kind: "trie".to_owned(), options: BTreeMap::new() };
-    KeyspaceSettings::with_defaults(engine, ReplicationSettings::of(Mode::Raft), max_bytes)
+    KeyspaceSettings::with_defaults(engine, ReplicationSettings::of(Mode::Raft), limits.max_bytes)
 }
 
 /// A keyspace with a replica on each of three nodes.
