@@ -22,6 +22,8 @@
 mod node;
 mod pin;
 mod store;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::path::Path;

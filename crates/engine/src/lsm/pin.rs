@@ -24,6 +24,8 @@ pub(super) struct Pin {
     pub(super) active: Arc<Memtable>,
     /// Full ones that no file holds for certain, the oldest first.
     sealed: Vec<Arc<Memtable>>,
+    /// Counts the lists of files of this tree.
+    pub(super) list: u64,
     /// Runs of files in level 0: each of them may have to be asked for a key.
     pub(super) l0_runs: usize,
     /// Bytes of all files.
@@ -45,7 +47,7 @@ impl Pin {
             }
         };
         let active = Arc::clone(&super_version.active_memtable);
-        let l0_runs = files.l0().run_count();
+        let (list, l0_runs) = (files.id(), files.l0().run_count());
         let file_bytes = tree.disk_space();
         let in_files = Box::new(move |key: &[u8], end: SeqNo| {
             let hash = Bloom::get_hash(key);
@@ -61,7 +63,7 @@ impl Pin {
         let range = Box::new(move |bounds: Bounds<'_>, end: SeqNo| -> Pairs {
             Box::new(Tree::create_internal_range::<&[u8], _>(super_version.clone(), &bounds, end, None))
         });
-        Self { active, sealed, l0_runs, file_bytes, in_files, range }
+        Self { active, sealed, list, l0_runs, file_bytes, in_files, range }
     }
 
     /// The value that was written last below this sequence number.

@@ -35,7 +35,7 @@ const MAX_L0_RUNS: usize = 20;
 const NUMBERS_KEY: [u8; 1] = [0xff];
 
 /// lsm-tree keeps a key's length in 16 bits, and one byte is the table's tag.
-const MAX_KEY_BYTES: usize = u16::MAX as usize - 1;
+pub(super) const MAX_KEY_BYTES: usize = u16::MAX as usize - 1;
 
 /// A tree that is open.
 pub(super) struct Store {
@@ -61,6 +61,8 @@ pub(super) struct Store {
 struct Writer {
     /// Full memtables, the oldest first.
     sealed: Vec<Sealed>,
+    /// How often one was sealed.
+    seals: u64,
     /// What was true when the last memtable was sealed.
     sealed_numbers: Numbers,
     /// A batch was begun and not ended.
@@ -78,6 +80,12 @@ struct Sealed {
 struct Lag {
     sealed: usize,
     l0_runs: usize,
+}
+
+impl Writer {
+    fn memtables(&self) -> Vec<Arc<Memtable>> {
+        self.sealed.iter().map(|sealed| Arc::clone(&sealed.memtable)).collect()
+    }
 }
 
 impl Store {
@@ -179,8 +187,11 @@ impl Store {
         self.publish(Arc::clone(&content.pin), content.end + 1, numbers);
         let limit = self.node.sizes.memtable_bytes(content.pin.file_bytes);
         self.node.keep_within_bounds()?;
-        if active.size() >= limit {
+        if active.size() >= 2 * limit {
+            // The flusher did not come to it: it writes other memtables.
             self.seal(&mut writer);
+            self.node.workers.ask(Work::Flush, self)?;
+        } else if active.size() >= limit && !self.is_seal_wanted.swap(true, Ordering::AcqRel) {
             self.node.workers.ask(Work::Flush, self)?;
         }
         Ok(())
@@ -209,6 +220,8 @@ impl Store {
     /// Writes the sealed memtables to files, and the youngest one too if that is wanted.
     fn flush_sealed(self: &Arc<Self>) -> Result<u64, EngineError> {
         let _flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
+        // Sealing waits for a new list of files to be synced, if one is. Better here than with the writer's lock.
+        drop(self.tree.get_version_history_lock());
         let (count, applied) = {
             let mut writer = self.lock_writer();
             self.check_whole(&writer)?;
@@ -222,11 +235,9 @@ impl Store {
         };
         let outcome = self.tree.flush(&self.tree.get_flush_lock(), SeqNo::MAX);
         outcome.map_err(corrupt).inspect_err(|error| self.fail(error.to_string()))?;
-        let mut writer = self.lock_writer();
-        let flushed: Vec<Sealed> = writer.sealed.drain(..count).collect();
-        self.pin_anew(&writer);
+        let flushed: Vec<Sealed> = self.lock_writer().sealed.drain(..count).collect();
         self.durable_applied.store(applied, Ordering::Release);
-        drop(writer);
+        self.pin_anew();
         self.node.shrink(flushed.iter().map(|sealed| sealed.memtable.size()).sum());
         self.node.workers.ask(Work::Merge, self)?;
         Ok(applied)
@@ -237,7 +248,7 @@ impl Store {
         let before = self.tree.current_version().id();
         self.tree.compact(Arc::<Leveled>::clone(&self.merging), SeqNo::MAX).map_err(corrupt)?;
         if self.tree.current_version().id() != before {
-            self.pin_anew(&self.lock_writer());
+            self.pin_anew();
             self.node.workers.ask(Work::Merge, self)?;
         }
         Ok(())
@@ -254,26 +265,39 @@ impl Store {
         let (added_bytes, _) = content.pin.active.insert(record);
         self.node.grow(added_bytes);
         writer.sealed_numbers = numbers;
+        writer.seals += 1;
         if let Some(memtable) = self.tree.rotate_memtable() {
             writer.sealed.push(Sealed { memtable, applied: numbers.applied });
         }
-        let pin = self.pin(writer);
-        self.publish(pin, content.end + 1, numbers);
+        let pin = Pin::of(&self.tree, writer.memtables());
+        self.report_lag(writer, &pin);
+        self.publish(Arc::new(pin), content.end + 1, numbers);
     }
 
     /// Publishes the same content in the files that there are now.
-    fn pin_anew(&self, writer: &Writer) {
-        let pin = self.pin(writer);
-        let content = self.published.load();
-        self.publish(pin, content.end, content.numbers);
+    fn pin_anew(&self) {
+        loop {
+            let (seals, sealed) = {
+                let writer = self.lock_writer();
+                (writer.seals, writer.memtables())
+            };
+            // It may wait for a list of files to be synced: not with the writer's lock.
+            let pin = Pin::of(&self.tree, sealed);
+            let writer = self.lock_writer();
+            if writer.seals == seals {
+                let content = self.published.load();
+                if pin.list >= content.pin.list {
+                    self.report_lag(&writer, &pin);
+                    self.publish(Arc::new(pin), content.end, content.numbers);
+                }
+                return;
+            }
+        }
     }
 
-    fn pin(&self, writer: &Writer) -> Arc<Pin> {
-        let sealed = writer.sealed.iter().map(|sealed| Arc::clone(&sealed.memtable)).collect();
-        let pin = Arc::new(Pin::of(&self.tree, sealed));
+    fn report_lag(&self, writer: &Writer, pin: &Pin) {
         *self.lock_lag() = Lag { sealed: writer.sealed.len(), l0_runs: pin.l0_runs };
         self.has_caught_up.notify_all();
-        pin
     }
 
     /// Only under the writer's lock.
@@ -396,13 +420,26 @@ impl View for Content {
             return Box::new(std::iter::empty());
         }
         let start = match &range.start {
-            Bound::Unbounded => Bound::Included(Slice::from([table as u8])),
-            bound => bound.as_ref().map(|key| stored_bound(table, key)),
+            Bound::Unbounded => Bound::Included(stored_key(table, &[])),
+            // Longer than any key: the longest that it begins with lies before it.
+            Bound::Included(key) | Bound::Excluded(key) if key.len() > MAX_KEY_BYTES => {
+                Bound::Excluded(stored_key(table, &key[..MAX_KEY_BYTES]))
+            }
+            bound => bound.as_ref().map(|key| stored_key(table, key)),
         };
         let end = match &range.end {
             Bound::Unbounded => Bound::Excluded(Slice::from([table as u8 + 1])),
-            bound => bound.as_ref().map(|key| stored_bound(table, key)),
+            Bound::Included(key) | Bound::Excluded(key) if key.len() > MAX_KEY_BYTES => {
+                Bound::Included(stored_key(table, &key[..MAX_KEY_BYTES]))
+            }
+            bound => bound.as_ref().map(|key| stored_key(table, key)),
         };
+        // Cut, a range that held nothing may seem to end before it begins.
+        if let (Bound::Excluded(start), Bound::Included(end)) = (&start, &end)
+            && start >= end
+        {
+            return Box::new(std::iter::empty());
+        }
         let bounds = (start.as_ref().map(|key| &key[..]), end.as_ref().map(|key| &key[..]));
         let mut pairs = self.pin.range(bounds, self.end);
         Box::new(std::iter::from_fn(move || {
@@ -431,11 +468,6 @@ fn stored_key(table: Table, key: &[u8]) -> Slice {
     stored.push(table as u8);
     stored.extend_from_slice(key);
     stored.into()
-}
-
-/// A bound may be longer than any key: cut, it still lies beyond every key that begins alike.
-fn stored_bound(table: Table, key: &[u8]) -> Slice {
-    stored_key(table, &key[..key.len().min(MAX_KEY_BYTES)])
 }
 
 fn open_tree(folder: &Path, node: &LsmNode, is_closing: &Arc<AtomicBool>) -> Result<Tree, EngineError> {

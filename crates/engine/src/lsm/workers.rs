@@ -1,7 +1,8 @@
 //! The threads that write memtables to files and merge files, for all LSM engines of a node.
 //!
 //! One thread flushes and two merge, so that a long merge of one engine delays neither the flushes of another nor all of its
-//! merges. An engine stands in each queue once at most: the queues are as long as there are engines. Threads start with the first
+//! merges. Merging yields to everything else that the processors are wanted for: it would hold up writes and reads of all
+//! keyspaces, and only a long backlog of it holds up anything. An engine stands in each queue once at most: the queues are as long as there are engines. Threads start with the first
 //! work and end with the last engine.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,6 +13,10 @@ use std::thread::{Builder, JoinHandle};
 use super::store::Store;
 
 const MERGER_COUNT: usize = 2;
+
+/// How much less than others a merging thread gets of a busy processor: at 10, about a tenth.
+#[cfg(target_os = "linux")]
+const MERGER_NICENESS: i32 = 10;
 
 /// What can be done for an engine beside its writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +92,25 @@ impl Workers {
 
     fn spawn(&self, name: &str, work: Work) -> io::Result<JoinHandle<()>> {
         let queues = Arc::clone(&self.queues);
-        Builder::new().name(name.to_owned()).spawn(move || queues.run(work))
+        let run = move || {
+            if work == Work::Merge {
+                yield_to_others();
+            }
+            queues.run(work);
+        };
+        Builder::new().name(name.to_owned()).spawn(run)
     }
 }
+
+/// On Linux this is the thread's alone; elsewhere it would be the process's.
+#[cfg(target_os = "linux")]
+fn yield_to_others() {
+    // A system that refuses merges at full speed.
+    let _ = rustix::process::nice(MERGER_NICENESS);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn yield_to_others() {}
 
 impl Drop for Workers {
     fn drop(&mut self) {

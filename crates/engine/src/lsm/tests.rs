@@ -1,0 +1,163 @@
+//! With memtables and files so small that everything is flushed and merged all the time.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use bytes::Bytes;
+
+use super::node::Sizes;
+use super::{Lsm, LsmNode};
+use crate::{Batch, Change, Direction, Engine, KeyRange, Table, View, conformance};
+
+/// A few dozen pairs fill a memtable, and a few hundred have several files.
+const SMALL: Sizes = Sizes { min_memtable_bytes: 4 << 10, max_memtable_bytes: 16 << 10, file_bytes: 16 << 10 };
+
+fn small_node() -> Arc<LsmNode> {
+    Arc::new(LsmNode::new(SMALL))
+}
+
+#[test]
+fn conforms_while_everything_is_flushed_and_merged() {
+    let (scratch, node, next) = (tempfile::tempdir().unwrap(), small_node(), Mutex::new(0));
+    conformance::check_one_in(6, || {
+        let mut next = next.lock().unwrap();
+        *next += 1;
+        Arc::new(Lsm::open(&scratch.path().join(next.to_string()), &node).unwrap())
+    });
+}
+
+/// lsm-tree 3.1.8 answered point reads with old values while it flushed or merged (its issue 315): what was read and written
+/// back was lost for good. Others of its bugs lost new pairs (fjall 230) or brought deleted ones back (fjall 241).
+#[test]
+fn nothing_is_lost_between_reading_and_writing_back() {
+    const ROUNDS: u64 = 3_000;
+    let scratch = tempfile::tempdir().unwrap();
+    let engine = Lsm::open(scratch.path(), &small_node()).unwrap();
+    let mut model = BTreeMap::new();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _over = RaiseOnDrop(&is_over);
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Acquire) {
+                engine.flush().unwrap();
+            }
+        });
+        for round in 1..=ROUNDS {
+            let changes = read_and_change(&*engine.view(), &mut model, round);
+            engine.apply(Batch { applied: round, revision: round, changes }).unwrap();
+            if round.is_multiple_of(100) {
+                assert_eq!(pairs_of(&*engine.view()), model, "round {round}");
+            }
+        }
+    });
+    assert_eq!(pairs_of(&*engine.view()), model);
+    engine.flush().unwrap();
+    drop(engine);
+    let engine = Lsm::open(scratch.path(), &small_node()).unwrap();
+    assert_eq!((engine.view().applied(), pairs_of(&*engine.view())), (ROUNDS, model));
+}
+
+struct RaiseOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for RaiseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Adds the round to some keys' values, by what a point read says they are; takes some away, and brings some back.
+fn read_and_change(view: &dyn View, model: &mut BTreeMap<Bytes, Bytes>, round: u64) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for step in 0..8 {
+        let number = (round * 31 + step * 17) % 211;
+        let key = Bytes::from(format!("key/{}/{number}", number % 7));
+        let found = view.get(Table::Current, &key).unwrap();
+        assert_eq!(found.as_ref(), model.get(&key), "{key:?} in round {round}");
+        if (round + number).is_multiple_of(5) {
+            model.remove(&key);
+            changes.push(Change::Delete { table: Table::Current, key });
+        } else {
+            let sum = found.map_or(0, |value| u64::from_be_bytes(value[..8].try_into().unwrap())) + round;
+            let value = Bytes::from([&sum.to_be_bytes()[..], &[7; 90]].concat());
+            model.insert(key.clone(), value.clone());
+            changes.push(Change::Put { table: Table::Current, key, value });
+        }
+    }
+    changes
+}
+
+fn pairs_of(view: &dyn View) -> BTreeMap<Bytes, Bytes> {
+    view.scan(Table::Current, &KeyRange::all(), Direction::Forward).map(Result::unwrap).collect()
+}
+
+#[test]
+fn a_view_outlives_merges_of_its_files_and_the_engine() {
+    let scratch = tempfile::tempdir().unwrap();
+    let engine = Lsm::open(scratch.path(), &small_node()).unwrap();
+    let mut model = BTreeMap::new();
+    let write = |rounds: std::ops::Range<u64>, model: &mut BTreeMap<Bytes, Bytes>| {
+        for round in rounds {
+            let changes = read_and_change(&*engine.view(), model, round);
+            engine.apply(Batch { applied: round, revision: round, changes }).unwrap();
+        }
+        engine.flush().unwrap();
+    };
+    write(1..300, &mut model);
+    let (view, expected) = (engine.view(), model.clone());
+    write(300..900, &mut model);
+    drop(engine);
+    assert_eq!(pairs_of(&*view), expected);
+    assert_eq!(view.applied(), 299);
+    for (key, value) in &expected {
+        assert_eq!(view.get(Table::Current, key).unwrap().as_ref(), Some(value));
+    }
+}
+
+#[test]
+fn files_that_no_view_needs_are_removed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let engine = Lsm::open(scratch.path(), &small_node()).unwrap();
+    let mut model = BTreeMap::new();
+    for round in 1..2_000 {
+        let changes = read_and_change(&*engine.view(), &mut model, round);
+        engine.apply(Batch { applied: round, revision: round, changes }).unwrap();
+    }
+    engine.flush().unwrap();
+    // Closing waits for merges; what is then open is what the last list of files names.
+    drop(engine);
+    let engine = Lsm::open(scratch.path(), &small_node()).unwrap();
+    let on_disk: u64 = bytes_below(scratch.path());
+    assert!(on_disk < 10 * engine.stats().data_bytes, "{on_disk} bytes on disk for {} of data", engine.stats().data_bytes);
+}
+
+fn bytes_below(path: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(path).unwrap().map(Result::unwrap);
+    entries.map(|entry| if entry.path().is_dir() { bytes_below(&entry.path()) } else { entry.metadata().unwrap().len() }).sum()
+}
+
+#[test]
+fn a_key_that_is_too_long_is_refused_and_can_be_looked_for() {
+    let scratch = tempfile::tempdir().unwrap();
+    let engine = Lsm::open(scratch.path(), &small_node()).unwrap();
+    let longest = Bytes::from(vec![b'k'; super::store::MAX_KEY_BYTES]);
+    let put = |key: &Bytes| Change::Put { table: Table::Current, key: key.clone(), value: "v".into() };
+    engine.apply(Batch { applied: 1, revision: 1, changes: vec![put(&longest)] }).unwrap();
+    let longer = Bytes::from([&longest[..], b"k"].concat());
+    let view = engine.view();
+    assert_eq!(view.get(Table::Current, &longer).unwrap(), None);
+    for direction in [Direction::Forward, Direction::Reverse] {
+        assert_eq!(view.scan(Table::Current, &KeyRange::prefix(&longest), direction).count(), 1);
+        assert_eq!(view.scan(Table::Current, &KeyRange::prefix(&longer), direction).count(), 0);
+        let (from, to) = (Bound::Included(longer.clone()), Bound::Excluded(longer.clone()));
+        let after = KeyRange { start: from, end: Bound::Unbounded };
+        assert_eq!(view.scan(Table::Current, &after, direction).count(), 0);
+        let before = KeyRange { start: Bound::Unbounded, end: to };
+        assert_eq!(view.scan(Table::Current, &before, direction).count(), 1);
+    }
+    engine.flush().unwrap();
+    assert!(engine.apply(Batch { applied: 2, revision: 2, changes: vec![put(&longer)] }).is_err());
+    assert!(engine.flush().is_err(), "half a batch must not become durable");
+}
