@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use quorate_engine::Place;
+use quorate_keyspace::{Op, Settings, Write};
 use quorate_log::{Disk, GroupId, Record};
 
 use crate::catalog::{Catalog, SYSTEM_GROUP};
@@ -10,6 +11,7 @@ use crate::io::{Effect, Failure, StopReason};
 use crate::jobs::Job;
 use crate::node::Node;
 use crate::opening::Opening;
+use crate::replica::Proposal;
 use crate::snapshot::SnapshotFile;
 use crate::start::{Founding, ReplicaState};
 use crate::status::{Hosted, HostedKeyspace};
@@ -37,7 +39,7 @@ impl<D: Disk> Node<D> {
                 continue;
             }
             let founding = shard.founding.contains(&own.replica).then(|| Founding {
-                max_bytes: keyspace.max_bytes(),
+                limits: keyspace.shard_limits(),
                 voters: shard.founding.clone(),
                 entry: bytes::Bytes::new(),
             });
@@ -105,6 +107,21 @@ impl<D: Disk> Node<D> {
         }
     }
 
+    /// Lets the groups that this node leads know their keyspaces' limits, by an entry in their logs.
+    pub(crate) fn drive_limits(&mut self) {
+        let catalog = Arc::clone(&self.catalog);
+        for (_, keyspace, shard) in catalog.shards() {
+            let wanted = keyspace.shard_limits();
+            let leading = self.replicas.get_mut(&shard.group).filter(|replica| replica.is_leader());
+            if let Some(replica) = leading.filter(|replica| replica.header().limits != wanted && !replica.is_loading()) {
+                let write = Write { ops: vec![Op::Configure(Settings { limits: wanted })], ..Write::default() };
+                // Proposed again at each tick until it is applied: the last one says the same as the first.
+                replica.propose(Proposal::nameless(&write));
+                self.dirty.insert(shard.group);
+            }
+        }
+    }
+
     /// Takes each replica a step towards its keyspace's engine. One replica of a shard moves at a time, and says in the catalog
     /// when it has arrived.
     pub(crate) fn drive_moves(&mut self) {
@@ -138,7 +155,7 @@ impl<D: Disk> Node<D> {
     }
 
     /// Writes to the catalog in this node's own name. The next change waits until this one is seen, or lost.
-    fn change_catalog(&mut self, write: &quorate_keyspace::Write) {
+    fn change_catalog(&mut self, write: &Write) {
         let asked = (self.catalog.changed_at, self.now);
         let is_waiting =
             self.catalog_change.is_some_and(|(of, since)| of == asked.0 && self.now.since(since) < CATALOG_CHANGE_MS);

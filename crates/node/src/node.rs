@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use quorate_api::peer::{Forward, ForwardReply, Frame, Lane, RaftMessage, pack_messages};
 use quorate_engine::Engines;
-use quorate_keyspace::{Command, RequestId, Revision, Shard, Write};
+use quorate_keyspace::{Revision, Shard, Write};
 use quorate_log::{Disk, GroupId, Reader, Record};
 use raft::eraftpb::{Message, MessageType};
 use raft::prelude::ConfChangeType;
@@ -311,6 +310,7 @@ impl<D: Disk> Node<D> {
         self.expire_requests();
         self.resend_silent();
         self.drive_members();
+        self.drive_limits();
         self.drive_moves();
         self.forget_nodes();
         self.hand_over_if_slow();
@@ -520,12 +520,8 @@ impl<D: Disk> Node<D> {
 
     /// Proposes a change of the catalog in this node's own name. Its guard makes a second one harmless.
     fn propose_system(&mut self, write: &Write) {
-        let mut command = BytesMut::new();
-        Command::encode_prefix(RequestId::default(), 0, &mut command);
-        command.extend_from_slice(&write.to_bytes());
-        let proposal = Proposal { id: RequestId::default(), asked_by: None, command: command.freeze() };
         if let Some(system) = self.replicas.get_mut(&SYSTEM_GROUP) {
-            system.propose(proposal);
+            system.propose(Proposal::nameless(write));
             self.dirty.insert(SYSTEM_GROUP);
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_engine::{Engine, Engines, Place};
-use quorate_keyspace::{Limits, Shard, ShardError, ShardHeader};
+use quorate_keyspace::{Shard, ShardError, ShardHeader};
 use quorate_log::{Disk, GroupId, LogId, LogIndex, Reader, Term};
 use raft::prelude::{ConfChangeType, ConfChangeV2, ConfState};
 
@@ -123,7 +123,7 @@ fn begin(engine: Arc<dyn Engine>, founding: Option<&Founding>, group: GroupId) -
     };
     let conf_state = ConfState { voters: founding.voters.clone(), ..ConfState::default() };
     let membership = encode_membership(&conf_state);
-    let limits = Limits { max_bytes: founding.max_bytes, ..Limits::default() };
+    let limits = founding.limits;
     let mut shard = Shard::found(engine, ShardHeader { limits, membership, ..ShardHeader::default() })?;
     assert!(group.0 == SYSTEM_GROUP || founding.entry.is_empty(), "only the catalog begins with content");
     shard.apply(&[(FOUNDED_AT.index.0, FOUNDED_AT.term.0, founding.entry.clone())])?;

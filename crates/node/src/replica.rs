@@ -19,9 +19,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quorate_engine::{Engine, Place};
-use quorate_keyspace::{Applied, EntryHeader, Outcome, RequestId, Shard, ShardHeader, encode_entry};
+use quorate_keyspace::{Applied, Command, EntryHeader, Outcome, RequestId, Shard, ShardHeader, Write, encode_entry};
 use quorate_log::{Disk, GroupId, HardState, LogId, LogIndex, Record, Term};
 use raft::eraftpb::{Entry, Message, MessageType};
 use raft::prelude::ConfChangeType;
@@ -83,6 +83,16 @@ pub(crate) struct Proposal {
     /// The node that forwarded it; none if it is this node's own.
     pub(crate) asked_by: Option<u64>,
     pub(crate) command: Bytes,
+}
+
+impl Proposal {
+    /// A command in the node's own name, which is not remembered: a second one does no harm.
+    pub(crate) fn nameless(write: &Write) -> Self {
+        let mut command = BytesMut::new();
+        Command::encode_prefix(RequestId::default(), 0, &mut command);
+        command.extend_from_slice(&write.to_bytes());
+        Self { id: RequestId::default(), asked_by: None, command: command.freeze() }
+    }
 }
 
 /// What identifies a replica.

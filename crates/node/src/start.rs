@@ -7,10 +7,10 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_api::cluster::JoinAnswer;
 use quorate_engine::{EngineError, EngineSpec, Engines, Place};
-use quorate_keyspace::{Command, EntryHeader, RequestId, ShardError, encode_entry};
+use quorate_keyspace::{Command, EntryHeader, Limits, RequestId, ShardError, encode_entry};
 use quorate_log::{Disk, GroupId, HardState, Log, LogError, LogId, LogIndex, Reader, Record, Term};
 
-use crate::catalog::{Catalog, CatalogError, SYSTEM_GROUP, SYSTEM_KEYSPACE};
+use crate::catalog::{Catalog, CatalogError, KeyspaceRecord, SYSTEM_GROUP, SYSTEM_KEYSPACE};
 use crate::io::Monotonic;
 use crate::limits::Config;
 use crate::node::{Links, Node};
@@ -110,7 +110,7 @@ pub(crate) struct ReplicaState {
 /// The beginning of a group: its entry at index 1, which is in no log but here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Founding {
-    pub(crate) max_bytes: u64,
+    pub(crate) limits: Limits,
     pub(crate) voters: Vec<u64>,
     pub(crate) entry: Bytes,
 }
@@ -122,7 +122,7 @@ const STATE_VERSION: u8 = 2;
 
 impl ReplicaState {
     /// Version, replica, epoch, names of keyspace and engine, the engine's options and build, and, if there is a founding, a 1,
-    /// its limit, voters and entry. Version 1 had neither options nor build.
+    /// its limits, voters and entry. Version 1 had neither options nor build, and one limit.
     pub(crate) fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(STATE_VERSION);
@@ -141,7 +141,9 @@ impl ReplicaState {
             return out.freeze();
         };
         out.put_u8(1);
-        out.put_u64_le(founding.max_bytes);
+        for limit in [founding.limits.max_bytes, founding.limits.max_key_bytes, founding.limits.max_value_bytes] {
+            out.put_u64_le(limit);
+        }
         out.put_u32_le(founding.voters.len() as u32);
         founding.voters.iter().for_each(|voter| out.put_u64_le(*voter));
         out.put_slice(&founding.entry);
@@ -167,7 +169,7 @@ impl ReplicaState {
         }
         let founding = match bytes.try_get_u8().ok()? {
             0 => None,
-            _ => Some(take_founding(bytes)?),
+            _ => Some(take_founding(bytes, version)?),
         };
         Some(Self { replica, epoch, keyspace, engine, build, founding })
     }
@@ -194,33 +196,37 @@ fn take_name(bytes: &mut Bytes) -> Option<String> {
     (bytes.len() >= length).then(|| bytes.split_to(length)).and_then(|name| String::from_utf8(name.to_vec()).ok())
 }
 
-fn take_founding(mut bytes: Bytes) -> Option<Founding> {
-    let max_bytes = bytes.try_get_u64_le().ok()?;
+fn take_founding(mut bytes: Bytes, version: u8) -> Option<Founding> {
+    let mut limits = Limits { max_bytes: bytes.try_get_u64_le().ok()?, ..Limits::default() };
+    if version >= 2 {
+        limits.max_key_bytes = bytes.try_get_u64_le().ok()?;
+        limits.max_value_bytes = bytes.try_get_u64_le().ok()?;
+    }
     let count = bytes.try_get_u32_le().ok()? as usize;
     if bytes.len() / 8 < count {
         return None;
     }
     let voters = (0..count).map(|_| bytes.get_u64_le()).collect();
-    Some(Founding { max_bytes, voters, entry: bytes })
+    Some(Founding { limits, voters, entry: bytes })
 }
 
 impl<D: Disk> Node<D> {
     /// Writes to an empty log what a new cluster of one begins with. Durable when it returns.
     pub fn found(log: &mut Log<D>, identity: &Identity, addresses: (&str, &str), config: &Config) -> Result<(), OpenError> {
-        let max_bytes = config.default_max_bytes;
         let catalog = Catalog::founding(identity.cluster, &identity.name, addresses, config);
         let write = Catalog::default().write_to(&catalog);
         let mut command = BytesMut::new();
         Command::encode_prefix(RequestId::default(), 0, &mut command);
         command.put_slice(&write.to_bytes());
         let entry = encode_entry(EntryHeader::default(), [command.freeze()].iter());
+        let limits = catalog.keyspaces.get(SYSTEM_KEYSPACE).map(KeyspaceRecord::shard_limits).unwrap_or_default();
         let state = ReplicaState {
             replica: 1,
             epoch: 1,
             keyspace: SYSTEM_KEYSPACE.to_owned(),
             engine: EngineSpec::of("trie"),
             build: 0,
-            founding: Some(Founding { max_bytes, voters: vec![1], entry }),
+            founding: Some(Founding { limits, voters: vec![1], entry }),
         };
         Ok(log.write(&[state.records(GroupId(SYSTEM_GROUP))])?)
     }
@@ -320,7 +326,8 @@ mod tests {
         let options = BTreeMap::from([("max_bytes".to_owned(), 1 << 30), ("max_entries".to_owned(), 9)]);
         let engine = EngineSpec { kind: "cache".to_owned(), options };
         let plain = ReplicaState { replica: 4, epoch: 2, keyspace: "default".to_owned(), engine, build: 3, founding: None };
-        let founding = Founding { max_bytes: 9, voters: vec![1, 2], entry: Bytes::from_static(b"entry") };
+        let limits = Limits { max_bytes: 9, max_key_bytes: 8, max_value_bytes: 7 };
+        let founding = Founding { limits, voters: vec![1, 2], entry: Bytes::from_static(b"entry") };
         let founded = ReplicaState { founding: Some(founding), ..plain.clone() };
         for state in [plain, founded] {
             let bytes = state.to_bytes();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use quorate_api::keyspace::Capability;
 use quorate_engine::EngineSpec;
+use quorate_keyspace::Limits;
 use serde::{Deserialize, Serialize};
 
 use super::settings::{KeyspaceSettings, keyspace_can};
@@ -185,6 +186,16 @@ impl KeyspaceRecord {
     /// Most bytes of keys and records; the greatest number if there is no limit.
     pub fn max_bytes(&self) -> u64 {
         self.limits.max_bytes.unwrap_or(u64::MAX)
+    }
+
+    /// The limits as the shards take them.
+    pub fn shard_limits(&self) -> Limits {
+        let LimitsRecord { max_bytes, max_key_bytes, max_value_bytes } = &self.limits;
+        Limits {
+            max_bytes: max_bytes.unwrap_or(u64::MAX),
+            max_key_bytes: max_key_bytes.unwrap_or(0),
+            max_value_bytes: max_value_bytes.unwrap_or(0),
+        }
     }
 
     /// The engine that a replica is known to have.
