@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate_engine::{Batch, Change, Engine, EngineError};
+use quorate_engine::{Batch, Change, Engine, EngineError, Table};
 
 use crate::Revision;
 use crate::codec::{DecodeError, Reader, Writer};
@@ -32,6 +32,8 @@ pub struct Shard {
     sessions: Sessions,
     /// The state beside the pairs, in a durable engine.
     stored: Option<StoredState>,
+    /// How long pairs live in an engine that evicts.
+    ttl_ms: Option<u64>,
     collects_changes: bool,
 }
 
@@ -91,7 +93,7 @@ impl Shard {
     pub fn found(engine: Arc<dyn Engine>, header: ShardHeader) -> Result<Self, ShardError> {
         let header = ShardHeader { revision: Revision::FIRST, ..header };
         let stored = engine.capabilities().durable.then(StoredState::default);
-        let mut shard = Self { engine, header, sessions: Sessions::default(), stored, collects_changes: false };
+        let mut shard = Self { engine, header, sessions: Sessions::default(), stored, ttl_ms: None, collects_changes: false };
         shard.commit(Vec::new(), &[])?;
         Ok(shard)
     }
@@ -103,7 +105,7 @@ impl Shard {
             return Self::open(engine)?.ok_or(ShardError::Decode(DecodeError::Malformed("the engine holds no state")));
         }
         let (header, sessions) = decode_state(state)?;
-        Ok(Self { engine, header, sessions, stored: None, collects_changes: false })
+        Ok(Self { engine, header, sessions, stored: None, ttl_ms: None, collects_changes: false })
     }
 
     /// The shard that a durable engine came back with; none if it is empty.
@@ -115,7 +117,7 @@ impl Shard {
         if (header.applied_index, header.revision.0) != (view.applied(), view.revision()) {
             return Err(ShardError::Decode(DecodeError::Malformed("the engine's numbers are not those of its state")));
         }
-        Ok(Some(Self { engine, header, sessions, stored: Some(stored), collects_changes: false }))
+        Ok(Some(Self { engine, header, sessions, stored: Some(stored), ttl_ms: None, collects_changes: false }))
     }
 
     /// Pairs of the `Meta` table that go with an encoded state into a durable engine.
@@ -129,6 +131,18 @@ impl Shard {
     pub fn collecting_changes(mut self) -> Self {
         self.collects_changes = true;
         self
+    }
+
+    /// From now on pairs go by themselves so many milliseconds of log time after they were written, if the engine evicts.
+    #[must_use]
+    pub fn expiring_after(mut self, ttl_ms: Option<u64>) -> Self {
+        self.set_ttl(ttl_ms);
+        self
+    }
+
+    /// The same, for what is written from now on.
+    pub fn set_ttl(&mut self, ttl_ms: Option<u64>) {
+        self.ttl_ms = ttl_ms.filter(|_| self.engine.capabilities().evicts);
     }
 
     /// Applies committed entries in one batch. Entries are (index, term, payload), consecutive, the first right after the
@@ -193,6 +207,10 @@ impl Shard {
         if let Some(stored) = &mut self.stored {
             stored.add_to(&mut changes, &self.header, &self.sessions, session_changes);
         }
+        if let Some(ttl_ms) = self.ttl_ms {
+            let until_ms = self.header.log_time_ms.saturating_add(ttl_ms);
+            changes.iter_mut().for_each(|change| expire(change, until_ms));
+        }
         let batch = Batch { applied: self.header.applied_index, revision: self.header.revision.0, changes };
         Ok(self.engine.apply(batch)?)
     }
@@ -216,6 +234,14 @@ impl Shard {
         };
         step.applied.outcomes.push((command.id, outcome));
         Ok(())
+    }
+}
+
+/// Lets a pair go at a time.
+fn expire(change: &mut Change, until_ms: u64) {
+    if let Change::Put { table: Table::Current, key, value } = change {
+        let (key, value) = (std::mem::take(key), std::mem::take(value));
+        *change = Change::PutUntil { table: Table::Current, key, value, until_ms };
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_engine::Place;
-use quorate_keyspace::{Op, Settings, Write};
+use quorate_keyspace::{LocalKeyspace, Op, Settings, Write};
 use quorate_log::{Disk, GroupId, Record};
 
 use crate::catalog::{Catalog, SYSTEM_GROUP};
@@ -31,7 +31,7 @@ pub(crate) struct Retired {
 impl<D: Disk> Node<D> {
     /// Starts the replicas that the catalog gives this node and that are not there yet.
     pub(crate) fn start_replicas(&mut self, catalog: &Catalog) {
-        for (name, keyspace, shard) in catalog.shards() {
+        for (name, keyspace, shard) in catalog.shards().filter(|(_, keyspace, _)| keyspace.replication.is_raft()) {
             let Some(own) = shard.replica_on(self.identity.node) else {
                 continue;
             };
@@ -166,11 +166,42 @@ impl<D: Disk> Node<D> {
         self.submit_own(SYSTEM_GROUP, write);
     }
 
+    /// Makes and drops the keyspaces that are this node's alone, and gives them their settings.
+    pub(crate) fn follow_locals(&mut self, catalog: &Catalog) {
+        let gone: Vec<u64> = self.locals.keys().copied().filter(|group| catalog.shard(*group).is_none()).collect();
+        for group in gone {
+            self.locals.remove(&group);
+            let place = Place { group, build: 0 };
+            self.effects.push(Effect::Job(Job::Retire { place, files: Vec::new() }));
+        }
+        let node = self.identity.node;
+        let own =
+            catalog.shards().filter(|(_, keyspace, shard)| !keyspace.replication.is_raft() && shard.replica_on(node).is_some());
+        for (name, keyspace, shard) in own {
+            let (limits, ttl_ms) = (keyspace.shard_limits(), keyspace.ttl_ms);
+            let result = match self.locals.get(&shard.group) {
+                Some(local) => local.configure(limits, ttl_ms),
+                None => {
+                    let opened = self.engines.open(Place { group: shard.group, build: 0 }, &keyspace.engine.spec());
+                    let made = opened.map_err(Into::into).and_then(|engine| LocalKeyspace::new(engine, limits, ttl_ms));
+                    made.map(|local| drop(self.locals.insert(shard.group, Arc::new(local))))
+                }
+            };
+            if let Err(error) = result {
+                self.effects.push(Effect::Stop(StopReason::Broken(format!("keyspace {name}: {error}"))));
+            }
+        }
+    }
+
     pub(crate) fn publish_hosted(&mut self, catalog: &Catalog) {
         let hosted = |(name, keyspace, shard): (&str, &crate::KeyspaceRecord, &crate::ShardRecord)| {
-            let replica = self.replicas.get(&shard.group)?;
-            let engine = Arc::clone(replica.engine());
-            Some((name.to_owned(), HostedKeyspace { group: GroupId(shard.group), epoch: keyspace.epoch, engine }))
+            let local = self.locals.get(&shard.group);
+            let engine = match (local, self.replicas.get(&shard.group)) {
+                (Some(local), _) => Arc::clone(local.engine()),
+                (None, replica) => Arc::clone(replica?.engine()),
+            };
+            let (group, epoch, local) = (GroupId(shard.group), keyspace.epoch, local.map(Arc::clone));
+            Some((name.to_owned(), HostedKeyspace { group, epoch, engine, local }))
         };
         let keyspaces = catalog.shards().filter_map(hosted).collect();
         self.hosted = Arc::new(Hosted { keyspaces });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use quorate_api::peer::{Forward, ForwardReply, Frame, Lane, RaftMessage, pack_messages};
 use quorate_engine::Engines;
-use quorate_keyspace::{Revision, Shard, Write};
+use quorate_keyspace::{LocalKeyspace, Revision, Shard, Write};
 use quorate_log::{Disk, GroupId, Reader, Record};
 use raft::eraftpb::{Message, MessageType};
 use raft::prelude::ConfChangeType;
@@ -67,6 +67,8 @@ pub struct Node<D: Disk> {
     pub(crate) transfers: Transfers,
     /// Replicas that are gone, and whose files go once the log says so.
     pub(crate) retired: Vec<Retired>,
+    /// Keyspaces of this node alone, by the group that names their place.
+    pub(crate) locals: BTreeMap<u64, Arc<LocalKeyspace>>,
     /// The change of the catalog that this node asked for last: at which revision of it, and when.
     pub(crate) catalog_change: Option<(Revision, Monotonic)>,
     pub(crate) next_ticket: u64,
@@ -307,6 +309,7 @@ impl<D: Disk> Node<D> {
             self.effects.extend(expired.into_iter().map(|read| no_leader(read.token)));
             self.dirty.insert(*group);
         }
+        self.locals.values().for_each(|local| local.advance(self.now.0));
         self.expire_requests();
         self.resend_silent();
         self.drive_members();
@@ -442,6 +445,7 @@ impl<D: Disk> Node<D> {
         }
         self.routes.retain(|_, node| !catalog.is_removed(*node));
         self.retire_replicas(&catalog);
+        self.follow_locals(&catalog);
         self.start_replicas(&catalog);
         for (_, _, shard) in catalog.shards() {
             if let Some(replica) = self.replicas.get_mut(&shard.group) {

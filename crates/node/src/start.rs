@@ -306,6 +306,7 @@ impl<D: Disk> Node<D> {
             forward_replies: BTreeMap::new(),
             leader_waits: Vec::new(),
             retired: Vec::new(),
+            locals: BTreeMap::new(),
             catalog_change: None,
             next_ticket: 1,
             unsynced: VecDeque::new(),

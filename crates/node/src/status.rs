@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorate_engine::Engine;
+use quorate_keyspace::LocalKeyspace;
 use quorate_log::GroupId;
 
 use crate::moving::MoveStatus;
@@ -87,4 +88,6 @@ pub struct HostedKeyspace {
     pub epoch: u64,
     /// Its pairs.
     pub engine: Arc<dyn Engine>,
+    /// It is this node's alone, and written to right here. None where replicas agree.
+    pub local: Option<Arc<LocalKeyspace>>,
 }

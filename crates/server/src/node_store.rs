@@ -86,7 +86,12 @@ impl Store for NodeStore {
             return Err(StoreError::ReadOnly(keyspace.to_owned()));
         }
         let hosted = running.hosted(keyspace, deadline).await?;
-        let outcome = running.write(hosted.group, &write, deadline).await?;
+        let outcome = match &hosted.local {
+            Some(local) => {
+                local.write(running.handle.clock.now().0, write).map_err(|error| StoreError::Internal(error.to_string()))?
+            }
+            None => running.write(hosted.group, &write, deadline).await?,
+        };
         Ok(Written { epoch: hosted.epoch, outcome })
     }
 
@@ -97,9 +102,12 @@ impl Store for NodeStore {
         } else {
             running.hosted(keyspace, deadline).await?
         };
-        let mut view = hosted.engine.view();
+        let mut view = match &hosted.local {
+            Some(local) => local.view(running.handle.clock.now().0),
+            None => hosted.engine.view(),
+        };
         if let Some(wanted) = freshness.min_revision {
-            view = running.wait_for(&hosted, wanted, deadline).await?;
+            view = running.wait_for(keyspace, wanted, deadline).await?;
         }
         Ok(Reading { epoch: hosted.epoch, view })
     }
@@ -256,9 +264,17 @@ impl Running {
     pub(crate) async fn confirmed(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
         loop {
             let hosted = self.hosted(keyspace, deadline).await?;
+            if hosted.local.is_some() {
+                // There is nobody to confirm it with.
+                return Ok(hosted);
+            }
             let left = self.handle.clock.until(deadline);
             match self.handle.ask(hosted.group, RequestKind::ReadIndex, left).await {
-                Answer::ReadReady => return Ok(hosted),
+                // Asked for again: the keyspace may have moved to another engine since, and the old one knows nothing newer.
+                Answer::ReadReady => match self.hosted(keyspace, deadline).await? {
+                    now if now.group == hosted.group => return Ok(now),
+                    _ => {}
+                },
                 Answer::Failed(Failure::NotHosted) if !left.is_zero() => tokio::time::sleep(START_POLL).await,
                 answer => return Err(read_error(&answer)),
             }
@@ -284,14 +300,9 @@ impl Running {
         }
     }
 
-    async fn wait_for(
-        &self,
-        hosted: &HostedKeyspace,
-        wanted: Revision,
-        deadline: Monotonic,
-    ) -> Result<Arc<dyn View>, StoreError> {
+    async fn wait_for(&self, keyspace: &str, wanted: Revision, deadline: Monotonic) -> Result<Arc<dyn View>, StoreError> {
         loop {
-            let view = hosted.engine.view();
+            let view = self.hosted(keyspace, deadline).await?.engine.view();
             let reached = Revision(view.revision());
             if reached >= wanted {
                 return Ok(view);
