@@ -94,6 +94,8 @@ pub enum Frame {
     Snapshot(SnapshotPart),
     /// How far a snapshot arrived.
     SnapshotAck(SnapshotAck),
+    /// A replica lost its engine and asks its leader for a snapshot.
+    SnapshotAsk(SnapshotAsk),
 }
 
 /// A Raft message, field by field as the thesis' and raft-rs' names have it.
@@ -236,6 +238,17 @@ pub struct SnapshotAck {
     pub failed: bool,
     /// The file is whole, verified and durable.
     pub done: bool,
+}
+
+/// A replica that lost its engine, and not its log, asks for a snapshot that its log goes on from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotAsk {
+    /// The group.
+    pub group: u64,
+    /// The replica that asks.
+    pub replica: u64,
+    /// The snapshot is at this index or a later one.
+    pub min_index: u64,
 }
 
 #[cfg(test)]

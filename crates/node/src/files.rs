@@ -17,10 +17,10 @@ pub(crate) struct Files {
     pub(crate) cutting: Option<Bytes>,
     /// A follower needs one that is newer than the newest.
     pub(crate) is_wanted: bool,
-    /// A durable engine comes back at this point, or later.
-    pub(crate) flushed: Option<LogId>,
+    /// A durable engine comes back at this point, with this membership, or later.
+    pub(crate) flushed: Option<(LogId, Bytes)>,
     /// What `flushed` will be.
-    pub(crate) flushing: Option<LogId>,
+    pub(crate) flushing: Option<(LogId, Bytes)>,
     /// Applied since the durable point was last moved.
     pub(crate) log_bytes: u64,
 }
@@ -31,6 +31,13 @@ pub(crate) struct LocalSnapshot {
     pub(crate) file: SnapshotFile,
     pub(crate) size_bytes: u64,
     pub(crate) membership: Bytes,
+}
+
+impl LocalSnapshot {
+    /// Where it was cut, and the membership there.
+    pub(crate) fn point(&self) -> (LogId, Bytes) {
+        (self.file.at, self.membership.clone())
+    }
 }
 
 impl Files {

@@ -49,6 +49,7 @@ impl<D: Disk> Node<D> {
                 keyspace: name.to_owned(),
                 engine: keyspace.engine.spec(),
                 build: 0,
+                membership: bytes::Bytes::new(),
                 founding,
             };
             let group = GroupId(shard.group);
@@ -198,7 +199,7 @@ impl<D: Disk> Node<D> {
             let local = self.locals.get(&shard.group);
             let engine = match (local, self.replicas.get(&shard.group)) {
                 (Some(local), _) => Arc::clone(local.engine()),
-                (None, replica) => Arc::clone(replica?.engine()),
+                (None, replica) => Arc::clone(replica.filter(|replica| !replica.machine.is_lost())?.engine()),
             };
             let (group, epoch, local) = (GroupId(shard.group), keyspace.epoch, local.map(Arc::clone));
             Some((name.to_owned(), HostedKeyspace { group, epoch, engine, local }))

@@ -26,6 +26,12 @@ pub(crate) struct Machine {
     shard: Place,
     /// The snapshot that replaces everything once it is loaded.
     awaited: Option<SnapshotFile>,
+    /// The engine's content was lost: a snapshot is to be had from the leader.
+    is_lost: bool,
+    /// Up to here entries are read from the log again: they were applied, to content that is lost.
+    replay_until: u64,
+    /// The last entry that was taken in.
+    taken_in: u64,
     /// Nothing more is applied until another engine has caught up.
     is_held: bool,
     backlog: VecDeque<Entry>,
@@ -89,12 +95,48 @@ impl Machine {
     pub(crate) fn new(shard: Shard) -> Self {
         Self {
             engine: Arc::clone(shard.engine()),
+            taken_in: shard.header().applied_index,
             shard: Place::Here(Box::new(shard)),
             awaited: None,
+            is_lost: false,
+            replay_until: 0,
             is_held: false,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
         }
+    }
+
+    /// One whose engine lost its content; with the numbers that the log still tells. Nothing is applied, and nothing can be read,
+    /// until a snapshot was loaded.
+    pub(crate) fn lost(engine: Arc<dyn Engine>, header: ShardHeader) -> Self {
+        Self {
+            engine,
+            replay_until: header.applied_index,
+            taken_in: header.applied_index,
+            shard: Place::Away(header),
+            awaited: None,
+            is_lost: true,
+            is_held: false,
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+        }
+    }
+
+    /// Whether the engine's content was lost, and is not there again.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
+    /// The entries to be read from the log again, if that comes next: the first, and the one after the last.
+    pub(crate) fn replay(&self) -> Option<(u64, u64)> {
+        let next = self.header().applied_index + 1;
+        let can_apply = self.shard().is_some() && !self.is_loading() && !self.is_held;
+        (can_apply && next <= self.replay_until).then_some((next, self.replay_until + 1))
+    }
+
+    /// How far raft-rs can be told that all is applied: what it has handed out.
+    pub(crate) fn applied_of_taken(&self) -> u64 {
+        self.header().applied_index.min(self.taken_in)
     }
 
     /// The numbers after what was last applied.
@@ -122,9 +164,9 @@ impl Machine {
         self.engine.capabilities().durable
     }
 
-    /// Whether a snapshot shall replace everything.
+    /// Whether a snapshot shall replace everything, also if it is yet to be had.
     pub(crate) fn is_loading(&self) -> bool {
-        self.awaited.is_some()
+        self.awaited.is_some() || self.is_lost
     }
 
     /// Whether so much waits that no more is taken in.
@@ -134,6 +176,7 @@ impl Machine {
 
     /// Takes in committed entries.
     pub(crate) fn take_in(&mut self, committed: Vec<Entry>) {
+        self.taken_in = committed.last().map_or(self.taken_in, |last| last.index);
         self.backlog_bytes += committed.iter().map(|entry| entry.data.len()).sum::<usize>();
         self.backlog.extend(committed);
     }
@@ -143,6 +186,7 @@ impl Machine {
         if self.shard().is_none() || self.is_loading() || self.is_held {
             return None;
         }
+        let applied = self.header().applied_index;
         let mut run = Vec::new();
         let mut run_bytes = 0;
         while let Some(entry) = self.backlog.pop_front_if(|entry| {
@@ -153,6 +197,10 @@ impl Machine {
             self.backlog_bytes -= entry.data.len();
             if entry.get_entry_type() != EntryType::EntryNormal {
                 return Some(Work::Member(entry));
+            }
+            if entry.index <= applied {
+                // The snapshot that made up for a lost engine was newer.
+                continue;
             }
             run_bytes += entry.data.len() as u64;
             run.push((entry.index, entry.term, entry.data));
@@ -203,13 +251,26 @@ impl Machine {
     /// A snapshot shall replace everything: what waits lies before it.
     pub(crate) fn await_snapshot(&mut self, file: SnapshotFile) {
         self.awaited = Some(file);
+        self.replay_until = 0;
+        self.taken_in = file.at.index.0;
         self.backlog.clear();
         self.backlog_bytes = 0;
     }
 
-    /// The snapshot that is awaited, once the engine is free to take it.
+    /// A snapshot makes up for the lost content. What was committed since goes on from there.
+    pub(crate) fn await_fetched(&mut self, file: SnapshotFile) {
+        assert!(self.is_lost, "only what was lost is fetched");
+        self.awaited = Some(file);
+    }
+
+    /// Whether what makes up for the lost content is here, and to be loaded.
+    pub(crate) fn has_fetched(&self) -> bool {
+        self.is_lost && self.awaited.is_some()
+    }
+
+    /// The snapshot that is awaited, once no job writes to the engine.
     pub(crate) fn awaited(&self) -> Option<SnapshotFile> {
-        self.awaited.filter(|_| self.shard().is_some())
+        self.awaited.filter(|_| self.shard().is_some() || self.is_lost)
     }
 
     /// The engine holds the awaited snapshot now: `shard` is made from it. False if another is awaited.
@@ -219,6 +280,7 @@ impl Machine {
         }
         self.engine = Arc::clone(shard.engine());
         self.shard = Place::Here(Box::new(shard));
+        self.is_lost = false;
         true
     }
 }

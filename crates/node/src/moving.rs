@@ -10,6 +10,7 @@ use quorate_engine::{EngineSpec, Place};
 use quorate_keyspace::Shard;
 use quorate_log::{Disk, Record};
 
+use crate::files::LocalSnapshot;
 use crate::jobs::Job;
 use crate::limits::{MAX_APPLY_BYTES, MAX_REPLAY_ROUNDS, MOVE_PAUSE_TICKS};
 use crate::machine::ShardWork;
@@ -215,14 +216,14 @@ impl<D: Disk> Replica<D> {
         self.moves = Moves::default();
         // What the new engine has made durable by itself is the snapshot that it was built from.
         self.files.flushing = None;
-        self.files.flushed = from.map(|from| from.at);
+        self.files.flushed = self.files.latest.as_ref().filter(|latest| Some(latest.file) == from).map(LocalSnapshot::point);
         out.has_switched = true;
         self.go_on(out);
     }
 }
 
 /// The first run of entries, or the first membership change, as the shard shall apply it.
-fn next_work(entries: Vec<(u64, u64, Bytes)>, shard: &Shard) -> Result<ShardWork, String> {
+pub(crate) fn next_work(entries: Vec<(u64, u64, Bytes)>, shard: &Shard) -> Result<ShardWork, String> {
     let is_member = |payload: &Bytes| crate::convert::is_conf_change(payload);
     let run = entries.iter().take_while(|(_, _, payload)| !is_member(payload)).count();
     if run > 0 {

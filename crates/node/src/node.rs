@@ -200,6 +200,7 @@ impl<D: Disk> Node<D> {
             Frame::ForwardReply(replies) => replies.into_iter().for_each(|reply| self.on_forward_reply(from, reply)),
             Frame::Snapshot(part) => self.on_snapshot_part(from, part),
             Frame::SnapshotAck(ack) => self.on_snapshot_ack(from, &ack),
+            Frame::SnapshotAsk(ask) => self.on_snapshot_ask(from, &ask),
         }
     }
 
@@ -318,6 +319,7 @@ impl<D: Disk> Node<D> {
         self.forget_nodes();
         self.hand_over_if_slow();
         self.on_copies_tick();
+        self.ask_for_snapshots();
         self.finish_stopping();
         let status = Arc::new(self.status());
         self.effects.push(Effect::Status(status));

@@ -1,9 +1,10 @@
 //! Replicas from what a node's disks hold of them.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_engine::{Engine, Engines, Place};
+use quorate_engine::{Engine, EngineError, Engines, Place};
 use quorate_keyspace::{Shard, ShardError, ShardHeader};
 use quorate_log::{Disk, GroupId, LogId, LogIndex, Reader, Term};
 use raft::prelude::{ConfChangeType, ConfChangeV2, ConfState};
@@ -12,6 +13,7 @@ use crate::catalog::SYSTEM_GROUP;
 use crate::convert::{decode_conf_change, decode_membership, encode_membership, is_conf_change};
 use crate::files::{Files, LocalSnapshot};
 use crate::limits::{Config, MAX_APPLY_BYTES};
+use crate::machine::Machine;
 use crate::replica::Replica;
 use crate::snapshot::{SnapshotFile, load};
 use crate::start::{FOUNDED_AT, Founding, OpenError, ReplicaState};
@@ -28,60 +30,87 @@ pub(crate) struct Opening<'a, D: Disk> {
 }
 
 impl<D: Disk> Opening<'_, D> {
-    /// A replica as log, engine and snapshot files have it. Everything that is known to be committed is applied.
+    /// A replica as log, engine and snapshot files have it. Everything that is known to be committed is applied, unless the
+    /// engine's content is lost.
     pub(crate) fn replica(&self, group: GroupId, state: ReplicaState, own: Vec<SnapshotFile>) -> Result<Replica<D>, OpenError> {
         let keyspace = state.keyspace.clone();
         let found = self.log.group(group).unwrap_or_default();
-        let (mut shard, files) = self.durable_shard(group, &state, own)?;
-        let membership = decode_membership(shard.header().membership.clone()).unwrap_or_default();
-        let log = GroupLog::open(group, self.log.clone(), self.config.entry_cache_bytes, membership);
+        let mut log = GroupLog::open(group, self.log.clone(), self.config.entry_cache_bytes, ConfState::default());
+        let (durable, files) = self.durable_shard(group, &state, own)?;
+        let machine = match durable {
+            Ok(mut shard) => {
+                replay(&mut shard, &log, found.hard_state.commit.0, &keyspace)?;
+                Machine::new(shard)
+            }
+            Err(engine) => Machine::lost(engine, lost_header(&log, &state, found.hard_state.commit.0)?),
+        };
+        log.set_initial(log.initial_commit(), decode_membership(machine.header().membership.clone()).unwrap_or_default());
         let files = Files { log_bytes: log.bytes_on_disk(), ..files };
-        replay(&mut shard, &log, found.hard_state.commit.0, &keyspace)?;
-        self.assemble((group, state), log, shard, files)
+        self.assemble((group, state), log, machine, files)
     }
 
     /// The shard at its engine's durable point: what the engine itself came back with, or else the newest snapshot file, or
-    /// else how the group began.
-    fn durable_shard(
-        &self,
-        group: GroupId,
-        state: &ReplicaState,
-        mut own: Vec<SnapshotFile>,
-    ) -> Result<(Shard, Files), OpenError> {
+    /// else how the group began. If it is none of these, an empty engine.
+    fn durable_shard(&self, group: GroupId, state: &ReplicaState, mut own: Vec<SnapshotFile>) -> Result<Found, OpenError> {
         let keyspace = &state.keyspace;
-        let found = self.log.group(group).unwrap_or_default();
-        let engine = self.engine(group, state)?;
+        let purged = self.log.group(group).unwrap_or_default().purged;
         let shard_error = |source| OpenError::Shard { keyspace: keyspace.clone(), source };
-        if engine.capabilities().durable {
-            let shard = Shard::open(Arc::clone(&engine)).map_err(shard_error)?;
-            // One that stands before the log was about to load a snapshot.
-            if let Some(shard) = shard.filter(|shard| shard.header().applied_index >= found.purged.index.0) {
-                let header = shard.header();
-                let flushed = LogId { term: Term(header.applied_term), index: LogIndex(header.applied_index) };
-                let files = Files { old: own, flushed: Some(flushed), ..Files::default() };
-                return Ok((shard, files));
-            }
+        let (engine, shard) = self.reopen(group, state)?;
+        // One that stands before the log was about to load a snapshot.
+        if let Some(shard) = shard.filter(|shard| shard.header().applied_index >= purged.index.0) {
+            let header = shard.header();
+            let flushed = LogId { term: Term(header.applied_term), index: LogIndex(header.applied_index) };
+            let flushed = Some((flushed, header.membership.clone()));
+            return Ok((Ok(shard), Files { old: own, flushed, ..Files::default() }));
         }
         // A file that the log does not know, by index and term, was staged for a snapshot that it had not accepted yet.
         let usable = |file: &SnapshotFile| match file.at.index {
-            index if index == found.purged.index => file.at.term == found.purged.term,
+            index if index == purged.index => file.at.term == purged.term,
             index => self.log.term(group, index) == Some(file.at.term),
         };
         let newest = own.iter().filter(|file| usable(file)).max().copied();
         own.retain(|file| Some(*file) != newest);
         let Some(file) = newest else {
-            if found.purged.index > FOUNDED_AT.index {
-                return Err(OpenError::SnapshotMissing { keyspace: keyspace.clone(), index: found.purged.index.0 });
+            let files = Files { old: own, ..Files::default() };
+            if purged.index > FOUNDED_AT.index {
+                return Ok((Err(engine), files));
             }
-            let shard = begin(engine, state.founding.as_ref(), group).map_err(shard_error)?;
-            return Ok((shard, Files { old: own, ..Files::default() }));
+            return Ok((Ok(begin(engine, state.founding.as_ref(), group).map_err(shard_error)?), files));
         };
-        let bad_file = |source| OpenError::Snapshot { file: file.to_string(), source };
-        let (loaded, size_bytes) = load(self.files, &file, engine.as_ref()).map_err(bad_file)?;
-        let shard = Shard::restore(engine, loaded).map_err(shard_error)?;
-        let membership = shard.header().membership.clone();
-        let latest = Some(LocalSnapshot { file, size_bytes, membership });
-        Ok((shard, Files { latest, old: own, flushed: Some(file.at), ..Files::default() }))
+        match load(self.files, &file, engine.as_ref()) {
+            Ok((loaded, size_bytes)) => {
+                let shard = Shard::restore(engine, loaded).map_err(shard_error)?;
+                let latest = LocalSnapshot { file, size_bytes, membership: shard.header().membership.clone() };
+                let flushed = Some(latest.point());
+                Ok((Ok(shard), Files { latest: Some(latest), old: own, flushed, ..Files::default() }))
+            }
+            Err(source) if source.kind() == io::ErrorKind::InvalidData && purged.index > FOUNDED_AT.index => {
+                own.push(file);
+                Ok((Err(engine), Files { old: own, ..Files::default() }))
+            }
+            Err(source) => Err(OpenError::Snapshot { file: file.to_string(), source }),
+        }
+    }
+
+    /// The engine, and the shard that it came back with, if it did. One that is damaged is made anew, empty.
+    fn reopen(&self, group: GroupId, state: &ReplicaState) -> Result<(Arc<dyn Engine>, Option<Shard>), OpenError> {
+        let opened = self.engine(group, state);
+        let came_back = match opened {
+            Ok(engine) if engine.capabilities().durable => Shard::open(Arc::clone(&engine)).map(|shard| (engine, shard)),
+            Ok(engine) => return Ok((engine, None)),
+            Err(OpenError::Engine { source, .. }) => Err(ShardError::Engine(source)),
+            Err(error) => return Err(error),
+        };
+        match came_back {
+            Ok(found) => Ok(found),
+            // No new start would read it either.
+            Err(ShardError::Engine(EngineError::Corrupt(_)) | ShardError::Decode(_)) => {
+                let place = Place { group: group.0, build: state.build };
+                self.engines.remove(place).map_err(OpenError::Files)?;
+                Ok((self.engine(group, state)?, None))
+            }
+            Err(source) => Err(OpenError::Shard { keyspace: state.keyspace.clone(), source }),
+        }
     }
 
     /// A replica of a group that this node has no log of yet; its records are to be written.
@@ -95,7 +124,7 @@ impl<D: Disk> Opening<'_, D> {
         if state.founding.is_some() {
             log.found(FOUNDED_AT);
         }
-        self.assemble((group, state), log, shard, Files::default())
+        self.assemble((group, state), log, Machine::new(shard), Files::default())
     }
 
     fn engine(&self, group: GroupId, state: &ReplicaState) -> Result<Arc<dyn Engine>, OpenError> {
@@ -107,13 +136,35 @@ impl<D: Disk> Opening<'_, D> {
         &self,
         of: (GroupId, ReplicaState),
         log: GroupLog<D>,
-        shard: Shard,
+        machine: Machine,
         files: Files,
     ) -> Result<Replica<D>, OpenError> {
         let keyspace = of.1.keyspace.clone();
-        Replica::new(of, log, shard, files, (self.config, self.seed, self.origin))
+        Replica::new(of, log, machine, files, (self.config, self.seed, self.origin))
             .map_err(|error| OpenError::Raft { keyspace, why: error.to_string() })
     }
+}
+
+/// A shard, or the empty engine of one that is lost; and what is beside it.
+type Found = (Result<Shard, Arc<dyn Engine>>, Files);
+
+/// What the log still tells of a shard whose engine is lost: who votes after what is known to be committed. raft-rs begins with
+/// that, and hands out what comes after.
+fn lost_header<D: Disk>(log: &GroupLog<D>, state: &ReplicaState, commit: u64) -> Result<ShardHeader, OpenError> {
+    let founded = state.founding.as_ref().map(|founding| founding.voters.clone()).unwrap_or_default();
+    let founded = ConfState { voters: founded, ..ConfState::default() };
+    let mut members = decode_membership(state.membership.clone()).unwrap_or(founded);
+    let mut next = log.purged().index.0 + 1;
+    while next <= commit {
+        for (index, _, payload) in log.replay(next, commit + 1, MAX_APPLY_BYTES)? {
+            if let Some(change) = decode_conf_change(payload) {
+                change_membership(&mut members, &change);
+            }
+            next = index + 1;
+        }
+    }
+    let applied_index = commit.max(log.purged().index.0);
+    Ok(ShardHeader { applied_index, membership: encode_membership(&members), ..ShardHeader::default() })
 }
 
 /// The shard of a group that begins: with its founding entry, or, on a later replica, with nothing at all.

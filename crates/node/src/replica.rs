@@ -37,7 +37,7 @@ use crate::io::Monotonic;
 use crate::jobs::Job;
 use crate::limits::{Config, MAX_APPLY_BYTES, MAX_INFLIGHT_MESSAGES, MAX_UNCOMMITTED_BYTES};
 use crate::machine::{Machine, ShardWork, Work};
-use crate::moving::Moves;
+use crate::moving::{Moves, next_work};
 use crate::reads::{Read, Reads};
 use crate::snapshot::SnapshotFile;
 use crate::start::ReplicaState;
@@ -180,13 +180,13 @@ impl<D: Disk> Replica<D> {
     pub(crate) fn new(
         (group, state): (GroupId, ReplicaState),
         mut log: GroupLog<D>,
-        shard: Shard,
+        machine: Machine,
         files: Files,
         (config, seed, origin): (&Config, u64, u64),
     ) -> raft::Result<Self> {
         let spec = ReplicaSpec { group, id: state.replica, keyspace: state.keyspace.clone() };
-        let conf_state = decode_membership(shard.header().membership.clone()).unwrap_or_default();
-        let applied = shard.header().applied_index;
+        let conf_state = decode_membership(machine.header().membership.clone()).unwrap_or_default();
+        let applied = machine.header().applied_index;
         log.set_initial(log.initial_commit().max(applied), conf_state);
         if let Some(latest) = &files.latest {
             log.set_snapshot(latest.file.at, decode_membership(latest.membership.clone()).unwrap_or_default());
@@ -213,7 +213,7 @@ impl<D: Disk> Replica<D> {
         let mut replica = Self {
             raw,
             logged_vote,
-            machine: Machine::new(shard),
+            machine,
             moves: Moves::default(),
             loadable: false,
             reads: Reads::new(origin),
@@ -232,7 +232,7 @@ impl<D: Disk> Replica<D> {
             spec,
         };
         replica.reads.add(Read { token: CATCH_UP, deadline: Monotonic(u64::MAX) });
-        if replica.raw.raft.prs().conf().to_conf_state().voters == [replica.spec.id] {
+        if replica.raw.raft.prs().conf().to_conf_state().voters == [replica.spec.id] && !replica.machine.is_lost() {
             // Nobody else could lead: there is nothing to wait for.
             replica.raw.campaign()?;
         }
@@ -572,11 +572,13 @@ impl<D: Disk> Replica<D> {
             Err(error) => return self.break_down(&error, out),
         };
         let membership = shard.header().membership.clone();
+        // Until now it could not be read.
+        out.has_switched |= self.machine.is_lost();
         if !self.machine.replace(file, shard) {
             return;
         }
         self.counters.loaded += 1;
-        self.files.flushed = Some(file.at);
+        self.files.flushed = Some((file.at, membership.clone()));
         self.files.take_in(LocalSnapshot { file, size_bytes, membership });
         self.go_on(out);
     }
@@ -589,6 +591,12 @@ impl<D: Disk> Replica<D> {
     /// Applies what waits, as far as the shard is here.
     pub(crate) fn go_on(&mut self, out: &mut Outbox) {
         while out.broken.is_none()
+            && let Some((low, high)) = self.machine.replay()
+        {
+            self.replay(low, high, out);
+        }
+        while out.broken.is_none()
+            && self.machine.replay().is_none()
             && let Some(work) = self.machine.next_work()
         {
             match work {
@@ -601,7 +609,8 @@ impl<D: Disk> Replica<D> {
             }
         }
         self.on_applied_index();
-        for read in self.reads.take_ready(self.header().applied_index) {
+        let readable = if self.machine.is_lost() { 0 } else { self.header().applied_index };
+        for read in self.reads.take_ready(readable) {
             if read.token == CATCH_UP {
                 self.is_confirmed = true;
             } else {
@@ -611,10 +620,50 @@ impl<D: Disk> Replica<D> {
     }
 
     fn on_applied_index(&mut self) {
-        let applied = self.header().applied_index;
+        let applied = self.machine.applied_of_taken();
         if applied > self.raw.raft.raft_log.applied && !self.is_loading() {
             self.raw.advance_apply_to(applied);
         }
+    }
+
+    /// Applies again what the lost engine had applied after the snapshot that made up for it.
+    fn replay(&mut self, low: u64, high: u64, out: &mut Outbox) {
+        let Some(shard) = self.machine.shard() else { return };
+        let entries = self.log().replay(low, high, MAX_APPLY_BYTES).map_err(|error| error.to_string());
+        match entries.and_then(|entries| next_work(entries, shard)) {
+            Ok(work) => self.carry_out(work, out),
+            Err(why) => self.break_down(&why, out),
+        }
+    }
+
+    /// Why it has no content now: its engine was damaged or lost. It asks its leader for a snapshot from this index on.
+    pub(crate) fn asks_for(&self) -> Option<u64> {
+        let is_asking = self.machine.is_lost() && !self.machine.has_fetched();
+        is_asking.then(|| self.log().purged().index.0)
+    }
+
+    /// A snapshot came that raft-rs has no use for: it may make up for a lost engine.
+    pub(crate) fn take_fetched(&mut self, file: SnapshotFile, out: &mut Outbox) -> bool {
+        if self.asks_for().is_none_or(|min_index| file.at.index.0 < min_index) {
+            return false;
+        }
+        self.machine.await_fetched(file);
+        self.loadable = true;
+        self.maybe_load(out);
+        true
+    }
+
+    /// The message with which a leader sends a replica a snapshot; none if there is no such snapshot yet.
+    pub(crate) fn snapshot_for(&mut self, replica: u64, min_index: u64) -> Option<Message> {
+        if !self.is_leader() {
+            return None;
+        }
+        let snapshot = raft::Storage::snapshot(self.raw.store(), min_index, replica).ok()?;
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgSnapshot);
+        (message.from, message.to, message.term) = (self.spec.id, replica, self.raw.raft.term);
+        message.set_snapshot(snapshot);
+        Some(message)
     }
 
     fn carry_out(&mut self, work: ShardWork, out: &mut Outbox) {
@@ -655,6 +704,10 @@ impl<D: Disk> Replica<D> {
             Ok(state) => encode_membership(&state),
             Err(error) => return self.break_down(&error, out),
         };
+        if entry.index <= self.header().applied_index {
+            // The snapshot that made up for a lost engine was newer: only raft-rs had to hear of this.
+            return;
+        }
         if self.is_leader() && self.raw.raft.prs().get(self.spec.id).is_none() {
             // It leads because it was elected before the entry that takes it out was committed. raft-rs would go on as leader,
             // and panic when it looks for its own progress.
@@ -682,7 +735,7 @@ impl<D: Disk> Replica<D> {
     pub(crate) fn maybe_make_durable(&mut self, config: &Config, is_forced: bool, out: &mut Outbox) {
         let (applied_index, may_stall) = (self.header().applied_index, self.machine.may_stall());
         let due_bytes = if may_stall { config.flush_log_bytes } else { self.files.cut_due_bytes(config) };
-        let is_new = applied_index > self.durable_point().map_or(0, |at| at.index.0);
+        let is_new = applied_index > self.durable_point().map_or(0, |(at, _)| at.index.0);
         if !is_new || (self.files.log_bytes < due_bytes && !is_forced) {
             return;
         }
@@ -690,8 +743,11 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Everything up to here comes back after a power loss without the log.
-    fn durable_point(&self) -> Option<LogId> {
-        if self.machine.may_stall() { self.files.flushed } else { self.files.latest.as_ref().map(|latest| latest.file.at) }
+    fn durable_point(&self) -> Option<(LogId, &Bytes)> {
+        if self.machine.may_stall() {
+            return self.files.flushed.as_ref().map(|(at, membership)| (*at, membership));
+        }
+        self.files.latest.as_ref().map(|latest| (latest.file.at, &latest.membership))
     }
 
     fn flush(&mut self, out: &mut Outbox) {
@@ -700,7 +756,7 @@ impl<D: Disk> Replica<D> {
         }
         let header = self.header();
         let at = LogId { term: Term(header.applied_term), index: LogIndex(header.applied_index) };
-        self.files.flushing = Some(at);
+        self.files.flushing = Some((at, header.membership.clone()));
         self.files.log_bytes = 0;
         out.jobs.push(Job::Flush { place: self.place(), engine: Arc::clone(self.engine()) });
     }
@@ -710,12 +766,12 @@ impl<D: Disk> Replica<D> {
         if place != self.place() {
             return;
         }
-        let (Some(at), Ok(durable_index)) = (self.files.flushing.take(), durable_index) else {
+        let (Some((at, membership)), Ok(durable_index)) = (self.files.flushing.take(), durable_index) else {
             return;
         };
         // A snapshot that was loaded meanwhile has made a later point durable.
-        if durable_index >= at.index.0 && self.files.flushed.is_none_or(|flushed| flushed.index < at.index) {
-            self.files.flushed = Some(at);
+        if durable_index >= at.index.0 && self.files.flushed.as_ref().is_none_or(|(flushed, _)| flushed.index < at.index) {
+            self.files.flushed = Some((at, membership));
         }
     }
 
@@ -762,7 +818,7 @@ impl<D: Disk> Replica<D> {
     /// Purges the log behind the engine's durable point. A leader keeps what followers that are there still need, unless
     /// `is_forced`.
     pub(crate) fn maybe_purge(&mut self, is_forced: bool, out: &mut Outbox) {
-        let Some(durable) = self.durable_point() else {
+        let Some((durable, membership)) = self.durable_point().map(|(at, membership)| (at, membership.clone())) else {
             return;
         };
         let mut index = self.moves.needs_log_from().map_or(durable.index.0, |needed| needed.min(durable.index.0));
@@ -779,6 +835,11 @@ impl<D: Disk> Replica<D> {
             return;
         };
         let upto = LogId { term: Term(term), index: LogIndex(index) };
+        if self.state.membership != membership {
+            // If the engine is lost, only this tells who votes.
+            self.state.membership = membership;
+            out.records.push((self.spec.group, Record::State(self.state.to_bytes())));
+        }
         self.raw.mut_store().purge(upto);
         out.records.push((self.spec.group, Record::Purge(upto)));
         // A follower that loaded it would need what is purged now.
@@ -814,6 +875,7 @@ impl<D: Disk> Replica<D> {
             snapshots_loaded: self.counters.loaded,
             engine: self.state.engine.kind.clone(),
             moving: self.moves.status(header.applied_index),
+            is_rebuilding: self.machine.is_lost(),
             ..ReplicaStatus::default()
         }
     }

@@ -103,6 +103,8 @@ pub(crate) struct ReplicaState {
     pub(crate) engine: EngineSpec,
     /// Which of the group's engines on this node serves: see [`Place`].
     pub(crate) build: u64,
+    /// Who votes and learns, at a point that the log goes on from; empty as long as it goes back to the group's beginning.
+    pub(crate) membership: Bytes,
     /// How the group began, if this replica was there.
     pub(crate) founding: Option<Founding>,
 }
@@ -121,8 +123,9 @@ pub(crate) const FOUNDED_AT: LogId = LogId { term: Term(1), index: LogIndex(1) }
 const STATE_VERSION: u8 = 2;
 
 impl ReplicaState {
-    /// Version, replica, epoch, names of keyspace and engine, the engine's options and build, and, if there is a founding, a 1,
-    /// its limits, voters and entry. Version 1 had neither options nor build, and one limit.
+    /// Version, replica, epoch, names of keyspace and engine, the engine's options and build, membership, and, if there is a founding, a 1,
+    /// its limits, voters and entry. Version 1 had no options, build and membership, and one
+    /// limit.
     pub(crate) fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(STATE_VERSION);
@@ -136,6 +139,8 @@ impl ReplicaState {
             out.put_u64_le(*value);
         }
         out.put_u64_le(self.build);
+        out.put_u32_le(self.membership.len() as u32);
+        out.put_slice(&self.membership);
         let Some(founding) = &self.founding else {
             out.put_u8(0);
             return out.freeze();
@@ -161,17 +166,20 @@ impl ReplicaState {
         let keyspace = take_name(&mut bytes)?;
         let mut engine = EngineSpec::of(&take_name(&mut bytes)?);
         let mut build = 0;
+        let mut membership = Bytes::new();
         if version >= 2 {
             for _ in 0..bytes.try_get_u16_le().ok()? {
                 engine.options.insert(take_name(&mut bytes)?, bytes.try_get_u64_le().ok()?);
             }
             build = bytes.try_get_u64_le().ok()?;
+            let length = bytes.try_get_u32_le().ok()? as usize;
+            membership = (bytes.len() >= length).then(|| bytes.split_to(length))?;
         }
         let founding = match bytes.try_get_u8().ok()? {
             0 => None,
             _ => Some(take_founding(bytes, version)?),
         };
-        Some(Self { replica, epoch, keyspace, engine, build, founding })
+        Some(Self { replica, epoch, keyspace, engine, build, membership, founding })
     }
 
     /// What a new log of the group begins with.
@@ -226,6 +234,7 @@ impl<D: Disk> Node<D> {
             keyspace: SYSTEM_KEYSPACE.to_owned(),
             engine: EngineSpec::of("trie"),
             build: 0,
+            membership: Bytes::new(),
             founding: Some(Founding { limits, voters: vec![1], entry }),
         };
         Ok(log.write(&[state.records(GroupId(SYSTEM_GROUP))])?)
@@ -239,6 +248,7 @@ impl<D: Disk> Node<D> {
             keyspace: SYSTEM_KEYSPACE.to_owned(),
             engine: EngineSpec::of("trie"),
             build: 0,
+            membership: Bytes::new(),
             founding: None,
         };
         Ok(log.write(&[state.records(GroupId(SYSTEM_GROUP))])?)
@@ -326,7 +336,15 @@ mod tests {
     fn replica_states_round_trip() {
         let options = BTreeMap::from([("max_bytes".to_owned(), 1 << 30), ("max_entries".to_owned(), 9)]);
         let engine = EngineSpec { kind: "cache".to_owned(), options };
-        let plain = ReplicaState { replica: 4, epoch: 2, keyspace: "default".to_owned(), engine, build: 3, founding: None };
+        let plain = ReplicaState {
+            replica: 4,
+            epoch: 2,
+            keyspace: "default".to_owned(),
+            engine,
+            build: 3,
+            membership: Bytes::from_static(b"who"),
+            founding: None,
+        };
         let limits = Limits { max_bytes: 9, max_key_bytes: 8, max_value_bytes: 7 };
         let founding = Founding { limits, voters: vec![1, 2], entry: Bytes::from_static(b"entry") };
         let founded = ReplicaState { founding: Some(founding), ..plain.clone() };
@@ -347,7 +365,15 @@ mod tests {
         }
         bytes.push(0);
         let engine = EngineSpec::of("trie");
-        let state = ReplicaState { replica: 4, epoch: 2, keyspace: "default".to_owned(), engine, build: 0, founding: None };
+        let state = ReplicaState {
+            replica: 4,
+            epoch: 2,
+            keyspace: "default".to_owned(),
+            engine,
+            build: 0,
+            membership: Bytes::new(),
+            founding: None,
+        };
         assert_eq!(ReplicaState::decode(bytes.into()), Some(state));
     }
 }

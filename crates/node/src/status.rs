@@ -70,6 +70,8 @@ pub struct ReplicaStatus {
     pub engine: String,
     /// How far it is on its way to another engine.
     pub moving: Option<MoveStatus>,
+    /// Its engine was damaged or lost, and is filled again from the leader's.
+    pub is_rebuilding: bool,
 }
 
 /// The keyspaces that can be read on this node.

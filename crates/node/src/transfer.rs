@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quorate_api::peer::{Frame, Lane, RaftMessage, SnapshotAck, SnapshotPart};
+use quorate_api::peer::{Frame, Lane, RaftMessage, SnapshotAck, SnapshotAsk, SnapshotPart};
 use quorate_log::{Disk, GroupId, LogId, LogIndex, Term};
 use raft::eraftpb::{Message, MessageType};
 
@@ -16,6 +16,7 @@ use crate::io::{Effect, Monotonic};
 use crate::jobs::Job;
 use crate::limits::{MAX_SNAPSHOT_SENDS, RECEIVE_KEPT_MS, SNAPSHOT_STALL_MS, SNAPSHOT_WINDOW_CHUNKS};
 use crate::node::Node;
+use crate::replica::Replica;
 use crate::snapshot::SnapshotFile;
 
 /// Snapshots on their way, both directions.
@@ -92,6 +93,29 @@ impl<D: Disk> Node<D> {
         self.transfers.sends.insert(transfer, send);
         let max_bytes = self.transfers.chunk_bytes;
         self.effects.push(Effect::Job(Job::Read { transfer, file, offset: 0, max_bytes }));
+    }
+
+    /// A replica lost its engine: it gets a snapshot, if this node leads. It asks again until it has one.
+    pub(crate) fn on_snapshot_ask(&mut self, from: u64, ask: &SnapshotAsk) {
+        let Some(own) = self.replicas.get_mut(&ask.group) else {
+            return;
+        };
+        if let Some(message) = own.snapshot_for(ask.replica, ask.min_index) {
+            self.send_snapshot(GroupId(ask.group), from, message);
+        }
+        self.dirty.insert(ask.group);
+    }
+
+    /// Asks the leaders of replicas that lost their engines for snapshots.
+    pub(crate) fn ask_for_snapshots(&mut self) {
+        for (group, replica) in &self.replicas {
+            let leader = self.routes.get(&(*group, replica.leader()));
+            let is_receiving = self.transfers.receives.contains_key(group);
+            if let (Some(min_index), Some(leader), false) = (replica.asks_for(), leader, is_receiving) {
+                let frame = Frame::SnapshotAsk(SnapshotAsk { group: *group, replica: replica.spec.id, min_index });
+                self.effects.push(Effect::Send { to: *leader, lane: Lane::Bulk, frame });
+            }
+        }
     }
 
     /// A piece was read: it goes out.
@@ -180,7 +204,8 @@ impl<D: Disk> Node<D> {
     }
 
     fn begin_receive(&mut self, from: u64, part: &SnapshotPart, message: RaftMessage) {
-        let is_wanted = self.replicas.get(&part.group).is_some_and(|own| own.spec.id == message.to && !own.is_loading());
+        let can_take = |own: &Replica<D>| !own.is_loading() || own.asks_for().is_some();
+        let is_wanted = self.replicas.get(&part.group).is_some_and(|own| own.spec.id == message.to && can_take(own));
         let Some(meta) = message.snapshot.as_ref().filter(|_| is_wanted && message.group == part.group && !self.is_disk_full)
         else {
             self.drop_receive(part.group);
@@ -254,14 +279,14 @@ impl<D: Disk> Node<D> {
         let Some(replica) = self.replicas.get_mut(&group.0) else {
             return;
         };
-        if replica.is_loading() {
+        if replica.is_loading() && replica.asks_for().is_none() {
             // It gets another one if it still needs it.
             return replica.files.old.push(receive.file);
         }
         replica.step(message);
         let is_accepted = replica.raft().snap().is_some_and(|snapshot| snapshot.get_metadata().index == receive.file.at.index.0);
         let is_own = replica.files.latest.as_ref().is_some_and(|latest| latest.file == receive.file);
-        if !is_accepted && !is_own {
+        if !is_accepted && !is_own && !replica.take_fetched(receive.file, &mut self.out) {
             replica.files.old.push(receive.file);
         }
         self.dirty.insert(group.0);

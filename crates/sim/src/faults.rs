@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::io;
 
 use quorate_api::cluster::{JoinAnswer, PeerAddress};
+use quorate_engine::Engines;
 use quorate_log::testing::Fault;
 use quorate_node::{Input, SYSTEM_GROUP};
 
-use crate::host::{Boot, HostId, Process, ProcessEnd};
+use crate::host::{Boot, Host, HostId, Process, ProcessEnd};
 use crate::mutation::Mutation;
 use crate::network::{DisturbanceId, Way, between};
 use crate::operator::{Task, member_hosts};
@@ -98,6 +99,8 @@ fault_kinds! {
     Transfer => "fault: leader transfer",
     /// The clients' keyspace moves to another engine.
     Move => "fault: move to another engine",
+    /// A machine loses power, and what its engines kept is damaged.
+    Damage => "fault: damaged engine",
 }
 
 /// How a fault goes on.
@@ -165,6 +168,7 @@ impl Simulation {
                 self.tell(target, Input::ShutDown);
             }
             FaultKind::Wipe => return self.wipe(target),
+            FaultKind::Damage => return Ok(self.damage(target)),
             FaultKind::Move => {
                 let engine = *self.random.pick(&ENGINES).expect("not empty");
                 self.operator.add(Task::Move(engine));
@@ -226,7 +230,7 @@ impl Simulation {
 
     /// The host that leads the clients' keyspace, as far as can be told.
     pub(crate) fn leading_host(&self) -> Option<HostId> {
-        let of = |host: &crate::host::Host| {
+        let of = |host: &Host| {
             let replicas = &host.process.as_ref()?.shell.status.replicas;
             let leading = replicas.iter().find(|replica| replica.group.0 == CLIENT_GROUP && replica.role == "leader")?;
             Some((leading.term, host.id))
@@ -408,6 +412,28 @@ impl Simulation {
             host.folder.is_some() && host.process.as_ref().is_some_and(is_written)
         };
         self.operator.is_idle() && self.is_settled() && self.operator.members.iter().all(has_it_durable)
+    }
+
+    /// The log stays: only what the engines kept is gone. Others must have it.
+    fn damage(&mut self, host: HostId) -> bool {
+        let is_rebuilding = |host: &Host| {
+            let status = host.process.as_ref().map(|process| &process.shell.status.replicas);
+            status.is_none_or(|replicas| replicas.iter().any(|replica| replica.is_rebuilding))
+        };
+        let are_others_whole = self.operator.members.iter().all(|member| !is_rebuilding(&self.hosts[member.0]));
+        if !self.can_lose_a_disk()
+            || !are_others_whole
+            || self.operator.members.len() < 3
+            || !self.operator.members.contains(&host)
+        {
+            return false;
+        }
+        self.crash(host, ProcessEnd::PowerLost);
+        let engines = &self.hosts[host.0].engines;
+        let places = engines.places().unwrap_or_default();
+        places.iter().for_each(|place| engines.damage(*place));
+        self.queue.schedule(self.now.plus_ms(500), Event::Start(host));
+        !places.is_empty()
     }
 
     fn wipe(&mut self, host: HostId) -> Step<bool> {

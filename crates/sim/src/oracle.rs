@@ -108,7 +108,7 @@ impl Oracle {
         match frame {
             Frame::Raft(messages) => messages.iter().try_for_each(|message| self.on_message(host, journal, message)),
             Frame::Snapshot(part) => part.message.iter().try_for_each(|message| self.on_message(host, journal, message)),
-            Frame::Forward(_) | Frame::ForwardReply(_) | Frame::SnapshotAck(_) => Ok(()),
+            Frame::Forward(_) | Frame::ForwardReply(_) | Frame::SnapshotAck(_) | Frame::SnapshotAsk(_) => Ok(()),
         }
     }
 

@@ -71,6 +71,8 @@ impl Simulation {
             Ok(node) => node,
             Err(error) => return self.on_failed_start(id, &error),
         };
+        let lost = node.status().replicas.iter().filter(|replica| replica.is_rebuilding).count();
+        self.coverage.add("replicas that lost their engines", lost as u64);
         self.trace.note(self.now, format_args!("{id} starts: node {} incarnation {}", identity.node, identity.incarnation));
         self.boots.insert(boot, identity.node);
         let shell = Shell::new(self.now, Journal::open(&log.reader()));

@@ -441,6 +441,7 @@ impl std::fmt::Display for FrameText<'_> {
             Frame::Snapshot(part) => {
                 write!(f, "snapshot g{} {}+{}/{}", part.group, part.offset, part.data.len(), part.total_bytes)
             }
+            Frame::SnapshotAsk(ask) => write!(f, "snapshot-ask g{} from {}", ask.group, ask.min_index),
             Frame::SnapshotAck(ack) => {
                 write!(f, "snapshot-ack g{} {} failed={} done={}", ack.group, ack.next_offset, ack.failed, ack.done)
             }

@@ -17,7 +17,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::message::{
     MIN_FORWARD_BYTES, MIN_FORWARD_REPLY_BYTES, MIN_MESSAGE_BYTES, put_forward, put_forward_reply, put_message, put_snapshot_ack,
-    put_snapshot_part, read_forward, read_forward_reply, read_message, read_snapshot_ack, read_snapshot_part,
+    put_snapshot_ask, put_snapshot_part, read_forward, read_forward_reply, read_message, read_snapshot_ack, read_snapshot_ask,
+    read_snapshot_part,
 };
 use super::wire::{DecodeError, Measure, Reader, Sink};
 use super::{Frame, MAX_FRAME_BYTES, MAX_FRAME_ITEMS, RaftMessage};
@@ -37,6 +38,7 @@ const KIND_FORWARD: u8 = 2;
 const KIND_FORWARD_REPLY: u8 = 3;
 const KIND_SNAPSHOT: u8 = 4;
 const KIND_SNAPSHOT_ACK: u8 = 5;
+const KIND_SNAPSHOT_ASK: u8 = 6;
 
 /// Why a frame cannot be sent: no receiver would take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -200,6 +202,7 @@ fn kind_of(frame: &Frame) -> u8 {
         Frame::ForwardReply(_) => KIND_FORWARD_REPLY,
         Frame::Snapshot(_) => KIND_SNAPSHOT,
         Frame::SnapshotAck(_) => KIND_SNAPSHOT_ACK,
+        Frame::SnapshotAsk(_) => KIND_SNAPSHOT_ASK,
     }
 }
 
@@ -210,6 +213,7 @@ fn put_body(out: &mut impl Sink, frame: &Frame) {
         Frame::ForwardReply(replies) => put_list(out, replies, put_forward_reply),
         Frame::Snapshot(part) => put_snapshot_part(out, part),
         Frame::SnapshotAck(ack) => put_snapshot_ack(out, ack),
+        Frame::SnapshotAsk(ask) => put_snapshot_ask(out, ask),
     }
 }
 
@@ -228,6 +232,7 @@ fn read_body(kind: u8, body: Bytes) -> Result<Frame, DecodeError> {
         KIND_FORWARD_REPLY => Frame::ForwardReply(reader.list(MIN_FORWARD_REPLY_BYTES, read_forward_reply)?),
         KIND_SNAPSHOT => Frame::Snapshot(read_snapshot_part(&mut reader)?),
         KIND_SNAPSHOT_ACK => Frame::SnapshotAck(read_snapshot_ack(&mut reader)?),
+        KIND_SNAPSHOT_ASK => Frame::SnapshotAsk(read_snapshot_ask(&mut reader)?),
         tag => return Err(DecodeError::Unknown { what: "frame kind", tag: tag.into() }),
     };
     reader.finish()?;

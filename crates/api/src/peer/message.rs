@@ -5,7 +5,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::wire::{DecodeError, Measure, Reader, Sink};
-use super::{Forward, ForwardReply, ForwardResult, RaftEntry, RaftMessage, SnapshotAck, SnapshotMeta, SnapshotPart};
+use super::{Forward, ForwardReply, ForwardResult, RaftEntry, RaftMessage, SnapshotAck, SnapshotAsk, SnapshotMeta, SnapshotPart};
 
 // The least that an item takes on the wire, a byte per field; a list cannot be longer than its bytes allow.
 pub(super) const MIN_MESSAGE_BYTES: usize = 15;
@@ -222,6 +222,16 @@ pub(super) fn read_snapshot_ack(reader: &mut Reader) -> Result<SnapshotAck, Deco
     let (group, transfer, next_offset) = (reader.integer()?, reader.integer()?, reader.integer()?);
     let flags = read_flags(reader, "snapshot answer flags", ACK_FAILED | ACK_DONE)?;
     Ok(SnapshotAck { group, transfer, next_offset, failed: flags & ACK_FAILED != 0, done: flags & ACK_DONE != 0 })
+}
+
+pub(super) fn put_snapshot_ask(out: &mut impl Sink, ask: &SnapshotAsk) {
+    out.integer(ask.group);
+    out.integer(ask.replica);
+    out.integer(ask.min_index);
+}
+
+pub(super) fn read_snapshot_ask(reader: &mut Reader) -> Result<SnapshotAsk, DecodeError> {
+    Ok(SnapshotAsk { group: reader.integer()?, replica: reader.integer()?, min_index: reader.integer()? })
 }
 
 /// A byte of which only the bits in `known` may be set.

@@ -117,6 +117,11 @@ fn frame() -> impl Strategy<Value = Frame> {
         proptest::collection::vec(forward_reply(), 0..5).prop_map(Frame::ForwardReply),
         snapshot_part().prop_map(Frame::Snapshot),
         snapshot_ack().prop_map(Frame::SnapshotAck),
+        (integer(), integer(), integer()).prop_map(|(group, replica, min_index)| Frame::SnapshotAsk(SnapshotAsk {
+            group,
+            replica,
+            min_index
+        })),
     ]
 }
 
