@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release -p quorate-engine --example disk_bench -- FOLDER KIND [GIB...] [flush=MIB] [OPTION=N...]`
 //!
-//! Writes batches of 64 puts of 256-byte values under random 16-byte keys into a new engine in FOLDER, until each of the sizes (1
-//! without arguments) is reached, and measures there. As a node does, another thread flushes after every `flush` MiB (64). At most
+//! Writes batches of 64 puts of 256-byte values under random 16-byte keys into a new engine in FOLDER, until each of the sizes
+//! (1 without arguments) is reached, and measures there. As a node does, another thread flushes after every `flush` MiB (64). At most
 //! 12 minutes are written. FOLDER is removed in the end. Linux only: memory is what `/proc/self/status` says.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]

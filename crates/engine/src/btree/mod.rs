@@ -20,6 +20,8 @@
 
 mod record;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::Path;
