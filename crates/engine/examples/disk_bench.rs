@@ -2,9 +2,9 @@
 //!
 //! `cargo run --release -p quorate-engine --example disk_bench -- FOLDER KIND [GIB...] [flush=MIB] [OPTION=N...]`
 //!
-//! Writes batches of 64 puts of 256-byte values under random 16-byte keys into a new engine in FOLDER, until each of the sizes (1
-//! without arguments) is reached, and measures there. As a node does, another thread flushes after every `flush` MiB (64). At most
-//! 12 minutes are written. FOLDER is removed in the end. Linux only: memory is what `/proc/self/status` says.
+//! Writes batches of 64 puts of 256-byte values under random 16-byte keys into a new engine in FOLDER, until each of the sizes
+//! (1 without arguments) is reached, and measures there. As a node does, another thread flushes after every `flush` MiB (64). At
+//! most 12 minutes are written. FOLDER is removed in the end. Linux only: memory is what `/proc/self/status` says.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 #![expect(clippy::disallowed_methods, reason = "measures time")]
@@ -194,9 +194,8 @@ fn report_reads(when: &str, engine: &dyn Engine, count: u64) {
         .filter(|pair| pair.as_ref().is_ok_and(|(_, value)| value.len() == VALUE_BYTES))
         .count();
     let scan_rate = scanned as f64 / began.elapsed().as_secs_f64();
-    println!(
-        "  {when}: gets {found:.0}/s, of missing keys {missing:.0}/s; scans of {SCAN_LEN} {scans:.0}/s, one long scan {scan_rate:.0} pairs/s"
-    );
+    println!("  {when}: gets {found:.0}/s, of missing keys {missing:.0}/s");
+    println!("  {when}: scans of {SCAN_LEN} {scans:.0}/s, one long scan {scan_rate:.0} pairs/s");
 }
 
 /// Waits for merges to end.

@@ -169,6 +169,8 @@ fn names(names: impl Iterator<Item = &'static str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
     use crate::conformance;
     use crate::home::tests::scratch;
@@ -181,6 +183,35 @@ mod tests {
             // A run on disk makes a folder and syncs it.
             conformance::check_one_in(if kind.capabilities.durable { 6 } else { 1 }, make);
         }
+    }
+
+    /// Names the kind to the process that is to crash.
+    const KIND_VARIABLE: &str = "QUORATE_CRASH_KIND";
+
+    fn open(kind: &str, folder: &Path) -> Result<Arc<dyn Engine>, EngineError> {
+        let kind = super::kind(kind).expect("a known kind");
+        let (spec, resources) = (EngineSpec::of(kind.name), Resources::default());
+        (kind.open)(&Opening { spec: &spec, folder, resources: &resources })
+    }
+
+    #[test]
+    fn durable_engines_come_back() {
+        for kind in KINDS.iter().filter(|kind| kind.capabilities.durable) {
+            let child = || {
+                let mut child = Command::new(std::env::current_exe().unwrap());
+                child.args(["--exact", "registry::tests::crashes", "--ignored", "--nocapture"]);
+                child.env(KIND_VARIABLE, kind.name);
+                child
+            };
+            conformance::check_durable(&|folder| open(kind.name, folder), &child);
+        }
+    }
+
+    #[test]
+    #[ignore = "durable_engines_come_back starts it in a process of its own"]
+    fn crashes() {
+        let kind = std::env::var(KIND_VARIABLE).unwrap();
+        conformance::run_script(&|folder| open(&kind, folder));
     }
 
     #[test]

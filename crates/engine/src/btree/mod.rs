@@ -20,6 +20,8 @@
 
 mod record;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::Path;
@@ -38,6 +40,10 @@ use crate::{Batch, Capabilities, Change, Engine, EngineError, Rebuild, Stats, Ta
 /// Changes since the durable point after which a batch is synced without being asked: pages that were durable are not used
 /// again before the next sync, so the file would grow without a bound.
 const MAX_UNSYNCED_BYTES: u64 = 256 << 20;
+
+/// A flush syncs beside `apply` so often at most, and until no more than so many bytes of changes came meanwhile.
+const MAX_SYNCS_AHEAD: u32 = 6;
+const ENOUGH_SYNCED_BYTES: u64 = 512 << 10;
 
 /// A rebuild's transactions are of about this size.
 const REBUILD_BATCH_BYTES: u64 = 8 << 20;
@@ -115,6 +121,26 @@ impl Btree {
     }
 }
 
+impl Btree {
+    /// Syncs what is in the file beside `apply`, again and again until little comes while it is done: it is what `apply` need not
+    /// wait for at the durable point.
+    fn sync_ahead(&self) -> Result<(), EngineError> {
+        let mut before_bytes = None;
+        for _ in 0..MAX_SYNCS_AHEAD {
+            let (store, unsynced_bytes) = {
+                let writer = self.shared.lock_writer();
+                (Arc::clone(&writer.store), writer.unsynced_bytes)
+            };
+            if before_bytes.is_some_and(|before| unsynced_bytes.saturating_sub(before) < ENOUGH_SYNCED_BYTES) {
+                break;
+            }
+            before_bytes = Some(unsynced_bytes);
+            store.sync_ahead()?;
+        }
+        Ok(())
+    }
+}
+
 impl Engine for Btree {
     fn kind(&self) -> &'static str {
         Self::KIND_OF_ENGINE.name
@@ -151,10 +177,7 @@ impl Engine for Btree {
     }
 
     fn flush(&self) -> Result<u64, EngineError> {
-        // Most of what is to be synced is synced beside `apply`; what came meanwhile is little.
-        let store = Arc::clone(&self.shared.lock_writer().store);
-        store.sync_ahead()?;
-        drop(store);
+        self.sync_ahead()?;
         let mut writer = self.shared.lock_writer();
         let applied = self.shared.published.load().applied();
         if writer.unsynced_bytes > 0 || self.durable_applied() != applied {

@@ -60,6 +60,12 @@ impl Store {
         Ok(Arc::new(Self { database, file, remains: Some(Remains::of(path.to_owned())) }))
     }
 
+    /// Around what is no file.
+    #[cfg(test)]
+    pub(super) fn of_backend(database: Database) -> Arc<Self> {
+        Arc::new(Self { database, file: None, remains: None })
+    }
+
     /// See [`Remains::set_obsolete`].
     pub(super) fn set_obsolete(&self, is_obsolete: bool) {
         if let Some(remains) = &self.remains {

@@ -3,9 +3,10 @@
 //! An engine's test is one line, `conformance::check(|| Arc::new(MyEngine::new()))`. Each check panics with what it found.
 //! More thorough runs: `PROPTEST_CASES=10000`.
 //!
-//! Not checked here: what a durable engine holds after a crash. That needs a disk that can lose power.
+//! What a durable engine holds after a crash is checked by [`check_durable`], which needs a process to crash.
 
 mod atomicity;
+mod durable;
 mod model;
 mod promises;
 mod rebuild;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::ProptestConfig;
 
+pub use self::durable::{Open, check_durable, run_script};
 use crate::{Batch, Change, Direction, Engine, KeyRange, Table, View};
 
 /// Runs every check. `make` gives a new, empty engine at each call, large enough never to evict.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -10,7 +12,7 @@ use bytes::Bytes;
 
 use super::node::Sizes;
 use super::{Lsm, LsmNode};
-use crate::{Batch, Change, Direction, Engine, KeyRange, Table, View, conformance};
+use crate::{Batch, Change, Direction, Engine, EngineError, KeyRange, Table, View, conformance};
 
 /// A few dozen pairs fill a memtable, and a few hundred have several files.
 const SMALL: Sizes = Sizes { min_memtable_bytes: 4 << 10, max_memtable_bytes: 16 << 10, file_bytes: 16 << 10 };
@@ -27,6 +29,26 @@ fn conforms_while_everything_is_flushed_and_merged() {
         *next += 1;
         Arc::new(Lsm::open(&scratch.path().join(next.to_string()), &node).unwrap())
     });
+}
+
+#[test]
+fn comes_back_while_everything_is_flushed_and_merged() {
+    let child = || {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "lsm::tests::crashes", "--ignored", "--nocapture"]);
+        child
+    };
+    conformance::check_durable(&open, &child);
+}
+
+#[test]
+#[ignore = "comes_back_while_everything_is_flushed_and_merged starts it in a process of its own"]
+fn crashes() {
+    conformance::run_script(&open);
+}
+
+fn open(folder: &Path) -> Result<Arc<dyn Engine>, EngineError> {
+    Ok(Arc::new(Lsm::open(folder, &small_node())?))
 }
 
 /// lsm-tree 3.1.8 answered point reads with old values while it flushed or merged (its issue 315): what was read and written
@@ -133,7 +155,7 @@ fn files_that_no_view_needs_are_removed() {
     assert!(on_disk < 10 * engine.stats().data_bytes, "{on_disk} bytes on disk for {} of data", engine.stats().data_bytes);
 }
 
-fn bytes_below(path: &std::path::Path) -> u64 {
+fn bytes_below(path: &Path) -> u64 {
     let entries = std::fs::read_dir(path).unwrap().map(Result::unwrap);
     entries.map(|entry| if entry.path().is_dir() { bytes_below(&entry.path()) } else { entry.metadata().unwrap().len() }).sum()
 }

@@ -2,7 +2,9 @@
 //!
 //! One thread flushes and two merge, so that a long merge of one engine delays neither the flushes of another nor all of its
 //! merges. Merging yields to everything else that the processors are wanted for: it would hold up writes and reads of all
-//! keyspaces, and only a long backlog of it holds up anything. An engine stands in each queue once at most: the queues are as long as there are engines. Threads start with the first
+//! keyspaces, and only a long backlog of it holds up anything.
+//!
+//! An engine stands in each queue once at most: the queues are as long as there are engines. Threads start with the first
 //! work and end with the last engine.
 
 use std::collections::{BTreeMap, VecDeque};
