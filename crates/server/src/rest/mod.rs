@@ -18,6 +18,7 @@ mod connections;
 mod cursor;
 mod endpoint;
 mod list;
+mod meta;
 mod metrics;
 mod one_key;
 mod query;

@@ -13,3 +13,4 @@ mod list;
 mod one_key;
 mod server;
 mod store;
+mod user_meta;
