@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::text64::{self, MalformedText64};
+use crate::user_meta::UserMeta;
 
 /// Most pairs of a page of a list.
 pub const MAX_LIST_ITEMS: usize = 10_000;
@@ -23,6 +24,8 @@ pub struct Entry {
     pub value: Option<Bytes>,
     /// The media type it was stored with.
     pub content_type: Option<String>,
+    /// What users noted beside the value.
+    pub meta: UserMeta,
     /// The revision at which the key came to be.
     pub create_revision: u64,
     /// The revision of its last change.
@@ -59,6 +62,9 @@ pub struct EntryBody<'a> {
     /// The media type it was stored with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<Cow<'a, str>>,
+    /// What users noted beside the value; left out if that is nothing.
+    #[serde(default, skip_serializing_if = "is_without_meta")]
+    pub meta: Cow<'a, UserMeta>,
     /// The revision at which the key came to be.
     pub create_revision: u64,
     /// The revision of its last change.
@@ -89,11 +95,17 @@ impl Entry {
             value,
             value64,
             content_type: self.content_type.as_deref().map(Cow::Borrowed),
+            meta: Cow::Borrowed(&self.meta),
             create_revision: self.create_revision,
             mod_revision: self.mod_revision,
             version: self.version,
         }
     }
+}
+
+#[expect(clippy::ptr_arg, reason = "serde hands over the field as it is")]
+fn is_without_meta(meta: &Cow<'_, UserMeta>) -> bool {
+    meta.is_empty()
 }
 
 fn split(bytes: &[u8], encoding: Encoding) -> (Option<Cow<'_, str>>, Option<String>) {
@@ -111,6 +123,7 @@ impl TryFrom<EntryBody<'_>> for Entry {
             key: join("key", body.key, body.key64)?.ok_or(EntryError::Ambiguous("key"))?,
             value: join("value", body.value, body.value64)?,
             content_type: body.content_type.map(Cow::into_owned),
+            meta: body.meta.into_owned(),
             create_revision: body.create_revision,
             mod_revision: body.mod_revision,
             version: body.version,
@@ -174,6 +187,7 @@ mod tests {
             key: Bytes::copy_from_slice(key),
             value: value.map(Bytes::copy_from_slice),
             content_type: Some("text/plain".to_owned()),
+            meta: UserMeta::default(),
             create_revision: 7,
             mod_revision: 12,
             version: 3,
@@ -197,8 +211,18 @@ mod tests {
         let both = written(&entry(b"a", Some(b"\xff")), Encoding::Text);
         assert_eq!((both["key"].as_str(), both["value64"].as_str()), (Some("a"), Some("_w")));
         assert_eq!((both.get("key64"), both.get("value")), (None, None));
+        assert_eq!(both.get("meta"), None);
         let forced = written(&entry(b"a", None), Encoding::Base64);
         assert_eq!((forced["key64"].as_str(), forced.get("value64")), (Some("YQ"), None));
+    }
+
+    #[test]
+    fn user_metadata_travels_along() {
+        let mut entry = entry(b"a", None);
+        entry.meta.insert("owner", "me").unwrap();
+        let text = serde_json::to_string(&entry.to_body(Encoding::Text)).unwrap();
+        assert!(text.contains(r#""meta":{"owner":"me"}"#), "{text}");
+        assert_eq!(Entry::try_from(serde_json::from_str::<EntryBody<'_>>(&text).unwrap()), Ok(entry));
     }
 
     #[test]

@@ -18,5 +18,7 @@ pub const MIN_REVISION: &str = "quorate-min-revision";
 pub const TIMEOUT: &str = "quorate-timeout";
 /// How many keys a `DELETE` removed.
 pub const DELETED: &str = "quorate-deleted";
+/// Before each name of user metadata, with a write and in answers: `quorate-meta-owner: me`.
+pub const META_PREFIX: &str = "quorate-meta-";
 /// Names the request in problem bodies and in the node's logs; taken over from the client if it sends one.
 pub const REQUEST_ID: &str = "x-request-id";

@@ -12,3 +12,4 @@ pub mod peer;
 pub mod problem;
 pub mod quantity;
 pub mod text64;
+pub mod user_meta;

@@ -71,6 +71,8 @@ codes! {
         "Keyspace names are 1 to 63 of the characters a-z, 0-9, _ and -, and begin with a letter or a digit.";
     BadCursor "bad_cursor" 400 final "Bad cursor"
         "The cursor was not given out for this keyspace, selection and order. Begin again without a cursor.";
+    BadMeta "bad_meta" 400 final "Bad user metadata"
+        "Names of user metadata are HTTP tokens, values visible ASCII; there are at most 32 of them and 2048 bytes beside a value.";
     BadBody "bad_body" 400 final "Bad body"
         "The body is not the JSON that the route expects; the detail says where.";
     IncompleteBody "incomplete_body" 400 final "Incomplete body"

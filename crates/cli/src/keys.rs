@@ -39,7 +39,11 @@ pub(crate) async fn put(args: PutArgs, client: &ClientArgs) -> Result<(), Failur
     let key = args.key.bytes()?;
     let value = ValueSource::from(args.value).read()?;
     let absent = args.if_absent.then_some(Condition::Absent);
-    let options = PutOptions { condition: args.cas.map(Condition::ModRevision).or(absent), content_type: args.content_type };
+    let options = PutOptions {
+        condition: args.cas.map(Condition::ModRevision).or(absent),
+        content_type: args.content_type,
+        ..PutOptions::default()
+    };
     let written = client.client().put(client.keyspace(), &key, value.into(), &options).await;
     let written = written.map_err(|error| Failure::of_request(format!("put `{}`", printable(&key)), &error))?;
     if output.format == Format::Json {

@@ -1,9 +1,10 @@
 //! One key: read, write, delete.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use quorate_api::entry::Entry;
 use quorate_api::problem::WriteOutcome;
+use quorate_api::user_meta::UserMeta;
 use quorate_api::{header as own_header, problem};
 
 use crate::call::Client;
@@ -50,6 +51,8 @@ pub struct PutOptions {
     pub condition: Option<Condition>,
     /// The media type to keep with the value; `application/octet-stream` unless set.
     pub content_type: Option<String>,
+    /// What to note beside the value; it replaces what was noted before.
+    pub meta: UserMeta,
 }
 
 /// What was read.
@@ -103,6 +106,11 @@ impl Client {
         if let Some(content_type) = &options.content_type {
             request.headers.insert(header::CONTENT_TYPE, header_value("content type", content_type)?);
         }
+        for (name, value) in options.meta.iter() {
+            let name = format!("{}{name}", own_header::META_PREFIX);
+            let name = HeaderName::try_from(name).expect("names of user metadata are tokens");
+            request.headers.insert(name, header_value("metadata", value)?);
+        }
         let answer = self.call(request).await?;
         Ok(Written {
             is_new: answer.status == StatusCode::CREATED,
@@ -136,11 +144,23 @@ fn found(key: &[u8], answer: &Answer) -> Result<Found, Error> {
         key: Bytes::copy_from_slice(key),
         value: Some(answer.body.clone()),
         content_type: answer.text(header::CONTENT_TYPE),
+        meta: user_meta(answer),
         create_revision: number(own_header::CREATE_REVISION)?,
         mod_revision: number(own_header::MOD_REVISION)?,
         version: number(own_header::VERSION)?,
     };
     Ok(Found { entry, etag: answer.text(header::ETAG).unwrap_or_default(), revision: number(own_header::REVISION)? })
+}
+
+fn user_meta(answer: &Answer) -> UserMeta {
+    let mut meta = UserMeta::default();
+    for (name, value) in &answer.headers {
+        if let (Some(name), Ok(value)) = (name.as_str().strip_prefix(own_header::META_PREFIX), value.to_str()) {
+            // A name that a newer node takes and this version does not know is of no use here.
+            let _ = meta.insert(name, value);
+        }
+    }
+    meta
 }
 
 fn conditional(method: Method, keyspace: &str, key: &[u8], condition: Option<&Condition>) -> Result<Request, Error> {

@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::Revision;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::limits::{Limits, Settings};
+use crate::record::{encode_user_meta, read_user_meta, user_meta_bytes};
 
 /// Guards and operations that take effect together or not at all, under one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub struct Write {
 impl Write {
     /// Sets one key, whatever it held.
     pub fn put(key: Bytes, value: Bytes) -> Self {
-        Self { guards: Vec::new(), ops: vec![Op::Put(Put { key, value, content_type: None })] }
+        Self { guards: Vec::new(), ops: vec![Op::Put(Put::new(key, value))] }
     }
 
     /// Removes one key.
@@ -96,6 +97,15 @@ pub struct Put {
     pub value: Bytes,
     /// The media type it was stored with.
     pub content_type: Option<Bytes>,
+    /// What users note beside the value, by name; see [`crate::Record::user_meta`].
+    pub user_meta: Vec<(Bytes, Bytes)>,
+}
+
+impl Put {
+    /// A key and a value, and nothing that goes with them.
+    pub fn new(key: Bytes, value: Bytes) -> Self {
+        Self { key, value, content_type: None, user_meta: Vec::new() }
+    }
 }
 
 /// Names a request for ever: one start of one node, and a counter there. A command that is proposed twice is applied once.
@@ -131,6 +141,7 @@ const ENTRY_VERSION: u8 = 1;
 const OP_PUT: u8 = 1;
 const OP_DELETE: u8 = 2;
 const OP_CONFIGURE: u8 = 4;
+const OP_PUT_WITH_META: u8 = 5;
 
 const CONDITION_EXISTS: u8 = 1;
 const CONDITION_ABSENT: u8 = 2;
@@ -177,7 +188,10 @@ impl Command {
 
 fn op_bytes_hint(op: &Op) -> usize {
     match op {
-        Op::Put(put) => put.key.len() + put.value.len() + put.content_type.as_ref().map_or(0, Bytes::len) + 16,
+        Op::Put(put) => {
+            let content_type_bytes = put.content_type.as_ref().map_or(0, Bytes::len);
+            put.key.len() + put.value.len() + content_type_bytes + user_meta_bytes(&put.user_meta) + 16
+        }
         Op::Delete { key } => key.len() + 8,
         Op::Configure(_) => 32,
     }
@@ -220,9 +234,13 @@ fn read_revision(reader: &mut Reader) -> Result<Revision, DecodeError> {
 fn encode_op(op: &Op, out: &mut BytesMut) {
     match op {
         Op::Put(put) => {
-            out.put_u8(OP_PUT);
+            let has_meta = !put.user_meta.is_empty();
+            out.put_u8(if has_meta { OP_PUT_WITH_META } else { OP_PUT });
             out.put_bytes_with_len(&put.key);
             out.put_optional_bytes(put.content_type.as_deref());
+            if has_meta {
+                encode_user_meta(&put.user_meta, out);
+            }
             out.put_bytes_with_len(&put.value);
         }
         Op::Delete { key } => {
@@ -238,11 +256,12 @@ fn encode_op(op: &Op, out: &mut BytesMut) {
 
 fn read_op(reader: &mut Reader) -> Result<Op, DecodeError> {
     match reader.u8()? {
-        OP_PUT => {
+        tag @ (OP_PUT | OP_PUT_WITH_META) => {
             let key = reader.bytes()?;
             let content_type = reader.optional_bytes()?;
+            let user_meta = if tag == OP_PUT { Vec::new() } else { read_user_meta(reader)? };
             let value = reader.bytes()?;
-            Ok(Op::Put(Put { key, value, content_type }))
+            Ok(Op::Put(Put { key, value, content_type, user_meta }))
         }
         OP_DELETE => Ok(Op::Delete { key: reader.bytes()? }),
         OP_CONFIGURE => Ok(Op::Configure(Settings { limits: Limits::read(reader)? })),
@@ -301,11 +320,8 @@ mod tests {
 
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
-            (bytes(), bytes(), proptest::option::of(bytes())).prop_map(|(key, value, content_type)| Op::Put(Put {
-                key,
-                value,
-                content_type
-            })),
+            (bytes(), bytes(), proptest::option::of(bytes()), proptest::collection::vec((bytes(), bytes()), 0..3))
+                .prop_map(|(key, value, content_type, user_meta)| Op::Put(Put { key, value, content_type, user_meta })),
             bytes().prop_map(|key| Op::Delete { key }),
             (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(max_bytes, max_key_bytes, max_value_bytes)| {
                 Op::Configure(Settings { limits: Limits { max_bytes, max_key_bytes, max_value_bytes } })

@@ -185,7 +185,8 @@ fn record_after(put: &Put, before: Option<Stored>, revision: Revision) -> Record
         Some(stored) => KeyMeta { mod_revision: revision, version: stored.meta.version + 1, ..stored.meta },
         None => KeyMeta { create_revision: revision, mod_revision: revision, version: 1 },
     };
-    Record { meta, content_type: put.content_type.clone(), value: put.value.clone() }
+    let Put { content_type, user_meta, value, .. } = put.clone();
+    Record { meta, content_type, user_meta, expires_at_ms: None, value }
 }
 
 fn stored_bytes(key: &[u8], record_bytes: usize) -> u64 {

@@ -1,5 +1,7 @@
 //! The record of a key, as it lies in the engine.
 
+use std::num::NonZeroU64;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::codec::{DecodeError, Reader, Writer, varint_bytes};
@@ -12,23 +14,40 @@ pub struct Record {
     pub meta: KeyMeta,
     /// The media type it was stored with.
     pub content_type: Option<Bytes>,
+    /// What users noted beside the value, by name, in the order they gave; each name once.
+    pub user_meta: Vec<(Bytes, Bytes)>,
+    /// When the key goes by itself, in milliseconds of log time.
+    pub expires_at_ms: Option<NonZeroU64>,
     /// The value; a slice of what was decoded.
     pub value: Bytes,
 }
 
-const RECORD_VERSION: u8 = 1;
+/// Counters, media type, and the value as the rest.
+const PLAIN_VERSION: u8 = 1;
+
+/// The same with expiry (0 for none) and user metadata between media type and value.
+const FULL_VERSION: u8 = 2;
 
 impl Record {
-    /// The encoded form: version, counters, media type, and the value as the rest.
+    /// The encoded form: the version, what that one has, and the value as the rest. Version 1 where it says all, so that a record
+    /// pays only for what it holds.
     pub fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.encoded_bytes());
-        out.put_u8(RECORD_VERSION);
+        out.put_u8(if self.is_plain() { PLAIN_VERSION } else { FULL_VERSION });
         out.put_varint(self.meta.create_revision.0);
         out.put_varint(self.meta.mod_revision.0);
         out.put_varint(self.meta.version);
         out.put_optional_bytes(self.content_type.as_deref());
+        if !self.is_plain() {
+            out.put_varint(self.expires_at_ms.map_or(0, NonZeroU64::get));
+            encode_user_meta(&self.user_meta, &mut out);
+        }
         out.put_slice(&self.value);
         out.freeze()
+    }
+
+    fn is_plain(&self) -> bool {
+        self.user_meta.is_empty() && self.expires_at_ms.is_none()
     }
 
     /// How long [`Record::to_bytes`] is.
@@ -39,14 +58,19 @@ impl Record {
             None => varint_bytes(0),
             Some(content_type) => varint_bytes(content_type.len() as u64 + 1) + content_type.len(),
         };
-        1 + counters_bytes + content_type_bytes + self.value.len()
+        let full_bytes = if self.is_plain() {
+            0
+        } else {
+            varint_bytes(self.expires_at_ms.map_or(0, NonZeroU64::get)) + user_meta_bytes(&self.user_meta)
+        };
+        1 + counters_bytes + content_type_bytes + full_bytes + self.value.len()
     }
 
     /// Decodes what [`Record::to_bytes`] made.
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8()?;
-        if version != RECORD_VERSION {
+        if !matches!(version, PLAIN_VERSION | FULL_VERSION) {
             return Err(DecodeError::UnknownTag { what: "record version", tag: version });
         }
         let meta = KeyMeta {
@@ -55,8 +79,33 @@ impl Record {
             version: reader.varint()?,
         };
         let content_type = reader.optional_bytes()?;
-        Ok(Self { meta, content_type, value: reader.into_rest() })
+        let (expires_at_ms, user_meta) = match version {
+            PLAIN_VERSION => (None, Vec::new()),
+            _ => (NonZeroU64::new(reader.varint()?), read_user_meta(&mut reader)?),
+        };
+        Ok(Self { meta, content_type, user_meta, expires_at_ms, value: reader.into_rest() })
     }
+}
+
+/// Appends user metadata: how many, then each name and value. The same in records and commands.
+pub(crate) fn encode_user_meta(user_meta: &[(Bytes, Bytes)], out: &mut BytesMut) {
+    out.put_varint(user_meta.len() as u64);
+    for (name, value) in user_meta {
+        out.put_bytes_with_len(name);
+        out.put_bytes_with_len(value);
+    }
+}
+
+/// Reads what [`encode_user_meta`] wrote.
+pub(crate) fn read_user_meta(reader: &mut Reader) -> Result<Vec<(Bytes, Bytes)>, DecodeError> {
+    reader.list(|reader| Ok((reader.bytes()?, reader.bytes()?)))
+}
+
+/// How much [`encode_user_meta`] appends.
+pub(crate) fn user_meta_bytes(user_meta: &[(Bytes, Bytes)]) -> usize {
+    let with_len = |bytes: &Bytes| varint_bytes(bytes.len() as u64) + bytes.len();
+    let pairs_bytes: usize = user_meta.iter().map(|(name, value)| with_len(name) + with_len(value)).sum();
+    varint_bytes(user_meta.len() as u64) + pairs_bytes
 }
 
 #[cfg(test)]
@@ -80,7 +129,16 @@ mod tests {
             mod_revision: Revision(modified),
             version,
         });
-        (meta, prop::option::of(bytes()), bytes()).prop_map(|(meta, content_type, value)| Record { meta, content_type, value })
+        let user_meta = prop::collection::vec((bytes(), bytes()), 0..3);
+        (meta, prop::option::of(bytes()), user_meta, number(), bytes()).prop_map(
+            |(meta, content_type, user_meta, expires_at_ms, value)| Record {
+                meta,
+                content_type,
+                user_meta,
+                expires_at_ms: NonZeroU64::new(expires_at_ms),
+                value,
+            },
+        )
     }
 
     proptest! {
@@ -100,22 +158,52 @@ mod tests {
         }
     }
 
+    const META: KeyMeta = KeyMeta { create_revision: Revision(2), mod_revision: Revision(3), version: 4 };
+
+    fn plain(content_type: Option<&'static [u8]>, value: &'static [u8]) -> Record {
+        Record {
+            meta: META,
+            content_type: content_type.map(Bytes::from_static),
+            user_meta: Vec::new(),
+            expires_at_ms: None,
+            value: Bytes::from_static(value),
+        }
+    }
+
     #[test]
     fn no_media_type_and_an_empty_one_differ() {
-        let meta = KeyMeta { create_revision: Revision(2), mod_revision: Revision(1 << 33), version: 4 };
-        let without = Record { meta, content_type: None, value: Bytes::from_static(b"x") };
-        let with_empty = Record { content_type: Some(Bytes::new()), ..without.clone() };
-        assert_ne!(without.to_bytes(), with_empty.to_bytes());
-        assert_eq!(Record::decode(with_empty.to_bytes()), Ok(with_empty));
+        assert_ne!(plain(None, b"x").to_bytes(), plain(Some(b""), b"x").to_bytes());
+        assert_eq!(Record::decode(plain(Some(b""), b"x").to_bytes()), Ok(plain(Some(b""), b"x")));
+    }
+
+    /// Written out, so that they stay readable whatever is written in future.
+    #[test]
+    fn both_versions_are_as_they_were() {
+        let full = Record {
+            user_meta: vec![(Bytes::from_static(b"owner"), Bytes::from_static(b"me"))],
+            expires_at_ms: NonZeroU64::new(300),
+            ..plain(Some(b"a/b"), b"value")
+        };
+        let cases = [
+            (plain(Some(b"a/b"), b"value"), &b"\x01\x02\x03\x04\x04a/bvalue"[..]),
+            (plain(None, b""), b"\x01\x02\x03\x04\x00"),
+            (full, b"\x02\x02\x03\x04\x04a/b\xac\x02\x01\x05owner\x02mevalue"),
+        ];
+        for (record, bytes) in cases {
+            assert_eq!(record.to_bytes(), bytes);
+            assert_eq!(Record::decode(Bytes::from_static(bytes)), Ok(record));
+        }
+        assert!(Record::decode(Bytes::from_static(b"\x03\x02\x03\x04\x00")).is_err());
     }
 
     #[test]
     fn a_record_that_is_cut_in_its_header_is_refused() {
-        let meta = KeyMeta { create_revision: Revision(2), mod_revision: Revision(3), version: 4 };
-        let record = Record { meta, content_type: Some(Bytes::from_static(b"text/plain")), value: Bytes::new() };
-        let encoded = record.to_bytes();
-        for len in 0..encoded.len() {
-            assert_eq!(Record::decode(encoded.slice(..len)), Err(DecodeError::Truncated), "{len} bytes");
+        let user_meta = vec![(Bytes::from_static(b"owner"), Bytes::from_static(b"me"))];
+        for record in [plain(Some(b"text/plain"), b""), Record { user_meta, ..plain(Some(b"text/plain"), b"") }] {
+            let encoded = record.to_bytes();
+            for len in 0..encoded.len() {
+                assert_eq!(Record::decode(encoded.slice(..len)), Err(DecodeError::Truncated), "{len} bytes");
+            }
         }
     }
 }

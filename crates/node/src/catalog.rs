@@ -392,7 +392,8 @@ fn diff<T: Serialize + PartialEq>(prefix: &str, old: &BTreeMap<String, T>, new: 
 
 fn put<T: Serialize>(key: Bytes, record: &T) -> Op {
     let value = serde_json::to_vec(record).expect("catalog records are plain data");
-    Op::Put(Put { key, value: value.into(), content_type: Some(Bytes::from_static(b"application/json")) })
+    let content_type = Some(Bytes::from_static(b"application/json"));
+    Op::Put(Put { content_type, ..Put::new(key, value.into()) })
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(key: &[u8], record: &Record) -> Result<T, CatalogError> {

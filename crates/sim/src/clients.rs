@@ -112,7 +112,7 @@ impl Kind {
 
     /// What it asks of the state machine; none if it reads.
     fn write(&self) -> Option<Write> {
-        let put = |key: u64, value: Bytes| Op::Put(Put { key: key_of(key), value, content_type: None });
+        let put = |key: u64, value: Bytes| Op::Put(Put::new(key_of(key), value));
         match self {
             Self::Put { keys, value, bytes } => {
                 let ops = keys.iter().map(|key| put(*key, value_of(*value, *bytes))).collect();

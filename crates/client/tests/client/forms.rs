@@ -1,6 +1,7 @@
 //! How requests are written, and how answers are read.
 
 use quorate_api::problem::{Code, WriteOutcome};
+use quorate_api::user_meta::UserMeta;
 use quorate_client::{Client, Condition, Consistency, Error, GetOptions, ListQuery, Options, PutOptions};
 
 use crate::fake_node::{FakeNode, Reaction, answer_of, problem};
@@ -12,6 +13,7 @@ const FOUND: &[(&str, &str)] = &[
     ("quorate-mod-revision", "5"),
     ("quorate-create-revision", "4"),
     ("quorate-version", "2"),
+    ("quorate-meta-owner", "me"),
 ];
 
 fn client(node: &FakeNode) -> Client {
@@ -27,6 +29,7 @@ async fn a_read_carries_its_freshness_and_brings_all_that_goes_with_the_key() {
     assert_eq!((found.etag.as_str(), found.revision), ("\"1.5\"", 9));
     assert_eq!((found.entry.mod_revision, found.entry.create_revision, found.entry.version), (5, 4, 2));
     assert_eq!(found.entry.content_type.as_deref(), Some("text/plain"));
+    assert_eq!(found.entry.meta.iter().collect::<Vec<_>>(), [("owner", "me")]);
     let seen = &node.seen()[0];
     assert_eq!(seen.target, "/v1/kv/default/a%20b/c?consistency=local&min_revision=7");
     assert_eq!(seen.headers["quorate-timeout"], "5s");
@@ -47,15 +50,18 @@ async fn a_write_carries_its_condition() {
         (Some(Condition::Present), "/v1/kv/ks/k", Some(("if-match", "*"))),
         (Some(Condition::Etag("\"1.5\"".to_owned())), "/v1/kv/ks/k", Some(("if-match", "\"1.5\""))),
     ];
+    let mut meta = UserMeta::default();
+    meta.insert("owner", "me").unwrap();
     for (condition, target, header) in cases {
         let node = FakeNode::always(201, FOUND, "").await;
-        let options = PutOptions { condition, content_type: Some("text/x".to_owned()) };
+        let options = PutOptions { condition, content_type: Some("text/x".to_owned()), meta: meta.clone() };
         let written = client(&node).put("ks", b"k", "v".into(), &options).await.unwrap();
         assert!(written.is_new);
         assert_eq!((written.etag.as_str(), written.revision, written.version), ("\"1.5\"", 9, 2));
         let seen = &node.seen()[0];
         assert_eq!((seen.method.as_str(), seen.target.as_str(), seen.body.as_ref()), ("PUT", target, b"v".as_slice()));
         assert_eq!(seen.headers["content-type"], "text/x");
+        assert_eq!(seen.headers["quorate-meta-owner"], "me");
         for name in ["if-match", "if-none-match"] {
             let expected = header.filter(|&(each, _)| each == name).map(|(_, value)| value);
             assert_eq!(seen.headers.get(name).map(|value| value.to_str().unwrap()), expected, "{name}");

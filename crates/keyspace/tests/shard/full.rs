@@ -9,7 +9,7 @@ use crate::writes::{Entry, apply, counted_bytes, records, shard};
 const EMPTY_PAIR_BYTES: u64 = 6;
 
 fn put(key: &'static str, value_bytes: usize) -> Op {
-    Op::Put(Put { key: Bytes::from_static(key.as_bytes()), value: vec![b'v'; value_bytes].into(), content_type: None })
+    Op::Put(Put::new(Bytes::from_static(key.as_bytes()), vec![b'v'; value_bytes].into()))
 }
 
 fn delete(key: &'static str) -> Op {

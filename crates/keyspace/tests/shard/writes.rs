@@ -86,8 +86,10 @@ fn condition() -> impl Strategy<Value = Condition> {
 fn op() -> impl Strategy<Value = Op> {
     let value = vec(any::<u8>(), 0..60).prop_map(Bytes::from);
     let content_type = option::of(select(vec!["", "text/plain"]).prop_map(|text| Bytes::from_static(text.as_bytes())));
+    let user_meta = vec((key(), vec(any::<u8>(), 0..9).prop_map(Bytes::from)), 0..2);
     prop_oneof![
-        8 => (key(), value, content_type).prop_map(|(key, value, content_type)| Op::Put(Put { key, value, content_type })),
+        8 => (key(), value, content_type, user_meta)
+            .prop_map(|(key, value, content_type, user_meta)| Op::Put(Put { key, value, content_type, user_meta })),
         4 => key().prop_map(|key| Op::Delete { key }),
         1 => limits().prop_map(|limits| Op::Configure(Settings { limits })),
     ]

@@ -133,7 +133,7 @@ async fn create<S: Store>(app: &App<S>, mut pairs: BTreeMap<String, String>) -> 
 async fn upsert<S: Store>(app: &App<S>, pairs: BTreeMap<String, String>) -> Result<Answer, Refusal> {
     let put = |(key, value): (&String, &String)| {
         let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
-        Op::Put(Put { key, value, content_type: None })
+        Op::Put(Put::new(key, value))
     };
     if !pairs.is_empty() {
         write(app, Write { guards: Vec::new(), ops: pairs.iter().map(put).collect() }).await?;

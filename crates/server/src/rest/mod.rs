@@ -20,6 +20,7 @@ mod cursor;
 mod endpoint;
 mod keyspaces;
 mod list;
+mod meta;
 mod metrics;
 mod one_key;
 mod query;

@@ -15,6 +15,7 @@ use super::body::RequestBody;
 use super::conditions::{Cas, Conditions, ReadVerdict};
 use super::endpoint::App;
 use super::keyspaces;
+use super::meta;
 use super::query::{Parameter, Treatment, consistency_name, parameters};
 use super::refusal::Refusal;
 use super::store::{Freshness, Reading, Store};
@@ -40,8 +41,19 @@ const MAX_CONTENT_TYPE_BYTES: usize = 256;
 #[derive(Clone, Copy, Debug, Default)]
 struct ReadOptions {
     treatment: Treatment,
-    is_json: Option<bool>,
+    form: Option<Form>,
     encoding: Option<Encoding>,
+}
+
+/// What a read answers with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// The value as it is.
+    Raw,
+    /// The entry, with its value.
+    Json,
+    /// The entry without it.
+    Meta,
 }
 
 /// What a write asks for beside the key.
@@ -74,12 +86,14 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_
     let mut headers = answer::headers();
     text.insert_revision(&mut headers, revision);
     text.insert_meta(&mut headers, epoch, &record.meta);
+    meta::insert(&mut headers, &record.user_meta);
     headers.insert(CONSISTENCY, consistency_value(freshness));
     if verdict == ReadVerdict::NotModified {
         return Ok(answer::empty(StatusCode::NOT_MODIFIED, headers));
     }
-    if options.is_json == Some(true) {
+    if let Some(form @ (Form::Json | Form::Meta)) = options.form {
         let entry = entry_of(target.key, record);
+        let entry = Entry { value: entry.value.filter(|_| form == Form::Json), ..entry };
         return Ok(answer::json(StatusCode::OK, headers, &entry.to_body(options.encoding.unwrap_or_default())));
     }
     headers.insert(CONTENT_TYPE, content_type_value(record.content_type));
@@ -97,12 +111,13 @@ pub(super) async fn put<S: Store>(
     let timeout = options.treatment.timeout(&head.headers)?;
     let conditions = Conditions::parse(&head.headers, options.cas)?;
     let content_type = check_representation(&head.headers)?;
+    let user_meta = meta::of_headers(&head.headers)?;
     let preference = Preference::of(&head.headers);
     let value = body.read(app.config.max_value_bytes, Code::ValueTooLarge).await?;
 
     let guards = guards(app, &target, &conditions, timeout).await?;
     let returned = (preference == Some(Preference::Representation)).then(|| (target.key.clone(), value.clone()));
-    let put = Put { key: target.key.clone(), value, content_type: content_type.clone() };
+    let put = Put { key: target.key.clone(), value, content_type: content_type.clone(), user_meta: user_meta.clone() };
     let write = Write { guards, ops: vec![Op::Put(put)] };
     let (epoch, revision, result) = write_one(app, &target, write, timeout).await?;
     let meta = result.after.unwrap_or(KeyMeta { create_revision: revision, mod_revision: revision, version: 1 });
@@ -115,7 +130,7 @@ pub(super) async fn put<S: Store>(
         headers.insert(PREFERENCE_APPLIED, preference.value());
     }
     if let Some((key, value)) = returned {
-        let entry = entry_of(key, Record { meta, content_type, value });
+        let entry = entry_of(key, Record { meta, content_type, user_meta, expires_at_ms: None, value });
         let body = PutBody { entry: entry.to_body(Encoding::Text), prev: result.before.map(counters) };
         return Ok(answer::json(StatusCode::OK, headers, &body));
     }
@@ -175,15 +190,15 @@ impl ReadOptions {
         let mut options = Self::default();
         for parameter in parameters(head.uri.query()) {
             match parameter.name {
-                "format" => parameter.set(&mut options.is_json, parse_format(parameter)?)?,
+                "format" => parameter.set(&mut options.form, parse_format(parameter)?)?,
                 "encoding" => parameter.set(&mut options.encoding, parse_encoding(parameter)?)?,
                 "key64" if is_key64 => {}
                 _ if options.treatment.take_read(parameter)? => {}
                 _ => return Err(parameter.unknown(&["consistency", "min_revision", "format", "encoding", "timeout", "key64"])),
             }
         }
-        if options.encoding.is_some() && options.is_json != Some(true) {
-            return Err(Refusal::new(Code::BadParameter, "encoding: only together with format=json"));
+        if options.encoding.is_some() && !matches!(options.form, Some(Form::Json | Form::Meta)) {
+            return Err(Refusal::new(Code::BadParameter, "encoding: only together with format=json or format=meta"));
         }
         Ok(options)
     }
@@ -208,11 +223,12 @@ impl WriteOptions {
     }
 }
 
-fn parse_format(parameter: Parameter<'_>) -> Result<bool, Refusal> {
+fn parse_format(parameter: Parameter<'_>) -> Result<Form, Refusal> {
     match parameter.text()?.as_str() {
-        "raw" => Ok(false),
-        "json" => Ok(true),
-        _ => Err(parameter.bad("neither raw nor json")),
+        "raw" => Ok(Form::Raw),
+        "json" => Ok(Form::Json),
+        "meta" => Ok(Form::Meta),
+        _ => Err(parameter.bad("neither raw, json nor meta")),
     }
 }
 
@@ -278,11 +294,12 @@ fn content_type_value(content_type: Option<Bytes>) -> HeaderValue {
 
 /// The entry of a record, with its value.
 pub(super) fn entry_of(key: Bytes, record: Record) -> Entry {
-    let Record { meta, content_type, value } = record;
+    let Record { meta, content_type, user_meta, value, .. } = record;
     Entry {
         key,
         value: Some(value),
         content_type: content_type.map(|content_type| String::from_utf8_lossy(&content_type).into_owned()),
+        meta: meta::of_record(&user_meta),
         create_revision: meta.create_revision.0,
         mod_revision: meta.mod_revision.0,
         version: meta.version,

@@ -14,3 +14,4 @@ mod list;
 mod one_key;
 mod server;
 mod store;
+mod user_meta;
