@@ -350,6 +350,12 @@ mod tests {
             "quorate demo --nodes 10",
             "quorate cluster remove",
             "quorate completions tcsh",
+            "quorate bench mix --reads-percent 0",
+            "quorate bench put --reads-percent 50",
+            "quorate bench put --rate 0",
+            "quorate bench put --value-bytes 1-17MiB",
+            "quorate bench get --pick often",
+            "quorate bench bare --pids 1",
             "quorate frobnicate",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

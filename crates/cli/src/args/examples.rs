@@ -65,6 +65,9 @@ Examples:
   quorate bench compare                        starts a cluster, and prints put and get beside a bare server
   quorate bench put --clients 64 --seconds 5 -e http://127.0.0.1:2379,http://127.0.0.1:2381
   quorate bench get --local --value-bytes 4096
+  quorate bench mix --reads-percent 95 --pick zipf --keys 1000000 -k sessions
+  quorate bench put --rate 5000 --seconds 60   5,000 a second, on time: latencies as users have them
+  quorate bench put --bare --pids 4711,4712    beside a bare server, with the processor time of nodes
   quorate bench bare --clients 256             what this machine can do at all";
 
 pub(super) const COMPLETIONS: &str = "\

@@ -13,17 +13,22 @@ use quorate_client::Endpoint;
 use tokio::sync::oneshot;
 
 use super::args::{LoadArgs, MAX_VALUE_BYTES};
-use super::load;
 use super::report::Measured;
-use super::workload::{Operation, Workload};
+use super::workload::{Mix, Operation, Workload};
+use super::{load, process_usage};
 use crate::exit::Failure;
 
 /// Puts, then gets.
 pub(super) async fn measure(load: &LoadArgs) -> Result<Vec<Measured>, Failure> {
-    let workload = Workload::new(Operation::Put, quorate_api::key::DEFAULT_KEYSPACE, load);
-    let server = BareServer::start(workload.value.clone())?;
-    Ok(vec![server.measure(&workload).await?, server.measure(&workload.with_operation(Operation::Get)).await?])
+    let workload = Workload::new(Mix::Only(Operation::Put), quorate_api::key::DEFAULT_KEYSPACE, load);
+    let server = BareServer::start(workload.values.middle())?;
+    let mut all = server.measure(&workload).await?;
+    all.extend(server.measure(&workload.with_mix(Mix::Only(Operation::Get))).await?);
+    Ok(all)
 }
+
+/// What the server's threads are called; Linux tells each thread's processor time.
+const THREAD_NAME: &str = "bare-server";
 
 /// An axum server on a thread of its own, with as many workers as a node would have. It stops when it is dropped.
 #[derive(Debug)]
@@ -37,13 +42,14 @@ impl BareServer {
     /// `PUT` answers what it was sent, `GET` answers `value`, under any key.
     pub(super) fn start(value: Bytes) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::failed(format!("cannot start the bare server: {error}"));
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().thread_name(THREAD_NAME).enable_all().build().map_err(failed)?;
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let endpoint = address.to_string().parse().map_err(|error| Failure::failed(format!("{error}")))?;
         let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("bare-server".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
                     // What ends it early shows as errors of the load.
@@ -55,9 +61,11 @@ impl BareServer {
         Ok(Self { endpoint, stop: Some(stop), thread: Some(thread.map_err(failed)?) })
     }
 
-    pub(super) async fn measure(&self, workload: &Workload) -> Result<Measured, Failure> {
-        let measured = load::run(workload, std::slice::from_ref(&self.endpoint)).await?;
-        Ok(Measured { what: format!("bare {}", measured.what), ..measured })
+    pub(super) async fn measure(&self, workload: &Workload) -> Result<Vec<Measured>, Failure> {
+        let cpu_s = || process_usage::threads_cpu_s(THREAD_NAME);
+        let mut measured = process_usage::with_cpu(cpu_s, load::run(workload, std::slice::from_ref(&self.endpoint))).await?;
+        measured[0].what.insert_str(0, "bare ");
+        Ok(measured)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -28,9 +28,9 @@ impl Connection {
     }
 
     /// Sends a request and waits for the whole answer; returns its status. After an error the connection is of no more use.
-    pub(super) async fn exchange(&mut self, head: &Bytes, body: &Bytes) -> io::Result<u16> {
+    pub(super) async fn exchange(&mut self, head: &[u8], body: Bytes) -> io::Result<u16> {
         // Both in one system call.
-        self.stream.write_all_buf(&mut head.clone().chain(body.clone())).await?;
+        self.stream.write_all_buf(&mut Buf::chain(head, body)).await?;
         let mut filled = 0;
         let (answer, body_in_buffer) = loop {
             if filled == self.buffer.len() {
@@ -128,9 +128,9 @@ mod tests {
         let client = async {
             let mut connection = Connection::open(&authority).await.unwrap();
             for _ in 0..2 {
-                assert_eq!(connection.exchange(&"head".into(), &"bod".into()).await.unwrap(), 201);
+                assert_eq!(connection.exchange(b"head", "bod".into()).await.unwrap(), 201);
             }
-            assert!(connection.exchange(&"head".into(), &"bod".into()).await.is_err(), "the server has gone");
+            assert!(connection.exchange(b"head", "bod".into()).await.is_err(), "the server has gone");
         };
         tokio::join!(server, client);
     }

@@ -1,197 +1,169 @@
-//! The closed loop: every client has one request on its way, and sends the next when the answer is there.
+//! Puts a load on some endpoints: every client has one request on its way at a time.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use quorate_client::Endpoint;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{sleep, timeout};
 
 use super::connection::Connection;
-use super::report::Measured;
-use super::workload::{Draw, Operation, Requests, Workload};
-use crate::exit::Failure;
+use super::pace::{Pace, Schedule};
+use super::report::{self, Measured};
+use super::tally::{Tally, is_success};
+use super::workload::{Mix, Operation, Request, Requests, Workload};
+use crate::exit::{Failure, note};
 
 /// Before the measurement: connections are opened and caches filled.
 const MAX_WARM_UP: Duration = Duration::from_secs(1);
 
-/// How long after its end a measurement waits for answers.
+/// How long after its end a measurement waits for answers, and for the requests of an open loop that are overdue.
 const STRAGGLER_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the keys to be read may take to be written.
+const FILL_LIMIT: Duration = Duration::from_mins(30);
 
 /// A client whose connection failed waits this long, so that a dead endpoint does not turn the load into a loop of connecting.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
 
-/// Latencies from 1 us to 100 s, to three digits.
-const MAX_LATENCY_US: u64 = 100_000_000;
-const LATENCY_DIGITS: u8 = 3;
-
-/// Different errors that are told apart.
-const MAX_ERROR_KINDS: usize = 16;
-
-/// Runs one measurement; clients are spread over the endpoints in turn.
-pub(super) async fn run(workload: &Workload, endpoints: &[Endpoint]) -> Result<Measured, Failure> {
-    let tally = Rc::new(RefCell::new(Tally::new()));
-    let targets = targets(workload, endpoints);
+/// Runs one measurement; clients are spread over the endpoints in turn. Returns the whole, and the parts of a mix.
+pub(super) async fn run(workload: &Workload, endpoints: &[Endpoint]) -> Result<Vec<Measured>, Failure> {
     let warm_up = MAX_WARM_UP.min(workload.duration / 5);
-    let start = now() + warm_up;
-    let end = start + workload.duration;
+    let begin = now();
+    let (start, end) = (begin + warm_up, begin + warm_up + workload.duration);
+    let pace = match workload.rate {
+        None => Pace::Closed { end },
+        Some(rate) => Pace::Open(
+            Schedule::start(begin, end, rate, workload.clients)
+                .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?,
+        ),
+    };
+    let run = Rc::new(Run { pace, start, tally: RefCell::new(Tally::new(workload)) });
     let local = LocalSet::new();
-    let stragglers = local
+    let unanswered = local
         .run_until(async {
             let mut clients = JoinSet::new();
             for number in 0..workload.clients {
-                let target = targets[number % targets.len()].clone();
-                clients.spawn_local(one_client(number as u64, target, Window { start, end }, tally.clone()));
+                let client = Client::new(workload, &endpoints[number % endpoints.len()], number);
+                clients.spawn_local(client.put_load(Rc::clone(&run)));
             }
+            let seconds = tokio::task::spawn_local(end_seconds(Rc::clone(&run), workload.clone()));
             let finished = async { while clients.join_next().await.is_some() {} };
             let limit = warm_up + workload.duration + STRAGGLER_LIMIT;
-            if timeout(limit, finished).await.is_err() { clients.len() } else { 0 }
+            let unanswered = if timeout(limit, finished).await.is_err() { clients.len() } else { 0 };
+            clients.shutdown().await;
+            // It ends with the duration, which is over; then all of it is in the tally.
+            let _ = seconds.await;
+            unanswered
         })
         .await;
-    let elapsed = now().saturating_duration_since(start);
-    let tally = tally.borrow();
-    Ok(tally.measured(workload, elapsed, stragglers as u64))
+    let tally = run.tally.borrow();
+    Ok(tally.measured(workload, start, unanswered as u64, run.pace.never_begun()))
 }
 
 /// Writes every key once, so that reads find them.
 pub(super) async fn fill(workload: &Workload, endpoints: &[Endpoint]) -> Result<(), Failure> {
-    let workload = workload.with_operation(Operation::Put);
-    let targets = targets(&workload, endpoints);
+    let workload = workload.with_mix(Mix::Only(Operation::Put));
     let local = LocalSet::new();
-    local
-        .run_until(async {
-            let mut clients = JoinSet::new();
-            for number in 0..workload.clients {
-                let target = targets[number % targets.len()].clone();
-                clients.spawn_local(fill_share(number, workload.clients, target));
-            }
-            while let Some(finished) = clients.join_next().await {
-                let result = finished.map_err(|error| Failure::failed(format!("a client of the bench failed: {error}")))?;
-                result.map_err(|reason| Failure::failed(format!("cannot write the keys to be read: {reason}")))?;
-            }
-            Ok(())
-        })
-        .await
+    let filled = local.run_until(async {
+        let mut clients = JoinSet::new();
+        for number in 0..workload.clients {
+            let client = Client::new(&workload, &endpoints[number % endpoints.len()], number);
+            clients.spawn_local(client.fill_share((number as u64..workload.key_count).step_by(workload.clients)));
+        }
+        while let Some(finished) = clients.join_next().await {
+            let result = finished.map_err(|error| Failure::failed(format!("a client of the bench failed: {error}")))?;
+            result.map_err(|reason| Failure::failed(format!("cannot write the keys to be read: {reason}")))?;
+        }
+        Ok(())
+    });
+    let minutes = FILL_LIMIT.as_secs() / 60;
+    let too_long = || {
+        Failure::failed(format!("the keys to be read are not written after {minutes} minutes: take fewer --keys, or --no-fill"))
+    };
+    timeout(FILL_LIMIT, filled).await.unwrap_or_else(|_| Err(too_long()))
 }
 
-/// An endpoint and the requests for it.
+/// What the clients of one measurement share.
 #[derive(Debug)]
-struct Target {
+struct Run {
+    pace: Pace,
+    /// Requests that begin, or are due, before it are the warm-up's.
+    start: Instant,
+    tally: RefCell<Tally>,
+}
+
+/// Closes the tally of every second of the window, and shows it where somebody looks on.
+async fn end_seconds(run: Rc<Run>, workload: Workload) {
+    let mut begin = run.start;
+    let end = run.start + workload.duration;
+    while begin < end {
+        let next = begin + Duration::from_secs(1).min(end - begin);
+        sleep(next.saturating_duration_since(now())).await;
+        let ended = now();
+        let mut tally = run.tally.borrow_mut();
+        let second = tally.end_second(ended.saturating_duration_since(begin), run.pace.overdue());
+        if workload.shows_seconds {
+            note(report::line(second));
+        }
+        begin = ended;
+    }
+}
+
+/// One client: its connection, and the requests that it writes.
+#[derive(Debug)]
+struct Client {
     authority: String,
+    connection: Option<Connection>,
     requests: Requests,
 }
 
-fn targets(workload: &Workload, endpoints: &[Endpoint]) -> Vec<Rc<Target>> {
-    let target = |endpoint: &Endpoint| {
-        Rc::new(Target { authority: endpoint.authority().to_owned(), requests: workload.requests(endpoint) })
-    };
-    endpoints.iter().map(target).collect()
-}
+impl Client {
+    fn new(workload: &Workload, endpoint: &Endpoint, number: usize) -> Self {
+        let requests = workload.requests(endpoint, number as u64);
+        Self { authority: endpoint.authority().to_owned(), connection: None, requests }
+    }
 
-/// When requests count.
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    start: Instant,
-    end: Instant,
-}
+    async fn put_load(mut self, run: Rc<Run>) {
+        while let Some(begun) = run.pace.next().await {
+            let request = self.requests.next();
+            let operation = request.operation;
+            let answer = exchange(&mut self.connection, &self.authority, request).await;
+            let ended = now();
+            if begun >= run.start {
+                run.tally.borrow_mut().record(operation, &answer, ended.saturating_duration_since(begun), ended);
+            }
+            if answer.is_err() {
+                self.connection = None;
+                sleep(PAUSE_AFTER_ERROR).await;
+            }
+        }
+    }
 
-async fn one_client(number: u64, target: Rc<Target>, window: Window, tally: Rc<RefCell<Tally>>) {
-    let mut draw = Draw::new(number);
-    let mut connection = None;
-    let mut begun = now();
-    while begun < window.end {
-        let head = &target.requests.heads[draw.below(target.requests.heads.len())];
-        let answer = exchange(&mut connection, &target, head).await;
-        let ended = now();
-        if begun >= window.start {
-            tally.borrow_mut().record(&answer, ended - begun);
+    async fn fill_share(mut self, keys: impl Iterator<Item = u64>) -> Result<(), String> {
+        for key in keys {
+            let request = self.requests.write(0, key);
+            match exchange(&mut self.connection, &self.authority, request).await {
+                Ok(status) if is_success(status) => {}
+                Ok(status) => return Err(format!("http://{} answers {status}", self.authority)),
+                Err(error) => return Err(format!("http://{}: {error}", self.authority)),
+            }
         }
-        begun = ended;
-        if answer.is_err() {
-            connection = None;
-            sleep(PAUSE_AFTER_ERROR).await;
-            begun = now();
-        }
+        Ok(())
     }
 }
 
-async fn fill_share(first: usize, stride: usize, target: Rc<Target>) -> Result<(), String> {
-    let mut connection = None;
-    for head in target.requests.heads.iter().skip(first).step_by(stride) {
-        match exchange(&mut connection, &target, head).await {
-            Ok(status) if is_success(status) => {}
-            Ok(status) => return Err(format!("http://{} answers {status}", target.authority)),
-            Err(error) => return Err(format!("http://{}: {error}", target.authority)),
-        }
-    }
-    Ok(())
-}
-
-async fn exchange(connection: &mut Option<Connection>, target: &Target, head: &bytes::Bytes) -> io::Result<u16> {
+async fn exchange(connection: &mut Option<Connection>, authority: &str, request: Request<'_>) -> io::Result<u16> {
     let connection = match connection {
         Some(connection) => connection,
-        None => connection.insert(Connection::open(&target.authority).await?),
+        None => connection.insert(Connection::open(authority).await?),
     };
-    connection.exchange(head, &target.requests.body).await
-}
-
-fn is_success(status: u16) -> bool {
-    (200..300).contains(&status)
-}
-
-/// What came back within the window.
-#[derive(Debug)]
-struct Tally {
-    latencies_us: Histogram<u64>,
-    errors: BTreeMap<String, u64>,
-}
-
-impl Tally {
-    fn new() -> Self {
-        let latencies_us = Histogram::new_with_bounds(1, MAX_LATENCY_US, LATENCY_DIGITS).expect("these bounds make a histogram");
-        Self { latencies_us, errors: BTreeMap::new() }
-    }
-
-    fn record(&mut self, answer: &io::Result<u16>, latency: Duration) {
-        match answer {
-            Ok(status) if is_success(*status) => self.latencies_us.saturating_record(latency.as_micros() as u64),
-            Ok(status) => self.count_error(format!("status {status}")),
-            Err(error) => self.count_error(error.to_string()),
-        }
-    }
-
-    fn count_error(&mut self, kind: String) {
-        let has_room = self.errors.len() < MAX_ERROR_KINDS || self.errors.contains_key(&kind);
-        *self.errors.entry(if has_room { kind } else { "other".to_owned() }).or_default() += 1;
-    }
-
-    fn measured(&self, workload: &Workload, elapsed: Duration, stragglers: u64) -> Measured {
-        let mut errors = self.errors.clone();
-        if stragglers > 0 {
-            errors.insert("no answer".to_owned(), stragglers);
-        }
-        let ms = |quantile: f64| self.latencies_us.value_at_quantile(quantile) as f64 / 1000.0;
-        Measured {
-            what: workload.operation.to_string(),
-            clients: workload.clients,
-            requests: self.latencies_us.len(),
-            rate_per_s: self.latencies_us.len() as f64 / elapsed.as_secs_f64(),
-            p50_ms: ms(0.5),
-            p90_ms: ms(0.9),
-            p99_ms: ms(0.99),
-            max_ms: self.latencies_us.max() as f64 / 1000.0,
-            errors,
-            ratio_to_bare: None,
-            server_cpu_s_per_100k: None,
-        }
-    }
+    connection.exchange(request.head, request.body).await
 }
 
 #[expect(clippy::disallowed_methods, reason = "measuring time is what a bench is for")]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }

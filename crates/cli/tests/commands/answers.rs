@@ -181,26 +181,3 @@ fn leadership_is_handed_over_where_asked() {
     let bodies = [r#"{"to":"n2","keyspace":"orders"}"#, r#"{"to":null,"keyspace":null}"#];
     assert_eq!(node.seen(), bodies.map(|body| format!("POST /v1/cluster/leader {body}")));
 }
-
-#[test]
-fn the_bench_counts_what_comes_back() {
-    let node = CannedNode::start(|| canned(200, &[], "v"));
-    let arguments = ["bench", "get", "--seconds", "1", "--clients", "2", "--keys", "10", "-o", "json"];
-    let report = node.call(&arguments);
-    let measured = &report.json()["items"][0];
-    assert_eq!((report.exit, measured["what"].as_str(), measured["clients"].as_u64()), (0, Some("get"), Some(2)));
-    let seen = node.seen();
-    assert_eq!(seen.iter().filter(|asked| asked.starts_with("PUT ")).count(), 10, "each key is written once");
-    let gets = (seen.len() - 10) as u64;
-    assert!((1..=gets).contains(&measured["requests"].as_u64().unwrap()), "{measured}");
-    assert!(measured["p50_ms"].as_f64() <= measured["max_ms"].as_f64(), "{measured}");
-}
-
-#[test]
-fn a_bench_that_only_fails_says_so() {
-    let node = CannedNode::refusing(Code::NoLeader, Some(WriteOutcome::NotApplied), None);
-    let report = node.call(&["bench", "put", "--seconds", "1", "--clients", "1", "-o", "json"]);
-    assert_eq!(report.exit, 1);
-    assert!(report.json()["items"][0]["errors"]["status 503"].as_u64().unwrap() > 0, "{report:?}");
-    assert!(report.stderr.contains("no request of `put` succeeded"), "{report:?}");
-}

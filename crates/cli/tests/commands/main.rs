@@ -1,6 +1,7 @@
 //! The program as scripts see it: output, exit codes and errors, against a node that answers what the test says.
 
 mod answers;
+mod bench;
 #[expect(clippy::unwrap_used, reason = "the test's own node and calls: what goes wrong in them fails the test")]
 mod calls;
 mod usage;
