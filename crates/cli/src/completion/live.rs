@@ -38,11 +38,7 @@ pub(super) fn look_at(words: impl Iterator<Item = impl AsRef<OsStr>>) {
 /// Names of keyspaces.
 pub(crate) fn keyspaces(typed: &OsStr) -> Vec<CompletionCandidate> {
     candidates(typed, async |client: Client, _: String| {
-        let shards = client.cluster().await?.shards;
-        let mut names: Vec<String> =
-            shards.into_iter().map(|shard| shard.keyspace).filter(|name| !name.starts_with('_')).collect();
-        names.dedup();
-        Ok(names)
+        Ok(client.keyspaces().await?.into_iter().map(|keyspace| keyspace.name).collect())
     })
 }
 
