@@ -8,11 +8,13 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::ArgValueCompleter;
 use quorate_api::{duration, key, text64};
 use quorate_client::{Client, Consistency, Endpoint, GetOptions, Options};
 
 use crate::bench::args::BenchCommand;
+use crate::completion;
 use crate::exit::Failure;
 use crate::output::Format;
 
@@ -59,12 +61,34 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: BenchCommand,
     },
-    /// Print a completion script for a shell
+    /// Print a script with which a shell completes commands, keyspaces and keys
     #[command(after_help = examples::COMPLETIONS)]
     Completions {
         /// The shell
-        shell: clap_complete::Shell,
+        shell: Shell,
     },
+}
+
+/// Shells that can complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
+}
+
+impl Shell {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bash => "bash",
+            Self::Elvish => "elvish",
+            Self::Fish => "fish",
+            Self::Powershell => "powershell",
+            Self::Zsh => "zsh",
+        }
+    }
 }
 
 /// What all commands that talk to a cluster share; given before or after the command.
@@ -84,7 +108,15 @@ pub(crate) struct ClientArgs {
     )]
     endpoints: Option<Vec<Endpoint>>,
     /// The keyspace [default: default]
-    #[arg(short, long, global = true, env = "QUORATE_KEYSPACE", value_name = "NAME", hide_env_values = true)]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "QUORATE_KEYSPACE",
+        value_name = "NAME",
+        hide_env_values = true,
+        add = ArgValueCompleter::new(completion::keyspaces)
+    )]
     keyspace: Option<String>,
     /// How results are written: table, json or raw [default: raw for get, else table]
     #[arg(short, long, global = true, value_name = "FORMAT", hide_possible_values = true)]
@@ -105,7 +137,7 @@ pub(crate) struct ClientArgs {
 /// The longest time limit that nodes accept.
 const MAX_TIMEOUT: Duration = Duration::from_mins(1);
 
-const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:2379";
+pub(crate) const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:2379";
 
 impl ClientArgs {
     pub(crate) fn client(&self) -> Client {
@@ -136,6 +168,7 @@ impl ClientArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct KeyArgs {
     /// The key: any bytes
+    #[arg(add = ArgValueCompleter::new(completion::keys))]
     key: OsString,
     /// KEY is base64url, for keys that no shell can carry
     #[arg(long)]
@@ -223,15 +256,16 @@ pub(crate) struct LsArgs {
 #[derive(Debug, Args)]
 struct SelectionArgs {
     /// Only keys that begin so
+    #[arg(add = ArgValueCompleter::new(completion::keys))]
     prefix: Option<OsString>,
     /// PREFIX, --start and --end are base64url
     #[arg(long)]
     key64: bool,
     /// From this key on
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", add = ArgValueCompleter::new(completion::keys))]
     start: Option<OsString>,
     /// Up to this key, which is not listed
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", add = ArgValueCompleter::new(completion::keys))]
     end: Option<OsString>,
 }
 
@@ -264,11 +298,13 @@ pub(crate) enum ClusterCommand {
     /// Remove a node for good, such as one that lost its disk
     Remove {
         /// The node's name
+        #[arg(add = ArgValueCompleter::new(completion::nodes))]
         name: String,
     },
     /// Hand leadership over: of one keyspace with --keyspace, else of all
     TransferLeader {
         /// To this node; without it, to the voter that is furthest
+        #[arg(add = ArgValueCompleter::new(completion::nodes))]
         name: Option<String>,
     },
 }

@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod cluster;
+mod completion;
 mod demo;
 mod exit;
 mod keys;
@@ -17,13 +18,16 @@ mod value_source;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 
 use args::{Cli, Command};
 use exit::Failure;
 use output::Output;
 
 fn main() -> ExitCode {
+    if let Some(answered) = completion::maybe_answer() {
+        return answered;
+    }
     match Cli::try_parse() {
         Ok(cli) => exit::report(run(cli)),
         Err(usage) => {
@@ -37,7 +41,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Server(args) => server::run(*args),
-        Command::Completions { shell } => print_completions(shell),
+        Command::Completions { shell } => Output::new(output::Format::Raw).finish_with(&completion::script(shell)?),
         command => tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -57,11 +61,4 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Bench { command } => bench::run(command, client).await,
         Command::Server(_) | Command::Completions { .. } => unreachable!("these need no runtime of ours"),
     }
-}
-
-fn print_completions(shell: clap_complete::Shell) -> Result<(), Failure> {
-    // Into memory first: clap_complete panics if the pipe behind it breaks.
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut script);
-    Output::new(output::Format::Raw).finish_with(&script)
 }

@@ -71,6 +71,10 @@ Examples:
   quorate bench bare --clients 256             what this machine can do at all";
 
 pub(super) const COMPLETIONS: &str = "\
+While completing, the nodes of --endpoint or QUORATE_ENDPOINTS are asked for keyspaces, keys and
+node names; if none answers within a moment, the rest is completed all the same.
+
 Examples:
-  quorate completions bash > /etc/bash_completion.d/quorate
+  source <(quorate completions bash)           in ~/.bashrc, or for this shell alone
+  source <(quorate completions zsh)            in ~/.zshrc
   quorate completions fish > ~/.config/fish/completions/quorate.fish";

@@ -68,7 +68,7 @@ fn help_teaches_with_examples() {
 #[test]
 fn completions_are_scripts_for_the_shell() {
     let bash = call(&["completions", "bash"], b"");
-    assert!(bash.exit == 0 && bash.text().contains("complete -F"), "{bash:?}");
+    assert!(bash.exit == 0 && bash.text().contains("complete -o bashdefault -F _quorate quorate"), "{bash:?}");
 }
 
 /// The data folder is a file, so the node ends as soon as it has said what it was configured to be.

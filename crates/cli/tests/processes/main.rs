@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod bad_starts;
+mod completions;
 mod documents;
 mod formation;
 mod kills;

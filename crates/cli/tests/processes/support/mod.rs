@@ -12,5 +12,5 @@ pub(crate) use cluster::Cluster;
 pub(crate) use folder::contents;
 pub(crate) use http::{Connection, Request};
 pub(crate) use load::Load;
-pub(crate) use process::NodeProcess;
+pub(crate) use process::{NodeProcess, program};
 pub(crate) use time::{now, pause, since, tell, until};
