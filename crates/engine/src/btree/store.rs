@@ -51,7 +51,8 @@ impl Store {
 
     /// Opens a file that was made before; redb brings it to its last synced transaction.
     pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Arc<Self>, EngineError> {
-        let database = Builder::new().set_cache_size(cache_bytes).open(path).map_err(corrupt)?;
+        let database =
+            Builder::new().set_cache_size(cache_bytes).set_check_integrity_on_open(true).open(path).map_err(corrupt)?;
         Self::around(database, path)
     }
 
