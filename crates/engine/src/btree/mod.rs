@@ -160,7 +160,7 @@ impl Engine for Btree {
         let mut numbers = content.numbers();
         drop(content);
         numbers.advance_to(batch.applied, batch.revision);
-        let batch_bytes: u64 = batch.changes.iter().map(size_of_change).sum();
+        let batch_bytes: u64 = batch.changes.iter().map(|change| change.pair_bytes() as u64).sum();
         let is_due = writer.unsynced_bytes + batch_bytes > MAX_UNSYNCED_BYTES;
         let durability = if is_due { Durability::Synced } else { Durability::Later };
         let content = writer.store.write(&batch.changes, numbers, durability)?;
@@ -214,13 +214,6 @@ impl fmt::Debug for Shared {
     }
 }
 
-fn size_of_change(change: &Change) -> u64 {
-    match change {
-        Change::Put { key, value, .. } | Change::PutUntil { key, value, .. } => (key.len() + value.len()) as u64,
-        Change::Delete { key, .. } => key.len() as u64,
-    }
-}
-
 /// Content in a file of its own that nobody sees yet.
 #[derive(Debug)]
 struct BtreeRebuild {
@@ -247,7 +240,7 @@ impl BtreeRebuild {
 impl Rebuild for BtreeRebuild {
     fn put(&mut self, table: Table, key: Bytes, value: Bytes) -> Result<(), EngineError> {
         let change = Change::Put { table, key, value };
-        self.waiting_bytes += size_of_change(&change);
+        self.waiting_bytes += change.pair_bytes() as u64;
         self.waiting.push(change);
         if self.waiting_bytes >= REBUILD_BATCH_BYTES {
             self.write_waiting(0, 0, Durability::Later)?;
