@@ -1,10 +1,11 @@
 //! What the engines on disk do as data grows: writes, stalls, reads, scans, space, reopening.
 //!
-//! `cargo run --release -p quorate-engine --example disk_bench -- FOLDER KIND [GIB...] [flush=MIB] [OPTION=N...]`
+//! `cargo run --release -p quorate-engine --example disk_bench -- FOLDER KIND [GIB...] [flush=MIB] [many=COUNT] [OPTION=N...]`
 //!
 //! Writes batches of 64 puts of 256-byte values under random 16-byte keys into a new engine in FOLDER, until each of the sizes
 //! (1 without arguments) is reached, and measures there. As a node does, another thread flushes after every `flush` MiB (64). At
-//! most 12 minutes are written. FOLDER is removed in the end. Linux only: memory is what `/proc/self/status` says.
+//! most 12 minutes are written. With `many`, so many engines with 100 pairs each are made and opened again instead. FOLDER is
+//! removed in the end. Linux only: memory, processor time and bytes written are what `/proc/self` says.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 #![expect(clippy::disallowed_methods, reason = "measures time")]
@@ -35,6 +36,7 @@ struct Options {
     spec: EngineSpec,
     sizes_gib: Vec<u64>,
     flush_mib: u64,
+    many: u64,
 }
 
 fn main() {
@@ -44,17 +46,22 @@ fn main() {
     let folder = Path::new(&options.folder);
     fs::create_dir_all(folder).expect("the folder can be made");
     assert!(fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none()), "{} is not empty", options.folder);
-    measure(&options, folder);
+    if options.many > 0 {
+        measure_many(&options, folder);
+    } else {
+        measure(&options, folder);
+    }
     fs::remove_dir_all(folder).expect("the folder can be removed");
 }
 
 fn options() -> Option<Options> {
     let mut arguments = env::args().skip(1);
     let (folder, kind) = (arguments.next()?, arguments.next()?);
-    let mut options = Options { folder, spec: EngineSpec::of(&kind), sizes_gib: Vec::new(), flush_mib: 64 };
+    let mut options = Options { folder, spec: EngineSpec::of(&kind), sizes_gib: Vec::new(), flush_mib: 64, many: 0 };
     for argument in arguments {
         match argument.split_once('=') {
             Some(("flush", mib)) => options.flush_mib = mib.parse().ok()?,
+            Some(("many", count)) => options.many = count.parse().ok()?,
             Some((option, value)) => drop(options.spec.options.insert(option.to_owned(), value.parse().ok()?)),
             None => options.sizes_gib.push(argument.parse().ok()?),
         }
@@ -112,6 +119,33 @@ fn measure(options: &Options, folder: &Path) {
     }
 }
 
+/// What small keyspaces cost.
+fn measure_many(options: &Options, folder: &Path) {
+    let engines = LocalEngines::new(folder).expect("a folder");
+    let open = |group| engines.open(Place { group, build: 0 }, &options.spec).expect("the engine opens");
+    let before = status_kib("VmRSS");
+    let began = Instant::now();
+    let made: Vec<_> = (0..options.many)
+        .map(|group| {
+            let engine = open(group);
+            engine.apply(Batch { applied: 1, revision: 1, changes: (0..100).map(put).collect() }).expect("a batch");
+            engine.flush().expect("a flush");
+            engine
+        })
+        .collect();
+    println!("{} of {}: made in {} ms", options.many, options.spec.kind, began.elapsed().as_millis());
+    drop(made);
+    let began = Instant::now();
+    let opened: Vec<_> = (0..options.many).map(open).collect();
+    let took = began.elapsed();
+    let kib = (status_kib("VmRSS") - before) / options.many;
+    let open_files = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let threads = fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    println!("  opened again in {} ms; {kib} KiB of memory each; {open_files} files open, {threads} threads", took.as_millis());
+    println!("  on disk {} KiB each", (disk_bytes(folder) >> 10) / options.many);
+    drop(opened);
+}
+
 /// Counts keys in the engine's `applied`: it is what the next key's number follows from.
 fn write(engine: &Arc<dyn Engine>, from: u64, to: u64, flush_bytes: u64, deadline: Instant) {
     let (is_over, written) = (AtomicBool::new(false), AtomicU64::new(from));
@@ -149,12 +183,14 @@ fn write(engine: &Arc<dyn Engine>, from: u64, to: u64, flush_bytes: u64, deadlin
 struct Slice {
     from: u64,
     began: Instant,
+    cpu_ms: u64,
+    disk_bytes: u64,
     stalls: Vec<Duration>,
 }
 
 impl Slice {
     fn begin(from: u64) -> Self {
-        Self { from, began: Instant::now(), stalls: Vec::new() }
+        Self { from, began: Instant::now(), cpu_ms: cpu_ms(), disk_bytes: written_bytes(), stalls: Vec::new() }
     }
 
     fn add(&mut self, took: Duration) {
@@ -163,17 +199,15 @@ impl Slice {
 
     fn report(mut self, to: u64) {
         let rate = (to - self.from) as f64 / self.began.elapsed().as_secs_f64();
+        let count = to - self.from;
+        let cpu_us = (cpu_ms() - self.cpu_ms) as f64 * 1000.0 / count as f64;
+        let amplification = (written_bytes() - self.disk_bytes) as f64 / (count * PAIR_BYTES) as f64;
         self.stalls.sort_unstable();
         let at = |thousandths: usize| self.stalls[(self.stalls.len() - 1) * thousandths / 1000].as_micros();
         let long = self.stalls.iter().filter(|took| took.as_millis() >= 100).count();
-        println!(
-            "  {:>6} MiB: {rate:>7.0} puts/s; a batch takes {} us, p99 {}, p99.9 {}, at most {} ms; {long} over 100 ms",
-            (to * PAIR_BYTES) >> 20,
-            at(500),
-            at(990),
-            at(999),
-            at(1000) / 1000
-        );
+        print!("  {:>6} MiB: {rate:>7.0} puts/s; {cpu_us:.1} us of processor each, ", (to * PAIR_BYTES) >> 20);
+        print!("{amplification:.1} bytes written per byte; a batch takes {} us, p99 {}, ", at(500), at(990));
+        println!("p99.9 {}, at most {} ms; {long} over 100 ms", at(999), at(1000) / 1000);
     }
 }
 
@@ -255,9 +289,26 @@ fn disk_bytes(folder: &Path) -> u64 {
         .sum()
 }
 
+/// Processor time of all threads, in the kernel too.
+fn cpu_ms() -> u64 {
+    const TICK_MS: u64 = 10;
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * TICK_MS
+}
+
+fn written_bytes() -> u64 {
+    let io = fs::read_to_string("/proc/self/io").unwrap_or_default();
+    io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok()).unwrap_or(0)
+}
+
 fn status_mib(field: &str) -> u64 {
+    status_kib(field) >> 10
+}
+
+fn status_kib(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.and_then(|line| line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().ok());
-    kib.unwrap_or(0) >> 10
+    kib.unwrap_or(0)
 }

@@ -58,6 +58,16 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Bytes of its key and its value.
+    pub(crate) fn pair_bytes(&self) -> usize {
+        match self {
+            Self::Put { key, value, .. } | Self::PutUntil { key, value, .. } => key.len() + value.len(),
+            Self::Delete { key, .. } => key.len(),
+        }
+    }
+}
+
 /// Changes that become visible, and later durable, all at once.
 ///
 /// Invariants: `applied` and `revision` never decrease from one batch to the next. Changes take effect in order, so the

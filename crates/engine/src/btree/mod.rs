@@ -13,10 +13,11 @@
 //! system's page cache, which redb reads through: what a small cache misses costs a system call and a copy, not a disk read.
 //! redb's cache cannot be shared or resized, and one file for all places would let their writers wait for each other.
 //!
-//! # What is not checked
+//! # What is checked
 //!
-//! Each value carries a checksum over its table, key and value, so a wrong value is an error. redb checks its pages only when it
-//! repairs: a damaged inner page of a file that was closed cleanly may hide pairs.
+//! Each value carries a checksum over its table, key and value: a wrong value is an error whenever it is read. redb checks its
+//! own pages only when it is told to at opening, which reads the whole file. That is done up to the option `checked_bytes`. A
+//! larger file is trusted: if an inner page of it was damaged while it was closed, pairs may be hidden, or redb may panic.
 
 mod record;
 mod store;
@@ -24,7 +25,6 @@ mod store;
 mod tests;
 
 use std::fmt;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -55,6 +55,15 @@ const CACHE_BYTES: OptionSpec = OptionSpec {
     min: 1 << 20,
     max: 64 << 30,
     help: "pages kept in memory on each node, beside the system's page cache; half of it takes what is not yet synced",
+};
+
+const CHECKED_BYTES: OptionSpec = OptionSpec {
+    name: "checked_bytes",
+    unit: Unit::Bytes,
+    default: Some(1 << 30),
+    min: 0,
+    max: 1 << 50,
+    help: "a file up to this size is read and checked whole when it is opened (2 seconds per GiB), a larger one is trusted",
 };
 
 /// An ordered engine on disk.
@@ -89,19 +98,17 @@ impl Btree {
         name: "btree",
         summary: "on disk, ordered: reads, small and medium data",
         capabilities: Capabilities { ordered: true, durable: true, pinned_views: true, evicts: false },
-        options: &[CACHE_BYTES],
+        options: &[CACHE_BYTES, CHECKED_BYTES],
         open: |opening| Ok(Arc::new(Self::open(opening)?)),
     };
 
     fn open(opening: &Opening<'_>) -> Result<Self, EngineError> {
         let cache_bytes = opening.option(&CACHE_BYTES).unwrap_or(CACHE_BYTES.min);
-        Self::open_in(opening.folder, usize::try_from(cache_bytes).unwrap_or(usize::MAX))
-    }
-
-    fn open_in(path: &Path, cache_bytes: usize) -> Result<Self, EngineError> {
-        let (folder, in_force) = Folder::open(path)?;
+        let cache_bytes = usize::try_from(cache_bytes).unwrap_or(usize::MAX);
+        let checked_bytes = opening.option(&CHECKED_BYTES).unwrap_or(CHECKED_BYTES.max);
+        let (folder, in_force) = Folder::open(opening.folder)?;
         let store = match in_force {
-            Some(number) => Store::open(&folder.content(number), cache_bytes)?,
+            Some(number) => Store::open(&folder.content(number), cache_bytes, checked_bytes)?,
             None => {
                 let number = folder.next_number();
                 let store = Store::create(&folder.content(number), cache_bytes)?;
@@ -160,7 +167,7 @@ impl Engine for Btree {
         let mut numbers = content.numbers();
         drop(content);
         numbers.advance_to(batch.applied, batch.revision);
-        let batch_bytes: u64 = batch.changes.iter().map(size_of_change).sum();
+        let batch_bytes: u64 = batch.changes.iter().map(|change| change.pair_bytes() as u64).sum();
         let is_due = writer.unsynced_bytes + batch_bytes > MAX_UNSYNCED_BYTES;
         let durability = if is_due { Durability::Synced } else { Durability::Later };
         let content = writer.store.write(&batch.changes, numbers, durability)?;
@@ -214,13 +221,6 @@ impl fmt::Debug for Shared {
     }
 }
 
-fn size_of_change(change: &Change) -> u64 {
-    match change {
-        Change::Put { key, value, .. } | Change::PutUntil { key, value, .. } => (key.len() + value.len()) as u64,
-        Change::Delete { key, .. } => key.len() as u64,
-    }
-}
-
 /// Content in a file of its own that nobody sees yet.
 #[derive(Debug)]
 struct BtreeRebuild {
@@ -247,7 +247,7 @@ impl BtreeRebuild {
 impl Rebuild for BtreeRebuild {
     fn put(&mut self, table: Table, key: Bytes, value: Bytes) -> Result<(), EngineError> {
         let change = Change::Put { table, key, value };
-        self.waiting_bytes += size_of_change(&change);
+        self.waiting_bytes += change.pair_bytes() as u64;
         self.waiting.push(change);
         if self.waiting_bytes >= REBUILD_BATCH_BYTES {
             self.write_waiting(0, 0, Durability::Later)?;

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::fs::File;
 use std::ops::Bound;
-use std::path::Path;
+use std::panic::catch_unwind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::{Builder, Database, Range, ReadOnlyTable, ReadableDatabase as _, TableDefinition, WriteTransaction};
@@ -34,8 +35,8 @@ pub(super) enum Durability {
 /// One redb file that is open.
 pub(super) struct Store {
     database: Database,
-    /// To sync without redb's writer. Not there for a file that is not one, in tests.
-    file: Option<File>,
+    /// Not there for what is no file, in tests.
+    path: Option<PathBuf>,
     /// Dropped last: files are closed before they are removed.
     remains: Option<Remains>,
 }
@@ -44,26 +45,29 @@ impl Store {
     /// Makes a file without pairs, at 0 and 0. It is synced, its name in the folder is not.
     pub(super) fn create(path: &Path, cache_bytes: usize) -> Result<Arc<Self>, EngineError> {
         let database = Builder::new().set_cache_size(cache_bytes).create(path).map_err(corrupt)?;
-        let store = Self::around(database, path)?;
+        let store = Self::around(database, path);
         store.write(&[], Numbers::default(), Durability::Synced)?;
         Ok(store)
     }
 
-    /// Opens a file that was made before; redb brings it to its last synced transaction.
-    pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Arc<Self>, EngineError> {
-        let database = Builder::new().set_cache_size(cache_bytes).open(path).map_err(corrupt)?;
-        Self::around(database, path)
+    /// Opens a file that was made before; redb brings it to its last synced transaction. A file of up to `checked_bytes` is read
+    /// and checked whole.
+    pub(super) fn open(path: &Path, cache_bytes: usize, checked_bytes: u64) -> Result<Arc<Self>, EngineError> {
+        let is_checked = std::fs::metadata(path).map_err(redb::Error::Io).map_err(corrupt)?.len() <= checked_bytes;
+        let open = || Builder::new().set_cache_size(cache_bytes).set_check_integrity_on_open(is_checked).open(path);
+        // redb may panic at what it trusts.
+        let database = catch_unwind(open).map_err(|_| EngineError::Corrupt("redb cannot read its file".to_owned()))?;
+        Ok(Self::around(database.map_err(corrupt)?, path))
     }
 
-    fn around(database: Database, path: &Path) -> Result<Arc<Self>, EngineError> {
-        let file = Some(File::open(path)?);
-        Ok(Arc::new(Self { database, file, remains: Some(Remains::of(path.to_owned())) }))
+    fn around(database: Database, path: &Path) -> Arc<Self> {
+        Arc::new(Self { database, path: Some(path.to_owned()), remains: Some(Remains::of(path.to_owned())) })
     }
 
     /// Around what is no file.
     #[cfg(test)]
     pub(super) fn of_backend(database: Database) -> Arc<Self> {
-        Arc::new(Self { database, file: None, remains: None })
+        Arc::new(Self { database, path: None, remains: None })
     }
 
     /// See [`Remains::set_obsolete`].
@@ -120,7 +124,8 @@ impl Store {
 
     /// Syncs what redb has written out so far, beside its writer: not a durable point, but less to do for one.
     pub(super) fn sync_ahead(&self) -> Result<(), EngineError> {
-        self.file.as_ref().map_or(Ok(()), |file| Ok(file.sync_data()?))
+        // Opened for this: a file that is held open counts against the limit of the process, a thousand times.
+        self.path.as_ref().map_or(Ok(()), |path| Ok(File::open(path)?.sync_data()?))
     }
 
     fn begin(&self, durability: Durability) -> Result<WriteTransaction, EngineError> {

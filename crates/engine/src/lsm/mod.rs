@@ -16,8 +16,8 @@
 //!
 //! # Waiting
 //!
-//! `apply` waits when three memtables wait for the disk or level 0 has twenty runs, until a flush or a merge is done. Views never
-//! wait.
+//! `apply` pauses, more and more, from ten runs in level 0 on. It waits when there are 24, or three memtables wait for the disk,
+//! until a flush or a merge is done. Views never wait.
 
 mod node;
 mod pin;

@@ -7,6 +7,7 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -29,7 +30,11 @@ use crate::{Change, Direction, EngineError, KeyRange, ScanItem, Table, View};
 const MAX_SEALED: usize = 3;
 
 /// Runs in level 0, each of which a read may have to ask. At so many, `apply` waits for a merge.
-const MAX_L0_RUNS: usize = 20;
+const MAX_L0_RUNS: usize = 24;
+
+/// From so many on `apply` slows down, by this much per KiB and run more: many short pauses instead of one long one.
+const SLOWING_L0_RUNS: usize = 10;
+const PAUSE_PER_KIB: Duration = Duration::from_micros(3);
 
 /// Where the numbers are: no table has this tag.
 const NUMBERS_KEY: [u8; 1] = [0xff];
@@ -170,7 +175,7 @@ impl Store {
 
     /// Applies and publishes a batch. Waits if files are too far behind.
     pub(super) fn write(self: &Arc<Self>, changes: Vec<Change>, applied: u64, revision: u64) -> Result<(), EngineError> {
-        self.wait_for_files();
+        self.wait_for_files(&changes);
         let mut writer = self.lock_writer();
         self.check_whole(&writer)?;
         let content = self.content();
@@ -305,10 +310,16 @@ impl Store {
         self.published.store(Arc::new(Content { pin, end, numbers, _remains: Arc::clone(&self.remains) }));
     }
 
-    fn wait_for_files(&self) {
+    fn wait_for_files(&self, changes: &[Change]) {
         let mut lag = self.lock_lag();
         while (lag.sealed >= MAX_SEALED || lag.l0_runs >= MAX_L0_RUNS) && self.failure.get().is_none() {
             lag = self.has_caught_up.wait(lag).unwrap_or_else(PoisonError::into_inner);
+        }
+        let excess_runs = (lag.l0_runs + 1).saturating_sub(SLOWING_L0_RUNS);
+        drop(lag);
+        if excess_runs > 0 {
+            let kib = changes.iter().map(Change::pair_bytes).sum::<usize>() >> 10;
+            std::thread::sleep(PAUSE_PER_KIB * (kib * excess_runs) as u32);
         }
     }
 

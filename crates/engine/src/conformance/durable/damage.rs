@@ -9,7 +9,7 @@ use crate::conformance::{Pairs, pairs_of};
 use crate::{Engine, EngineError};
 
 /// Places in each file at which a bit is flipped, and at which it is cut.
-const FLIPS: usize = 48;
+const FLIPS: usize = 300;
 const CUTS: usize = 6;
 
 pub(super) fn check(open: Open<'_>) {
