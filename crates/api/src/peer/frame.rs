@@ -168,7 +168,7 @@ impl Header {
         if version != FRAME_FORMAT_VERSION {
             return Err(DecodeError::Version(version));
         }
-        if !(KIND_RAFT..=KIND_SNAPSHOT_ACK).contains(&kind) {
+        if !(KIND_RAFT..=KIND_SNAPSHOT_ASK).contains(&kind) {
             return Err(DecodeError::Unknown { what: "frame kind", tag: kind.into() });
         }
         let flags = u16::from_le_bytes([f0, f1]);

@@ -6,4 +6,5 @@ mod full;
 mod model;
 mod pages;
 mod replicas;
+mod restarts;
 mod writes;
