@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::{Capabilities, Engine, EngineError, Trie};
+use crate::{Capabilities, Engine, EngineError, Hash, Trie};
 
 /// One kind of engine.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +105,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) spec: &'a EngineSpec,
     /// A folder that is this engine's alone. It may not be there yet.
     pub(crate) folder: &'a Path,
+    /// For engines that hash keys: a number that clients cannot know.
+    pub(crate) hash_seed: u64,
 }
 
 impl Opening<'_> {
@@ -115,7 +117,7 @@ impl Opening<'_> {
 }
 
 /// All engines, in the order in which they are listed to people.
-pub const KINDS: &[Kind] = &[Trie::KIND_OF_ENGINE];
+pub const KINDS: &[Kind] = &[Hash::KIND_OF_ENGINE, Trie::KIND_OF_ENGINE];
 
 /// The kind of this name.
 pub fn kind(name: &str) -> Option<&'static Kind> {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use crate::registry::Opening;
 use crate::{
     Batch, Capabilities, Direction, Engine, EngineError, EngineSpec, Engines, KeyRange, Kind, Place, Rebuild, Stats, Table, Trie,
     View,
@@ -59,7 +61,7 @@ impl Engines for SimulatedEngines {
     fn open(&self, place: Place, spec: &EngineSpec) -> Result<Arc<dyn Engine>, EngineError> {
         let kind = spec.check().map_err(|error| EngineError::Io(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         if !kind.capabilities.durable {
-            return (kind.open)(&crate::registry::Opening { spec, folder: std::path::Path::new("") });
+            return (kind.open)(&Opening { spec, folder: Path::new(""), hash_seed: 0 });
         }
         let stable = Arc::clone(self.places().entry(place).or_default());
         let state = stable.lock();

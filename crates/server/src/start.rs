@@ -218,7 +218,7 @@ fn begin(
     let log_reader = log.reader();
     let now = clock.now();
     let seed_and_now = (draw()?, now);
-    let stores = (Arc::clone(&files), folder.engines()?);
+    let stores = (Arc::clone(&files), folder.engines(draw()?)?);
     let node = Node::open(node_config(config), identity.clone(), log_reader.clone(), stores, seed_and_now)
         .map_err(|source| open_error(config, source))?;
     let (handle, queues) = LoopHandle::new(clock);
