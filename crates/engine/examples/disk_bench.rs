@@ -77,7 +77,7 @@ fn measure(options: &Options, folder: &Path) {
     let mut written = 0;
     let deadline = Instant::now() + MAX_WRITING;
     for &gib in &options.sizes_gib {
-        let engines = LocalEngines::new(folder).expect("a folder");
+        let engines = LocalEngines::new(folder, 7).expect("a folder");
         let began = Instant::now();
         let engine = engines.open(PLACE, &options.spec).expect("the engine opens");
         let opened = began.elapsed();
@@ -121,7 +121,7 @@ fn measure(options: &Options, folder: &Path) {
 
 /// What small keyspaces cost.
 fn measure_many(options: &Options, folder: &Path) {
-    let engines = LocalEngines::new(folder).expect("a folder");
+    let engines = LocalEngines::new(folder, 7).expect("a folder");
     let open = |group| engines.open(Place { group, build: 0 }, &options.spec).expect("the engine opens");
     let before = status_kib("VmRSS");
     let began = Instant::now();

@@ -56,13 +56,15 @@ pub trait Engines: Send + Sync + fmt::Debug {
 pub struct LocalEngines {
     root: PathBuf,
     resources: Resources,
+    hash_seed: u64,
 }
 
 impl LocalEngines {
-    /// Below this folder, which is made if it is not there.
-    pub fn new(root: &Path) -> io::Result<Self> {
+    /// Below this folder, which is made if it is not there. Engines that hash keys do so by this seed: it should be drawn at
+    /// every start, so that no client can know which keys get into each other's way.
+    pub fn new(root: &Path, hash_seed: u64) -> io::Result<Self> {
         std::fs::create_dir_all(root)?;
-        Ok(Self { root: root.to_owned(), resources: Resources::default() })
+        Ok(Self { root: root.to_owned(), resources: Resources::default(), hash_seed })
     }
 
     fn folder(&self, place: Place) -> PathBuf {
@@ -73,7 +75,8 @@ impl LocalEngines {
 impl Engines for LocalEngines {
     fn open(&self, place: Place, spec: &EngineSpec) -> Result<Arc<dyn Engine>, EngineError> {
         let kind = spec.check().map_err(|error| EngineError::Io(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        (kind.open)(&Opening { spec, folder: &self.folder(place), resources: &self.resources })
+        let (folder, resources) = (self.folder(place), &self.resources);
+        (kind.open)(&Opening { spec, folder: &folder, resources, hash_seed: self.hash_seed })
     }
 
     fn remove(&self, place: Place) -> io::Result<()> {
@@ -108,7 +111,7 @@ pub(crate) mod tests {
 
     pub(crate) fn scratch() -> Scratch {
         let folder = tempfile::tempdir().unwrap();
-        Scratch { engines: LocalEngines::new(folder.path()).unwrap(), next: Cell::new(0), _folder: folder }
+        Scratch { engines: LocalEngines::new(folder.path(), 7).unwrap(), next: Cell::new(0), _folder: folder }
     }
 
     impl Scratch {
@@ -132,7 +135,7 @@ pub(crate) mod tests {
     #[test]
     fn what_is_not_there_can_be_removed_and_other_folders_are_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let engines = LocalEngines::new(folder.path()).unwrap();
+        let engines = LocalEngines::new(folder.path(), 7).unwrap();
         let (one, other) = (Place { group: 1, build: 0 }, Place { group: 1, build: 1 });
         engines.remove(one).unwrap();
         for name in [other.to_string(), one.to_string(), "notes".to_owned()] {

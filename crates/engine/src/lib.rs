@@ -9,9 +9,11 @@
 mod batch;
 mod btree;
 mod folder;
+mod hash;
 mod home;
 mod lsm;
 mod numbers;
+mod ordered;
 mod range;
 mod registry;
 mod trie;
@@ -28,6 +30,7 @@ use bytes::Bytes;
 
 pub use batch::{Batch, Change, Table};
 pub use btree::Btree;
+pub use hash::Hash;
 pub use home::{Engines, LocalEngines, Place};
 pub use lsm::Lsm;
 pub use range::KeyRange;
@@ -67,6 +70,20 @@ pub struct Stats {
     pub data_bytes: u64,
 }
 
+impl Stats {
+    /// Counts a pair of [`Table::Current`].
+    fn add_pair(&mut self, data_bytes: usize) {
+        self.keys += 1;
+        self.data_bytes += data_bytes as u64;
+    }
+
+    /// Takes a pair of [`Table::Current`] out.
+    fn remove_pair(&mut self, data_bytes: usize) {
+        self.keys -= 1;
+        self.data_bytes -= data_bytes as u64;
+    }
+}
+
 /// Why an engine could not do something. Never an outcome of a command: the caller stops the replica and rebuilds it.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -97,6 +114,12 @@ pub trait View: Send + Sync + fmt::Debug {
     /// The pairs of a range in key order. Lazily: costs what is taken, where the engine is ordered.
     fn scan<'a>(&'a self, table: Table, range: &KeyRange, direction: Direction)
     -> Box<dyn Iterator<Item = ScanItem> + Send + 'a>;
+
+    /// All pairs of a table, each once, in whatever order costs least: for those who copy everything. An engine without order
+    /// sorts nothing for it.
+    fn pairs<'a>(&'a self, table: Table) -> Box<dyn Iterator<Item = ScanItem> + Send + 'a> {
+        self.scan(table, &KeyRange::all(), Direction::Forward)
+    }
 }
 
 /// A store of pairs for one replica.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use crate::lsm::LsmNode;
-use crate::{Btree, Capabilities, Engine, EngineError, Lsm, Trie};
+use crate::{Btree, Capabilities, Engine, EngineError, Hash, Lsm, Trie};
 
 /// One kind of engine.
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +108,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) folder: &'a Path,
     /// What it shares with the node's other engines.
     pub(crate) resources: &'a Resources,
+    /// For engines that hash keys: a number that clients cannot know.
+    pub(crate) hash_seed: u64,
 }
 
 /// What the engines of a node share; one for all of them.
@@ -131,7 +133,7 @@ impl Opening<'_> {
 }
 
 /// All engines, in the order in which they are listed to people.
-pub const KINDS: &[Kind] = &[Trie::KIND_OF_ENGINE, Btree::KIND_OF_ENGINE, Lsm::KIND_OF_ENGINE];
+pub const KINDS: &[Kind] = &[Hash::KIND_OF_ENGINE, Trie::KIND_OF_ENGINE, Btree::KIND_OF_ENGINE, Lsm::KIND_OF_ENGINE];
 
 /// The kind of this name.
 pub fn kind(name: &str) -> Option<&'static Kind> {
@@ -191,7 +193,7 @@ mod tests {
     fn open(kind: &str, folder: &Path) -> Result<Arc<dyn Engine>, EngineError> {
         let kind = super::kind(kind).expect("a known kind");
         let (spec, resources) = (EngineSpec::of(kind.name), Resources::default());
-        (kind.open)(&Opening { spec: &spec, folder, resources: &resources })
+        (kind.open)(&Opening { spec: &spec, folder, resources: &resources, hash_seed: 7 })
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -60,8 +61,8 @@ impl Engines for SimulatedEngines {
     fn open(&self, place: Place, spec: &EngineSpec) -> Result<Arc<dyn Engine>, EngineError> {
         let kind = spec.check().map_err(|error| EngineError::Io(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         if !kind.capabilities.durable {
-            let folder = std::path::Path::new("");
-            return (kind.open)(&Opening { spec, folder, resources: &Resources::default() });
+            let (folder, resources) = (Path::new(""), &Resources::default());
+            return (kind.open)(&Opening { spec, folder, resources, hash_seed: 0 });
         }
         let stable = Arc::clone(self.places().entry(place).or_default());
         let state = stable.lock();

@@ -145,10 +145,10 @@ impl DataDir {
         self.folder("snapshots")
     }
 
-    /// Where the engines are.
-    pub(crate) fn engines(&self) -> Result<Arc<dyn Engines>, DataDirError> {
+    /// Where the engines are. They hash keys by this seed.
+    pub(crate) fn engines(&self, hash_seed: u64) -> Result<Arc<dyn Engines>, DataDirError> {
         let path = self.path.join("engines");
-        match LocalEngines::new(&path) {
+        match LocalEngines::new(&path, hash_seed) {
             Ok(engines) => Ok(Arc::new(engines)),
             Err(source) => Err(DataDirError::Io { path, source }),
         }

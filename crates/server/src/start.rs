@@ -218,7 +218,7 @@ fn begin(
     let log_reader = log.reader();
     let now = clock.now();
     let seed_and_now = (draw()?, now);
-    let engines = folder.engines()?;
+    let engines = folder.engines(draw()?)?;
     let stores = (Arc::clone(&files), Arc::clone(&engines));
     let node = Node::open(node_config(config), identity.clone(), log_reader.clone(), stores, seed_and_now)
         .map_err(|source| open_error(config, source))?;

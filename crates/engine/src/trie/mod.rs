@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use self::tree::Tree;
+pub(crate) use self::tree::Tree;
 use crate::registry::Kind;
 use crate::{Batch, Capabilities, Change, Direction, Engine, EngineError, KeyRange, Rebuild, ScanItem, Stats, Table, View};
 

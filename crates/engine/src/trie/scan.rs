@@ -10,7 +10,7 @@ use super::tree::shared_prefix_len;
 use crate::{Direction, KeyRange};
 
 /// The pairs of a range, found one at a time. Costs what is taken, plus the depth of the first and the last key.
-pub(super) struct Scan<'a> {
+pub(crate) struct Scan<'a> {
     direction: Direction,
     /// The far end, in the direction of the scan.
     stop: Bound<Bytes>,

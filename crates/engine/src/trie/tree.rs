@@ -11,13 +11,13 @@ use crate::{Direction, KeyRange};
 /// A map from any bytes to values, in byte order. A clone costs one reference count and shares every node; a change copies
 /// those nodes on its path that are shared, so of many changes between two clones only the first to touch a node copies it.
 #[derive(Clone, Default)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     root: Arc<Node>,
 }
 
 impl Tree {
     /// Sets the value of a key and returns the one before.
-    pub(super) fn insert(&mut self, key: &[u8], value: Bytes) -> Option<Bytes> {
+    pub(crate) fn insert(&mut self, key: &[u8], value: Bytes) -> Option<Bytes> {
         let mut node = Arc::make_mut(&mut self.root);
         let mut rest = key;
         loop {
@@ -34,7 +34,7 @@ impl Tree {
     }
 
     /// Removes a key and returns its value. A key that is not there copies nothing.
-    pub(super) fn remove(&mut self, key: &[u8]) -> Option<Bytes> {
+    pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Bytes> {
         self.get(key)?;
         let mut parent = Arc::make_mut(&mut self.root);
         let mut is_root = true;
@@ -51,7 +51,7 @@ impl Tree {
         parent.value.take()
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Option<&Bytes> {
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Bytes> {
         let mut node = &*self.root;
         let mut rest = key;
         while let Some((edge, below)) = rest.split_first() {
@@ -61,7 +61,7 @@ impl Tree {
         node.value.as_ref()
     }
 
-    pub(super) fn scan(&self, range: &KeyRange, direction: Direction) -> Scan<'_> {
+    pub(crate) fn scan(&self, range: &KeyRange, direction: Direction) -> Scan<'_> {
         Scan::new(&self.root, range, direction)
     }
 }
