@@ -1,6 +1,7 @@
 //! How the program is called.
 
 mod examples;
+mod keyspace;
 mod server;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ use crate::completion;
 use crate::exit::Failure;
 use crate::output::Format;
 
+pub(crate) use keyspace::{AlterArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
 pub(crate) use server::ServerArgs;
 
 /// A distributed key-value store: any bytes under any key, over REST, on any number of nodes.
@@ -49,6 +51,15 @@ pub(crate) enum Command {
     /// List keys
     #[command(after_help = examples::LS)]
     Ls(LsArgs),
+    /// Make, see, alter and delete keyspaces
+    #[command(after_help = examples::KEYSPACE)]
+    Keyspace {
+        #[command(subcommand)]
+        command: KeyspaceCommand,
+    },
+    /// The engines that a keyspace can have, with their options
+    #[command(after_help = examples::ENGINES)]
+    Engines,
     /// See and change who is in the cluster
     #[command(after_help = examples::CLUSTER)]
     Cluster {
@@ -385,6 +396,12 @@ mod tests {
             "quorate demo --nodes 0",
             "quorate demo --nodes 10",
             "quorate cluster remove",
+            "quorate keyspace",
+            "quorate keyspace create",
+            "quorate keyspace create a b",
+            "quorate keyspace create a --option max_bytes",
+            "quorate keyspace alter a --mode none",
+            "quorate keyspace delete",
             "quorate completions tcsh",
             "quorate bench mix --reads-percent 0",
             "quorate bench put --reads-percent 50",

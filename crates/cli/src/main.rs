@@ -8,8 +8,10 @@ mod bench;
 mod cluster;
 mod completion;
 mod demo;
+mod engine_move;
 mod exit;
 mod keys;
+mod keyspace;
 mod log_output;
 mod output;
 mod printable;
@@ -57,6 +59,8 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Del(args) => keys::del(args, client).await,
         Command::Ls(args) => keys::ls(args, client).await,
         Command::Cluster { command } => cluster::run(command, client).await,
+        Command::Keyspace { command } => keyspace::run(command, client).await,
+        Command::Engines => keyspace::engines(client).await,
         Command::Demo(args) => demo::run(args, client).await,
         Command::Bench { command } => bench::run(command, client).await,
         Command::Server(_) | Command::Completions { .. } => unreachable!("these need no runtime of ours"),

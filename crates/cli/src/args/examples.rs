@@ -6,6 +6,7 @@ Examples:
   quorate put greeting hello                   any node takes any request
   quorate get greeting
   quorate ls                                   what is there
+  quorate keyspace create orders --engine lsm  keys of their own, on an engine that suits them
   quorate cluster status -e http://db2:2379    who leads, who is behind
 
 Exit codes:
@@ -52,6 +53,35 @@ Examples:
   quorate ls --start a --end c --values        a <= key < c, with values
   quorate ls --all -o raw | wc -l
   quorate ls logs/ --reverse --limit 1         the last one";
+
+pub(super) const KEYSPACE: &str = "\
+Examples:
+  quorate keyspace create orders --engine lsm
+  quorate keyspace list
+  quorate keyspace show orders -o json
+  quorate keyspace alter orders --max-bytes 2GiB
+  quorate keyspace delete orders               asks first
+  quorate put -k orders 4711 @order.json       keys of a keyspace";
+
+pub(super) const KEYSPACE_CREATE: &str = "\
+Examples:
+  quorate keyspace create orders               on the default engine, with raft
+  quorate keyspace create orders --engine lsm --max-bytes 20GiB --max-value-bytes 64KiB
+  quorate keyspace create scratch --mode none  each node keeps its own keys";
+
+pub(super) const KEYSPACE_ALTER: &str = "\
+`none` takes a limit or the time to live away.
+
+Examples:
+  quorate keyspace alter orders --max-bytes 2GiB --max-value-bytes none
+  quorate keyspace alter orders --engine btree
+      moves one replica after the other, while reads and writes go on, and shows how far it is
+  quorate keyspace alter orders --engine btree --no-wait";
+
+pub(super) const ENGINES: &str = "\
+Examples:
+  quorate engines
+  quorate engines -o json                      with all that each can do";
 
 pub(super) const CLUSTER: &str = "\
 Examples:

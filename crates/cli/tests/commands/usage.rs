@@ -14,6 +14,11 @@ fn wrong_usage_is_exit_code_2() {
         &["get", "--key64", "?"],
         &["put", "k", "v", "-o", "raw"],
         &["put", "k", "v", "--content-type", "a\nb"],
+        &["keyspace", "create", "a", "--option", "max_bytes=1"],
+        &["keyspace", "create", "a", "-o", "raw"],
+        &["keyspace", "alter", "a"],
+        &["keyspace", "alter", "a", "--no-wait"],
+        &["keyspace", "delete", "a"],
         &["server"],
         &["server", "--name", "a/b", "--data-dir", "/tmp/x"],
         &["server", "--name", "n1", "--data-dir", "/tmp/x", "--election-ms", "1"],
@@ -56,7 +61,7 @@ fn flags_go_before_the_environment_and_the_environment_before_the_file() {
 
 #[test]
 fn help_teaches_with_examples() {
-    for command in ["server", "demo", "get", "put", "ls", "cluster", "bench", "completions"] {
+    for command in ["server", "demo", "get", "put", "ls", "keyspace", "engines", "cluster", "bench", "completions"] {
         let called = call(&[command, "--help"], b"");
         assert_eq!(called.exit, 0);
         assert!(called.text().contains("Examples:") && called.text().contains(&format!("quorate {command}")), "{command}");

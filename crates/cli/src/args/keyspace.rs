@@ -1,0 +1,97 @@
+//! How `quorate keyspace` is called.
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyspaceCommand {
+    /// Make a keyspace; nothing happens if it is there with the same settings
+    #[command(after_help = super::examples::KEYSPACE_CREATE)]
+    Create(CreateArgs),
+    /// The keyspaces
+    #[command(visible_alias = "ls")]
+    List,
+    /// One keyspace, with what it can do
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// What the answering node has of a keyspace: keys, bytes, its replica
+    Stats {
+        /// Its name
+        name: String,
+    },
+    /// Change limits, time to live or engine; what is not named stays as it is
+    #[command(after_help = super::examples::KEYSPACE_ALTER)]
+    Alter(AlterArgs),
+    /// Delete a keyspace with all its keys
+    Delete(DeleteArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// Its name: a-z 0-9 _ -, a letter or digit first
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// How replicas agree: raft, or none for keys that each node keeps to itself [default: raft]
+    #[arg(long, value_name = "MODE")]
+    pub(crate) mode: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AlterArgs {
+    /// Its name
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+    /// Do not wait until all replicas have moved to another engine
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EngineArgs {
+    /// Where the keys are kept; `quorate engines` lists what there is
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) engine: Option<String>,
+    /// An option of the engine, like `max_bytes=64MiB`; may be given several times
+    #[arg(long = "option", value_name = "NAME=VALUE", value_parser = parse_option)]
+    pub(crate) options: Vec<(String, String)>,
+}
+
+/// Settings that can change at any time. `none` takes one away, where that makes sense.
+#[derive(Debug, Args)]
+pub(crate) struct SettingsArgs {
+    /// How long a key lives that says nothing about it, like 30m; none: forever
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) ttl: Option<String>,
+    /// Most bytes of keys and values, like 1GiB; none: the default
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_bytes: Option<String>,
+    /// Longest key, in bytes; none: the default
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_key_bytes: Option<String>,
+    /// Largest value, like 64KiB; none: the default
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_value_bytes: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// Its name
+    pub(crate) name: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+fn parse_option(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}

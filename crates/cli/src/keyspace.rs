@@ -1,0 +1,320 @@
+//! `quorate keyspace` and `quorate engines`: keyspaces made, altered, deleted, shown.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use quorate_api::keyspace::{
+    Amount, Capabilities, EngineBody, EngineInfo, EngineOption, KeyspaceBody, KeyspaceState, LimitsBody, ReplicationBody,
+    SettingsBody,
+};
+use quorate_api::quantity::format_bytes;
+use serde_json::{Map, Value, json};
+
+use crate::args::{AlterArgs, ClientArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
+use crate::engine_move;
+use crate::exit::Failure;
+use crate::output::{Format, Output};
+
+/// What takes a setting away.
+const NONE: &str = "none";
+
+pub(crate) async fn run(command: KeyspaceCommand, client: &ClientArgs) -> Result<(), Failure> {
+    let mut output = Output::without_raw(client.output)?;
+    match command {
+        KeyspaceCommand::Create(args) => create(&mut output, client, args).await?,
+        KeyspaceCommand::List => list(&mut output, client).await?,
+        KeyspaceCommand::Show { name } => show(&mut output, client, &name).await?,
+        KeyspaceCommand::Stats { name } => stats(&mut output, client, &name).await?,
+        KeyspaceCommand::Alter(args) => alter(&mut output, client, args).await?,
+        KeyspaceCommand::Delete(args) => delete(&mut output, client, args).await?,
+    }
+    output.finish()
+}
+
+pub(crate) async fn engines(client: &ClientArgs) -> Result<(), Failure> {
+    let mut output = Output::without_raw(client.output)?;
+    let engines = client.client().engines().await.map_err(|error| Failure::of_request("list the engines", &error))?;
+    if output.format == Format::Json {
+        output.json(&json!({ "items": engines }))?;
+        return output.finish();
+    }
+    let row = |engine: &EngineInfo| {
+        let what = [
+            (engine.capabilities.ordered, "ordered"),
+            (engine.capabilities.durable, "on disk"),
+            (engine.capabilities.evicts, "evicts"),
+            (engine.is_default, "default"),
+        ];
+        let what: Vec<&str> = what.into_iter().filter(|(is_so, _)| *is_so).map(|(_, word)| word).collect();
+        vec![engine.kind.clone(), what.join(", "), engine.replication.join(", "), engine.summary.clone()]
+    };
+    output.table(&["ENGINE", "IS", "REPLICATION", "WHAT FOR"], engines.iter().map(row))?;
+    let options: Vec<Vec<String>> =
+        engines.iter().flat_map(|engine| engine.options.iter().map(|option| option_row(&engine.kind, option))).collect();
+    if !options.is_empty() {
+        output.line("")?;
+        output.table(&["ENGINE", "OPTION", "DEFAULT", "FROM", "TO", "WHAT IT DOES"], options)?;
+    }
+    output.finish()
+}
+
+async fn create(output: &mut Output, client: &ClientArgs, args: CreateArgs) -> Result<(), Failure> {
+    let CreateArgs { name, engine, mode, settings } = args;
+    if engine.engine.is_none() && !engine.options.is_empty() {
+        return Err(Failure::usage("--option needs --engine: options belong to an engine"));
+    }
+    let options = engine.options.into_iter().map(|(name, value)| (name, amount(value)));
+    let asked = SettingsBody {
+        engine: engine.engine.map(|kind| EngineBody { kind, options: options.collect() }),
+        replication: mode.map(|mode| ReplicationBody { mode }),
+        ttl: given(settings.ttl),
+        limits: limits(settings.max_bytes, settings.max_key_bytes, settings.max_value_bytes),
+    };
+    let made = client.client().create_keyspace(&name, &asked).await;
+    let (is_new, keyspace) = made.map_err(|error| Failure::of_request(format!("make keyspace {name}"), &error))?;
+    if output.format == Format::Json {
+        return output.json(&keyspace);
+    }
+    let what = if is_new { "created" } else { "unchanged: it was there, with these settings" };
+    let on = format!("{}, replication {}", shown_engine(&keyspace.engine), keyspace.replication.mode);
+    output.line(format_args!("keyspace {name} {what} (engine {on})"))?;
+    if keyspace.state == KeyspaceState::Starting {
+        output.line("it is not ready yet: no leader was found within the time limit")?;
+    }
+    Ok(())
+}
+
+async fn list(output: &mut Output, client: &ClientArgs) -> Result<(), Failure> {
+    let keyspaces = client.client().keyspaces().await.map_err(|error| Failure::of_request("list the keyspaces", &error))?;
+    if output.format == Format::Json {
+        return output.json(&json!({ "items": keyspaces }));
+    }
+    let row = |keyspace: &KeyspaceBody| {
+        vec![
+            keyspace.name.clone(),
+            shown_engine(&keyspace.engine),
+            keyspace.replication.mode.clone(),
+            shown_bytes(keyspace.limits.max_bytes.as_ref()),
+            shown_amount(keyspace.ttl.as_ref()),
+            shown_state(keyspace),
+        ]
+    };
+    output.table(&["KEYSPACE", "ENGINE", "REPLICATION", "MAX BYTES", "TTL", "STATE"], keyspaces.iter().map(row))
+}
+
+async fn show(output: &mut Output, client: &ClientArgs, name: &str) -> Result<(), Failure> {
+    let keyspace = client.client().keyspace(name).await;
+    let keyspace = keyspace.map_err(|error| Failure::of_request(format!("show keyspace {name}"), &error))?;
+    if output.format == Format::Json {
+        return output.json(&keyspace);
+    }
+    let rows = [
+        ("name", keyspace.name.clone()),
+        ("engine", shown_engine(&keyspace.engine)),
+        ("replication", keyspace.replication.mode.clone()),
+        ("state", shown_state(&keyspace)),
+        ("ttl", shown_amount(keyspace.ttl.as_ref())),
+        ("max bytes", shown_bytes(keyspace.limits.max_bytes.as_ref())),
+        ("longest key", format_bytes(keyspace.capabilities.max_key_bytes)),
+        ("largest value", format_bytes(keyspace.capabilities.max_value_bytes)),
+        ("consistency", keyspace.capabilities.consistency.join(", ")),
+        ("can do", shown_capabilities(&keyspace.capabilities)),
+        ("created", keyspace.created_at.clone().unwrap_or_default()),
+        ("epoch", keyspace.epoch.to_string()),
+    ];
+    output.table(&["FIELD", "VALUE"], rows.into_iter().map(|(field, value)| vec![field.to_owned(), value]))
+}
+
+async fn stats(output: &mut Output, client: &ClientArgs, name: &str) -> Result<(), Failure> {
+    let stats = client.client().keyspace_stats(name).await;
+    let stats = stats.map_err(|error| Failure::of_request(format!("read the stats of keyspace {name}"), &error))?;
+    if output.format == Format::Json {
+        return output.json(&stats);
+    }
+    let mut rows = vec![
+        ("node", stats.served_by.clone()),
+        ("engine", stats.engine.clone()),
+        ("keys", stats.keys.to_string()),
+        ("bytes", format_bytes(stats.data_bytes)),
+    ];
+    for replica in &stats.replicas {
+        rows.extend([
+            ("group", replica.group.to_string()),
+            ("role", replica.role.clone()),
+            ("leader", replica.leader.clone().unwrap_or_else(|| "unknown".to_owned())),
+            ("caught up", if replica.is_caught_up { "yes" } else { "no" }.to_owned()),
+            ("voters", replica.voters.join(", ")),
+            ("learners", replica.learners.join(", ")),
+            ("revision", replica.revision.to_string()),
+            ("term", replica.term.to_string()),
+            ("applied", format!("{} of {}", replica.applied_index, replica.commit_index)),
+            ("log", format!("{}-{}", replica.first_index, replica.last_index)),
+        ]);
+    }
+    output.table(&["FIELD", "VALUE"], rows.into_iter().map(|(field, value)| vec![field.to_owned(), value]))
+}
+
+async fn alter(output: &mut Output, client: &ClientArgs, args: AlterArgs) -> Result<(), Failure> {
+    let AlterArgs { name, engine, settings, no_wait } = args;
+    let patch = patch(engine, settings);
+    if patch.is_empty() {
+        return Err(Failure::usage("nothing to alter: name a limit, --ttl, --engine or --option"));
+    }
+    let asked = client.client();
+    let altered = asked.alter_keyspace(&name, &patch).await;
+    let altered = altered.map_err(|error| Failure::of_request(format!("alter keyspace {name}"), &error))?;
+    if let Some(running) = altered.running_move.as_ref().filter(|_| !no_wait) {
+        engine_move::wait(&asked, &name, running.job).await?;
+    }
+    match (output.format, &altered.running_move) {
+        (Format::Json, _) if no_wait || altered.running_move.is_none() => output.json(&altered),
+        (Format::Json, _) => {
+            let moved = asked.keyspace(&name).await;
+            output.json(&moved.map_err(|error| Failure::of_request(format!("show keyspace {name}"), &error))?)
+        }
+        (_, Some(running)) if no_wait => {
+            output.line(format_args!("keyspace {name} moves to {} as job {}", shown_engine(&running.to), running.job))
+        }
+        (_, Some(running)) => {
+            output.line(format_args!("keyspace {name} moved from {} to {}", running.from.kind, shown_engine(&running.to)))
+        }
+        (_, None) => output.line(format_args!("keyspace {name} altered")),
+    }
+}
+
+async fn delete(output: &mut Output, client: &ClientArgs, args: DeleteArgs) -> Result<(), Failure> {
+    let DeleteArgs { name, yes } = args;
+    if !yes {
+        confirm(&name)?;
+    }
+    let deleted = client.client().delete_keyspace(&name).await;
+    deleted.map_err(|error| Failure::of_request(format!("delete keyspace {name}"), &error))?;
+    match output.format {
+        Format::Json => output.json(&json!({ "deleted": name })),
+        _ => output.line(format_args!("keyspace {name} deleted")),
+    }
+}
+
+/// Asks whoever sits there; where nobody does, it must have been said before.
+fn confirm(name: &str) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(format!("deleting keyspace {name} takes all its keys along: say --yes if that is meant")));
+    }
+    let mut stderr = io::stderr();
+    write!(stderr, "Delete keyspace {name} with all its keys? Type its name to go on: ")?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(|error| Failure::failed(format!("cannot read the answer: {error}")))?;
+    if answer.trim() == name { Ok(()) } else { Err(Failure::failed("nothing was deleted")) }
+}
+
+/// What is asked of a keyspace that is there, as a merge patch: null takes away.
+fn patch(engine: EngineArgs, settings: SettingsArgs) -> Map<String, Value> {
+    let mut patch = Map::new();
+    let mut engine_fields: Map<String, Value> =
+        engine.options.into_iter().map(|(name, value)| (name, value_or_null(value))).collect();
+    engine_fields.extend(engine.engine.map(|kind| ("type".to_owned(), Value::from(kind))));
+    if !engine_fields.is_empty() {
+        patch.insert("engine".to_owned(), Value::from(engine_fields));
+    }
+    patch.extend(settings.ttl.map(|ttl| ("ttl".to_owned(), value_or_null(ttl))));
+    let limits = [
+        ("max_bytes", settings.max_bytes),
+        ("max_key_bytes", settings.max_key_bytes),
+        ("max_value_bytes", settings.max_value_bytes),
+    ];
+    let limits: Map<String, Value> =
+        limits.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value_or_null(value?)))).collect();
+    if !limits.is_empty() {
+        patch.insert("limits".to_owned(), Value::from(limits));
+    }
+    patch
+}
+
+fn value_or_null(text: String) -> Value {
+    if text == NONE { Value::Null } else { Value::from(text) }
+}
+
+fn amount(text: String) -> Amount {
+    text.parse().map_or(Amount::Text(text), Amount::Number)
+}
+
+/// What was given and is not taken away.
+fn given(text: Option<String>) -> Option<Amount> {
+    text.filter(|text| text != NONE).map(amount)
+}
+
+fn limits(max_bytes: Option<String>, max_key_bytes: Option<String>, max_value_bytes: Option<String>) -> Option<LimitsBody> {
+    let limits =
+        LimitsBody { max_bytes: given(max_bytes), max_key_bytes: given(max_key_bytes), max_value_bytes: given(max_value_bytes) };
+    (limits != LimitsBody::default()).then_some(limits)
+}
+
+/// An engine and its options, as in `cache max_bytes=64MiB`.
+pub(crate) fn shown_engine(engine: &EngineBody) -> String {
+    let options = engine.options.iter().map(|(name, value)| {
+        let value = if name.ends_with("_bytes") { shown_bytes(Some(value)) } else { shown_amount(Some(value)) };
+        format!(" {name}={}", value.replace(' ', ""))
+    });
+    engine.kind.clone() + &options.collect::<String>()
+}
+
+fn shown_amount(amount: Option<&Amount>) -> String {
+    match amount {
+        None => String::new(),
+        Some(Amount::Number(number)) => number.to_string(),
+        Some(Amount::Text(text)) => text.clone(),
+    }
+}
+
+fn shown_bytes(amount: Option<&Amount>) -> String {
+    match amount {
+        Some(Amount::Number(bytes)) => format_bytes(*bytes),
+        other => shown_amount(other),
+    }
+}
+
+fn shown_state(keyspace: &KeyspaceBody) -> String {
+    let state = match keyspace.state {
+        KeyspaceState::Ready => "ready",
+        KeyspaceState::Starting => "starting",
+    };
+    match &keyspace.running_move {
+        None => state.to_owned(),
+        Some(running) => {
+            format!("{state}, moving from {} ({} of {} replicas)", running.from.kind, running.done_replicas, running.replicas)
+        }
+    }
+}
+
+fn shown_capabilities(capabilities: &Capabilities) -> String {
+    let all = [
+        (capabilities.ordered, "ordered"),
+        (capabilities.prefix, "prefix"),
+        (capabilities.range, "range"),
+        (capabilities.cas, "cas"),
+        (capabilities.ttl_per_key, "ttl_per_key"),
+        (capabilities.txn, "txn"),
+        (capabilities.watch, "watch"),
+        (capabilities.history, "history"),
+        (capabilities.snapshot, "snapshot"),
+        (capabilities.counters, "counters"),
+        (capabilities.atomic_batch, "atomic_batch"),
+    ];
+    let can: Vec<&str> = all.into_iter().filter(|(can, _)| *can).map(|(_, name)| name).collect();
+    can.join(", ")
+}
+
+fn option_row(engine: &str, option: &EngineOption) -> Vec<String> {
+    let shown = |amount: Option<&Amount>| match option.unit.as_str() {
+        "bytes" => shown_bytes(amount),
+        _ => shown_amount(amount),
+    };
+    vec![
+        engine.to_owned(),
+        option.name.clone(),
+        shown(option.default.as_ref()),
+        shown(Some(&option.min)),
+        shown(option.max.as_ref()),
+        option.help.clone(),
+    ]
+}
