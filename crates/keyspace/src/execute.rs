@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_engine::{Change, Table, View};
+use quorate_engine::{Change, Direction, KeyRange, Table, View};
 
 use crate::Revision;
 use crate::command::{Condition, Op, Put, Write};
 use crate::limits::Limits;
-use crate::outcome::{KeyMeta, OpResult, Outcome};
+use crate::outcome::{KeyMeta, OpResult, Outcome, Removed};
 use crate::record::Record;
 use crate::shard::{Applied, KeyChange, ShardError, ShardHeader};
 
@@ -89,6 +89,7 @@ impl Step {
         match op {
             Op::Put(put) => self.put(put, revision, header),
             Op::Delete { key } => self.delete(key, header),
+            Op::DeleteRange { range, max_keys } => self.delete_range(range, *max_keys, header),
             Op::Configure(settings) => {
                 header.limits = settings.limits;
                 Ok(OpResult::default())
@@ -110,7 +111,7 @@ impl Step {
             self.applied.changes.push(KeyChange { key: key.clone(), record: Some(record) });
         }
         self.changes.push(Change::Put { table: Table::Current, key, value });
-        Ok(OpResult { before: before.map(|stored| stored.meta), after: Some(meta) })
+        Ok(OpResult { before: before.map(|stored| stored.meta), after: Some(meta), removed: None })
     }
 
     fn delete(&mut self, key: &Bytes, header: &mut ShardHeader) -> Result<OpResult, ShardError> {
@@ -118,7 +119,48 @@ impl Step {
             return Ok(OpResult::default());
         };
         self.remove(Bytes::copy_from_slice(key), before, header);
-        Ok(OpResult { before: Some(before.meta), after: None })
+        Ok(OpResult { before: Some(before.meta), after: None, removed: None })
+    }
+
+    fn delete_range(&mut self, range: &KeyRange, max_keys: u64, header: &mut ShardHeader) -> Result<OpResult, ShardError> {
+        let max_found = usize::try_from(max_keys).unwrap_or(usize::MAX).saturating_add(1);
+        let mut found = self.first_keys(range, max_found)?;
+        let next = if found.len() == max_found { found.pop().map(|(key, _)| key) } else { None };
+        let removed = Removed { keys: found.len() as u64, next };
+        for (key, before) in found {
+            self.remove(key, before, header);
+        }
+        Ok(OpResult { removed: Some(Box::new(removed)), ..OpResult::default() })
+    }
+
+    /// The first keys of a range after the commands before, of this step too, in order.
+    fn first_keys(&self, range: &KeyRange, max_keys: usize) -> Result<Vec<(Bytes, Stored)>, ShardError> {
+        let mut found = Vec::new();
+        if range.is_empty() {
+            return Ok(found);
+        }
+        let mut pending = self.pending.range::<Bytes, _>((range.start.as_ref(), range.end.as_ref())).peekable();
+        let mut scan = self.view.scan(Table::Current, range, Direction::Forward);
+        let mut in_view = scan.next().transpose()?;
+        while found.len() < max_keys {
+            let is_pending_next = |key: &Bytes| in_view.as_ref().is_none_or(|(other, _)| key <= other);
+            match pending.next_if(|(key, _)| is_pending_next(key)) {
+                Some((key, stored)) => {
+                    // What is pending hides what the view has.
+                    if in_view.as_ref().is_some_and(|(other, _)| other == key) {
+                        in_view = scan.next().transpose()?;
+                    }
+                    found.extend(stored.map(|stored| (key.clone(), stored)));
+                }
+                None => {
+                    let Some((key, record)) = in_view else { break };
+                    in_view = scan.next().transpose()?;
+                    let stored = Stored::decode(&key, record)?;
+                    found.push((key, stored));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Removes a key that is there.

@@ -5,5 +5,6 @@
 mod full;
 mod model;
 mod pages;
+mod ranges;
 mod replicas;
 mod writes;
