@@ -18,9 +18,9 @@ pub(crate) struct Step {
     /// The engine's content before.
     view: Arc<dyn View>,
     /// Keys that commands of this step changed.
-    pending: BTreeMap<Bytes, Option<Stored>>,
+    pending: BTreeMap<Bytes, Pending>,
     /// What the write that is under way replaced in `pending`.
-    undo: Vec<(Bytes, Option<Option<Stored>>)>,
+    undo: Vec<(Bytes, Option<Pending>)>,
     collects_changes: bool,
     changes: Vec<Change>,
     pub(crate) applied: Applied,
@@ -30,6 +30,22 @@ pub(crate) struct Step {
 struct Stored {
     meta: KeyMeta,
     bytes: u64,
+}
+
+/// What a command of this step left of a key.
+#[derive(Clone, Copy)]
+enum Pending {
+    Set(Stored),
+    Removed,
+}
+
+impl Pending {
+    fn stored(self) -> Option<Stored> {
+        match self {
+            Self::Set(stored) => Some(stored),
+            Self::Removed => None,
+        }
+    }
 }
 
 /// How things stood before a write.
@@ -106,7 +122,7 @@ impl Step {
         let key = Bytes::copy_from_slice(&put.key);
         let after = Stored { meta, bytes: stored_bytes(&key, value.len()) };
         header.data_bytes = header.data_bytes + after.bytes - before.map_or(0, |stored| stored.bytes);
-        self.set(key.clone(), Some(after));
+        self.set(key.clone(), Pending::Set(after));
         if self.collects_changes {
             self.applied.changes.push(KeyChange { key: key.clone(), record: Some(record) });
         }
@@ -145,12 +161,12 @@ impl Step {
         while found.len() < max_keys {
             let is_pending_next = |key: &Bytes| in_view.as_ref().is_none_or(|(other, _)| key <= other);
             match pending.next_if(|(key, _)| is_pending_next(key)) {
-                Some((key, stored)) => {
+                Some((key, pending)) => {
                     // What is pending hides what the view has.
                     if in_view.as_ref().is_some_and(|(other, _)| other == key) {
                         in_view = scan.next().transpose()?;
                     }
-                    found.extend(stored.map(|stored| (key.clone(), stored)));
+                    found.extend(pending.stored().map(|stored| (key.clone(), stored)));
                 }
                 None => {
                     let Some((key, record)) = in_view else { break };
@@ -166,22 +182,22 @@ impl Step {
     /// Removes a key that is there.
     fn remove(&mut self, key: Bytes, before: Stored, header: &mut ShardHeader) {
         header.data_bytes -= before.bytes;
-        self.set(key.clone(), None);
+        self.set(key.clone(), Pending::Removed);
         if self.collects_changes {
             self.applied.changes.push(KeyChange { key: key.clone(), record: None });
         }
         self.changes.push(Change::Delete { table: Table::Current, key });
     }
 
-    fn set(&mut self, key: Bytes, stored: Option<Stored>) {
-        let replaced = self.pending.insert(key.clone(), stored);
+    fn set(&mut self, key: Bytes, pending: Pending) {
+        let replaced = self.pending.insert(key.clone(), pending);
         self.undo.push((key, replaced));
     }
 
     /// What the key is like after the commands before, of this step too.
     fn stored(&self, key: &Bytes) -> Result<Option<Stored>, ShardError> {
         if let Some(pending) = self.pending.get(key) {
-            return Ok(*pending);
+            return Ok(pending.stored());
         }
         match self.view.get(Table::Current, key)? {
             Some(record) => Stored::decode(key, record).map(Some),
@@ -207,7 +223,7 @@ impl Step {
         self.applied.changes.truncate(to.key_changes);
         while let Some((key, replaced)) = self.undo.pop() {
             match replaced {
-                Some(stored) => self.pending.insert(key, stored),
+                Some(pending) => self.pending.insert(key, pending),
                 None => self.pending.remove(&key),
             };
         }
