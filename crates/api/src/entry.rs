@@ -155,6 +155,15 @@ pub struct ListBody<'a> {
     pub revision_changed: bool,
 }
 
+/// `DELETE /v1/kv/{ks}` with a selection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedBody {
+    /// How many keys were deleted.
+    pub deleted: u64,
+    /// The shard's revision afterwards.
+    pub revision: u64,
+}
+
 /// `PUT` with `Prefer: return=representation`: the key as it is now, and its counters before, if it was there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutBody<'a> {

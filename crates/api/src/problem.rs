@@ -69,10 +69,12 @@ codes! {
          the key stands in the path, otherwise 400.";
     BadKeyspaceName "bad_keyspace_name" 400 final "Bad keyspace name"
         "Keyspace names are 1 to 63 of the characters a-z, 0-9, _ and -, and begin with a letter or a digit.";
+    EmptySelection "empty_selection" 400 final "Nothing selected"
+        "Deleting many keys needs a selection: `prefix`, or `start` and `end`, or `all=true` for every key of the keyspace.";
     BadCursor "bad_cursor" 400 final "Bad cursor"
         "The cursor was not given out for this keyspace, selection and order. Begin again without a cursor.";
     BadMeta "bad_meta" 400 final "Bad user metadata"
-        "Names of user metadata are HTTP tokens, values visible ASCII; there are at most 32 of them and 2048 bytes beside a value.";
+        "Names of user metadata are HTTP tokens, values visible ASCII; at most 32 of them and 2048 bytes are kept beside a value.";
     BadBody "bad_body" 400 final "Bad body"
         "The body is not the JSON that the route expects; the detail says where.";
     IncompleteBody "incomplete_body" 400 final "Incomplete body"
@@ -132,6 +134,8 @@ codes! {
         "The node is going down. Nothing was done; ask another node.";
     TimedOut "timed_out" 504 retry "Timed out"
         "The answer did not come within the time limit. Nothing is changed by a read.";
+    Incomplete "incomplete" 504 retry "Only partly done"
+        "The time limit ended after a part was done; `deleted` says how much. Send it again to go on, or with more `timeout`.";
     OutcomeUnknown "outcome_unknown" 504 final "Outcome unknown"
         "The write may have happened, or may still happen. Read the key to know, or make the write conditional before \
          sending it again.";
@@ -215,6 +219,9 @@ pub struct Problem {
     /// What the key is like, after a failed condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<Current>,
+    /// How many keys were deleted all the same, of a range that was not deleted to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<u64>,
     /// Names the request in the node's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
@@ -235,6 +242,7 @@ impl Problem {
             outcome: None,
             leader: None,
             current: None,
+            deleted: None,
             request_id: None,
         }
     }
@@ -272,6 +280,7 @@ mod tests {
             outcome: Some(WriteOutcome::NotApplied),
             leader: Some("n2".to_owned()),
             current: Some(current),
+            deleted: Some(10_000),
             request_id: Some("r".to_owned()),
             ..Problem::new(Code::PreconditionFailed, "")
         };

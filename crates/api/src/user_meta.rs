@@ -12,8 +12,8 @@ pub const MAX_META_BYTES: usize = 2048;
 
 /// User metadata of one key, by name.
 ///
-/// *Invariants*: at most [`MAX_META_NAMES`] and [`MAX_META_BYTES`]; names are the characters of an HTTP token in lower case, and at
-/// least one; values are visible ASCII and inner spaces. So each fits into a header as it is.
+/// *Invariants*: at most [`MAX_META_NAMES`] and [`MAX_META_BYTES`]; names are the characters of an HTTP token in lower case, and
+/// at least one; values are visible ASCII and inner spaces. So each fits into a header as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>")]
 pub struct UserMeta(BTreeMap<String, String>);

@@ -1,6 +1,9 @@
 //! Commands: what a log entry asks of the shard, and how it is written down.
 
+use std::ops::Bound;
+
 use bytes::{BufMut, Bytes, BytesMut};
+use quorate_engine::KeyRange;
 
 use crate::Revision;
 use crate::codec::{DecodeError, Reader, Writer};
@@ -83,6 +86,13 @@ pub enum Op {
         /// The key.
         key: Bytes,
     },
+    /// Removes keys of a range, the smallest first.
+    DeleteRange {
+        /// The range.
+        range: KeyRange,
+        /// At most this many keys; what is left is named in the result.
+        max_keys: u64,
+    },
     /// Changes what the keyspace sets for the shard. No pair changes, and no revision. What the same write does besides is
     /// still measured by the limits before.
     Configure(Settings),
@@ -140,8 +150,13 @@ const ENTRY_VERSION: u8 = 1;
 
 const OP_PUT: u8 = 1;
 const OP_DELETE: u8 = 2;
+const OP_DELETE_RANGE: u8 = 3;
 const OP_CONFIGURE: u8 = 4;
 const OP_PUT_WITH_META: u8 = 5;
+
+const BOUND_NONE: u8 = 0;
+const BOUND_INCLUDED: u8 = 1;
+const BOUND_EXCLUDED: u8 = 2;
 
 const CONDITION_EXISTS: u8 = 1;
 const CONDITION_ABSENT: u8 = 2;
@@ -193,7 +208,15 @@ fn op_bytes_hint(op: &Op) -> usize {
             put.key.len() + put.value.len() + content_type_bytes + user_meta_bytes(&put.user_meta) + 16
         }
         Op::Delete { key } => key.len() + 8,
+        Op::DeleteRange { range, .. } => bound_bytes_hint(&range.start) + bound_bytes_hint(&range.end) + 12,
         Op::Configure(_) => 32,
+    }
+}
+
+fn bound_bytes_hint(bound: &Bound<Bytes>) -> usize {
+    match bound {
+        Bound::Included(key) | Bound::Excluded(key) => key.len() + 6,
+        Bound::Unbounded => 1,
     }
 }
 
@@ -247,6 +270,12 @@ fn encode_op(op: &Op, out: &mut BytesMut) {
             out.put_u8(OP_DELETE);
             out.put_bytes_with_len(key);
         }
+        Op::DeleteRange { range, max_keys } => {
+            out.put_u8(OP_DELETE_RANGE);
+            encode_bound(&range.start, out);
+            encode_bound(&range.end, out);
+            out.put_varint(*max_keys);
+        }
         Op::Configure(Settings { limits }) => {
             out.put_u8(OP_CONFIGURE);
             limits.encode(out);
@@ -264,8 +293,31 @@ fn read_op(reader: &mut Reader) -> Result<Op, DecodeError> {
             Ok(Op::Put(Put { key, value, content_type, user_meta }))
         }
         OP_DELETE => Ok(Op::Delete { key: reader.bytes()? }),
+        OP_DELETE_RANGE => {
+            let range = KeyRange { start: read_bound(reader)?, end: read_bound(reader)? };
+            Ok(Op::DeleteRange { range, max_keys: reader.varint()? })
+        }
         OP_CONFIGURE => Ok(Op::Configure(Settings { limits: Limits::read(reader)? })),
         tag => Err(DecodeError::UnknownTag { what: "operation", tag }),
+    }
+}
+
+fn encode_bound(bound: &Bound<Bytes>, out: &mut BytesMut) {
+    let (tag, key) = match bound {
+        Bound::Unbounded => return out.put_u8(BOUND_NONE),
+        Bound::Included(key) => (BOUND_INCLUDED, key),
+        Bound::Excluded(key) => (BOUND_EXCLUDED, key),
+    };
+    out.put_u8(tag);
+    out.put_bytes_with_len(key);
+}
+
+fn read_bound(reader: &mut Reader) -> Result<Bound<Bytes>, DecodeError> {
+    match reader.u8()? {
+        BOUND_NONE => Ok(Bound::Unbounded),
+        BOUND_INCLUDED => Ok(Bound::Included(reader.bytes()?)),
+        BOUND_EXCLUDED => Ok(Bound::Excluded(reader.bytes()?)),
+        tag => Err(DecodeError::UnknownTag { what: "bound", tag }),
     }
 }
 
@@ -318,11 +370,17 @@ mod tests {
         ]
     }
 
+    fn bound() -> impl Strategy<Value = Bound<Bytes>> {
+        prop_oneof![Just(Bound::Unbounded), bytes().prop_map(Bound::Included), bytes().prop_map(Bound::Excluded)]
+    }
+
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
             (bytes(), bytes(), proptest::option::of(bytes()), proptest::collection::vec((bytes(), bytes()), 0..3))
                 .prop_map(|(key, value, content_type, user_meta)| Op::Put(Put { key, value, content_type, user_meta })),
             bytes().prop_map(|key| Op::Delete { key }),
+            (bound(), bound(), any::<u64>())
+                .prop_map(|(start, end, max_keys)| Op::DeleteRange { range: KeyRange { start, end }, max_keys }),
             (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(max_bytes, max_key_bytes, max_value_bytes)| {
                 Op::Configure(Settings { limits: Limits { max_bytes, max_key_bytes, max_value_bytes } })
             }),

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_engine::{Change, Table, View};
+use quorate_engine::{Change, Direction, KeyRange, Table, View};
 
 use crate::Revision;
 use crate::command::{Condition, Op, Put, Write};
 use crate::limits::Limits;
-use crate::outcome::{KeyMeta, OpResult, Outcome};
+use crate::outcome::{KeyMeta, OpResult, Outcome, Removed};
 use crate::record::Record;
 use crate::shard::{Applied, KeyChange, ShardError, ShardHeader};
 
@@ -18,9 +18,9 @@ pub(crate) struct Step {
     /// The engine's content before.
     view: Arc<dyn View>,
     /// Keys that commands of this step changed.
-    pending: BTreeMap<Bytes, Option<Stored>>,
+    pending: BTreeMap<Bytes, Pending>,
     /// What the write that is under way replaced in `pending`.
-    undo: Vec<(Bytes, Option<Option<Stored>>)>,
+    undo: Vec<(Bytes, Option<Pending>)>,
     collects_changes: bool,
     changes: Vec<Change>,
     pub(crate) applied: Applied,
@@ -30,6 +30,22 @@ pub(crate) struct Step {
 struct Stored {
     meta: KeyMeta,
     bytes: u64,
+}
+
+/// What a command of this step left of a key.
+#[derive(Clone, Copy)]
+enum Pending {
+    Set(Stored),
+    Removed,
+}
+
+impl Pending {
+    fn stored(self) -> Option<Stored> {
+        match self {
+            Self::Set(stored) => Some(stored),
+            Self::Removed => None,
+        }
+    }
 }
 
 /// How things stood before a write.
@@ -89,6 +105,7 @@ impl Step {
         match op {
             Op::Put(put) => self.put(put, revision, header),
             Op::Delete { key } => self.delete(key, header),
+            Op::DeleteRange { range, max_keys } => self.delete_range(range, *max_keys, header),
             Op::Configure(settings) => {
                 header.limits = settings.limits;
                 Ok(OpResult::default())
@@ -105,12 +122,12 @@ impl Step {
         let key = Bytes::copy_from_slice(&put.key);
         let after = Stored { meta, bytes: stored_bytes(&key, value.len()) };
         header.data_bytes = header.data_bytes + after.bytes - before.map_or(0, |stored| stored.bytes);
-        self.set(key.clone(), Some(after));
+        self.set(key.clone(), Pending::Set(after));
         if self.collects_changes {
             self.applied.changes.push(KeyChange { key: key.clone(), record: Some(record) });
         }
         self.changes.push(Change::Put { table: Table::Current, key, value });
-        Ok(OpResult { before: before.map(|stored| stored.meta), after: Some(meta) })
+        Ok(OpResult { before: before.map(|stored| stored.meta), after: Some(meta), removed: None })
     }
 
     fn delete(&mut self, key: &Bytes, header: &mut ShardHeader) -> Result<OpResult, ShardError> {
@@ -118,28 +135,69 @@ impl Step {
             return Ok(OpResult::default());
         };
         self.remove(Bytes::copy_from_slice(key), before, header);
-        Ok(OpResult { before: Some(before.meta), after: None })
+        Ok(OpResult { before: Some(before.meta), after: None, removed: None })
+    }
+
+    fn delete_range(&mut self, range: &KeyRange, max_keys: u64, header: &mut ShardHeader) -> Result<OpResult, ShardError> {
+        let max_found = usize::try_from(max_keys).unwrap_or(usize::MAX).saturating_add(1);
+        let mut found = self.first_keys(range, max_found)?;
+        let next = if found.len() == max_found { found.pop().map(|(key, _)| key) } else { None };
+        let removed = Removed { keys: found.len() as u64, next };
+        for (key, before) in found {
+            self.remove(key, before, header);
+        }
+        Ok(OpResult { removed: Some(Box::new(removed)), ..OpResult::default() })
+    }
+
+    /// The first keys of a range after the commands before, of this step too, in order.
+    fn first_keys(&self, range: &KeyRange, max_keys: usize) -> Result<Vec<(Bytes, Stored)>, ShardError> {
+        let mut found = Vec::new();
+        if range.is_empty() {
+            return Ok(found);
+        }
+        let mut pending = self.pending.range::<Bytes, _>((range.start.as_ref(), range.end.as_ref())).peekable();
+        let mut scan = self.view.scan(Table::Current, range, Direction::Forward);
+        let mut in_view = scan.next().transpose()?;
+        while found.len() < max_keys {
+            let is_pending_next = |key: &Bytes| in_view.as_ref().is_none_or(|(other, _)| key <= other);
+            match pending.next_if(|(key, _)| is_pending_next(key)) {
+                Some((key, pending)) => {
+                    // What is pending hides what the view has.
+                    if in_view.as_ref().is_some_and(|(other, _)| other == key) {
+                        in_view = scan.next().transpose()?;
+                    }
+                    found.extend(pending.stored().map(|stored| (key.clone(), stored)));
+                }
+                None => {
+                    let Some((key, record)) = in_view else { break };
+                    in_view = scan.next().transpose()?;
+                    let stored = Stored::decode(&key, record)?;
+                    found.push((key, stored));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Removes a key that is there.
     fn remove(&mut self, key: Bytes, before: Stored, header: &mut ShardHeader) {
         header.data_bytes -= before.bytes;
-        self.set(key.clone(), None);
+        self.set(key.clone(), Pending::Removed);
         if self.collects_changes {
             self.applied.changes.push(KeyChange { key: key.clone(), record: None });
         }
         self.changes.push(Change::Delete { table: Table::Current, key });
     }
 
-    fn set(&mut self, key: Bytes, stored: Option<Stored>) {
-        let replaced = self.pending.insert(key.clone(), stored);
+    fn set(&mut self, key: Bytes, pending: Pending) {
+        let replaced = self.pending.insert(key.clone(), pending);
         self.undo.push((key, replaced));
     }
 
     /// What the key is like after the commands before, of this step too.
     fn stored(&self, key: &Bytes) -> Result<Option<Stored>, ShardError> {
         if let Some(pending) = self.pending.get(key) {
-            return Ok(*pending);
+            return Ok(pending.stored());
         }
         match self.view.get(Table::Current, key)? {
             Some(record) => Stored::decode(key, record).map(Some),
@@ -165,7 +223,7 @@ impl Step {
         self.applied.changes.truncate(to.key_changes);
         while let Some((key, replaced)) = self.undo.pop() {
             match replaced {
-                Some(stored) => self.pending.insert(key, stored),
+                Some(pending) => self.pending.insert(key, pending),
                 None => self.pending.remove(&key),
             };
         }

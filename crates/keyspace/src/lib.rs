@@ -20,7 +20,7 @@ pub use codec::DecodeError;
 pub use command::{Command, Condition, EntryHeader, Guard, Op, Put, RequestId, Write, decode_entry, encode_entry};
 pub use limits::{Limits, Settings};
 pub use local::LocalKeyspace;
-pub use outcome::{KeyMeta, OpResult, Outcome};
+pub use outcome::{KeyMeta, OpResult, Outcome, Removed};
 pub use read::{ListQuery, Page, get, list};
 pub use record::Record;
 pub use shard::{Applied, KeyChange, Shard, ShardError, ShardHeader};

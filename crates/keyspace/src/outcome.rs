@@ -50,12 +50,23 @@ pub struct OpResult {
     pub before: Option<KeyMeta>,
     /// The key after.
     pub after: Option<KeyMeta>,
+    /// What became of a range of keys.
+    pub removed: Option<Box<Removed>>,
+}
+
+/// What an operation on a range of keys did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// How many keys were removed.
+    pub keys: u64,
+    /// The first key of the range that is still there.
+    pub next: Option<Bytes>,
 }
 
 impl OpResult {
     /// Whether anything was changed.
     pub fn is_change(&self) -> bool {
-        self.before.is_some() || self.after.is_some()
+        self.before.is_some() || self.after.is_some() || self.removed.as_ref().is_some_and(|removed| removed.keys > 0)
     }
 }
 
@@ -74,6 +85,8 @@ const APPLIED: u8 = 1;
 const CONDITION_FAILED: u8 = 2;
 const FULL: u8 = 3;
 const FORGOTTEN: u8 = 4;
+/// As [`APPLIED`], each result followed by what was removed.
+const APPLIED_TO_RANGES: u8 = 5;
 const KEY_TOO_LONG: u8 = 6;
 const VALUE_TOO_LARGE: u8 = 7;
 
@@ -83,12 +96,16 @@ impl Outcome {
         let mut out = BytesMut::with_capacity(48);
         match self {
             Self::Applied { revision, results } => {
-                out.put_u8(APPLIED);
+                let has_removed = results.iter().any(|result| result.removed.is_some());
+                out.put_u8(if has_removed { APPLIED_TO_RANGES } else { APPLIED });
                 out.put_varint(revision.0);
                 out.put_varint(results.len() as u64);
                 for result in results {
                     encode_meta(result.before, &mut out);
                     encode_meta(result.after, &mut out);
+                    if has_removed {
+                        encode_removed(result.removed.as_deref(), &mut out);
+                    }
                 }
             }
             Self::ConditionFailed { revision, guard, current } => {
@@ -118,6 +135,9 @@ impl Outcome {
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let outcome = match reader.u8()? {
+            APPLIED_TO_RANGES => {
+                Self::Applied { revision: Revision(reader.varint()?), results: reader.list(read_result_with_removed)? }
+            }
             APPLIED => Self::Applied { revision: Revision(reader.varint()?), results: reader.list(read_result)? },
             CONDITION_FAILED => Self::ConditionFailed {
                 revision: Revision(reader.varint()?),
@@ -136,7 +156,25 @@ impl Outcome {
 }
 
 fn read_result(reader: &mut Reader) -> Result<OpResult, DecodeError> {
-    Ok(OpResult { before: read_meta(reader)?, after: read_meta(reader)? })
+    Ok(OpResult { before: read_meta(reader)?, after: read_meta(reader)?, removed: None })
+}
+
+fn read_result_with_removed(reader: &mut Reader) -> Result<OpResult, DecodeError> {
+    let result = read_result(reader)?;
+    let removed = match reader.varint()? {
+        0 => None,
+        keys => Some(Box::new(Removed { keys: keys - 1, next: reader.optional_bytes()? })),
+    };
+    Ok(OpResult { removed, ..result })
+}
+
+/// The number of keys plus one, so that none and no key differ.
+fn encode_removed(removed: Option<&Removed>, out: &mut BytesMut) {
+    let Some(removed) = removed else {
+        return out.put_varint(0);
+    };
+    out.put_varint(removed.keys.saturating_add(1));
+    out.put_optional_bytes(removed.next.as_deref());
 }
 
 /// Version 0 stands for "no such key": a key that is there was set at least once.
@@ -165,11 +203,20 @@ mod tests {
 
     use super::*;
 
+    fn removed(keys: u64, next: Option<&'static [u8]>) -> OpResult {
+        let next = next.map(Bytes::from_static);
+        OpResult { removed: Some(Box::new(Removed { keys, next })), ..OpResult::default() }
+    }
+
     #[test]
     fn outcomes_round_trip() {
         let meta = KeyMeta { create_revision: Revision(3), mod_revision: Revision(900), version: 77 };
         let outcomes = [
-            Outcome::Applied { revision: Revision(5), results: vec![OpResult { before: None, after: Some(meta) }] },
+            Outcome::Applied { revision: Revision(5), results: vec![OpResult { after: Some(meta), ..OpResult::default() }] },
+            Outcome::Applied {
+                revision: Revision(5),
+                results: vec![OpResult::default(), removed(0, None), removed(9, Some(b"k"))],
+            },
             Outcome::Applied { revision: Revision(1), results: vec![] },
             Outcome::ConditionFailed { revision: Revision(9), guard: 2, current: Some(meta) },
             Outcome::ConditionFailed { revision: Revision(9), guard: 0, current: None },
@@ -194,11 +241,13 @@ mod tests {
     #[test]
     fn an_outcome_that_is_cut_or_goes_on_is_refused() {
         let meta = KeyMeta { create_revision: Revision(3), mod_revision: Revision(900), version: 77 };
-        let results = vec![OpResult { before: Some(meta), after: Some(meta) }, OpResult::default()];
-        let encoded = Outcome::Applied { revision: Revision(5), results }.to_bytes();
-        for len in 0..encoded.len() {
-            assert_eq!(Outcome::decode(encoded.slice(..len)), Err(DecodeError::Truncated), "{len} bytes");
+        let of_keys = vec![OpResult { before: Some(meta), after: Some(meta), removed: None }, OpResult::default()];
+        for results in [of_keys, vec![removed(9, Some(b"k"))]] {
+            let encoded = Outcome::Applied { revision: Revision(5), results }.to_bytes();
+            for len in 0..encoded.len() {
+                assert_eq!(Outcome::decode(encoded.slice(..len)), Err(DecodeError::Truncated), "{len} bytes");
+            }
+            assert_eq!(Outcome::decode([&encoded[..], b"x"].concat().into()), Err(DecodeError::Trailing(1)));
         }
-        assert_eq!(Outcome::decode([&encoded[..], b"x"].concat().into()), Err(DecodeError::Trailing(1)));
     }
 }

@@ -1,9 +1,11 @@
 //! Clients: each sends one operation at a time to some node, and notes what it is told.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use bytes::Bytes;
-use quorate_keyspace::{Condition, KeyMeta, Op, OpResult, Outcome, Put, Revision, Write};
+use quorate_engine::KeyRange;
+use quorate_keyspace::{Condition, KeyMeta, Op, OpResult, Outcome, Put, Removed, Revision, Write};
 use quorate_log::GroupId;
 use quorate_node::{Answer, Failure, Input, Request, RequestKind};
 
@@ -68,6 +70,11 @@ pub(crate) enum Kind {
     Delete {
         key: u64,
     },
+    /// The first of these, which are all keys of a range, in its order.
+    DeleteRange {
+        keys: Vec<u64>,
+        max_keys: u64,
+    },
     Create {
         key: u64,
         value: u64,
@@ -102,7 +109,7 @@ impl Kind {
     fn value(&self) -> Option<u64> {
         match self {
             Self::Put { value, .. } | Self::Create { value, .. } | Self::Swap { value, .. } => Some(*value),
-            Self::Delete { .. } | Self::Get { .. } | Self::LocalGet { .. } => None,
+            Self::Delete { .. } | Self::DeleteRange { .. } | Self::Get { .. } | Self::LocalGet { .. } => None,
         }
     }
 
@@ -119,6 +126,10 @@ impl Kind {
                 Some(Write { guards: Vec::new(), ops })
             }
             Self::Delete { key } => Some(Write::delete(key_of(*key))),
+            Self::DeleteRange { keys, max_keys } => {
+                let op = Op::DeleteRange { range: range_of(keys), max_keys: *max_keys };
+                Some(Write { guards: Vec::new(), ops: vec![op] })
+            }
             Self::Create { key, value } => {
                 Some(Write::put(key_of(*key), value_of(*value, 0)).only_if(key_of(*key), Condition::Absent))
             }
@@ -130,11 +141,12 @@ impl Kind {
         }
     }
 
-    /// What it does to each key if it is done.
+    /// What it does to each key if it is done, or may do.
     fn actions(&self) -> Vec<(u64, Action)> {
         match self {
             Self::Put { keys, value, .. } => keys.iter().map(|key| (*key, Action::Write(Some(*value)))).collect(),
             Self::Delete { key } => vec![(*key, Action::Write(None))],
+            Self::DeleteRange { keys, .. } => keys.iter().map(|key| (*key, Action::Write(None))).collect(),
             Self::Create { key, value } => vec![(*key, Action::Swap(None, Some(*value)))],
             Self::Swap { key, from, value } => vec![(*key, Action::Swap(Some(from.0), Some(*value)))],
             Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
@@ -219,7 +231,8 @@ impl Simulation {
                 let bytes = self.random.below(self.scenario.load.max_value_bytes) as usize;
                 Kind::Put { keys, value: self.next_value(), bytes }
             }
-            30..36 => Kind::Delete { key },
+            30..34 => Kind::Delete { key },
+            34..36 => self.any_range(key),
             36..42 => Kind::Create { key, value: self.next_value() },
             42..60 => match self.clients.all[index].seen.get(&key).copied() {
                 Some(from) => Kind::Swap { key, from, value: self.next_value() },
@@ -228,6 +241,16 @@ impl Simulation {
             60..90 => Kind::Get { key },
             _ => Kind::LocalGet { key },
         }
+    }
+
+    /// A delete of some or all of the keys between a key and another one.
+    fn any_range(&mut self, key: u64) -> Kind {
+        let other = self.random.below(self.scenario.load.keys);
+        let (low, high) = (key_of(key).min(key_of(other)), key_of(key).max(key_of(other)));
+        let mut keys: Vec<u64> =
+            (0..self.scenario.load.keys).filter(|key| (low.clone()..=high.clone()).contains(&key_of(*key))).collect();
+        keys.sort_by_key(|key| key_of(*key));
+        Kind::DeleteRange { max_keys: self.random.between(1, 4), keys }
     }
 
     /// A client's operation reaches a process.
@@ -380,6 +403,12 @@ impl Simulation {
             Outcome::Applied { revision, results } => {
                 let is_changed = results.iter().any(OpResult::is_change);
                 self.coverage.count("writes acknowledged");
+                if let (Kind::DeleteRange { keys, .. }, [OpResult { removed: Some(removed), .. }]) =
+                    (&under_way.kind, &results[..])
+                {
+                    self.on_removed(under_way, keys, revision.0, removed)?;
+                    return Ok(true);
+                }
                 if is_changed {
                     self.oracle.check_written(revision.0, &changes_of(&under_way.kind))?;
                     self.oracle.on_answer(under_way.sent, Seen::Changed(revision.0))?;
@@ -409,6 +438,19 @@ impl Simulation {
                 Err(Violation::new("there is room", format!("a write was refused: {outcome:?}")))
             }
         }
+    }
+
+    /// Some keys of a range are gone: those before the first one that is said to be left.
+    fn on_removed(&mut self, under_way: &UnderWay, keys: &[u64], revision: u64, removed: &Removed) -> Step {
+        self.coverage.count("range deletes acknowledged");
+        let is_gone = |key: &u64| removed.next.as_ref().is_none_or(|next| key_of(*key) < next);
+        let gone: Vec<u64> = keys.iter().copied().filter(is_gone).collect();
+        let gone_keys: Vec<Bytes> = gone.iter().map(|key| key_of(*key)).collect();
+        self.oracle.check_removed(revision, &range_of(keys), removed, &gone_keys)?;
+        let seen = if removed.keys > 0 { Seen::Changed(revision) } else { Seen::Read(revision) };
+        self.oracle.on_answer(under_way.sent, seen)?;
+        gone.into_iter().for_each(|key| self.note_ended(key, under_way, Action::Write(None)));
+        Ok(())
     }
 
     fn on_condition_failed(&mut self, index: usize, under_way: &UnderWay, revision: u64, current: Option<KeyMeta>) -> Step {
@@ -462,13 +504,19 @@ impl Simulation {
 /// Counts keys whose history could not be judged.
 pub(crate) const UNDECIDED: &str = "histories that could not be judged";
 
-/// What a write does if it is done.
+/// The range that holds these keys, which are in its order.
+fn range_of(keys: &[u64]) -> KeyRange {
+    let bound = |key: Option<&u64>| key.map_or(Bound::Unbounded, |key| Bound::Included(key_of(*key)));
+    KeyRange { start: bound(keys.first()), end: bound(keys.last()) }
+}
+
+/// What a write does to single keys if it is done.
 fn changes_of(kind: &Kind) -> Vec<KeyChange> {
     let write = kind.write().unwrap_or_default();
     let change = |op: Op| match op {
         Op::Put(put) => Some(KeyChange { key: put.key, value: Some(put.value) }),
         Op::Delete { key } => Some(KeyChange { key, value: None }),
-        Op::Configure(_) => None,
+        Op::DeleteRange { .. } | Op::Configure(_) => None,
     };
     write.ops.into_iter().filter_map(change).collect()
 }

@@ -123,6 +123,12 @@ impl Model {
                     self.set(revision, put.key.clone(), Some((meta, put.value.clone())));
                 }
                 Op::Delete { key } if self.pairs.contains_key(key) => self.set(revision, key.clone(), None),
+                Op::DeleteRange { range, max_keys } => {
+                    let keys = self.pairs.keys().filter(|key| range.contains(key)).take(*max_keys as usize);
+                    for key in keys.cloned().collect::<Vec<_>>() {
+                        self.set(revision, key, None);
+                    }
+                }
                 Op::Delete { .. } | Op::Configure(_) => {}
             }
         }
@@ -176,6 +182,8 @@ fn holds(condition: &Condition, present: Option<KeyMeta>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Bound;
+
     use quorate_engine::Engine;
     use quorate_keyspace::{EntryHeader, Limits, RequestId, Shard, ShardHeader, encode_entry};
 
@@ -207,8 +215,12 @@ mod tests {
 
     fn command(random: &mut Random, index: u64) -> Command {
         let key = |random: &mut Random| Bytes::from(format!("k{}", random.below(3)));
-        let write = match random.below(3) {
-            0 => Write::delete(key(random)),
+        let write = match random.below(7) {
+            0 => {
+                let range = KeyRange { start: Bound::Included(key(random)), end: Bound::Excluded(key(random)) };
+                Write { guards: Vec::new(), ops: vec![Op::DeleteRange { range, max_keys: random.below(3) }] }
+            }
+            1 | 2 => Write::delete(key(random)),
             _ => Write::put(key(random), Bytes::from(format!("v{}", random.bits()))),
         };
         let condition = match random.below(8) {

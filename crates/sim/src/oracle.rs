@@ -14,7 +14,8 @@ use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 use quorate_api::peer::{Frame, RaftMessage};
-use quorate_engine::View;
+use quorate_engine::{KeyRange, View};
+use quorate_keyspace::Removed;
 use quorate_log::{GroupId, Record};
 
 use crate::fingerprint::Fingerprint;
@@ -290,6 +291,21 @@ impl Oracle {
             return Ok(());
         }
         let detail = format!("revision {revision} made {found:?}, the client was told {changes:?}");
+        Err(Violation::new("acknowledged writes are applied", detail))
+    }
+
+    /// A client was told what its write removed of a range by a revision: these keys are gone then.
+    pub(crate) fn check_removed(&self, revision: u64, range: &KeyRange, removed: &Removed, gone: &[Bytes]) -> Step {
+        let Some(model) = self.clients_model() else { return Ok(()) };
+        let left: Vec<&Bytes> = gone.iter().filter(|key| model.get(key, revision).is_some()).collect();
+        let is_removed = |change: &KeyChange| change.value.is_none() && range.contains(&change.key);
+        let changes = if removed.keys > 0 { model.changes(revision) } else { &[] };
+        let is_next_there = removed.next.as_ref().is_none_or(|next| model.get(next, revision).is_some());
+        if left.is_empty() && is_next_there && changes.len() as u64 == removed.keys && changes.iter().all(is_removed) {
+            return Ok(());
+        }
+        let detail =
+            format!("revision {revision} made {changes:?} and left {left:?}, the client was told {removed:?} of {range:?}");
         Err(Violation::new("acknowledged writes are applied", detail))
     }
 

@@ -5,6 +5,7 @@
 mod full;
 mod model;
 mod pages;
+mod ranges;
 mod replicas;
 mod restarts;
 mod writes;

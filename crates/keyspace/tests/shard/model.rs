@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use quorate_keyspace::{Command, Condition, KeyMeta, Limits, Op, OpResult, Outcome, Put, Record, RequestId, Revision, Write};
+use quorate_keyspace::{
+    Command, Condition, KeyMeta, Limits, Op, OpResult, Outcome, Put, Record, Removed, RequestId, Revision, Write,
+};
 
 use crate::writes::{apply, counted_bytes, entries, limits, records, shard};
 
@@ -58,7 +60,9 @@ impl Model {
             (self.pairs, self.limits) = (before.0, before.2);
             return Outcome::Full { max_bytes };
         }
-        self.revision += u64::from(results.iter().any(|result| *result != OpResult::default()));
+        let has_removed = |result: &OpResult| result.removed.as_ref().is_some_and(|removed| removed.keys > 0);
+        let is_change = |result: &OpResult| result.before.is_some() || result.after.is_some() || has_removed(result);
+        self.revision += u64::from(results.iter().any(is_change));
         Outcome::Applied { revision: Revision(self.revision), results }
     }
 
@@ -82,9 +86,16 @@ impl Model {
             Op::Put(put) => {
                 let before = self.meta(&put.key);
                 self.put(put);
-                OpResult { before, after: self.meta(&put.key) }
+                OpResult { before, after: self.meta(&put.key), removed: None }
             }
-            Op::Delete { key } => OpResult { before: self.pairs.remove(key).map(|record| record.meta), after: None },
+            Op::Delete { key } => OpResult { before: self.pairs.remove(key).map(|record| record.meta), ..OpResult::default() },
+            Op::DeleteRange { range, max_keys } => {
+                let mut keys: Vec<Bytes> = self.pairs.keys().filter(|key| range.contains(key)).cloned().collect();
+                let left = keys.split_off(keys.len().min(*max_keys as usize));
+                keys.iter().for_each(|key| drop(self.pairs.remove(key)));
+                let removed = Removed { keys: keys.len() as u64, next: left.first().cloned() };
+                OpResult { removed: Some(Box::new(removed)), ..OpResult::default() }
+            }
             Op::Configure(settings) => {
                 self.limits = settings.limits;
                 OpResult::default()

@@ -1,5 +1,6 @@
 //! Writes as a test makes them up, and the entries that hold them.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -83,6 +84,11 @@ fn condition() -> impl Strategy<Value = Condition> {
     ]
 }
 
+/// Also bounds between which no key can be.
+fn bound() -> impl Strategy<Value = Bound<Bytes>> {
+    prop_oneof![Just(Bound::Unbounded), key().prop_map(Bound::Included), key().prop_map(Bound::Excluded)]
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let value = vec(any::<u8>(), 0..60).prop_map(Bytes::from);
     let content_type = option::of(select(vec!["", "text/plain"]).prop_map(|text| Bytes::from_static(text.as_bytes())));
@@ -91,6 +97,8 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (key(), value, content_type, user_meta)
             .prop_map(|(key, value, content_type, user_meta)| Op::Put(Put { key, value, content_type, user_meta })),
         4 => key().prop_map(|key| Op::Delete { key }),
+        2 => (bound(), bound(), 0..4_u64)
+            .prop_map(|(start, end, max_keys)| Op::DeleteRange { range: KeyRange { start, end }, max_keys }),
         1 => limits().prop_map(|limits| Op::Configure(Settings { limits })),
     ]
 }

@@ -28,7 +28,7 @@ use super::one_key::Target;
 use super::query::{Parameter, parameters};
 use super::refusal::{Asked, Refusal};
 use super::store::{Store, StoreError};
-use super::{admin, compat, list, one_key};
+use super::{admin, compat, delete_range, list, one_key};
 
 /// What the routes share.
 #[derive(Debug)]
@@ -184,6 +184,10 @@ impl<S: Store> App<S> {
         *kind = RouteKind::List;
         match head.method {
             Method::GET | Method::HEAD => list::read(self, head, keyspace).await,
+            Method::DELETE => {
+                *kind = RouteKind::of_key(&head.method);
+                delete_range::delete(self, head, keyspace).await
+            }
             _ => Err(Refusal::method_not_allowed(&head.method, list::METHODS)),
         }
     }

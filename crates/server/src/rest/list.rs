@@ -18,36 +18,21 @@ use super::keyspaces;
 use super::one_key::{consistency_value, entry_of, parse_encoding};
 use super::query::{Parameter, Treatment, parameters};
 use super::refusal::Refusal;
+use super::selection::{self, Selection};
 use super::store::{Reading, Store};
 
 /// Methods of `/v1/kv/{ks}` without `key64`.
-pub(super) const METHODS: &str = "GET, HEAD";
+pub(super) const METHODS: &str = "GET, HEAD, DELETE";
 
-const KNOWN: &[&str] = &[
-    "prefix",
-    "prefix64",
-    "start",
-    "start64",
-    "end",
-    "end64",
-    "limit",
-    "cursor",
-    "reverse",
-    "values",
-    "encoding",
-    "consistency",
-    "min_revision",
-    "timeout",
-    "key64",
-];
+/// Parameters besides the selection's.
+const PARAMETERS: [&str; 9] =
+    ["limit", "cursor", "reverse", "values", "encoding", "consistency", "min_revision", "timeout", "key64"];
 
 /// What a list asks for.
 #[derive(Debug, Default)]
 struct ListOptions {
     treatment: Treatment,
-    prefix: Option<Bytes>,
-    start: Option<Bytes>,
-    end: Option<Bytes>,
+    selection: Selection,
     limit: Option<usize>,
     cursor: Option<Bytes>,
     is_reverse: Option<bool>,
@@ -59,7 +44,7 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -
     let options = ListOptions::parse(head.uri.query())?;
     let freshness = keyspaces::freshness(app, keyspace, &options.treatment, &head.headers)?;
     let timeout = options.treatment.timeout(&head.headers)?;
-    let selection = options.selection(keyspace);
+    let selection = options.checksum(keyspace);
     let cursor = options.cursor(selection)?;
     let query = options.to_query(cursor.as_ref());
     let Reading { view, .. } = app.store.read(keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
@@ -94,19 +79,14 @@ impl ListOptions {
         let mut options = Self::default();
         for parameter in parameters(query) {
             match parameter.name {
-                "prefix" => parameter.set(&mut options.prefix, parameter.key()?)?,
-                "prefix64" => parameter.set(&mut options.prefix, parameter.key64()?)?,
-                "start" => parameter.set(&mut options.start, parameter.key()?)?,
-                "start64" => parameter.set(&mut options.start, parameter.key64()?)?,
-                "end" => parameter.set(&mut options.end, parameter.key()?)?,
-                "end64" => parameter.set(&mut options.end, parameter.key64()?)?,
                 "limit" => parameter.set(&mut options.limit, parse_limit(parameter)?)?,
                 "cursor" => parameter.set(&mut options.cursor, parameter.bytes()?)?,
                 "reverse" => parameter.set(&mut options.is_reverse, parameter.flag()?)?,
                 "values" => parameter.set(&mut options.is_with_values, parameter.flag()?)?,
                 "encoding" => parameter.set(&mut options.encoding, parse_encoding(parameter)?)?,
+                _ if options.selection.take(parameter)? => {}
                 _ if options.treatment.take_read(parameter)? => {}
-                _ => return Err(parameter.unknown(KNOWN)),
+                _ => return Err(parameter.unknown(&[&selection::PARAMETERS[..], &PARAMETERS].concat())),
             }
         }
         Ok(options)
@@ -116,22 +96,14 @@ impl ListOptions {
         if self.is_reverse == Some(true) { Direction::Reverse } else { Direction::Forward }
     }
 
-    /// The keys asked for. An empty bound is no bound.
-    fn range(&self) -> KeyRange {
-        let prefix = KeyRange::prefix(self.prefix.as_deref().unwrap_or_default());
-        let bound = |key: &Option<Bytes>| key.clone().filter(|key| !key.is_empty());
-        let start = bound(&self.start).map_or(Bound::Unbounded, Bound::Included);
-        let end = bound(&self.end).map_or(Bound::Unbounded, Bound::Excluded);
-        prefix.intersect(KeyRange { start, end })
-    }
-
     /// A checksum of what pages of one list have in common.
-    fn selection(&self, keyspace: &str) -> u32 {
+    fn checksum(&self, keyspace: &str) -> u32 {
+        let [prefix, start, end] = self.selection.parts();
         let parts = [
             Some(keyspace.as_bytes()),
-            self.prefix.as_deref(),
-            self.start.as_deref(),
-            self.end.as_deref(),
+            prefix,
+            start,
+            end,
             Some(if self.direction() == Direction::Reverse { b"reverse" } else { b"forward" }),
         ];
         parts.into_iter().fold(0, |checksum, part| {
@@ -157,7 +129,7 @@ impl ListOptions {
             (Some(end), Direction::Reverse) => KeyRange { start: Bound::Unbounded, end },
         };
         ListQuery {
-            range: self.range().intersect(after),
+            range: self.selection.range().intersect(after),
             direction,
             max_items: self.limit.unwrap_or(DEFAULT_LIST_ITEMS),
             max_bytes: MAX_LIST_BYTES,

@@ -13,8 +13,8 @@ pub(super) fn of_headers(headers: &HeaderMap) -> Result<Vec<(Bytes, Bytes)>, Ref
     let mut meta = UserMeta::default();
     for (name, value) in headers {
         if let Some(name) = name.as_str().strip_prefix(META_PREFIX) {
-            let value = value.to_str().map_err(|_| UserMetaError::BadValue(name.to_owned())).map_err(refusal)?;
-            meta.insert(name, value).map_err(refusal)?;
+            let value = value.to_str().map_err(|_| refusal(&UserMetaError::BadValue(name.to_owned())))?;
+            meta.insert(name, value).map_err(|error| refusal(&error))?;
         }
     }
     Ok(for_record(&meta))
@@ -48,6 +48,6 @@ pub(super) fn insert(headers: &mut HeaderMap, user_meta: &[(Bytes, Bytes)]) {
     }
 }
 
-pub(super) fn refusal(error: UserMetaError) -> Refusal {
+pub(super) fn refusal(error: &UserMetaError) -> Refusal {
     Refusal::new(Code::BadMeta, error.to_string())
 }

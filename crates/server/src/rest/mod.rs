@@ -17,6 +17,8 @@ mod conditions;
 mod config;
 mod connections;
 mod cursor;
+mod deadline;
+mod delete_range;
 mod endpoint;
 mod keyspaces;
 mod list;
@@ -25,6 +27,7 @@ mod metrics;
 mod one_key;
 mod query;
 mod refusal;
+mod selection;
 mod settings;
 mod store;
 

@@ -116,6 +116,13 @@ impl Refusal {
         self
     }
 
+    /// Names how many keys were deleted before.
+    #[must_use]
+    pub(super) fn with_deleted(mut self, deleted: u64) -> Self {
+        self.0.problem.deleted = Some(deleted);
+        self
+    }
+
     #[must_use]
     pub(super) fn with_header(mut self, name: http::HeaderName, value: HeaderValue) -> Self {
         self.0.headers.insert(name, value);

@@ -65,7 +65,7 @@ async fn keyspaces_are_listed_by_name() {
     let server = Server::start().await;
     let all = server.get("/v1/keyspaces").await.json();
     let names: Vec<&str> = all["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["_system", "default", "orders", "tiny"]);
+    assert_eq!(names, ["_system", "default", "narrow", "orders", "tiny"]);
     assert_eq!(server.get("/v1/keyspaces?consistency=local&timeout=1s").await.json(), all);
     assert_eq!(server.get("/v1/keyspaces/_system").await.json(), all["items"][0]);
     assert_eq!(server.store.calls(), ["keyspaces true", "keyspaces false"]);

@@ -200,20 +200,12 @@ async fn bad_selections_are_refused() {
 }
 
 #[tokio::test]
-async fn deleting_a_whole_keyspace_is_not_possible() {
+async fn other_methods_are_told_the_right_ones() {
     let server = server(&["a"]).await;
-    for (method, target) in [
-        ("DELETE", "/v1/kv/default"),
-        ("DELETE", "/v1/kv/default?prefix=a"),
-        ("PUT", "/v1/kv/default"),
-        ("POST", "/v1/kv/default"),
-    ] {
-        let reply = server.send(method, target, &[], b"").await;
-        assert_eq!(
-            (reply.refusal(), reply.header("allow")),
-            ((405, "method_not_allowed".to_owned()), "GET, HEAD"),
-            "{method} {target}"
-        );
+    for method in ["PUT", "POST"] {
+        let reply = server.send(method, "/v1/kv/default", &[], b"").await;
+        let refusal = (405, "method_not_allowed".to_owned());
+        assert_eq!((reply.refusal(), reply.header("allow")), (refusal, "GET, HEAD, DELETE"), "{method}");
     }
     let head = server.send("HEAD", "/v1/kv/default", &[], b"").await;
     assert_eq!((head.status, head.body.len()), (200, 0));

@@ -8,6 +8,7 @@ mod cluster;
 mod compat;
 mod conditions;
 mod connections;
+mod delete_range;
 mod failures;
 mod keyspaces;
 mod list;

@@ -8,7 +8,9 @@ use quorate_api::cluster::{
     ClusterStatus, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus, PeerAddress, ShardStatus, TransferAnswer, TransferRequest,
 };
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
-use quorate_node::keyspace::{Command, EntryHeader, Limits, RequestId, Revision, Shard, ShardHeader, Write, encode_entry};
+use quorate_node::keyspace::{
+    Command, EntryHeader, Limits, Op, Outcome, Put, RequestId, Revision, Shard, ShardHeader, Write, encode_entry,
+};
 use quorate_node::{
     EngineSettings, KeyspaceRecord, KeyspaceSettings, Mode, MoveRecord, ReplicaRecord, ReplicaRole, ReplicationSettings,
     ShardRecord,
@@ -29,6 +31,7 @@ struct State {
     jobs: Vec<JobBody>,
     sequence: u64,
     failure: Option<StoreError>,
+    calls_before_failure: usize,
     calls: Vec<String>,
     checks: Vec<Check>,
     stall: Duration,
@@ -53,6 +56,7 @@ impl MemoryStore {
             jobs: Vec::new(),
             sequence: 0,
             failure: None,
+            calls_before_failure: 0,
             calls: Vec::new(),
             checks: vec![Check { name: "system", is_ok: true, detail: String::new() }],
             stall: Duration::ZERO,
@@ -63,6 +67,13 @@ impl MemoryStore {
     /// From now on every call fails like this.
     pub(crate) fn fail_with(&self, failure: StoreError) {
         self.state().failure = Some(failure);
+    }
+
+    /// After so many more calls, every call fails like this.
+    pub(crate) fn fail_after(&self, calls: usize, failure: StoreError) {
+        let mut state = self.state();
+        state.failure = Some(failure);
+        state.calls_before_failure = calls;
     }
 
     /// From now on readiness is this.
@@ -96,6 +107,13 @@ impl MemoryStore {
         self.state().calls.clone()
     }
 
+    /// Fills a keyspace with keys k000000, k000001, ... and values of a few bytes.
+    pub(crate) fn fill(&self, keyspace: &str, keys: usize) {
+        let put = |number| Op::Put(Put::new(format!("k{number:06}").into(), format!("v{number}").into()));
+        let write = Write { guards: Vec::new(), ops: (0..keys).map(put).collect() };
+        self.state().apply(keyspace, write).unwrap();
+    }
+
     /// The revision of a keyspace: it tells whether anything was changed.
     pub(crate) fn revision(&self, keyspace: &str) -> u64 {
         self.state().shards[keyspace].header().revision.0
@@ -121,7 +139,12 @@ impl MemoryStore {
     }
 
     fn fail(&self) -> Result<(), StoreError> {
-        self.state().failure.clone().map_or(Ok(()), Err)
+        let mut state = self.state();
+        if state.calls_before_failure > 0 {
+            state.calls_before_failure -= 1;
+            return Ok(());
+        }
+        state.failure.clone().map_or(Ok(()), Err)
     }
 }
 
@@ -129,19 +152,23 @@ impl State {
     fn shard(&mut self, keyspace: &str) -> Result<&mut Shard, StoreError> {
         self.shards.get_mut(keyspace).ok_or_else(|| StoreError::KeyspaceNotFound(keyspace.to_owned()))
     }
+
+    fn apply(&mut self, keyspace: &str, write: Write) -> Result<Outcome, StoreError> {
+        self.sequence += 1;
+        let id = RequestId { origin: 1, sequence: self.sequence };
+        let shard = self.shard(keyspace)?;
+        let command = Command { id, floor: id.sequence, write }.to_bytes();
+        let entry = encode_entry(EntryHeader::default(), [command].iter());
+        let applied = shard.apply(&[(shard.header().applied_index + 1, 1, entry)]).unwrap();
+        let (_, outcome) = applied.outcomes.into_iter().next().unwrap();
+        Ok(outcome)
+    }
 }
 
 impl Store for MemoryStore {
     async fn write(&self, keyspace: &str, write: Write, timeout: Duration) -> Result<Written, StoreError> {
         self.called(format!("write {keyspace} {}ms", timeout.as_millis())).await?;
-        let mut state = self.state();
-        state.sequence += 1;
-        let id = RequestId { origin: 1, sequence: state.sequence };
-        let shard = state.shard(keyspace)?;
-        let command = Command { id, floor: id.sequence, write }.to_bytes();
-        let entry = encode_entry(EntryHeader::default(), [command].iter());
-        let applied = shard.apply(&[(shard.header().applied_index + 1, 1, entry)]).unwrap();
-        let (_, outcome) = applied.outcomes.into_iter().next().unwrap();
+        let outcome = self.state().apply(keyspace, write)?;
         Ok(Written { epoch: EPOCH, outcome })
     }
 
