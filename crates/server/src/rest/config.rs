@@ -31,8 +31,8 @@ pub struct RestConfig {
     pub body_progress_timeout: Duration,
     /// How long the body of a request may take as a whole.
     pub body_timeout: Duration,
-    /// Bodies larger than 64 KiB may take this many bytes together, over all connections; beyond it such requests are
-    /// refused as overload.
+    /// What has come of bodies larger than 64 KiB may take this many bytes together, over all connections; beyond it such
+    /// requests are refused as overload.
     pub max_body_memory_bytes: u64,
     /// How long requests in flight may go on after shutdown began.
     pub shutdown_timeout: Duration,

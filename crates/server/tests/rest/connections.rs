@@ -202,9 +202,12 @@ async fn large_bodies_share_a_bounded_memory() {
     slow.write(format!("{PUT}Content-Length: 1000000\r\n\r\nx").as_bytes()).await;
     sleep(Duration::from_millis(100)).await;
     let body = vec![1; 200_000];
+    assert_eq!(server.put("/v1/kv/default/a", &body).await.status, 201, "what was only announced keeps nobody out");
+    slow.write(&vec![b'x'; 899_999]).await;
+    sleep(Duration::from_millis(100)).await;
     assert_eq!(server.put("/v1/kv/default/b", &body).await.refusal(), (503, "overloaded".to_owned()));
     assert_eq!(server.put("/v1/kv/default/c", b"small").await.status, 201);
-    slow.write(&vec![b'x'; 999_999]).await;
+    slow.write(&vec![b'x'; 100_000]).await;
     assert_eq!(slow.reply().await.status, 201);
     assert_eq!(server.put("/v1/kv/default/b", &body).await.status, 201);
 }
