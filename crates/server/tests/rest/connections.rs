@@ -143,6 +143,30 @@ async fn long_targets_and_heads_have_their_own_answers() {
 }
 
 #[tokio::test]
+async fn long_heads_share_a_bounded_memory() {
+    let server = Server::start_with(|config| config.max_head_memory_bytes = 100_000).await;
+    let half_head = format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nX: {}", "y".repeat(60_000));
+    let mut halves = Vec::new();
+    for _ in 0..4 {
+        let mut connection = server.connect().await;
+        connection.write(half_head.as_bytes()).await;
+        // Two of them fit: each beyond its first 16 KiB.
+        if halves.len() == 2 {
+            assert!(connection.is_ended().await, "the memory is full");
+        } else {
+            sleep(Duration::from_millis(100)).await;
+            halves.push(connection);
+        }
+    }
+    assert_eq!(server.get("/livez").await.status, 200, "short heads are served");
+    for mut connection in halves {
+        connection.write(b"\r\n\r\n").await;
+        assert_eq!(connection.reply().await.status, 200, "those that fit were kept");
+    }
+    assert_eq!(server.send("GET", "/livez", &[("X", &"y".repeat(90_000))], b"").await.status, 200, "there is room again");
+}
+
+#[tokio::test]
 async fn slow_heads_are_cut_off() {
     let server = Server::start_with(|config| config.header_timeout = Duration::from_millis(200)).await;
     let begin = Instant::now();
