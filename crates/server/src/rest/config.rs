@@ -37,6 +37,9 @@ pub struct RestConfig {
     /// What has come of bodies larger than 64 KiB may take this many bytes together, over all connections; beyond it such
     /// requests are refused as overload.
     pub max_body_memory_bytes: u64,
+    /// Answers larger than 64 KiB may take this many bytes together until their readers have taken them, over all connections;
+    /// beyond it such requests are refused as overload.
+    pub max_answer_memory_bytes: u64,
     /// How long requests in flight may go on after shutdown began.
     pub shutdown_timeout: Duration,
 }
@@ -68,6 +71,7 @@ impl RestConfig {
             body_progress_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_mins(5),
             max_body_memory_bytes: 256 << 20,
+            max_answer_memory_bytes: 512 << 20,
             shutdown_timeout: Duration::from_secs(10),
         }
     }

@@ -10,6 +10,7 @@
 mod activity;
 mod admin;
 mod answer;
+mod answer_memory;
 mod body;
 mod browser;
 mod compat;
@@ -27,6 +28,7 @@ mod query;
 mod refusal;
 mod settings;
 mod store;
+mod turns;
 
 use std::time::Duration;
 

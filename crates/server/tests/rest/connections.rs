@@ -237,6 +237,29 @@ async fn large_bodies_share_a_bounded_memory() {
 }
 
 #[tokio::test]
+async fn large_answers_share_a_bounded_memory() {
+    let server = Server::start_with(|config| config.max_answer_memory_bytes = 16 << 20).await;
+    let binary = vec![0xff; 3 << 19];
+    for number in 0..5 {
+        assert_eq!(server.put(&format!("/v1/kv/default/{number}"), &binary).await.status, 201);
+    }
+    // Ten MiB as base64: more than the sockets between take from the server if nobody reads.
+    let list = "/v1/kv/default?values=true";
+    let mut unread = server.connect().await;
+    unread.write(format!("GET {list} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
+    let begin = Instant::now();
+    while server.get(list).await.status != 503 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the first list holds its memory");
+    }
+    assert_eq!(server.get(list).await.refusal(), (503, "overloaded".to_owned()));
+    assert_eq!(server.get("/v1/kv/default?limit=10").await.status, 200, "keys alone are little");
+    drop(unread);
+    while server.get(list).await.status != 200 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the memory is given back");
+    }
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_are_closed() {
     let server = Server::start_with(|config| config.max_connections = 2).await;
     let (mut first, mut second) = (server.connect().await, server.connect().await);
