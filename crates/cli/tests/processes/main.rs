@@ -3,6 +3,7 @@
 //! Every test starts its own nodes and ends them, however it ends; one cluster runs at a time, because timings are held too.
 //! What was measured is printed: `cargo test -p quorate-cli --test processes -- --nocapture`.
 
+mod abuse;
 mod bad_input;
 mod bad_starts;
 mod completions;
