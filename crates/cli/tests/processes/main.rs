@@ -9,6 +9,7 @@ mod bad_starts;
 mod completions;
 mod documents;
 mod formation;
+mod full_disk;
 mod kills;
 mod membership;
 mod pauses;
