@@ -9,10 +9,13 @@ mod cluster;
 mod completion;
 mod demo;
 mod exit;
+mod export;
+mod import;
 mod keys;
 mod log_output;
 mod output;
 mod printable;
+mod progress;
 mod server;
 mod value_source;
 
@@ -56,6 +59,8 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Put(args) => keys::put(args, client).await,
         Command::Del(args) => keys::del(args, client).await,
         Command::Ls(args) => keys::ls(args, client).await,
+        Command::Export(args) => export::run(args, client).await,
+        Command::Import(args) => import::run(args, client).await,
         Command::Cluster { command } => cluster::run(command, client).await,
         Command::Demo(args) => demo::run(args, client).await,
         Command::Bench { command } => bench::run(command, client).await,

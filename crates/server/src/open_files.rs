@@ -20,7 +20,7 @@ pub(crate) fn possible_connections(wanted: u32, max_files: u64) -> u32 {
     let for_clients = max_files - max_files / RESERVED_FRACTION;
     let possible = u32::try_from(for_clients).map_or(wanted, |files| files.clamp(1, wanted.max(1)));
     if possible < wanted {
-        tracing::warn!(
+        tracing::info!(
             possible,
             wanted,
             max_files,

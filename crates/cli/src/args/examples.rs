@@ -53,6 +53,25 @@ Examples:
   quorate ls --all -o raw | wc -l
   quorate ls logs/ --reverse --limit 1         the last one";
 
+pub(super) const EXPORT: &str = "\
+A line is an object with key and value, or key64 and value64 where they are no text, and with
+content_type, meta and revisions. The lines are one moment's content where one view can be had,
+and otherwise that of the time they took, which is told.
+
+Examples:
+  quorate export orders.ndjson -k orders
+  quorate export --prefix users/ | jq -r .key
+  quorate export -k orders | quorate import -k orders -e http://other:2379";
+
+pub(super) const IMPORT: &str = "\
+Of each line key, value, content_type and meta count, or json for a value that is JSON; revisions
+are given anew. Lines of the same key are written in their order.
+
+Examples:
+  quorate import orders.ndjson -k orders
+  zstdcat orders.ndjson.zst | quorate import -k orders
+  quorate import orders.ndjson --skip 120000   goes on where an import was interrupted";
+
 pub(super) const CLUSTER: &str = "\
 Examples:
   quorate cluster status

@@ -4,4 +4,5 @@ mod answers;
 mod bench;
 #[expect(clippy::unwrap_used, reason = "the test's own node and calls: what goes wrong in them fails the test")]
 mod calls;
+mod transfers;
 mod usage;

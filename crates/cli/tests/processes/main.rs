@@ -15,3 +15,4 @@ mod membership;
 mod pauses;
 mod restarts;
 mod support;
+mod transfers;
