@@ -67,6 +67,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: BenchCommand,
     },
+    /// Watch what each node and keyspace does
+    #[command(after_help = examples::TOP)]
+    Top(TopArgs),
     /// Print a script with which a shell completes commands, keyspaces and keys
     #[command(after_help = examples::COMPLETIONS)]
     Completions {
@@ -330,6 +333,16 @@ pub(crate) struct ImportArgs {
     /// Lines that are on their way at the same time
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) clients: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Show one interval, and end
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Length of an interval
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
 }
 
 #[derive(Debug, Subcommand)]

@@ -17,6 +17,7 @@ mod output;
 mod printable;
 mod progress;
 mod server;
+mod top;
 mod value_source;
 
 use std::process::ExitCode;
@@ -63,6 +64,7 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Import(args) => import::run(args, client).await,
         Command::Cluster { command } => cluster::run(command, client).await,
         Command::Demo(args) => demo::run(args, client).await,
+        Command::Top(args) => top::run(args, client).await,
         Command::Bench { command } => bench::run(command, client).await,
         Command::Server(_) | Command::Completions { .. } => unreachable!("these need no runtime of ours"),
     }

@@ -89,6 +89,12 @@ Examples:
   quorate bench put --bare --pids 4711,4712    beside a bare server, with the processor time of nodes
   quorate bench bare --clients 256             what this machine can do at all";
 
+pub(super) const TOP: &str = "\
+Examples:
+  quorate top                                  until Ctrl-C, the busiest keyspaces first
+  quorate top --once --seconds 10              the figures of ten seconds
+  quorate top -o json | jq .keyspaces[0]       an object for each second";
+
 pub(super) const COMPLETIONS: &str = "\
 While completing, the nodes of --endpoint or QUORATE_ENDPOINTS are asked for keyspaces, keys and
 node names; if none answers within a moment, the rest is completed all the same.

@@ -167,6 +167,6 @@ async fn exchange(connection: &mut Option<Connection>, authority: &str, request:
 }
 
 #[expect(clippy::disallowed_methods, reason = "measuring time is what a bench is for")]
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }

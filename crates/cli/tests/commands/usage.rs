@@ -56,7 +56,7 @@ fn flags_go_before_the_environment_and_the_environment_before_the_file() {
 
 #[test]
 fn help_teaches_with_examples() {
-    for command in ["server", "demo", "get", "put", "ls", "cluster", "bench", "completions", "export", "import"] {
+    for command in ["server", "demo", "get", "put", "ls", "cluster", "bench", "completions", "export", "import", "top"] {
         let called = call(&[command, "--help"], b"");
         assert_eq!(called.exit, 0);
         assert!(called.text().contains("Examples:") && called.text().contains(&format!("quorate {command}")), "{command}");

@@ -15,4 +15,5 @@ mod membership;
 mod pauses;
 mod restarts;
 mod support;
+mod top;
 mod transfers;
