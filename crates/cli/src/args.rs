@@ -60,6 +60,12 @@ pub(crate) enum Command {
     /// The engines that a keyspace can have, with their options
     #[command(after_help = examples::ENGINES)]
     Engines,
+    /// Write a keyspace's pairs as lines of JSON
+    #[command(after_help = examples::EXPORT)]
+    Export(ExportArgs),
+    /// Read pairs as lines of JSON, and write each into a keyspace
+    #[command(after_help = examples::IMPORT)]
+    Import(ImportArgs),
     /// See and change who is in the cluster
     #[command(after_help = examples::CLUSTER)]
     Cluster {
@@ -72,6 +78,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: BenchCommand,
     },
+    /// Watch what each node and keyspace does
+    #[command(after_help = examples::TOP)]
+    Top(TopArgs),
     /// Print a script with which a shell completes commands, keyspaces and keys
     #[command(after_help = examples::COMPLETIONS)]
     Completions {
@@ -300,6 +309,53 @@ impl LsArgs {
     }
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Where to; - is standard output. A file is there once it is whole
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+    /// Only keys that begin so
+    #[arg(long, add = ArgValueCompleter::new(completion::keys))]
+    prefix: Option<OsString>,
+    /// The prefix is base64url
+    #[arg(long, requires = "prefix")]
+    key64: bool,
+    #[command(flatten)]
+    pub(crate) freshness: FreshnessArgs,
+}
+
+impl ExportArgs {
+    pub(crate) fn prefix(&self) -> Result<Vec<u8>, Failure> {
+        self.prefix.clone().map_or(Ok(Vec::new()), |prefix| key_bytes(prefix, self.key64))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Where from; - is standard input
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+    /// Leave out the first N lines, which an import that was interrupted has done
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) skip: u64,
+    /// Go on with the next line after one that cannot be written; each is told, and the exit code is 1
+    #[arg(long)]
+    pub(crate) continue_on_error: bool,
+    /// Lines that are on their way at the same time
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) clients: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Show one interval, and end
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Length of an interval
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Nodes and shards, as the answering node sees them
@@ -409,6 +465,10 @@ mod tests {
             "quorate bench put --value-bytes 1-17MiB",
             "quorate bench get --pick often",
             "quorate bench bare --pids 1",
+            "quorate export --key64",
+            "quorate import a b",
+            "quorate import --skip -1",
+            "quorate import --clients 0",
             "quorate frobnicate",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

@@ -18,6 +18,9 @@ use crate::args::ClientArgs;
 use crate::exit::Failure;
 use crate::output::Output;
 
+#[cfg(test)]
+pub(crate) use load::now;
+
 use args::{BenchCommand, BesideArgs, LoadArgs, ReadArgs};
 use workload::{Mix, Operation, Workload};
 

@@ -10,12 +10,16 @@ mod completion;
 mod demo;
 mod engine_move;
 mod exit;
+mod export;
+mod import;
 mod keys;
 mod keyspace;
 mod log_output;
 mod output;
 mod printable;
+mod progress;
 mod server;
+mod top;
 mod value_source;
 
 use std::process::ExitCode;
@@ -58,10 +62,13 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Put(args) => keys::put(args, client).await,
         Command::Del(args) => keys::del(args, client).await,
         Command::Ls(args) => keys::ls(args, client).await,
+        Command::Export(args) => export::run(args, client).await,
+        Command::Import(args) => import::run(args, client).await,
         Command::Cluster { command } => cluster::run(command, client).await,
         Command::Keyspace { command } => keyspace::run(command, client).await,
         Command::Engines => keyspace::engines(client).await,
         Command::Demo(args) => demo::run(args, client).await,
+        Command::Top(args) => top::run(args, client).await,
         Command::Bench { command } => bench::run(command, client).await,
         Command::Server(_) | Command::Completions { .. } => unreachable!("these need no runtime of ours"),
     }

@@ -44,6 +44,12 @@ impl Client {
         self.call(post).await?.json(WriteOutcome::Applied)
     }
 
+    /// The answering node's metrics, in Prometheus' text form.
+    pub async fn metrics(&self) -> Result<String, Error> {
+        let answer = self.call(Request::read("/metrics".to_owned())).await?;
+        String::from_utf8(answer.body.to_vec()).map_err(|error| answer.unexpected(error.to_string(), WriteOutcome::NotApplied))
+    }
+
     /// Returns if a node is ready to serve, one of several is enough; otherwise [`Error::NotReady`] says what it waits for.
     pub async fn ready(&self) -> Result<(), Error> {
         self.call(Request::read(READINESS_PATH.to_owned())).await.map(drop)

@@ -100,7 +100,7 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
     }
 
-    fn unexpected(&self, reason: String, outcome: WriteOutcome) -> Error {
+    pub(crate) fn unexpected(&self, reason: String, outcome: WriteOutcome) -> Error {
         Error::Unexpected { endpoint: self.endpoint.clone(), reason, outcome }
     }
 }

@@ -13,6 +13,7 @@ mod log_writer;
 mod metrics;
 mod node_loop;
 mod node_store;
+mod open_files;
 mod peer_events;
 pub mod peers;
 pub mod rest;

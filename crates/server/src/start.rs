@@ -1,6 +1,6 @@
 //! From settings to a running node, and back down again.
 
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use quorate_api::cluster::JoinRequest;
 use quorate_log::{Log, LogError, Options, RealDisk};
 use quorate_node::{Config as NodeConfig, Identity, Node, OpenError, StopReason};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -20,6 +21,7 @@ use crate::joining::{JoinRefused, ask_to_join};
 use crate::log_writer::LogWriter;
 use crate::node_loop::{LoopHandle, NodeLoop};
 use crate::node_store::{NodeStore, Running};
+use crate::open_files;
 use crate::peer_events::ToLoop;
 use crate::peers::{PeerConfig, Peers};
 use crate::rest::{self, RestConfig};
@@ -86,7 +88,8 @@ struct Prepared {
 }
 
 /// Runs a node until it is told to stop by SIGTERM or SIGINT. Blocks.
-pub fn run(config: ServerConfig) -> Result<(), StartError> {
+pub fn run(mut config: ServerConfig) -> Result<(), StartError> {
+    config.max_connections = open_files::possible_connections(config.max_connections as u32, open_files::raise_limit()) as usize;
     let clients = listen(&config.listen)?;
     let peers = listen(&config.peer_listen)?;
     let folder = Arc::new(DataDir::open(&config.data_dir)?);
@@ -102,11 +105,31 @@ pub fn run(config: ServerConfig) -> Result<(), StartError> {
     runtime.block_on(serve(config, folder, file, (clients, peers)))
 }
 
+/// Connections that the system completes before the node accepts them; it may allow fewer. std's own 128 are full when
+/// thousands of clients come back at once, and those beyond it try again after a second.
+const ACCEPT_QUEUE: i32 = 4096;
+
+/// Listens at the first of the name's addresses where that is possible.
 fn listen(address: &str) -> Result<StdListener, StartError> {
     let failed = |source| StartError::Listen { address: address.to_owned(), source };
-    let listener = StdListener::bind(address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
+    let mut last_error = std::io::Error::other("the name has no address");
+    for each in address.to_socket_addrs().map_err(failed)? {
+        match listen_at(each) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last_error = error,
+        }
+    }
+    Err(failed(last_error))
+}
+
+fn listen_at(address: SocketAddr) -> std::io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A node that starts again takes its port back from connections that the system still remembers.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(ACCEPT_QUEUE)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 async fn serve(

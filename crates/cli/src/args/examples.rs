@@ -83,6 +83,25 @@ Examples:
   quorate engines
   quorate engines -o json                      with all that each can do";
 
+pub(super) const EXPORT: &str = "\
+A line is an object with key and value, or key64 and value64 where they are no text, and with
+content_type, meta and revisions. The lines are one moment's content where one view can be had,
+and otherwise that of the time they took, which is told.
+
+Examples:
+  quorate export orders.ndjson -k orders
+  quorate export --prefix users/ | jq -r .key
+  quorate export -k orders | quorate import -k orders -e http://other:2379";
+
+pub(super) const IMPORT: &str = "\
+Of each line key, value, content_type and meta count, or json for a value that is JSON; revisions
+are given anew. Lines of the same key are written in their order.
+
+Examples:
+  quorate import orders.ndjson -k orders
+  zstdcat orders.ndjson.zst | quorate import -k orders
+  quorate import orders.ndjson --skip 120000   goes on where an import was interrupted";
+
 pub(super) const CLUSTER: &str = "\
 Examples:
   quorate cluster status
@@ -99,6 +118,12 @@ Examples:
   quorate bench put --rate 5000 --seconds 60   5,000 a second, on time: latencies as users have them
   quorate bench put --bare --pids 4711,4712    beside a bare server, with the processor time of nodes
   quorate bench bare --clients 256             what this machine can do at all";
+
+pub(super) const TOP: &str = "\
+Examples:
+  quorate top                                  until Ctrl-C, the busiest keyspaces first
+  quorate top --once --seconds 10              the figures of ten seconds
+  quorate top -o json | jq .keyspaces[0]       an object for each second";
 
 pub(super) const COMPLETIONS: &str = "\
 While completing, the nodes of --endpoint or QUORATE_ENDPOINTS are asked for keyspaces, keys and

@@ -15,6 +15,7 @@ use super::report::{self, Measured};
 use super::tally::{Tally, is_success};
 use super::workload::{Mix, Operation, Request, Requests, Workload};
 use crate::exit::{Failure, note};
+use crate::progress::Progress;
 
 /// Before the measurement: connections are opened and caches filled.
 const MAX_WARM_UP: Duration = Duration::from_secs(1);
@@ -66,12 +67,14 @@ pub(super) async fn run(workload: &Workload, endpoints: &[Endpoint]) -> Result<V
 /// Writes every key once, so that reads find them.
 pub(super) async fn fill(workload: &Workload, endpoints: &[Endpoint]) -> Result<(), Failure> {
     let workload = workload.with_mix(Mix::Only(Operation::Put));
+    let progress = Rc::new(Progress::of_count(Some(workload.key_count), "keys to be read"));
     let local = LocalSet::new();
     let filled = local.run_until(async {
         let mut clients = JoinSet::new();
         for number in 0..workload.clients {
             let client = Client::new(&workload, &endpoints[number % endpoints.len()], number);
-            clients.spawn_local(client.fill_share((number as u64..workload.key_count).step_by(workload.clients)));
+            let keys = (number as u64..workload.key_count).step_by(workload.clients);
+            clients.spawn_local(client.fill_share(keys, Rc::clone(&progress)));
         }
         while let Some(finished) = clients.join_next().await {
             let result = finished.map_err(|error| Failure::failed(format!("a client of the bench failed: {error}")))?;
@@ -142,11 +145,11 @@ impl Client {
         }
     }
 
-    async fn fill_share(mut self, keys: impl Iterator<Item = u64>) -> Result<(), String> {
+    async fn fill_share(mut self, keys: impl Iterator<Item = u64>, progress: Rc<Progress>) -> Result<(), String> {
         for key in keys {
             let request = self.requests.write(0, key);
             match exchange(&mut self.connection, &self.authority, request).await {
-                Ok(status) if is_success(status) => {}
+                Ok(status) if is_success(status) => progress.add(1),
                 Ok(status) => return Err(format!("http://{} answers {status}", self.authority)),
                 Err(error) => return Err(format!("http://{}: {error}", self.authority)),
             }
@@ -164,6 +167,6 @@ async fn exchange(connection: &mut Option<Connection>, authority: &str, request:
 }
 
 #[expect(clippy::disallowed_methods, reason = "measuring time is what a bench is for")]
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }

@@ -5,4 +5,5 @@ mod bench;
 #[expect(clippy::unwrap_used, reason = "the test's own node and calls: what goes wrong in them fails the test")]
 mod calls;
 mod keyspaces;
+mod transfers;
 mod usage;

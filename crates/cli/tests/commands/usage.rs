@@ -61,7 +61,22 @@ fn flags_go_before_the_environment_and_the_environment_before_the_file() {
 
 #[test]
 fn help_teaches_with_examples() {
-    for command in ["server", "demo", "get", "put", "ls", "keyspace", "engines", "cluster", "bench", "completions"] {
+    let commands = [
+        "server",
+        "demo",
+        "get",
+        "put",
+        "ls",
+        "keyspace",
+        "engines",
+        "cluster",
+        "bench",
+        "completions",
+        "export",
+        "import",
+        "top",
+    ];
+    for command in commands {
         let called = call(&[command, "--help"], b"");
         assert_eq!(called.exit, 0);
         assert!(called.text().contains("Examples:") && called.text().contains(&format!("quorate {command}")), "{command}");

@@ -4,12 +4,15 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use crate::support::{Cluster, Load, Request, now, pause, since, tell, until};
 
 /// As many as the requirement says.
 const CONNECTIONS: usize = 10_000;
+
+/// How many of them are made at the same moment.
+const CONNECTING: usize = 64;
 
 /// Files of the test itself, and of the nodes that are its children.
 const OTHER_FILES: usize = 1000;
@@ -71,9 +74,15 @@ impl Victim {
         assert!(peak < max_mib, "the node took {peak} MiB, {max_mib} were to be enough");
     }
 
+    /// Takes note of writes beside those of the load.
+    fn allow_more_writes(&mut self, count: usize) {
+        (0..count).for_each(|_| self.load.allow_one_more_write());
+    }
+
     /// Holds that the load's promises were kept.
     #[track_caller]
     fn recover(self) {
+        pause(1500);
         let tally = self.load.finish(&self.cluster);
         assert_eq!((tally.refused, tally.unknown), (0, 0), "others were disturbed");
     }
@@ -125,26 +134,64 @@ fn large_value() -> Vec<u8> {
     (0..LARGE_VALUE_BYTES).map(|index| (index % 251) as u8 | 0x80).collect()
 }
 
+/// Sends the request on each connection, then waits for all answers.
+#[track_caller]
+fn answered(streams: &mut [TcpStream], request: &[u8], status: &str) {
+    streams.iter_mut().for_each(|stream| assert!(write_some(stream, request)));
+    let mut answer = vec![0; 4096];
+    for stream in streams {
+        let count = stream.read(&mut answer).expect("every connection is answered");
+        let answer = String::from_utf8_lossy(&answer[..count]);
+        assert!(answer.starts_with(status), "{answer}");
+    }
+}
+
 #[test]
 fn ten_thousand_connections_at_once_are_all_served() {
     let count = possible_connections();
     let victim = Victim::with(&[("k".to_owned(), b"v".to_vec())]);
     let request = head("GET", "/v1/kv/default/k", "");
-    let mut streams: Vec<TcpStream> =
-        victim.suffer("connecting", |victim| (0..count).map(|_| connect(victim.address())).collect());
-    victim.suffer("a request on each", |_| {
-        streams.iter_mut().for_each(|stream| assert!(write_some(stream, &request)));
-        let mut answer = [0; 4096];
-        for stream in &mut streams {
-            let count = stream.read(&mut answer).expect("every connection is answered");
-            assert!(answer[..count].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..count]));
-        }
+    let mut streams: Vec<TcpStream> = victim.suffer("connecting", |victim| {
+        let share = |first: usize| (first..count).step_by(CONNECTING).map(|_| connect(victim.address())).collect::<Vec<_>>();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..CONNECTING).map(|first| scope.spawn(move || share(first))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("all connections are accepted")).collect()
+        })
     });
+    victim.suffer("a request on each", |_| answered(&mut streams, &request, "HTTP/1.1 200"));
     let text = victim.cluster.connection("n1").expect(200, &Request::new("GET", "/metrics")).text();
     let open = text.lines().find_map(|line| line.strip_prefix("quorate_rest_connections ")).expect("the node counts them");
     assert!(open.parse::<usize>().expect("a number") > count, "{open} connections are open");
-    victim.assert_peak_below(400);
+    // Of which nothing may stay behind.
+    let long = [head("PUT", "/v1/kv/_system/k", "content-length: 60000\r\n"), vec![b'x'; 60_000]].concat();
+    victim.suffer("a body on each", |_| answered(&mut streams, &long, "HTTP/1.1 403"));
+    victim.assert_peak_below(600);
     drop(streams);
+    victim.recover();
+}
+
+/// Files run out: connections cannot be accepted any more, and those that are there are served.
+#[test]
+fn a_node_without_files_to_open_serves_who_is_there() {
+    let victim = Victim::with(&[]);
+    let pid = Pid::from_raw(victim.cluster.node("n1").pid().cast_signed());
+    let open = std::fs::read_dir(format!("/proc/{}/fd", victim.cluster.node("n1").pid())).expect("the node runs").count();
+    let few = Rlimit { current: Some(open as u64 + 50), maximum: Some(open as u64 + 50) };
+    prlimit(pid, Resource::Nofile, few).expect("a process may lower the limit of its child");
+    // The system completes connections that the node cannot accept.
+    let streams: Vec<TcpStream> = victim.suffer("connections beyond the limit of files", |victim| {
+        let streams = (0..300).map(|_| connect(victim.address())).collect();
+        pause(1000);
+        streams
+    });
+    drop(streams);
+    victim.suffer("files again", |victim| {
+        let mut other = victim.cluster.connection("n1");
+        until("a new connection that is served", Duration::from_secs(15), || match other.send(&Request::new("GET", "/livez")) {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    });
     victim.recover();
 }
 
@@ -205,7 +252,7 @@ fn slow_heads_are_cut_off_and_long_ones_share_a_bounded_memory() {
     victim.assert_peak_below(400);
     victim.suffer("until the time limit of a head", |_| {
         until("the end of heads that drip", HEAD_LIMIT, || {
-            dripping.iter_mut().for_each(|stream| drop(write_some(stream, b"y")));
+            dripping.iter_mut().for_each(|stream| _ = write_some(stream, b"y"));
             dripping.retain_mut(|stream| !is_closed(stream));
             if dripping.is_empty() { Ok(()) } else { Err(format!("{} are open", dripping.len())) }
         });
@@ -217,13 +264,13 @@ fn slow_heads_are_cut_off_and_long_ones_share_a_bounded_memory() {
 #[test]
 fn slow_bodies_leave_room_for_others() {
     const DRIPPING: usize = 400;
-    let victim = Victim::with(&[]);
+    let mut victim = Victim::with(&[]);
     // Together they announce more than what all large bodies may take.
     let request = head("PUT", "/v1/kv/default/slow", &format!("content-length: {LARGE_VALUE_BYTES}\r\n"));
     let dripping = victim.suffer("bodies that do not come", |victim| {
         let begin = |_| {
             let mut stream = connect(victim.address());
-            write_some(&mut stream, &[request.as_slice(), &[b'x'; 70_000]].concat());
+            write_some(&mut stream, &[request.as_slice(), &vec![b'x'; 70_000]].concat());
             stream
         };
         (0..DRIPPING).map(begin).collect::<Vec<TcpStream>>()
@@ -237,7 +284,7 @@ fn slow_bodies_leave_room_for_others() {
     drop(dripping);
     let mut other = victim.cluster.connection("n1");
     other.expect(404, &Request::get(b"slow"));
-    other.expect(204, &Request::on_key("DELETE", b"large"));
+    victim.allow_more_writes(1);
     victim.recover();
 }
 

@@ -3,13 +3,17 @@
 //! Every test starts its own nodes and ends them, however it ends; one cluster runs at a time, because timings are held too.
 //! What was measured is printed: `cargo test -p quorate-cli --test processes -- --nocapture`.
 
+mod abuse;
 mod bad_input;
 mod bad_starts;
 mod completions;
 mod documents;
 mod formation;
+mod full_disk;
 mod kills;
 mod membership;
 mod pauses;
 mod restarts;
 mod support;
+mod top;
+mod transfers;

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,7 +16,43 @@ use super::config::RestConfig;
 #[derive(Debug)]
 pub(super) struct Activity {
     phase: AtomicU8,
-    has_moved: AtomicBool,
+    /// An answer has begun to go out since the last tick.
+    has_answered: AtomicBool,
+    /// What went out, ever. It may begin anew at 0.
+    written_bytes: AtomicUsize,
+    /// What has come of a head that is not whole.
+    head_bytes: AtomicUsize,
+    head_memory: Arc<HeadMemory>,
+}
+
+/// Memory for long heads that are not whole, shared by all connections.
+#[derive(Debug)]
+pub(super) struct HeadMemory {
+    max_bytes: usize,
+    in_use_bytes: AtomicUsize,
+}
+
+/// Heads up to this size are not counted; connections are, so that these are bounded too.
+const UNCOUNTED_HEAD_BYTES: usize = 16 << 10;
+
+/// Whoever reads an answer more slowly than this in each idle time has stopped, as far as anybody can tell.
+const MIN_READ_BYTES: usize = 64 << 10;
+
+impl HeadMemory {
+    pub(super) fn new(config: &RestConfig) -> Arc<Self> {
+        Arc::new(Self { max_bytes: config.max_head_memory_bytes as usize, in_use_bytes: AtomicUsize::new(0) })
+    }
+
+    /// A head has grown. Whether there is room for it.
+    fn on_growth(&self, from: usize, to: usize) -> bool {
+        let counted = |bytes: usize| bytes.saturating_sub(UNCOUNTED_HEAD_BYTES);
+        let growth = counted(to) - counted(from);
+        growth == 0 || self.in_use_bytes.fetch_add(growth, Ordering::Relaxed) + growth <= self.max_bytes
+    }
+
+    fn release(&self, bytes: usize) {
+        self.in_use_bytes.fetch_sub(bytes.saturating_sub(UNCOUNTED_HEAD_BYTES), Ordering::Relaxed);
+    }
 }
 
 /// The head of a request is expected, or is coming. A new connection begins here.
@@ -27,20 +63,42 @@ const HANDLING: u8 = 1;
 const IDLE: u8 = 2;
 
 impl Activity {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { phase: AtomicU8::new(READING_HEAD), has_moved: AtomicBool::new(false) })
+    pub(super) fn new(head_memory: &Arc<HeadMemory>) -> Arc<Self> {
+        Arc::new(Self {
+            phase: AtomicU8::new(READING_HEAD),
+            has_answered: AtomicBool::new(false),
+            written_bytes: AtomicUsize::new(0),
+            head_bytes: AtomicUsize::new(0),
+            head_memory: Arc::clone(head_memory),
+        })
     }
 
     /// A request is with its route until the guard is dropped.
     pub(super) fn begin_request(self: &Arc<Self>) -> InRequest {
+        self.release_head();
         self.phase.store(HANDLING, Ordering::Relaxed);
         InRequest(Arc::clone(self))
     }
 
-    fn on_read(&self) {
-        if self.phase.load(Ordering::Relaxed) == IDLE {
-            self.phase.store(READING_HEAD, Ordering::Relaxed);
+    /// Whether there is room for what was read.
+    fn on_read(&self, bytes: usize) -> bool {
+        match self.phase.load(Ordering::Relaxed) {
+            HANDLING => return true,
+            IDLE => self.phase.store(READING_HEAD, Ordering::Relaxed),
+            _ => {}
         }
+        let before = self.head_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.head_memory.on_growth(before, before + bytes)
+    }
+
+    fn release_head(&self) {
+        self.head_memory.release(self.head_bytes.swap(0, Ordering::Relaxed));
+    }
+}
+
+impl Drop for Activity {
+    fn drop(&mut self) {
+        self.release_head();
     }
 }
 
@@ -50,7 +108,7 @@ pub(super) struct InRequest(Arc<Activity>);
 impl Drop for InRequest {
     fn drop(&mut self) {
         self.0.phase.store(IDLE, Ordering::Relaxed);
-        self.0.has_moved.store(true, Ordering::Relaxed);
+        self.0.has_answered.store(true, Ordering::Relaxed);
     }
 }
 
@@ -60,6 +118,8 @@ pub(super) struct Patience {
     max_idle_ticks: u32,
     ticks_in_head: u32,
     ticks_idle: u32,
+    /// What had gone out when the idle time last began.
+    written_bytes: usize,
 }
 
 /// A head may last through two ticks, not through a third.
@@ -73,15 +133,22 @@ impl Patience {
 
     pub(super) fn new(config: &RestConfig) -> Self {
         let idle_ticks = config.idle_timeout.as_millis().div_ceil(Self::tick(config).as_millis().max(1));
-        Self { max_idle_ticks: u32::try_from(idle_ticks).unwrap_or(u32::MAX), ticks_in_head: 0, ticks_idle: 0 }
+        let max_idle_ticks = u32::try_from(idle_ticks).unwrap_or(u32::MAX);
+        Self { max_idle_ticks, ticks_in_head: 0, ticks_idle: 0, written_bytes: 0 }
     }
 
     /// Called with every tick: whether the connection is to be closed.
     pub(super) fn is_over(&mut self, activity: &Activity) -> bool {
         let phase = activity.phase.load(Ordering::Relaxed);
-        let has_moved = activity.has_moved.swap(false, Ordering::Relaxed);
+        let written_bytes = activity.written_bytes.load(Ordering::Relaxed);
+        let is_read = written_bytes.wrapping_sub(self.written_bytes) >= MIN_READ_BYTES;
         self.ticks_in_head = if phase == READING_HEAD { self.ticks_in_head + 1 } else { 0 };
-        self.ticks_idle = if phase == IDLE && !has_moved { self.ticks_idle + 1 } else { 0 };
+        if activity.has_answered.swap(false, Ordering::Relaxed) || is_read || phase != IDLE {
+            self.ticks_idle = 0;
+            self.written_bytes = written_bytes;
+        } else {
+            self.ticks_idle += 1;
+        }
         self.ticks_in_head > MAX_HEAD_TICKS || self.ticks_idle > self.max_idle_ticks
     }
 }
@@ -99,8 +166,8 @@ impl WatchedStream {
     }
 
     fn on_written(&self, written: &Poll<io::Result<usize>>) {
-        if matches!(written, Poll::Ready(Ok(1..))) {
-            self.activity.has_moved.store(true, Ordering::Relaxed);
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.activity.written_bytes.fetch_add(*bytes, Ordering::Relaxed);
         }
     }
 }
@@ -109,8 +176,9 @@ impl AsyncRead for WatchedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let filled = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > filled {
-            self.activity.on_read();
+        let read = buf.filled().len() - filled;
+        if read > 0 && !self.activity.on_read(read) {
+            return Poll::Ready(Err(io::Error::other("too many long heads are under way")));
         }
         result
     }
@@ -150,17 +218,57 @@ mod tests {
         (1..100).find(|_| patience.is_over(activity)).unwrap_or(100)
     }
 
+    fn config() -> RestConfig {
+        RestConfig { header_timeout: Duration::from_secs(10), idle_timeout: Duration::from_mins(1), ..RestConfig::new("n1") }
+    }
+
     #[test]
     fn a_head_has_two_ticks_an_idle_connection_more_and_a_request_no_end() {
-        let config =
-            RestConfig { header_timeout: Duration::from_secs(10), idle_timeout: Duration::from_mins(1), ..RestConfig::new("n1") };
-        let activity = Activity::new();
+        let config = config();
+        let activity = Activity::new(&HeadMemory::new(&config));
         assert_eq!(ticks_until_over(&mut Patience::new(&config), &activity), 3);
         let request = activity.begin_request();
         assert_eq!(ticks_until_over(&mut Patience::new(&config), &activity), 100);
         drop(request);
         assert_eq!(ticks_until_over(&mut Patience::new(&config), &activity), 14);
-        activity.on_read();
+        activity.on_read(1);
         assert_eq!(ticks_until_over(&mut Patience::new(&config), &activity), 3);
+    }
+
+    #[test]
+    fn an_answer_that_is_read_has_no_end_and_one_that_is_only_sipped_has() {
+        let config = config();
+        let activity = Activity::new(&HeadMemory::new(&config));
+        let ticks = |bytes_per_tick: usize| {
+            drop(activity.begin_request());
+            let mut patience = Patience::new(&config);
+            let mut tick = || {
+                activity.written_bytes.fetch_add(bytes_per_tick, Ordering::Relaxed);
+                patience.is_over(&activity)
+            };
+            (1..1000).find(|_| tick()).unwrap_or(1000)
+        };
+        assert_eq!(ticks(MIN_READ_BYTES / 10), 1000);
+        assert_eq!(ticks(MIN_READ_BYTES / 20), 14);
+        activity.written_bytes.store(usize::MAX, Ordering::Relaxed);
+        assert_eq!(ticks(MIN_READ_BYTES / 10), 1000, "the count may begin anew");
+    }
+
+    #[test]
+    fn long_heads_share_a_memory_and_give_it_back() {
+        let config = RestConfig { max_head_memory_bytes: 1000, ..config() };
+        let memory = HeadMemory::new(&config);
+        let (first, second) = (Activity::new(&memory), Activity::new(&memory));
+        assert!(first.on_read(UNCOUNTED_HEAD_BYTES) && first.on_read(900), "a long head");
+        assert!(second.on_read(UNCOUNTED_HEAD_BYTES), "a short one beside it");
+        assert!(!second.on_read(101), "another long one");
+        drop(second);
+        let request = first.begin_request();
+        assert_eq!(memory.in_use_bytes.load(Ordering::Relaxed), 0);
+        assert!(first.on_read(1 << 20), "bodies are counted elsewhere");
+        drop(request);
+        assert!(!first.on_read(UNCOUNTED_HEAD_BYTES + 1001));
+        drop(first);
+        assert_eq!(memory.in_use_bytes.load(Ordering::Relaxed), 0);
     }
 }

@@ -48,11 +48,20 @@ pub(super) fn with_body(status: StatusCode, headers: HeaderMap, body: Bytes) -> 
 }
 
 /// An answer in JSON.
-pub(super) fn json(status: StatusCode, mut headers: HeaderMap, body: &impl Serialize) -> Answer {
+pub(super) fn json(status: StatusCode, headers: HeaderMap, body: &impl Serialize) -> Answer {
+    json_text(status, headers, to_json(body))
+}
+
+/// A body as JSON text.
+pub(super) fn to_json(body: &impl Serialize) -> Bytes {
+    serde_json::to_vec(body).expect("bodies have string keys and no fallible parts").into()
+}
+
+/// An answer in JSON that is text already.
+pub(super) fn json_text(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Answer {
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-    let body = serde_json::to_vec(body).expect("bodies have string keys and no fallible parts");
-    with_body(status, headers, body.into())
+    with_body(status, headers, body)
 }
 
 /// An answer in plain text.

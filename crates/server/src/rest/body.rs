@@ -43,11 +43,20 @@ impl BodyMemory {
         Self(Arc::new(Semaphore::new((config.max_body_memory_bytes / UNCOUNTED_BYTES) as usize)))
     }
 
-    /// Room for a body, in units of [`UNCOUNTED_BYTES`].
-    fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
+    /// Room for a body of this size, beside what it `held` so far. In units of [`UNCOUNTED_BYTES`].
+    fn extend(&self, held: &mut Option<OwnedSemaphorePermit>, bytes: u64) -> Result<(), Refusal> {
         let units = u32::try_from(bytes.div_ceil(UNCOUNTED_BYTES)).unwrap_or(u32::MAX);
+        let missing = units.saturating_sub(held.as_ref().map_or(0, |held| held.num_permits() as u32));
+        if bytes <= UNCOUNTED_BYTES || missing == 0 {
+            return Ok(());
+        }
         let overloaded = |_| Refusal::new(Code::Overloaded, "too many large bodies are under way");
-        Arc::clone(&self.0).try_acquire_many_owned(units).map_err(overloaded)
+        let taken = Arc::clone(&self.0).try_acquire_many_owned(missing).map_err(overloaded)?;
+        match held {
+            Some(held) => held.merge(taken),
+            None => *held = Some(taken),
+        }
+        Ok(())
     }
 }
 
@@ -67,9 +76,6 @@ impl<'a> RequestBody<'a> {
         if self.incoming.is_end_stream() {
             return Ok(Bytes::new());
         }
-        if let Some(announced_bytes) = self.announced_bytes {
-            self.take_memory(announced_bytes)?;
-        }
         self.waits_for_continue = false;
         let first = self.next_data().await?.unwrap_or_default();
         if self.incoming.is_end_stream() && first.len() as u64 <= max_bytes {
@@ -81,17 +87,15 @@ impl<'a> RequestBody<'a> {
         }
     }
 
-    /// Reads on behind the first piece. Memory is taken as bytes come, not on the word of the announced length.
+    /// Reads on behind the first piece. Memory is taken, and counted, as bytes come, not on the word of the announced length: a
+    /// body that does not come must not keep others out.
     async fn gather(&mut self, first: Bytes, max_bytes: u64, code: Code) -> Result<Bytes, Refusal> {
         let mut whole = BytesMut::from(first);
         loop {
             if whole.len() as u64 > max_bytes {
                 return Err(too_large(max_bytes, code));
             }
-            if self.permit.is_none() {
-                // No length was announced: the body is counted once it proves to be large, then as the largest it can be.
-                self.take_memory(if whole.len() as u64 > UNCOUNTED_BYTES { max_bytes } else { 0 })?;
-            }
+            self.memory.extend(&mut self.permit, whole.len() as u64)?;
             let Some(next) = self.next_data().await? else {
                 return Ok(whole.freeze());
             };
@@ -101,13 +105,6 @@ impl<'a> RequestBody<'a> {
             }
             whole.extend_from_slice(&next);
         }
-    }
-
-    fn take_memory(&mut self, bytes: u64) -> Result<(), Refusal> {
-        if bytes > UNCOUNTED_BYTES {
-            self.permit = Some(self.memory.take(bytes)?);
-        }
-        Ok(())
     }
 
     /// The next piece; none at the end.

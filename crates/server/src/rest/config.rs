@@ -25,15 +25,21 @@ pub struct RestConfig {
     /// How long the head of a request may take. A connection may live up to half as long again, since this is looked at in
     /// steps.
     pub header_timeout: Duration,
-    /// How long a connection may do nothing between requests, or leave an answer unread.
+    /// What has come of heads larger than 16 KiB that are not whole may take this many bytes together, over all connections;
+    /// beyond it such connections are closed.
+    pub max_head_memory_bytes: u64,
+    /// How long a connection may do nothing between requests, or take for each 64 KiB of an answer.
     pub idle_timeout: Duration,
     /// How long the body of a request may make no progress.
     pub body_progress_timeout: Duration,
     /// How long the body of a request may take as a whole.
     pub body_timeout: Duration,
-    /// Bodies larger than 64 KiB may take this many bytes together, over all connections; beyond it such requests are
-    /// refused as overload.
+    /// What has come of bodies larger than 64 KiB may take this many bytes together, over all connections; beyond it such
+    /// requests are refused as overload.
     pub max_body_memory_bytes: u64,
+    /// Answers larger than 64 KiB may take this many bytes together until their readers have taken them, over all connections;
+    /// beyond it such requests are refused as overload.
+    pub max_answer_memory_bytes: u64,
     /// How long requests in flight may go on after shutdown began.
     pub shutdown_timeout: Duration,
 }
@@ -60,10 +66,12 @@ impl RestConfig {
             allowed_hosts: Vec::new(),
             compat_post_key: CompatPostKey::default(),
             header_timeout: Duration::from_secs(10),
+            max_head_memory_bytes: 64 << 20,
             idle_timeout: Duration::from_secs(90),
             body_progress_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_mins(5),
             max_body_memory_bytes: 256 << 20,
+            max_answer_memory_bytes: 512 << 20,
             shutdown_timeout: Duration::from_secs(10),
         }
     }

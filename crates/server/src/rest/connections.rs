@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::activity::{Activity, Patience, WatchedStream};
+use super::activity::{Activity, HeadMemory, Patience, WatchedStream};
 use super::config::RestConfig;
 use super::endpoint::Endpoint;
 use super::store::Store;
@@ -45,6 +45,7 @@ pub async fn serve<S: Store>(
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
     let endpoint = Arc::new(Endpoint::new(store, Arc::clone(&config), listener.local_addr()?));
+    let heads = HeadMemory::new(&config);
     let slots = Arc::new(Semaphore::new(config.max_connections as usize));
     let (stage, stages) = watch::channel(Stage::Serving);
     let mut shutdown = pin!(shutdown);
@@ -53,7 +54,7 @@ pub async fn serve<S: Store>(
             biased;
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => admit(stream, &endpoint, &slots, &stages),
+                Ok((stream, _)) => admit(stream, &endpoint, &heads, &slots, &stages),
                 Err(error) => pause_accepting(&error).await,
             },
         }
@@ -64,9 +65,15 @@ pub async fn serve<S: Store>(
 }
 
 /// Gives the connection a task if there is a slot for it, and closes it otherwise.
-fn admit<S: Store>(stream: TcpStream, endpoint: &Arc<Endpoint<S>>, slots: &Arc<Semaphore>, stages: &watch::Receiver<Stage>) {
+fn admit<S: Store>(
+    stream: TcpStream,
+    endpoint: &Arc<Endpoint<S>>,
+    heads: &Arc<HeadMemory>,
+    slots: &Arc<Semaphore>,
+    stages: &watch::Receiver<Stage>,
+) {
     match Arc::clone(slots).try_acquire_owned() {
-        Ok(slot) => drop(tokio::spawn(run(stream, Arc::clone(endpoint), slot, stages.clone()))),
+        Ok(slot) => drop(tokio::spawn(run(stream, Arc::clone(endpoint), Arc::clone(heads), slot, stages.clone()))),
         Err(_) => endpoint.metrics().on_connection_refused(),
     }
 }
@@ -92,6 +99,7 @@ async fn drain(stage: &watch::Sender<Stage>, slots: &Semaphore, config: &RestCon
 async fn run<S: Store>(
     stream: TcpStream,
     endpoint: Arc<Endpoint<S>>,
+    heads: Arc<HeadMemory>,
     slot: OwnedSemaphorePermit,
     mut stages: watch::Receiver<Stage>,
 ) {
@@ -99,7 +107,7 @@ async fn run<S: Store>(
     let _slot = slot;
     // Answers are written whole; waiting for more to send only delays them.
     let _ = stream.set_nodelay(true);
-    let activity = Activity::new();
+    let activity = Activity::new(&heads);
     let mut patience = Patience::new(endpoint.config());
     let mut ticks = interval(Patience::tick(endpoint.config()));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -133,6 +141,7 @@ async fn run<S: Store>(
 /// hyper's own limit on the head's time would also cut idle connections: [`Patience`] keeps the two apart, at less cost.
 fn http() -> http1::Builder {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(None).max_header_size(MAX_HEAD_BYTES);
+    // What it reads ahead is bounded too; its default would let every connection keep three times as much.
+    http.timer(TokioTimer::new()).header_read_timeout(None).max_header_size(MAX_HEAD_BYTES).max_buf_size(MAX_HEAD_BYTES);
     http
 }

@@ -20,6 +20,7 @@ use quorate_api::key::{MAX_KEY_BYTES, SYSTEM_KEYSPACE, decode_percent, is_keyspa
 use quorate_api::problem::Code;
 
 use super::answer::{Answer, AnswerBody, NODE};
+use super::answer_memory::AnswerMemory;
 use super::body::{BodyMemory, RequestBody};
 use super::browser::{self, AllowedHosts};
 use super::config::RestConfig;
@@ -28,6 +29,7 @@ use super::one_key::Target;
 use super::query::{Parameter, parameters};
 use super::refusal::{Asked, Refusal};
 use super::store::{Store, StoreError};
+use super::turns::Turns;
 use super::{admin, compat, delete_range, list, one_key};
 
 /// What the routes share.
@@ -36,7 +38,10 @@ pub(super) struct App<S> {
     pub(super) store: Arc<S>,
     pub(super) config: Arc<RestConfig>,
     pub(super) metrics: Metrics,
+    /// For routes that take a processor for long.
+    pub(super) turns: Turns,
     body_memory: BodyMemory,
+    answer_memory: AnswerMemory,
     hosts: AllowedHosts,
     node: HeaderValue,
     request_ids: RequestIds,
@@ -79,7 +84,9 @@ impl<S: Store> Endpoint<S> {
         let app = Arc::new(App {
             store,
             metrics: Metrics::default(),
+            turns: Turns::new(),
             body_memory: BodyMemory::new(&config),
+            answer_memory: AnswerMemory::new(&config),
             hosts: AllowedHosts::new(&config.allowed_hosts, listened),
             node: HeaderValue::from_str(&config.node_name).unwrap_or(HeaderValue::from_static("unnamed")),
             request_ids: RequestIds::new(),
@@ -140,7 +147,7 @@ impl<S: Store> Endpoint<S> {
             }
             Route::Other => return Box::pin(self.route(head, body)).await,
         };
-        Ok(answer.map(Either::Left))
+        Ok(app.answer_memory.hold(answer).await?.map(Either::Left))
     }
 
     /// Through axum, whose routes get the whole body at once.

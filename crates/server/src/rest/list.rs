@@ -1,6 +1,7 @@
 //! Lists: `GET /v1/kv/{ks}`.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::LINK;
@@ -8,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use quorate_api::entry::{DEFAULT_LIST_ITEMS, Encoding, Entry, ListBody, MAX_LIST_BYTES, MAX_LIST_ITEMS};
 use quorate_api::problem::Code;
-use quorate_engine::{Direction, KeyRange};
+use quorate_engine::{Direction, KeyRange, View};
 use quorate_node::keyspace::{ListQuery, Page, Revision};
 
 use super::answer::{self, Answer, CONSISTENCY, HeaderText};
@@ -49,29 +50,53 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -
     let query = options.to_query(cursor.as_ref());
     let Reading { view, .. } = app.store.read(keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
     let revision = Revision(view.revision());
-    let page = if query.range.is_empty() {
-        Page { items: Vec::new(), has_more: false }
-    } else {
-        quorate_node::keyspace::list(&*view, &query).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?
-    };
     let first_revision = cursor.map_or(revision.0, |cursor| cursor.revision);
-    let next_cursor = next_cursor(&page, selection, first_revision);
-
     let mut headers = answer::headers();
     HeaderText::new().insert_revision(&mut headers, revision);
     headers.insert(CONSISTENCY, consistency_value(freshness));
+
+    let rendering = Rendering { view, query, selection, first_revision, encoding: options.encoding.unwrap_or_default() };
+    let Rendered { body, next_cursor } = app.turns.run(timeout, move || rendering.render()).await?;
     if let Some(link) = next_cursor.as_deref().and_then(|cursor| next_link(head, cursor)) {
         headers.insert(LINK, link);
     }
-    let entries: Vec<Entry> = page.items.into_iter().map(|(key, record)| entry_of(key, record)).map(options.trim()).collect();
-    let encoding = options.encoding.unwrap_or_default();
-    let body = ListBody {
-        items: entries.iter().map(|entry| entry.to_body(encoding)).collect(),
-        revision: revision.0,
-        next_cursor,
-        revision_changed: first_revision != revision.0,
-    };
-    Ok(answer::json(StatusCode::OK, headers, &body))
+    Ok(answer::json_text(StatusCode::OK, headers, body))
+}
+
+/// What takes a processor for some time: reading up to 10,000 pairs or 8 MiB, and writing them as JSON.
+struct Rendering {
+    view: Arc<dyn View>,
+    query: ListQuery,
+    selection: u32,
+    first_revision: u64,
+    encoding: Encoding,
+}
+
+struct Rendered {
+    body: Bytes,
+    next_cursor: Option<String>,
+}
+
+impl Rendering {
+    fn render(self) -> Result<Rendered, Refusal> {
+        let Self { view, query, selection, first_revision, encoding } = self;
+        let page = if query.range.is_empty() {
+            Page { items: Vec::new(), has_more: false }
+        } else {
+            quorate_node::keyspace::list(&*view, &query).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?
+        };
+        let next_cursor = next_cursor(&page, selection, first_revision);
+        // Values are left out if they were not asked for.
+        let trim = |entry: Entry| Entry { value: entry.value.filter(|_| query.is_with_values), ..entry };
+        let entries: Vec<Entry> = page.items.into_iter().map(|(key, record)| trim(entry_of(key, record))).collect();
+        let body = ListBody {
+            items: entries.iter().map(|entry| entry.to_body(encoding)).collect(),
+            revision: view.revision(),
+            next_cursor: next_cursor.clone(),
+            revision_changed: first_revision != view.revision(),
+        };
+        Ok(Rendered { body: answer::to_json(&body), next_cursor })
+    }
 }
 
 impl ListOptions {
@@ -135,12 +160,6 @@ impl ListOptions {
             max_bytes: MAX_LIST_BYTES,
             is_with_values: self.is_with_values == Some(true),
         }
-    }
-
-    /// Leaves out the values if they were not asked for.
-    fn trim(&self) -> impl Fn(Entry) -> Entry + use<> {
-        let is_with_values = self.is_with_values == Some(true);
-        move |entry| Entry { value: entry.value.filter(|_| is_with_values), ..entry }
     }
 }
 

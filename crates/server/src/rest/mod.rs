@@ -10,6 +10,7 @@
 mod activity;
 mod admin;
 mod answer;
+mod answer_memory;
 mod body;
 mod browser;
 mod compat;
@@ -30,6 +31,7 @@ mod refusal;
 mod selection;
 mod settings;
 mod store;
+mod turns;
 
 use std::time::Duration;
 

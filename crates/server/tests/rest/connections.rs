@@ -143,6 +143,30 @@ async fn long_targets_and_heads_have_their_own_answers() {
 }
 
 #[tokio::test]
+async fn long_heads_share_a_bounded_memory() {
+    let server = Server::start_with(|config| config.max_head_memory_bytes = 100_000).await;
+    let half_head = format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nX: {}", "y".repeat(60_000));
+    let mut halves = Vec::new();
+    for _ in 0..4 {
+        let mut connection = server.connect().await;
+        connection.write(half_head.as_bytes()).await;
+        // Two of them fit: each beyond its first 16 KiB.
+        if halves.len() == 2 {
+            assert!(connection.is_ended().await, "the memory is full");
+        } else {
+            sleep(Duration::from_millis(100)).await;
+            halves.push(connection);
+        }
+    }
+    assert_eq!(server.get("/livez").await.status, 200, "short heads are served");
+    for mut connection in halves {
+        connection.write(b"\r\n\r\n").await;
+        assert_eq!(connection.reply().await.status, 200, "those that fit were kept");
+    }
+    assert_eq!(server.send("GET", "/livez", &[("X", &"y".repeat(90_000))], b"").await.status, 200, "there is room again");
+}
+
+#[tokio::test]
 async fn slow_heads_are_cut_off() {
     let server = Server::start_with(|config| config.header_timeout = Duration::from_millis(200)).await;
     let begin = Instant::now();
@@ -202,11 +226,37 @@ async fn large_bodies_share_a_bounded_memory() {
     slow.write(format!("{PUT}Content-Length: 1000000\r\n\r\nx").as_bytes()).await;
     sleep(Duration::from_millis(100)).await;
     let body = vec![1; 200_000];
+    assert_eq!(server.put("/v1/kv/default/a", &body).await.status, 201, "what was only announced keeps nobody out");
+    slow.write(&vec![b'x'; 899_999]).await;
+    sleep(Duration::from_millis(100)).await;
     assert_eq!(server.put("/v1/kv/default/b", &body).await.refusal(), (503, "overloaded".to_owned()));
     assert_eq!(server.put("/v1/kv/default/c", b"small").await.status, 201);
-    slow.write(&vec![b'x'; 999_999]).await;
+    slow.write(&vec![b'x'; 100_000]).await;
     assert_eq!(slow.reply().await.status, 201);
     assert_eq!(server.put("/v1/kv/default/b", &body).await.status, 201);
+}
+
+#[tokio::test]
+async fn large_answers_share_a_bounded_memory() {
+    let server = Server::start_with(|config| config.max_answer_memory_bytes = 16 << 20).await;
+    let binary = vec![0xff; 3 << 19];
+    for number in 0..5 {
+        assert_eq!(server.put(&format!("/v1/kv/default/{number}"), &binary).await.status, 201);
+    }
+    // Ten MiB as base64: more than the sockets between take from the server if nobody reads.
+    let list = "/v1/kv/default?values=true";
+    let mut unread = server.connect().await;
+    unread.write(format!("GET {list} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
+    let begin = Instant::now();
+    while server.get(list).await.status != 503 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the first list holds its memory");
+    }
+    assert_eq!(server.get(list).await.refusal(), (503, "overloaded".to_owned()));
+    assert_eq!(server.get("/v1/kv/default?limit=10").await.status, 200, "keys alone are little");
+    drop(unread);
+    while server.get(list).await.status != 200 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the memory is given back");
+    }
 }
 
 #[tokio::test]

@@ -45,6 +45,12 @@ impl Request {
         Self { body: body.into(), ..Self::new(method, target) }.with_header("content-type", "application/json")
     }
 
+    #[must_use]
+    pub(crate) fn with_body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
     /// With one more query parameter.
     #[must_use]
     pub(crate) fn with_query(mut self, parameter: &str) -> Self {

@@ -8,7 +8,7 @@ mod process;
 mod registers;
 mod time;
 
-pub(crate) use cluster::Cluster;
+pub(crate) use cluster::{Cluster, READY_LIMIT};
 pub(crate) use folder::contents;
 pub(crate) use http::{Connection, Request};
 pub(crate) use load::Load;

@@ -100,6 +100,11 @@ impl NodeProcess {
         self.child.is_some()
     }
 
+    #[track_caller]
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)).id()
+    }
+
     pub(crate) fn connection(&self) -> Connection {
         Connection::to(&self.client_address)
     }
