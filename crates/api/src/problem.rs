@@ -74,7 +74,7 @@ codes! {
     BadCursor "bad_cursor" 400 final "Bad cursor"
         "The cursor was not given out for this keyspace, selection and order. Begin again without a cursor.";
     BadMeta "bad_meta" 400 final "Bad user metadata"
-        "Names of user metadata are HTTP tokens, values visible ASCII; at most 32 of them and 2048 bytes are kept beside a value.";
+        "Names of user metadata are HTTP tokens, values visible ASCII; at most 32 of them, 2048 bytes in all, beside a value.";
     BadBody "bad_body" 400 final "Bad body"
         "The body is not the JSON that the route expects; the detail says where.";
     IncompleteBody "incomplete_body" 400 final "Incomplete body"

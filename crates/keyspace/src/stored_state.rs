@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `header` | the header, which begins with its version | with every batch |
 //! | `sessions` | version u8, all sessions | at the first batch, and after every [`MAX_CHANGE_ROWS`] rows of the next kind |
-//! | `sessions/` and the applied index, 8 bytes, big-endian | what became of the sessions in one batch | with every batch that changed them |
+//! | `sessions/` and the applied index, 8 bytes, big-endian | the sessions' changes | with every batch that has some |
 //!
 //! All of it stands in the engine's batch, so the engine comes back with the state that goes with its pairs. Sessions may be
 //! large and change a little with every write: hence rows of changes, which are made again at the start.

@@ -8,6 +8,7 @@
 
 mod catalog;
 mod convert;
+mod durable_point;
 mod files;
 mod hosting;
 mod io;

@@ -123,9 +123,8 @@ pub(crate) const FOUNDED_AT: LogId = LogId { term: Term(1), index: LogIndex(1) }
 const STATE_VERSION: u8 = 2;
 
 impl ReplicaState {
-    /// Version, replica, epoch, names of keyspace and engine, the engine's options and build, membership, and, if there is a founding, a 1,
-    /// its limits, voters and entry. Version 1 had no options, build and membership, and one
-    /// limit.
+    /// Version, replica, epoch, names of keyspace and engine, the engine's options and build, membership, and, if there is a
+    /// founding, a 1, its limits, voters and entry. Version 1 had no options, build and membership, and one limit.
     pub(crate) fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(STATE_VERSION);

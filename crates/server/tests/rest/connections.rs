@@ -249,13 +249,13 @@ async fn large_answers_share_a_bounded_memory() {
     unread.write(format!("GET {list} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
     let begin = Instant::now();
     while server.get(list).await.status != 503 {
-        assert!(begin.elapsed() < Duration::from_secs(60), "the first list holds its memory");
+        assert!(begin.elapsed() < Duration::from_mins(1), "the first list holds its memory");
     }
     assert_eq!(server.get(list).await.refusal(), (503, "overloaded".to_owned()));
     assert_eq!(server.get("/v1/kv/default?limit=10").await.status, 200, "keys alone are little");
     drop(unread);
     while server.get(list).await.status != 200 {
-        assert!(begin.elapsed() < Duration::from_secs(60), "the memory is given back");
+        assert!(begin.elapsed() < Duration::from_mins(1), "the memory is given back");
     }
 }
 
