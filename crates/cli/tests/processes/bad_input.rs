@@ -71,7 +71,7 @@ fn bad_requests() -> Vec<(Vec<u8>, u16)> {
             400,
         ),
         (b"PUT /v1/kv/default/%zz HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\nx".to_vec(), 400),
-        (b"DELETE /v1/kv/default HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec(), 405),
+        (b"DELETE /v1/kv/default HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec(), 400),
         (b"PUT /v1/kv/_system/cluster HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\nx".to_vec(), 403),
         (b"GET /v1/kv/default?cursor=forged HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec(), 400),
     ]
