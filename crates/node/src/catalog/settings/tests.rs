@@ -105,7 +105,8 @@ fn what_a_keyspace_can_do_follows_from_engine_and_mode() {
         kind.capabilities.ordered = false;
         kind
     };
-    let plain = kind(false, false);
+    let mut plain = kind(false, false);
+    plain.capabilities.ordered = true;
     assert!(can(&plain, Mode::Raft, Capability::Ordered) && !can(&unordered(plain), Mode::Raft, Capability::Ordered));
     assert!(can(&unordered(plain), Mode::Raft, Capability::Prefix), "it reads and sorts");
     assert!(can(&plain, Mode::Raft, Capability::Linearizable) && !can(&plain, Mode::None, Capability::Linearizable));
