@@ -73,6 +73,7 @@ impl<D: Disk> Opening<'_, D> {
         let Some(file) = newest else {
             let files = Files { old: own, ..Files::default() };
             if purged.index > FOUNDED_AT.index {
+                check_membership(state, purged.index)?;
                 return Ok((Err(engine), files));
             }
             return Ok((Ok(begin(engine, state.founding.as_ref(), group).map_err(shard_error)?), files));
@@ -85,6 +86,7 @@ impl<D: Disk> Opening<'_, D> {
                 Ok((Ok(shard), Files { latest: Some(latest), old: own, flushed, ..Files::default() }))
             }
             Err(source) if source.kind() == io::ErrorKind::InvalidData && purged.index > FOUNDED_AT.index => {
+                check_membership(state, purged.index)?;
                 own.push(file);
                 Ok((Err(engine), Files { old: own, ..Files::default() }))
             }
@@ -148,12 +150,20 @@ impl<D: Disk> Opening<'_, D> {
 /// A shard, or the empty engine of one that is lost; and what is beside it.
 type Found = (Result<Shard, Arc<dyn Engine>>, Files);
 
+/// A replica whose engine is lost votes only if it knows who else does: a state of version 1 does not tell, once the group's
+/// beginning is purged.
+fn check_membership(state: &ReplicaState, purged: LogIndex) -> Result<(), OpenError> {
+    if state.membership.is_empty() {
+        return Err(OpenError::SnapshotMissing { keyspace: state.keyspace.clone(), index: purged.0 });
+    }
+    Ok(())
+}
+
 /// What the log still tells of a shard whose engine is lost: who votes after what is known to be committed. raft-rs begins with
 /// that, and hands out what comes after.
 fn lost_header<D: Disk>(log: &GroupLog<D>, state: &ReplicaState, commit: u64) -> Result<ShardHeader, OpenError> {
-    let founded = state.founding.as_ref().map(|founding| founding.voters.clone()).unwrap_or_default();
-    let founded = ConfState { voters: founded, ..ConfState::default() };
-    let mut members = decode_membership(state.membership.clone()).unwrap_or(founded);
+    let members = decode_membership(state.membership.clone()).filter(|members| !members.voters.is_empty());
+    let mut members = members.ok_or(OpenError::BadState { group: log.group().0 })?;
     let mut next = log.purged().index.0 + 1;
     while next <= commit {
         for (index, _, payload) in log.replay(next, commit + 1, MAX_APPLY_BYTES)? {

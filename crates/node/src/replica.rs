@@ -522,6 +522,9 @@ impl<D: Disk> Replica<D> {
         let at = LogId { term: Term(metadata.term), index: LogIndex(metadata.index) };
         self.raw.mut_store().reset(at);
         self.raw.mut_store().set_snapshot(at, metadata.get_conf_state().clone());
+        // With the reset, in one batch: if the engine is lost, only this tells who votes.
+        self.state.membership = encode_membership(metadata.get_conf_state());
+        out.records.push((self.spec.group, Record::State(self.state.to_bytes())));
         out.records.push((self.spec.group, Record::Reset(at)));
         let file = SnapshotFile { group: self.spec.group, at };
         // Entries after the snapshot wait until it is loaded, also while the log is not durable yet.

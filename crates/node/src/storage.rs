@@ -131,6 +131,11 @@ impl<D: Disk> GroupLog<D> {
         self.snapshot = Some((at, conf_state));
     }
 
+    /// Whose it is.
+    pub(crate) fn group(&self) -> GroupId {
+        self.group
+    }
+
     /// The entry before the first one.
     pub(crate) fn purged(&self) -> LogId {
         self.purged

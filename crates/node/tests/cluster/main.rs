@@ -6,6 +6,7 @@ mod defects;
 mod durability;
 mod harness;
 mod leaders;
+mod lost_engines;
 mod members;
 mod odd_messages;
 mod snapshots;
