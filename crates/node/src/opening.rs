@@ -163,7 +163,7 @@ fn check_membership(state: &ReplicaState, purged: LogIndex) -> Result<(), OpenEr
 /// that, and hands out what comes after.
 fn lost_header<D: Disk>(log: &GroupLog<D>, state: &ReplicaState, commit: u64) -> Result<ShardHeader, OpenError> {
     let members = decode_membership(state.membership.clone()).filter(|members| !members.voters.is_empty());
-    let mut members = members.ok_or(OpenError::BadState { group: log.group().0 })?;
+    let mut members = members.ok_or_else(|| OpenError::BadState { group: log.group().0 })?;
     let mut next = log.purged().index.0 + 1;
     while next <= commit {
         for (index, _, payload) in log.replay(next, commit + 1, MAX_APPLY_BYTES)? {
