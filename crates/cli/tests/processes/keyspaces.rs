@@ -60,7 +60,7 @@ fn what_is_made_through_one_node_is_used_through_the_others_at_once() {
         assert_eq!(code(&nodes[writer].expect(409, &create(&name, &other)).json()), "conflict");
         assert_eq!(nodes[reader].expect(404, &on_pair("GET", "default", "k")).status, 404, "keyspaces share no keys");
     }
-    let lists = nodes.each_mut().map(|node| names(node));
+    let lists = nodes.each_mut().map(names);
     assert_eq!(lists[0].len(), 2 + 2 * engines.len());
     assert!(lists.iter().all(|list| *list == lists[0]), "{lists:?}");
 
