@@ -2,46 +2,30 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use quorate_api::keyspace::{JobBody, JobState, MoveState, ReplicaMove};
+use quorate_api::keyspace::{JobBody, JobState, MoveBody, MoveState, ReplicaMove};
 use quorate_client::Client;
 
 use crate::exit::Failure;
+use crate::progress::Progress;
 
 /// Between two looks at the job.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Returns once all replicas have moved. The bar goes to stderr, and nowhere if that is no terminal. The move goes on whether
-/// anybody waits for it or not.
-pub(crate) async fn wait(client: &Client, keyspace: &str, job: u64) -> Result<(), Failure> {
-    let bar = ProgressBar::new(0).with_style(style());
-    let ended = follow(client, keyspace, job, &bar).await;
-    bar.finish_and_clear();
-    ended
-}
-
-async fn follow(client: &Client, keyspace: &str, job: u64, bar: &ProgressBar) -> Result<(), Failure> {
+/// Returns once all replicas have moved. The move goes on whether anybody waits for it or not.
+pub(crate) async fn wait(client: &Client, keyspace: &str, running: &MoveBody) -> Result<(), Failure> {
+    let progress = Progress::of_steps(running.replicas, "replicas");
     loop {
-        let found = client.job(job).await;
-        let found = found.map_err(|error| {
-            Failure::of_request(format!("follow job {job}, by which keyspace {keyspace} moves and goes on moving"), &error)
+        let job = client.job(running.job).await.map_err(|error| {
+            let doing = format!("follow job {}, by which keyspace {keyspace} moves and goes on moving", running.job);
+            Failure::of_request(doing, &error)
         })?;
-        let done = found.replicas.iter().filter(|replica| replica.state == MoveState::Done).count();
-        bar.set_length(found.replicas.len() as u64);
-        bar.set_position(done as u64);
-        bar.set_message(shown_replicas(&found));
-        if found.state == JobState::Done {
+        let done = job.replicas.iter().filter(|replica| replica.state == MoveState::Done).count();
+        progress.set_count(done as u64, &format!(": {}", shown_replicas(&job)));
+        if job.state == JobState::Done {
             return Ok(());
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
-}
-
-/// A line such as `moving [====>    ] 1/3 replicas: n1 done, n2 building, n3 waiting`.
-fn style() -> ProgressStyle {
-    let style =
-        ProgressStyle::with_template("moving [{bar:30}] {pos}/{len} replicas: {msg}").expect("the template is well-formed");
-    style.progress_chars("=> ")
 }
 
 fn shown_replicas(job: &JobBody) -> String {

@@ -163,7 +163,7 @@ async fn alter(output: &mut Output, client: &ClientArgs, args: AlterArgs) -> Res
     let altered = asked.alter_keyspace(&name, &patch).await;
     let altered = altered.map_err(|error| Failure::of_request(format!("alter keyspace {name}"), &error))?;
     if let Some(running) = altered.running_move.as_ref().filter(|_| !no_wait) {
-        engine_move::wait(&asked, &name, running.job).await?;
+        engine_move::wait(&asked, &name, running).await?;
     }
     match (output.format, &altered.running_move) {
         (Format::Json, _) if no_wait || altered.running_move.is_none() => output.json(&altered),

@@ -36,6 +36,11 @@ impl Progress {
         Self::new(total, template, counted)
     }
 
+    /// Measured by a few steps, of which neither a rate nor the time left would say anything.
+    pub(crate) fn of_steps(total: u64, counted: &'static str) -> Self {
+        Self::new(Some(total), "{bar:30} {pos} of {len} {msg}", counted)
+    }
+
     fn new(total: Option<u64>, template: &str, counted: &'static str) -> Self {
         let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
         let style = ProgressStyle::with_template(template).expect("the templates above are well-formed");

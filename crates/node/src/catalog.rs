@@ -219,6 +219,12 @@ impl Catalog {
         id != 0 && id < self.cluster.next_node && self.node_name(id).is_none()
     }
 
+    /// Whether this group was given out, and its keyspace was deleted. A catalog that is behind, as after a restart, does not
+    /// know the newest groups: what it never gave out is not deleted.
+    pub fn is_deleted(&self, group: u64) -> bool {
+        group < self.cluster.next_group && self.shard(group).is_none()
+    }
+
     /// Every shard with its keyspace's name.
     pub fn shards(&self) -> impl Iterator<Item = (&str, &KeyspaceRecord, &ShardRecord)> {
         self.keyspaces

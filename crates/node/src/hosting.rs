@@ -75,7 +75,7 @@ impl<D: Disk> Node<D> {
 
     /// Takes out the replicas of groups that the catalog does not know any more: their keyspaces were deleted.
     pub(crate) fn retire_replicas(&mut self, catalog: &Catalog) {
-        let gone: Vec<u64> = self.replicas.keys().copied().filter(|group| catalog.shard(*group).is_none()).collect();
+        let gone: Vec<u64> = self.replicas.keys().copied().filter(|group| catalog.is_deleted(*group)).collect();
         for group in gone {
             self.retire(group);
         }
@@ -169,7 +169,7 @@ impl<D: Disk> Node<D> {
 
     /// Makes and drops the keyspaces that are this node's alone, and gives them their settings.
     pub(crate) fn follow_locals(&mut self, catalog: &Catalog) {
-        let gone: Vec<u64> = self.locals.keys().copied().filter(|group| catalog.shard(*group).is_none()).collect();
+        let gone: Vec<u64> = self.locals.keys().copied().filter(|group| catalog.is_deleted(*group)).collect();
         for group in gone {
             self.locals.remove(&group);
             let place = Place { group, build: 0 };

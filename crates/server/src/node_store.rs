@@ -85,14 +85,24 @@ impl Store for NodeStore {
         if keyspace == SYSTEM_KEYSPACE {
             return Err(StoreError::ReadOnly(keyspace.to_owned()));
         }
-        let hosted = running.hosted(keyspace, deadline).await?;
-        let outcome = match &hosted.local {
-            Some(local) => {
-                local.write(running.handle.clock.now().0, write).map_err(|error| StoreError::Internal(error.to_string()))?
+        loop {
+            let hosted = running.hosted(keyspace, deadline).await?;
+            let outcome = match &hosted.local {
+                Some(local) => {
+                    let now_ms = running.handle.clock.now().0;
+                    Some(local.write(now_ms, write.clone()).map_err(|error| StoreError::Internal(error.to_string()))?)
+                }
+                None => running.maybe_write(hosted.group, &write, deadline).await?,
+            };
+            match outcome {
+                Some(outcome) => return Ok(Written { epoch: hosted.epoch, outcome }),
+                // Deleted, and perhaps made anew. What guards say of a key was true of the old one.
+                None if write.guards.is_empty() && running.handle.clock.now() < deadline => {
+                    tokio::time::sleep(START_POLL).await;
+                }
+                None => return Err(StoreError::NoLeader),
             }
-            None => running.write(hosted.group, &write, deadline).await?,
-        };
-        Ok(Written { epoch: hosted.epoch, outcome })
+        }
     }
 
     async fn read(&self, keyspace: &str, freshness: Freshness, timeout: Duration) -> Result<Reading, StoreError> {
@@ -282,12 +292,18 @@ impl Running {
     }
 
     async fn write(&self, group: GroupId, write: &Write, deadline: Monotonic) -> Result<Outcome, StoreError> {
+        self.maybe_write(group, write, deadline).await?.ok_or(StoreError::NoLeader)
+    }
+
+    /// None: the group is not here any more, and nothing was done.
+    async fn maybe_write(&self, group: GroupId, write: &Write, deadline: Monotonic) -> Result<Option<Outcome>, StoreError> {
         let encoded = write.to_bytes();
         if encoded.len() > MAX_WRITE_BYTES {
             return Err(StoreError::TooLarge { max_bytes: MAX_WRITE_BYTES as u64 });
         }
         match self.handle.ask(group, RequestKind::Write(encoded), self.handle.clock.until(deadline)).await {
-            Answer::Written(outcome) => Ok(outcome),
+            Answer::Written(outcome) => Ok(Some(outcome)),
+            Answer::Failed(Failure::NotHosted) => Ok(None),
             Answer::Failed(failure) => Err(error_of(failure)),
             Answer::ReadReady | Answer::Transferred => Err(mismatch()),
         }

@@ -1,6 +1,9 @@
 //! How `quorate keyspace` is called.
 
 use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
+
+use crate::completion;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyspaceCommand {
@@ -13,11 +16,13 @@ pub(crate) enum KeyspaceCommand {
     /// One keyspace, with what it can do
     Show {
         /// Its name
+        #[arg(add = ArgValueCompleter::new(completion::keyspaces))]
         name: String,
     },
     /// What the answering node has of a keyspace: keys, bytes, its replica
     Stats {
         /// Its name
+        #[arg(add = ArgValueCompleter::new(completion::keyspaces))]
         name: String,
     },
     /// Change limits, time to live or engine; what is not named stays as it is
@@ -43,6 +48,7 @@ pub(crate) struct CreateArgs {
 #[derive(Debug, Args)]
 pub(crate) struct AlterArgs {
     /// Its name
+    #[arg(add = ArgValueCompleter::new(completion::keyspaces))]
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
@@ -56,7 +62,7 @@ pub(crate) struct AlterArgs {
 #[derive(Debug, Args)]
 pub(crate) struct EngineArgs {
     /// Where the keys are kept; `quorate engines` lists what there is
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", add = ArgValueCompleter::new(completion::engines))]
     pub(crate) engine: Option<String>,
     /// An option of the engine, like `max_bytes=64MiB`; may be given several times
     #[arg(long = "option", value_name = "NAME=VALUE", value_parser = parse_option)]
@@ -83,6 +89,7 @@ pub(crate) struct SettingsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
     /// Its name
+    #[arg(add = ArgValueCompleter::new(completion::keyspaces))]
     pub(crate) name: String,
     /// Do not ask
     #[arg(short, long)]

@@ -42,6 +42,11 @@ pub(crate) fn keyspaces(typed: &OsStr) -> Vec<CompletionCandidate> {
     })
 }
 
+/// Types of engines.
+pub(crate) fn engines(typed: &OsStr) -> Vec<CompletionCandidate> {
+    candidates(typed, async |client: Client, _: String| Ok(client.engines().await?.into_iter().map(|it| it.kind).collect()))
+}
+
 /// Names of nodes.
 pub(crate) fn nodes(typed: &OsStr) -> Vec<CompletionCandidate> {
     candidates(typed, async |client: Client, _: String| Ok(client.nodes().await?.into_iter().map(|node| node.name).collect()))

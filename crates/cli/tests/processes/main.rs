@@ -10,6 +10,7 @@ mod completions;
 mod documents;
 mod formation;
 mod full_disk;
+mod keyspaces;
 mod kills;
 mod membership;
 mod pauses;

@@ -202,12 +202,16 @@ fn what_cannot_be_altered() {
 #[test]
 fn a_deleted_keyspace_is_gone_and_its_name_begins_anew() {
     let mut system = System::of(3);
+    let before = system.catalog();
     system.create("orders", &settings(Mode::Raft));
     let first = system.keyspace("orders");
+    assert!(!system.catalog().is_deleted(first.shards[0].group));
     system.delete("orders");
     let missing = Err(CatalogError::KeyspaceNotFound("orders".to_owned()));
     assert_eq!(system.catalog().plan_delete("orders"), missing);
     assert!(system.catalog().shard(first.shards[0].group).is_none());
+    assert!(system.catalog().is_deleted(first.shards[0].group));
+    assert!(!before.is_deleted(first.shards[0].group), "a catalog that is behind has not heard of it");
     system.create("orders", &settings(Mode::Raft));
     let second = system.keyspace("orders");
     assert!(second.epoch > first.epoch && second.shards[0].group > first.shards[0].group);
