@@ -52,6 +52,8 @@ macro_rules! codes {
 codes! {
     BadRequest "bad_request" 400 final "Bad request"
         "The request is not well-formed HTTP as this server needs it; the detail says where.";
+    MalformedRequest "malformed_request" 400 final "Malformed request"
+        "The request is no HTTP/1.1: its first line or a header is broken, or another protocol is spoken. Nothing was done.";
     UnknownParameter "unknown_parameter" 400 final "Unknown query parameter"
         "The route does not know this query parameter; the detail names those that it knows.";
     BadParameter "bad_parameter" 400 final "Bad query parameter"
@@ -108,6 +110,8 @@ codes! {
         "The value is larger than the server accepts, whose limit /v1/node names, or than the keyspace does. Nothing was done.";
     BodyTooLarge "body_too_large" 413 final "Body too large"
         "The body, or the write that it asks for, is larger than this route accepts. Nothing was done.";
+    TargetTooLong "target_too_long" 414 final "Path too long"
+        "Path and query are longer than any route takes. Nothing was done.";
     UnsupportedMediaType "unsupported_media_type" 415 final "Unsupported media type"
         "The route takes application/json, and bodies without a content coding.";
     InvalidSettings "invalid_settings" 422 final "Settings that cannot be"
@@ -119,6 +123,8 @@ codes! {
     UnsupportedCapability "unsupported_capability" 422 final "The keyspace cannot do this"
         "The keyspace's engine and replication do not offer what was asked for; the detail names the capability, and \
          /v1/keyspaces/{keyspace} lists those that it has. Nothing was done.";
+    HeadTooLarge "head_too_large" 431 final "Head too large"
+        "The head of a request has 128 KiB and 100 headers at most. Nothing was done.";
     Internal "internal" 500 final "Internal error"
         "A defect, or a damaged engine. The node's log has more under the request id.";
     NoLeader "no_leader" 503 retry "No leader"

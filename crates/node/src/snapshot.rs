@@ -111,6 +111,12 @@ pub(crate) fn cut<D: Disk>(files: &D, file: &SnapshotFile, view: &dyn View, stat
     assert_eq!(view.applied(), file.at.index.0, "a snapshot's view is at the index in its name");
     let part = file.part();
     remove_if_there(files, &part)?;
+    // A half file would keep the room that the disk lacks. If it cannot be removed either, the next try does it.
+    write(files, file, view, state).inspect_err(|_| drop(remove_if_there(files, &part)))
+}
+
+fn write<D: Disk>(files: &D, file: &SnapshotFile, view: &dyn View, state: &Bytes) -> io::Result<u64> {
+    let part = file.part();
     let mut writer = Writer { file: files.create(&part)?, offset: 0, buffer: BytesMut::new() };
     writer.buffer.put_slice(MAGIC);
     writer.buffer.put_u16_le(VERSION);

@@ -3,6 +3,7 @@
 //! ```text
 //! node.json     identity; replaced at every start, for the incarnation
 //! peers.json    the newest start seen of every peer
+//! room          nothing; it is removed when the disk is full, so that the two above can be replaced even then
 //! log/          the write-ahead log (crates/log/FORMAT.md)
 //! snapshots/    snapshot files (crates/node/src/snapshot.rs)
 //! ```
@@ -13,13 +14,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use quorate_engine::{Engines, LocalEngines};
-use quorate_log::{RealDisk, read_whole, write_atomically};
+use quorate_log::{Disk as _, RealDisk, read_whole, write_atomically};
 use quorate_node::Identity;
 use serde::{Deserialize, Serialize};
 
 const IDENTITY_FILE: &str = "node.json";
 const PEERS_FILE: &str = "peers.json";
+const ROOM_FILE: &str = "room";
 const FORMAT: u32 = 1;
+
+/// More than both files will ever need, on a file system with large blocks.
+const ROOM_BYTES: usize = 128 << 10;
 
 /// An open data folder; no other process has it.
 #[derive(Debug)]
@@ -169,7 +174,27 @@ impl DataDir {
 
     fn write_json<T: Serialize>(&self, file: &'static str, value: &T) -> Result<(), DataDirError> {
         let bytes = serde_json::to_vec_pretty(value).map_err(|error| self.damaged(file, &error))?;
-        write_atomically(&self.root, file, &bytes).map_err(|source| self.failed(source))
+        let written = match write_atomically(&self.root, file, &bytes) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && self.root.remove(ROOM_FILE).is_ok() => {
+                write_atomically(&self.root, file, &bytes)
+            }
+            written => written,
+        };
+        self.keep_room();
+        written.map_err(|source| self.failed(source))
+    }
+
+    /// Takes the room for later, unless it is there. As long as it cannot be had, this folder does without it.
+    fn keep_room(&self) {
+        let path = self.path.join(ROOM_FILE);
+        if path.metadata().is_ok_and(|room| room.len() == ROOM_BYTES as u64) {
+            return;
+        }
+        // Not zeros: some file systems keep those in no room at all.
+        let bytes: Vec<u8> = (0..ROOM_BYTES).map(|index| (index % 251) as u8).collect();
+        if std::fs::write(&path, bytes).is_err() {
+            let _ = std::fs::remove_file(&path);
+        }
     }
 
     fn failed(&self, source: io::Error) -> DataDirError {
@@ -240,6 +265,18 @@ mod tests {
         assert!(folder.read("n1").unwrap().is_some());
         assert!(matches!(folder.read("n2"), Err(DataDirError::OtherNode { .. })));
         assert!(matches!(DataDir::open(&path), Err(DataDirError::Io { .. })));
+    }
+
+    #[test]
+    fn room_is_kept_for_a_full_disk() {
+        let parent = tempfile::tempdir().unwrap();
+        let (folder, room) = (DataDir::open(parent.path()).unwrap(), parent.path().join(ROOM_FILE));
+        folder.write(&NodeFile::new("n1", "t".to_owned())).unwrap();
+        assert_eq!(room.metadata().unwrap().len(), ROOM_BYTES as u64);
+        // What is half there is of no use.
+        std::fs::write(&room, b"x").unwrap();
+        folder.write_seen_incarnations(&BTreeMap::new()).unwrap();
+        assert_eq!(room.metadata().unwrap().len(), ROOM_BYTES as u64);
     }
 
     #[test]

@@ -173,6 +173,8 @@ impl Scene {
         assert_eq!(ready.status, 200, "alive: {}", ready.text());
         let metrics = connection.expect(200, &Request::new("GET", "/metrics")).text();
         assert!(metrics.contains("quorate_node_is_disk_full 1\n"), "operators are told");
+        // Not a single byte is free: it comes back all the same, for those who read.
+        self.survive_a_restart();
         std::fs::remove_file(ballast).expect("the test's own file");
         self.until_written();
         self.assert_all_is_there();

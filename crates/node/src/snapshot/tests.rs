@@ -228,6 +228,7 @@ fn a_disk_that_refuses_is_reported() {
     disk.set_capacity(Some(20));
     let done = cut_job(few_pairs()).run(&disk, &SimulatedEngines::default());
     assert!(matches!(done.result, JobResult::Cut { size_bytes: Err(_), .. }), "{done:?}");
+    assert_eq!(disk.list().unwrap(), Vec::<String>::new(), "what is half gives its room back at once");
     let done = Job::Read { transfer: 1, file: FILE, offset: 0, max_bytes: 10 }.run(&disk, &SimulatedEngines::default());
     assert!(matches!(done.result, JobResult::Read { piece: Err(_), .. }), "{done:?}");
 }

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::config::RestConfig;
+use super::unparsed::problem_instead_of;
 
 /// What a connection is doing. One task reads and writes it; it is atomic because that task moves between threads.
 #[derive(Debug)]
@@ -153,20 +155,56 @@ impl Patience {
     }
 }
 
-/// A socket that tells its connection's [`Activity`] what moves.
+/// A socket that tells its connection's [`Activity`] what moves, and turns hyper's bare refusals into problems.
 #[derive(Debug)]
 pub(super) struct WatchedStream {
     stream: TcpStream,
     activity: Arc<Activity>,
+    config: Arc<RestConfig>,
+    /// Whether all that was to be written is: what comes then begins an answer.
+    is_flushed: bool,
+    refusal: Option<Refusal>,
+}
+
+/// A refusal on its way out.
+#[derive(Debug)]
+struct Refusal {
+    bytes: Bytes,
+    /// The length of what it replaces.
+    bare_bytes: usize,
 }
 
 impl WatchedStream {
-    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>, config: Arc<RestConfig>) -> Self {
+        Self { stream, activity, config, is_flushed: true, refusal: None }
     }
 
-    fn on_written(&self, written: &Poll<io::Result<usize>>) {
+    /// Nobody here answers while a head is being read, so that is hyper itself.
+    fn begin_refusal(&mut self, start: &[u8], bare_bytes: usize) {
+        if self.is_flushed && self.refusal.is_none() && self.activity.phase.load(Ordering::Relaxed) == READING_HEAD {
+            let bytes = problem_instead_of(start, &self.config.node_name);
+            self.refusal = bytes.map(|bytes| Refusal { bytes, bare_bytes });
+        }
+    }
+
+    /// Writes the refusal, and then says that what it replaces was written.
+    fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
+        let Refusal { bytes, bare_bytes } = self.refusal.as_mut()?;
+        while !bytes.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, bytes) {
+                Poll::Ready(Ok(count @ 1..)) => bytes.advance(count),
+                Poll::Ready(Ok(0)) => return Some(Poll::Ready(Err(io::ErrorKind::WriteZero.into()))),
+                other => return Some(other),
+            }
+        }
+        let written = Poll::Ready(Ok(*bare_bytes));
+        self.refusal = None;
+        Some(written)
+    }
+
+    fn on_written(&mut self, written: &Poll<io::Result<usize>>) {
         if let Poll::Ready(Ok(bytes)) = written {
+            self.is_flushed = false;
             self.activity.written_bytes.fetch_add(*bytes, Ordering::Relaxed);
         }
     }
@@ -186,13 +224,15 @@ impl AsyncRead for WatchedStream {
 
 impl AsyncWrite for WatchedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.begin_refusal(buf, buf.len());
+        let written = self.poll_refusal(cx).unwrap_or_else(|| Pin::new(&mut self.stream).poll_write(cx, buf));
         self.on_written(&written);
         written
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.begin_refusal(bufs.first().map_or(&[], |first| first), bufs.iter().map(|buf| buf.len()).sum());
+        let written = self.poll_refusal(cx).unwrap_or_else(|| Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
         self.on_written(&written);
         written
     }
@@ -202,6 +242,8 @@ impl AsyncWrite for WatchedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes once it has handed over everything.
+        self.is_flushed = true;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -113,7 +113,7 @@ async fn run<S: Store>(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.reset();
 
-    let io = TokioIo::new(WatchedStream::new(stream, Arc::clone(&activity)));
+    let io = TokioIo::new(WatchedStream::new(stream, Arc::clone(&activity), Arc::clone(endpoint.config())));
     let (endpoint, in_connection) = (&*endpoint, &activity);
     let service = service_fn(move |request| {
         let in_request = in_connection.begin_request();

@@ -95,7 +95,7 @@ impl<S: Store> Endpoint<S> {
         Self { router: admin::router(Arc::clone(&app)), app }
     }
 
-    pub(super) fn config(&self) -> &RestConfig {
+    pub(super) fn config(&self) -> &Arc<RestConfig> {
         &self.app.config
     }
 

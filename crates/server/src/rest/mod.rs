@@ -32,6 +32,7 @@ mod selection;
 mod settings;
 mod store;
 mod turns;
+mod unparsed;
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::server::Server;
+use crate::server::{Reply, Server};
 
 const PUT: &str = "PUT /v1/kv/default/k HTTP/1.1\r\nHost: localhost\r\n";
 
@@ -124,8 +124,9 @@ async fn half_and_malformed_requests_disturb_nobody() {
         if connection.is_ended().await {
             assert!(is_soon(begin), "{name}");
         } else {
-            let status = connection.reply().await.status;
-            assert!(matches!(status, 400 | 414 | 431), "{status} for {name}");
+            let reply = connection.reply().await;
+            assert!(matches!(reply.status, 400 | 414 | 431), "{reply:?} for {name}");
+            assert_eq!(reply.header("content-type"), "application/problem+json", "{name}");
         }
         assert_eq!(other.send("GET", "/livez", &[], b"").await.status, 200, "{name}");
     }
@@ -136,8 +137,19 @@ async fn half_and_malformed_requests_disturb_nobody() {
 async fn long_targets_and_heads_have_their_own_answers() {
     let server = Server::start().await;
     let target = format!("/v1/kv/default/{}", "x".repeat(70_000));
-    assert_eq!(server.get(&target).await.status, 414);
-    assert_eq!(server.send("GET", "/livez", &[("H", &"v".repeat(140_000))], b"").await.status, 431);
+    let bare = |reply: &Reply| {
+        assert_eq!((reply.header("connection"), reply.header("quorate-node")), ("close", "n1"));
+        (reply.status, reply.json()["code"].as_str().unwrap().to_owned(), reply.json()["status"].as_u64().unwrap())
+    };
+    assert_eq!(bare(&server.get(&target).await), (414, "target_too_long".to_owned(), 414));
+    let long_header = server.send("GET", "/livez", &[("H", &"v".repeat(140_000))], b"").await;
+    assert_eq!(bare(&long_header), (431, "head_too_large".to_owned(), 431));
+    let mut connection = server.connect().await;
+    assert_eq!(connection.send("PUT", "/v1/kv/default/k", &[], b"HTTP/1.1 400 x").await.status, 201);
+    assert_eq!(connection.send("GET", "/v1/kv/default/k", &[], b"").await.text(), "HTTP/1.1 400 x", "no refusal, a value");
+    connection.write(b"nonsense\r\n\r\n").await;
+    assert_eq!(bare(&connection.reply().await), (400, "malformed_request".to_owned(), 400));
+    assert!(connection.is_ended().await);
     let almost = format!("/v1/kv/default/{}", "%41".repeat(4096));
     assert_eq!(server.get(&almost).await.status, 404);
 }
