@@ -248,6 +248,14 @@ impl Problem {
     }
 }
 
+/// A line of a stream that cannot go on as it should.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProblemLine {
+    /// What is the matter.
+    pub problem: Problem,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,6 +28,7 @@ use super::metrics::{Metrics, RouteKind};
 use super::one_key::Target;
 use super::query::{Parameter, parameters};
 use super::refusal::{Asked, Refusal};
+use super::scans::Scans;
 use super::store::{Store, StoreError};
 use super::turns::Turns;
 use super::{admin, compat, delete_range, list, one_key};
@@ -40,6 +41,8 @@ pub(super) struct App<S> {
     pub(super) metrics: Metrics,
     /// For routes that take a processor for long.
     pub(super) turns: Turns,
+    /// For reads that take as long as there are keys, or as their client takes.
+    pub(super) scans: Scans,
     body_memory: BodyMemory,
     answer_memory: AnswerMemory,
     hosts: AllowedHosts,
@@ -81,10 +84,12 @@ impl<'a> Route<'a> {
 
 impl<S: Store> Endpoint<S> {
     pub(super) fn new(store: Arc<S>, config: Arc<RestConfig>, listened: SocketAddr) -> Self {
+        let turns = Turns::new();
         let app = Arc::new(App {
             store,
             metrics: Metrics::default(),
-            turns: Turns::new(),
+            scans: Scans::new(turns.clone()),
+            turns,
             body_memory: BodyMemory::new(&config),
             answer_memory: AnswerMemory::new(&config),
             hosts: AllowedHosts::new(&config.allowed_hosts, listened),
@@ -139,7 +144,10 @@ impl<S: Store> Endpoint<S> {
             }
             Route::Keyspace(keyspace) => {
                 let keyspace = keyspace_name(keyspace, &head.method)?;
-                Box::pin(app.answer_keyspace(head, &keyspace, body, kind)).await?
+                match Box::pin(app.answer_keyspace(head, &keyspace, body, kind)).await? {
+                    Either::Left(answer) => answer,
+                    Either::Right(stream) => return Ok(stream),
+                }
             }
             Route::CompatKey(key) => {
                 *kind = RouteKind::Compat;
@@ -182,18 +190,18 @@ impl<S: Store> App<S> {
         keyspace: &str,
         body: &mut RequestBody<'_>,
         kind: &mut RouteKind,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Either<Answer, Response<AnswerBody>>, Refusal> {
         if let Some(key64) = key64(head.uri.query())? {
             *kind = RouteKind::of_key(&head.method);
             let key = key64.key64()?;
-            return self.answer_key(head, target(keyspace, key, true)?, body).await;
+            return self.answer_key(head, target(keyspace, key, true)?, body).await.map(Either::Left);
         }
         *kind = RouteKind::List;
         match head.method {
             Method::GET | Method::HEAD => list::read(self, head, keyspace).await,
             Method::DELETE => {
                 *kind = RouteKind::of_key(&head.method);
-                delete_range::delete(self, head, keyspace).await
+                delete_range::delete(self, head, keyspace).await.map(Either::Left)
             }
             _ => Err(Refusal::method_not_allowed(&head.method, list::METHODS)),
         }

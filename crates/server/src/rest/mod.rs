@@ -28,6 +28,7 @@ mod metrics;
 mod one_key;
 mod query;
 mod refusal;
+mod scans;
 mod selection;
 mod settings;
 mod store;

@@ -10,6 +10,7 @@ mod conditions;
 mod connections;
 mod delete_range;
 mod failures;
+mod folders;
 mod keyspaces;
 mod list;
 mod one_key;
