@@ -18,9 +18,11 @@ use hyper_util::service::TowerToHyperService;
 use quorate_api::header;
 use quorate_api::key::{MAX_KEY_BYTES, SYSTEM_KEYSPACE, decode_percent, is_keyspace_name};
 use quorate_api::problem::Code;
+use tokio::sync::Semaphore;
 
 use super::answer::{Answer, AnswerBody, NODE};
 use super::answer_memory::AnswerMemory;
+use super::batch_stream::MAX_STREAMS;
 use super::body::{BodyMemory, RequestBody};
 use super::browser::{self, AllowedHosts};
 use super::config::RestConfig;
@@ -31,7 +33,7 @@ use super::refusal::{Asked, Refusal};
 use super::scans::Scans;
 use super::store::{Store, StoreError};
 use super::turns::Turns;
-use super::{admin, compat, delete_range, list, one_key};
+use super::{admin, batch, compat, delete_range, list, one_key};
 
 /// What the routes share.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub(super) struct App<S> {
     pub(super) turns: Turns,
     /// For reads that take as long as there are keys, or as their client takes.
     pub(super) scans: Scans,
+    /// Room for batches as lines.
+    pub(super) batch_streams: Arc<Semaphore>,
     body_memory: BodyMemory,
     answer_memory: AnswerMemory,
     hosts: AllowedHosts,
@@ -62,6 +66,7 @@ pub(super) struct Endpoint<S> {
 enum Route<'a> {
     Key { keyspace: &'a str, key: &'a str },
     Keyspace(&'a str),
+    Batch(&'a str),
     CompatKey(Option<&'a str>),
     Other,
 }
@@ -73,6 +78,9 @@ impl<'a> Route<'a> {
                 Some((keyspace, key)) => Self::Key { keyspace, key },
                 None => Self::Keyspace(rest),
             };
+        }
+        if let Some(keyspace) = path.strip_prefix("/v1/batch/") {
+            return Self::Batch(keyspace);
         }
         match path.strip_prefix("/key") {
             Some("") => Self::CompatKey(None),
@@ -89,6 +97,7 @@ impl<S: Store> Endpoint<S> {
             store,
             metrics: Metrics::default(),
             scans: Scans::new(turns.clone()),
+            batch_streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             turns,
             body_memory: BodyMemory::new(&config),
             answer_memory: AnswerMemory::new(&config),
@@ -145,6 +154,14 @@ impl<S: Store> Endpoint<S> {
             Route::Keyspace(keyspace) => {
                 let keyspace = keyspace_name(keyspace, &head.method)?;
                 match Box::pin(app.answer_keyspace(head, &keyspace, body, kind)).await? {
+                    Either::Left(answer) => answer,
+                    Either::Right(stream) => return Ok(stream),
+                }
+            }
+            Route::Batch(keyspace) => {
+                *kind = RouteKind::Batch;
+                let keyspace = keyspace_name(keyspace, &head.method)?;
+                match Box::pin(batch::answer(&self.app, head, &keyspace, body)).await? {
                     Either::Left(answer) => answer,
                     Either::Right(stream) => return Ok(stream),
                 }
@@ -211,7 +228,7 @@ impl<S: Store> App<S> {
     fn leader(&self, route: Route<'_>) -> Option<String> {
         let cluster = self.store.cluster();
         match route {
-            Route::Key { keyspace, .. } | Route::Keyspace(keyspace) => {
+            Route::Key { keyspace, .. } | Route::Keyspace(keyspace) | Route::Batch(keyspace) => {
                 cluster.shards.into_iter().find(|shard| shard.keyspace == keyspace)?.leader
             }
             Route::CompatKey(_) | Route::Other => cluster.leader,
@@ -309,6 +326,8 @@ mod tests {
             ("/v1/kv/a", Route::Keyspace("a")),
             ("/v1/kv/", Route::Keyspace("")),
             ("/v1/kv", Route::Other),
+            ("/v1/batch/a", Route::Batch("a")),
+            ("/v1/batch", Route::Other),
             ("/key", Route::CompatKey(None)),
             ("/key/", Route::CompatKey(Some(""))),
             ("/key//a", Route::CompatKey(Some("/a"))),

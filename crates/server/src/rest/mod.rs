@@ -11,6 +11,8 @@ mod activity;
 mod admin;
 mod answer;
 mod answer_memory;
+mod batch;
+mod batch_stream;
 mod body;
 mod browser;
 mod compat;
@@ -21,7 +23,9 @@ mod cursor;
 mod deadline;
 mod delete_range;
 mod endpoint;
+mod exchange;
 mod keyspaces;
+mod lines;
 mod list;
 mod meta;
 mod metrics;
@@ -33,6 +37,7 @@ mod selection;
 mod settings;
 mod store;
 mod turns;
+mod window;
 
 use std::time::Duration;
 

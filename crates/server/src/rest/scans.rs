@@ -140,6 +140,13 @@ impl Pieces {
 #[derive(Debug)]
 pub(super) struct Stream(mpsc::Receiver<Bytes>);
 
+impl Stream {
+    /// What is sent into a channel.
+    pub(super) fn of(pieces: mpsc::Receiver<Bytes>) -> Self {
+        Self(pieces)
+    }
+}
+
 impl Body for Stream {
     type Data = Bytes;
     type Error = std::convert::Infallible;

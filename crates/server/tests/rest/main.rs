@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod bad_input;
+mod batch;
+mod batch_stream;
 mod browser;
 mod cluster;
 mod compat;

@@ -123,6 +123,11 @@ impl Connection {
         self.stream.write_all(bytes).await.unwrap();
     }
 
+    /// How many of these bytes the other side takes within this time.
+    pub(crate) async fn write_some(&mut self, bytes: &[u8], patience: Duration) -> usize {
+        timeout(patience, self.stream.write(bytes)).await.map_or(0, Result::unwrap)
+    }
+
     pub(crate) async fn close_write(&mut self) {
         self.stream.shutdown().await.unwrap();
     }
