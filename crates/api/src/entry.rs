@@ -10,6 +10,8 @@ use crate::user_meta::UserMeta;
 
 /// Most pairs of a page of a list.
 pub const MAX_LIST_ITEMS: usize = 10_000;
+/// The media type of streams of JSON, one object a line.
+pub const NDJSON: &str = "application/x-ndjson";
 /// Pairs of a page of a list if the request does not say.
 pub const DEFAULT_LIST_ITEMS: usize = 100;
 /// A page ends once its keys and values together exceed this many bytes, before they are written as JSON.
@@ -108,6 +110,17 @@ fn is_without_meta(meta: &Cow<'_, UserMeta>) -> bool {
     meta.is_empty()
 }
 
+/// Names of folders: those that are text, and the others as base64url.
+pub fn folder_names(folders: &[Bytes], encoding: Encoding) -> (Vec<Cow<'_, str>>, Vec<String>) {
+    let (mut names, mut names64) = (Vec::new(), Vec::new());
+    for folder in folders {
+        let (name, name64) = split(folder, encoding);
+        names.extend(name);
+        names64.extend(name64);
+    }
+    (names, names64)
+}
+
 fn split(bytes: &[u8], encoding: Encoding) -> (Option<Cow<'_, str>>, Option<String>) {
     match (encoding, std::str::from_utf8(bytes)) {
         (Encoding::Text, Ok(text)) => (Some(Cow::Borrowed(text)), None),
@@ -145,6 +158,12 @@ fn join(name: &'static str, text: Option<Cow<'_, str>>, base64: Option<String>) 
 pub struct ListBody<'a> {
     /// What there is, in the order asked for.
     pub items: Vec<EntryBody<'a>>,
+    /// With `delimiter`: the folders, in the same order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefixes: Option<Vec<Cow<'a, str>>>,
+    /// Folders whose names are not UTF-8, or all of them if that is asked for, as base64url.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefixes64: Vec<String>,
     /// The revision of this page.
     pub revision: u64,
     /// Sent as `cursor`, it asks for the page after this; none after the last.
@@ -153,6 +172,25 @@ pub struct ListBody<'a> {
     /// Something changed between the first page and this one, so that together they are not one moment's content.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub revision_changed: bool,
+}
+
+/// `GET /v1/kv/{ks}?count_only`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountBody {
+    /// How many keys the selection has.
+    pub count: u64,
+    /// The revision of the count.
+    pub revision: u64,
+}
+
+/// The last line of a list as NDJSON: a stream without it was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListEnd {
+    /// The revision of all that was sent.
+    pub revision: u64,
+    /// How many lines came before this one.
+    pub count: u64,
 }
 
 /// `DELETE /v1/kv/{ks}` with a selection.

@@ -24,6 +24,12 @@ pub struct NodeLimits {
     pub max_list_items: u64,
     /// Bytes of keys and values after which a page ends.
     pub max_list_bytes: u64,
+    /// Most operations of a batch that is one JSON object.
+    #[serde(default)]
+    pub max_batch_ops: u64,
+    /// Largest body of such a batch, and largest line of a batch as lines.
+    #[serde(default)]
+    pub max_batch_bytes: u64,
     /// Longest time limit of a request.
     pub max_timeout_ms: u64,
     /// Time limit of a request that names none.

@@ -77,6 +77,8 @@ codes! {
         "The cursor was not given out for this keyspace, selection and order. Begin again without a cursor.";
     BadMeta "bad_meta" 400 final "Bad user metadata"
         "Names of user metadata are HTTP tokens, values visible ASCII; at most 32 of them, 2048 bytes in all, beside a value.";
+    BadOperation "bad_operation" 400 final "Bad operation"
+        "An operation of a batch is not the JSON object that it should be; the detail says where. Nothing was done by it.";
     BadBody "bad_body" 400 final "Bad body"
         "The body is not the JSON that the route expects; the detail says where.";
     IncompleteBody "incomplete_body" 400 final "Incomplete body"
@@ -112,14 +114,18 @@ codes! {
         "The body, or the write that it asks for, is larger than this route accepts. Nothing was done.";
     TargetTooLong "target_too_long" 414 final "Path too long"
         "Path and query are longer than any route takes. Nothing was done.";
+    AnswerTooLarge "answer_too_large" 413 final "Answer too large"
+        "What the batch read before this operation is as much as one answer holds. Read the rest with another batch or as lines.";
     UnsupportedMediaType "unsupported_media_type" 415 final "Unsupported media type"
-        "The route takes application/json, and bodies without a content coding.";
+        "The route takes application/json, a batch application/x-ndjson too, and bodies without a content coding.";
     InvalidSettings "invalid_settings" 422 final "Settings that cannot be"
         "The settings name an engine, an option, a mode or a field that does not exist, or give one a value that it cannot \
          have. The detail says which, and what is known. Nothing was done.";
     UnsupportedSettings "unsupported_settings" 422 final "Settings that do not go together"
         "Each of the settings is known, but not possible together, or not possible yet. The detail says why, and what is \
          possible. Nothing was done.";
+    UnknownOperation "unknown_operation" 422 final "Unknown operation"
+        "A batch does not know this operation; the detail names those that it knows. Nothing was done by it.";
     UnsupportedCapability "unsupported_capability" 422 final "The keyspace cannot do this"
         "The keyspace's engine and replication do not offer what was asked for; the detail names the capability, and \
          /v1/keyspaces/{keyspace} lists those that it has. Nothing was done.";
@@ -141,7 +147,8 @@ codes! {
     TimedOut "timed_out" 504 retry "Timed out"
         "The answer did not come within the time limit. Nothing is changed by a read.";
     Incomplete "incomplete" 504 retry "Only partly done"
-        "The time limit ended after a part was done; `deleted` says how much. Send it again to go on, or with more `timeout`.";
+        "The time limit ended after a part was done. Of a range, `deleted` says how much; of a batch, this operation was not \
+         begun. Send it again to go on, or with more `timeout`.";
     OutcomeUnknown "outcome_unknown" 504 final "Outcome unknown"
         "The write may have happened, or may still happen. Read the key to know, or make the write conditional before \
          sending it again.";
@@ -252,6 +259,14 @@ impl Problem {
             request_id: None,
         }
     }
+}
+
+/// A line of a stream that cannot go on as it should.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProblemLine {
+    /// What is the matter.
+    pub problem: Problem,
 }
 
 #[cfg(test)]

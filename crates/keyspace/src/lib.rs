@@ -21,7 +21,7 @@ pub use command::{Command, Condition, EntryHeader, Guard, Op, Put, RequestId, Wr
 pub use limits::{Limits, Settings};
 pub use local::LocalKeyspace;
 pub use outcome::{KeyMeta, OpResult, Outcome, Removed};
-pub use read::{ListQuery, Page, get, list};
+pub use read::{Folding, ListQuery, Page, Place, get, keys, list, pairs};
 pub use record::Record;
 pub use shard::{Applied, KeyChange, Shard, ShardError, ShardHeader};
 

@@ -1,7 +1,9 @@
 //! Reads: one key, and pages of a range, from a view.
 
+use std::ops::Bound;
+
 use bytes::Bytes;
-use quorate_engine::{Direction, KeyRange, Table, View};
+use quorate_engine::{Direction, KeyRange, ScanItem, Table, View};
 
 use crate::Record;
 use crate::shard::ShardError;
@@ -21,35 +23,139 @@ pub struct ListQuery {
     pub range: KeyRange,
     /// The order.
     pub direction: Direction,
-    /// At most this many pairs.
+    /// At most this many pairs and folders.
     pub max_items: usize,
-    /// The page ends once keys and values together exceed this; at least one pair is returned.
+    /// The page ends once keys and values together exceed this; at least one pair or folder is returned.
     pub max_bytes: usize,
     /// Whether values count towards `max_bytes`.
     pub is_with_values: bool,
+    /// What makes folders of pairs.
+    pub folding: Option<Folding>,
+}
+
+/// Pairs whose keys have something in common are shown as one folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folding {
+    /// How many bytes of each key are not looked at: those that all keys of the range begin with.
+    pub prefix_bytes: usize,
+    /// Ends the name of a folder, which is the key up to it, and it. Not empty.
+    pub delimiter: Bytes,
+    /// The engine's scans cost what they return: then it is cheaper to begin a new one behind a folder than to read all of it.
+    pub is_ordered: bool,
 }
 
 /// Pairs of a range.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// The pairs, in the order asked for.
     pub items: Vec<(Bytes, Record)>,
-    /// Whether there are more in the range after the last.
-    pub has_more: bool,
+    /// The folders, in the same order.
+    pub folders: Vec<Bytes>,
+    /// Where the next page goes on; none if there is nothing more in the range.
+    pub next: Option<Place>,
+}
+
+/// A place in a list: behind this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A pair.
+    Key(Bytes),
+    /// A folder, with all pairs in it.
+    Folder(Bytes),
+}
+
+/// Pairs of one folder that are read over before a new scan is begun behind it: about what beginning one costs.
+const MAX_READ_OVER: usize = 16;
+
+impl Place {
+    /// The part of the range that lies behind this place.
+    #[must_use]
+    pub fn rest_of(&self, range: KeyRange, direction: Direction) -> KeyRange {
+        let behind = match (self, direction) {
+            (Self::Key(key), Direction::Forward) => from(Bound::Excluded(key.clone())),
+            (Self::Key(key) | Self::Folder(key), Direction::Reverse) => {
+                KeyRange { start: Bound::Unbounded, end: Bound::Excluded(key.clone()) }
+            }
+            (Self::Folder(folder), Direction::Forward) => match KeyRange::prefix(folder).end {
+                Bound::Excluded(next) | Bound::Included(next) => from(Bound::Included(next)),
+                // No key is greater than those of this folder.
+                Bound::Unbounded => KeyRange { start: Bound::Unbounded, end: Bound::Excluded(Bytes::new()) },
+            },
+        };
+        range.intersect(behind)
+    }
+}
+
+fn from(start: Bound<Bytes>) -> KeyRange {
+    KeyRange { start, end: Bound::Unbounded }
+}
+
+impl Folding {
+    /// The folder that a key is in.
+    fn folder_of(&self, key: &Bytes) -> Option<Bytes> {
+        let rest = key.get(self.prefix_bytes..)?;
+        let at = rest.windows(self.delimiter.len()).position(|part| part == self.delimiter)?;
+        Some(key.slice(..self.prefix_bytes + at + self.delimiter.len()))
+    }
 }
 
 /// A page of a range.
 pub fn list(view: &dyn View, query: &ListQuery) -> Result<Page, ShardError> {
-    let mut page = Page { items: Vec::new(), has_more: false };
+    let mut page = Page::default();
     let mut size_bytes = 0;
-    for item in view.scan(Table::Current, &query.range, query.direction) {
-        let (key, bytes) = item?;
-        if page.items.len() >= query.max_items || size_bytes > query.max_bytes {
-            page.has_more = true;
-            break;
+    let mut last = None;
+    let mut range = query.range.clone();
+    'scans: while !range.is_empty() {
+        let mut read_over = 0;
+        for item in view.scan(Table::Current, &range, query.direction) {
+            let (key, record) = item?;
+            if let Some(place @ Place::Folder(folder)) = &last
+                && key.starts_with(folder)
+            {
+                read_over += 1;
+                if read_over > MAX_READ_OVER && query.folding.as_ref().is_some_and(|folding| folding.is_ordered) {
+                    range = place.rest_of(range, query.direction);
+                    continue 'scans;
+                }
+                continue;
+            }
+            if page.items.len() + page.folders.len() >= query.max_items || size_bytes > query.max_bytes {
+                page.next = last;
+                break 'scans;
+            }
+            read_over = 0;
+            size_bytes += key.len();
+            if let Some(folder) = query.folding.as_ref().and_then(|folding| folding.folder_of(&key)) {
+                page.folders.push(folder.clone());
+                last = Some(Place::Folder(folder));
+            } else {
+                size_bytes += if query.is_with_values { record.len() } else { 0 };
+                page.items.push((key.clone(), Record::decode(record)?));
+                last = Some(Place::Key(key));
+            }
         }
-        size_bytes += key.len() + if query.is_with_values { bytes.len() } else { 0 };
-        page.items.push((key, Record::decode(bytes)?));
+        break;
     }
     Ok(page)
+}
+
+/// All keys of a range, in order, one by one; at the cost of [`pairs`].
+pub fn keys<'a>(view: &'a dyn View, range: &KeyRange) -> impl Iterator<Item = Result<Bytes, ShardError>> + 'a {
+    let scan = (!range.is_empty()).then(|| view.scan(Table::Current, range, Direction::Forward));
+    scan.into_iter().flatten().map(|item| Ok(item?.0))
+}
+
+/// All pairs of a range, one by one. Costs what is taken where the engine is ordered; elsewhere the first one costs as much as
+/// all.
+pub fn pairs<'a>(
+    view: &'a dyn View,
+    range: &KeyRange,
+    direction: Direction,
+) -> impl Iterator<Item = Result<(Bytes, Record), ShardError>> + 'a {
+    let scan = (!range.is_empty()).then(|| view.scan(Table::Current, range, direction));
+    let decode = |item: ScanItem| {
+        let (key, record) = item?;
+        Ok((key, Record::decode(record)?))
+    };
+    scan.into_iter().flatten().map(decode)
 }

@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use quorate_api::batch::{MAX_BATCH_BYTES, MAX_BATCH_OPS};
 use quorate_api::cluster::{Items, JoinRequest, KeyspaceLeader, TransferAnswer, TransferRequest};
 use quorate_api::entry::{MAX_LIST_BYTES, MAX_LIST_ITEMS};
 use quorate_api::key::{MAX_KEY_BYTES, is_address, is_node_name};
@@ -140,6 +141,8 @@ async fn node<S: Store>(State(app): Shared<S>, query: RawQuery) -> Result {
         max_value_bytes: app.config.max_value_bytes,
         max_list_items: MAX_LIST_ITEMS as u64,
         max_list_bytes: MAX_LIST_BYTES as u64,
+        max_batch_ops: MAX_BATCH_OPS as u64,
+        max_batch_bytes: MAX_BATCH_BYTES,
         max_timeout_ms: MAX_TIMEOUT.as_millis() as u64,
         default_timeout_ms: DEFAULT_TIMEOUT.as_millis() as u64,
         max_connections: u64::from(app.config.max_connections),

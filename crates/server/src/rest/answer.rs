@@ -6,15 +6,18 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::{Either, Full};
+use quorate_api::entry::NDJSON;
 use quorate_api::etag::EntityTag;
 use quorate_api::header;
 use quorate_node::keyspace::{KeyMeta, Revision};
 use serde::Serialize;
 
-/// What the routes answer with: the whole body at hand.
+use super::scans::Stream;
+
+/// What most routes answer with: the whole body at hand.
 pub(super) type Answer = Response<Full<Bytes>>;
 
-/// The body of every answer: ours, or one that axum made.
+/// The body of every answer: at hand, or one that axum made, or a stream.
 pub(super) type AnswerBody = Either<Full<Bytes>, axum::body::Body>;
 
 pub(super) const REVISION: HeaderName = HeaderName::from_static(header::REVISION);
@@ -62,6 +65,15 @@ pub(super) fn json_text(status: StatusCode, mut headers: HeaderMap, body: Bytes)
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     with_body(status, headers, body)
+}
+
+/// An answer whose lines are made while it is sent.
+pub(super) fn ndjson(mut headers: HeaderMap, lines: Stream) -> Response<AnswerBody> {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(NDJSON));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    let mut answer = Response::new(Either::Right(axum::body::Body::new(lines)));
+    *answer.headers_mut() = headers;
+    answer
 }
 
 /// An answer in plain text.

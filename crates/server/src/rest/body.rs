@@ -13,15 +13,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::config::RestConfig;
+use super::lines::Lines;
 use super::refusal::Refusal;
 
 /// Memory for large bodies, shared by all connections.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct BodyMemory(Arc<Semaphore>);
 
 /// The body of one request, read at most once. What it took of [`BodyMemory`] goes back when it is dropped.
 pub(super) struct RequestBody<'a> {
-    incoming: Incoming,
+    /// None once it was taken.
+    incoming: Option<Incoming>,
     announced_bytes: Option<u64>,
     /// The client sends the body only after the server began to read it.
     waits_for_continue: bool,
@@ -41,6 +43,14 @@ const MAX_DISCARD_TIME: Duration = Duration::from_secs(1);
 impl BodyMemory {
     pub(super) fn new(config: &RestConfig) -> Self {
         Self(Arc::new(Semaphore::new((config.max_body_memory_bytes / UNCOUNTED_BYTES) as usize)))
+    }
+
+    /// Room for exactly what a body has now.
+    pub(super) fn hold(&self, held: &mut Option<OwnedSemaphorePermit>, bytes: u64) -> Result<(), Refusal> {
+        if bytes <= UNCOUNTED_BYTES {
+            *held = None;
+        }
+        self.extend(held, bytes)
     }
 
     /// Room for a body of this size, beside what it `held` so far. In units of [`UNCOUNTED_BYTES`].
@@ -64,7 +74,7 @@ impl<'a> RequestBody<'a> {
     pub(super) fn new(incoming: Incoming, headers: &HeaderMap, config: &'a RestConfig, memory: &'a BodyMemory) -> Self {
         let announced_bytes = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let waits_for_continue = headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        Self { incoming, announced_bytes, waits_for_continue, is_broken: false, config, memory, permit: None }
+        Self { incoming: Some(incoming), announced_bytes, waits_for_continue, is_broken: false, config, memory, permit: None }
     }
 
     /// The whole body. A larger one than `max_bytes` is refused with `code`: before it is read if its length is announced,
@@ -73,18 +83,28 @@ impl<'a> RequestBody<'a> {
         if self.announced_bytes.is_some_and(|announced| announced > max_bytes) {
             return Err(too_large(max_bytes, code));
         }
-        if self.incoming.is_end_stream() {
+        if self.is_end() {
             return Ok(Bytes::new());
         }
         self.waits_for_continue = false;
         let first = self.next_data().await?.unwrap_or_default();
-        if self.incoming.is_end_stream() && first.len() as u64 <= max_bytes {
+        if self.is_end() && first.len() as u64 <= max_bytes {
             return Ok(first);
         }
         match timeout(self.config.body_timeout, self.gather(first, max_bytes, code)).await {
             Ok(gathered) => gathered,
             Err(_) => Err(self.too_slow(self.config.body_timeout)),
         }
+    }
+
+    fn is_end(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    /// The body as lines, which go on coming when this is gone. None of them may have more than `max_line_bytes`.
+    pub(super) fn take_lines(&mut self, max_line_bytes: u64) -> Option<Lines> {
+        let incoming = self.incoming.take()?;
+        Some(Lines::new(incoming, self.memory.clone(), self.config.body_progress_timeout, max_line_bytes))
     }
 
     /// Reads on behind the first piece. Memory is taken, and counted, as bytes come, not on the word of the announced length: a
@@ -110,7 +130,8 @@ impl<'a> RequestBody<'a> {
     /// The next piece; none at the end.
     async fn next_data(&mut self) -> Result<Option<Bytes>, Refusal> {
         loop {
-            let Ok(frame) = timeout(self.config.body_progress_timeout, self.incoming.frame()).await else {
+            let Some(incoming) = &mut self.incoming else { return Ok(None) };
+            let Ok(frame) = timeout(self.config.body_progress_timeout, incoming.frame()).await else {
                 return Err(self.too_slow(self.config.body_progress_timeout));
             };
             match frame {
@@ -138,13 +159,14 @@ impl<'a> RequestBody<'a> {
 
     /// Reads and drops what the route left unread, within limits.
     pub(super) async fn discard(&mut self) {
-        if self.incoming.is_end_stream() || self.is_broken || self.waits_for_continue {
+        if self.is_end() || self.is_broken || self.waits_for_continue {
             return;
         }
+        let Some(incoming) = &mut self.incoming else { return };
         let discard = async {
             let mut discarded_bytes = 0;
             while discarded_bytes < MAX_DISCARDED_BYTES {
-                let Some(Ok(frame)) = self.incoming.frame().await else { return };
+                let Some(Ok(frame)) = incoming.frame().await else { return };
                 discarded_bytes += frame.data_ref().map_or(0, Bytes::len);
             }
         };

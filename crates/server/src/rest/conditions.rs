@@ -73,6 +73,11 @@ impl Conditions {
         }
     }
 
+    /// `cas` alone.
+    pub(super) fn of_cas(cas: Option<Cas>) -> Self {
+        Self { cas, ..Self::default() }
+    }
+
     /// Whether the keyspace's epoch must be known to turn them into guards.
     pub(super) fn need_epoch(&self) -> bool {
         let has_tags =

@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::activity::{Activity, HeadMemory, Patience, WatchedStream};
 use super::config::RestConfig;
 use super::endpoint::Endpoint;
+use super::exchange;
 use super::store::Store;
 
 /// How far the end has come.
@@ -119,8 +120,7 @@ async fn run<S: Store>(
         let in_request = in_connection.begin_request();
         async move {
             let answer = endpoint.answer(request).await;
-            drop(in_request);
-            Ok::<_, Infallible>(answer)
+            Ok::<_, Infallible>(exchange::end_with(answer, in_request))
         }
     });
     let mut connection = pin!(http().serve_connection(io, service));

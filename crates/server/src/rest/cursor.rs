@@ -3,6 +3,7 @@
 use bytes::{Buf, BufMut, Bytes};
 use quorate_api::key::MAX_KEY_BYTES;
 use quorate_api::text64;
+use quorate_node::keyspace::Place;
 
 /// A place in a list. It is bound to the list's selection, and carries the first page's revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,31 +12,42 @@ pub(super) struct Cursor {
     pub(super) selection: u32,
     /// The revision of the first page.
     pub(super) revision: u64,
-    /// The last key of the page before.
-    pub(super) last_key: Bytes,
+    /// Where the page before ended.
+    pub(super) place: Place,
 }
 
-const FORM: u8 = 1;
+const BEHIND_KEY: u8 = 1;
+const BEHIND_FOLDER: u8 = 2;
 const HEADER_BYTES: usize = 1 + 4 + 8;
 
 impl Cursor {
     pub(super) fn to_text(&self) -> String {
-        let mut out = Vec::with_capacity(HEADER_BYTES + self.last_key.len());
-        out.put_u8(FORM);
+        let (form, key) = match &self.place {
+            Place::Key(key) => (BEHIND_KEY, key),
+            Place::Folder(folder) => (BEHIND_FOLDER, folder),
+        };
+        let mut out = Vec::with_capacity(HEADER_BYTES + key.len());
+        out.put_u8(form);
         out.put_u32_le(self.selection);
         out.put_u64_le(self.revision);
-        out.put_slice(&self.last_key);
+        out.put_slice(key);
         text64::encode(&out)
     }
 
     /// The cursor with this text, if it was made for this selection.
     pub(super) fn parse(text: &[u8], selection: u32) -> Option<Self> {
         let mut bytes = Bytes::from(text64::decode(text).ok()?);
-        if !(HEADER_BYTES + 1..=HEADER_BYTES + MAX_KEY_BYTES).contains(&bytes.len()) || bytes.get_u8() != FORM {
+        if !(HEADER_BYTES + 1..=HEADER_BYTES + MAX_KEY_BYTES).contains(&bytes.len()) {
             return None;
         }
-        let cursor = Self { selection: bytes.get_u32_le(), revision: bytes.get_u64_le(), last_key: bytes };
-        (cursor.selection == selection).then_some(cursor)
+        let form = bytes.get_u8();
+        let (told_selection, revision) = (bytes.get_u32_le(), bytes.get_u64_le());
+        let place = match form {
+            BEHIND_KEY => Place::Key(bytes),
+            BEHIND_FOLDER => Place::Folder(bytes),
+            _ => return None,
+        };
+        (told_selection == selection).then_some(Self { selection, revision, place })
     }
 }
 
@@ -51,8 +63,10 @@ mod tests {
             selection: u32,
             revision: u64,
             key in proptest::collection::vec(any::<u8>(), 1..60),
+            is_folder: bool,
         ) {
-            let cursor = Cursor { selection, revision, last_key: key.into() };
+            let place = if is_folder { Place::Folder(key.into()) } else { Place::Key(key.into()) };
+            let cursor = Cursor { selection, revision, place };
             let text = cursor.to_text();
             prop_assert_eq!(Cursor::parse(text.as_bytes(), selection), Some(cursor));
             prop_assert_eq!(Cursor::parse(text.as_bytes(), selection.wrapping_add(1)), None);

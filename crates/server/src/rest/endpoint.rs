@@ -18,9 +18,11 @@ use hyper_util::service::TowerToHyperService;
 use quorate_api::header;
 use quorate_api::key::{MAX_KEY_BYTES, SYSTEM_KEYSPACE, decode_percent, is_keyspace_name};
 use quorate_api::problem::Code;
+use tokio::sync::Semaphore;
 
 use super::answer::{Answer, AnswerBody, NODE};
 use super::answer_memory::AnswerMemory;
+use super::batch_stream::MAX_STREAMS;
 use super::body::{BodyMemory, RequestBody};
 use super::browser::{self, AllowedHosts};
 use super::config::RestConfig;
@@ -28,9 +30,10 @@ use super::metrics::{Metrics, RouteKind};
 use super::one_key::Target;
 use super::query::{Parameter, parameters};
 use super::refusal::{Asked, Refusal};
+use super::scans::Scans;
 use super::store::{Store, StoreError};
 use super::turns::Turns;
-use super::{admin, compat, delete_range, list, one_key};
+use super::{admin, batch, compat, delete_range, list, one_key};
 
 /// What the routes share.
 #[derive(Debug)]
@@ -40,6 +43,10 @@ pub(super) struct App<S> {
     pub(super) metrics: Metrics,
     /// For routes that take a processor for long.
     pub(super) turns: Turns,
+    /// For reads that take as long as there are keys, or as their client takes.
+    pub(super) scans: Scans,
+    /// Room for batches as lines.
+    pub(super) batch_streams: Arc<Semaphore>,
     body_memory: BodyMemory,
     answer_memory: AnswerMemory,
     hosts: AllowedHosts,
@@ -59,6 +66,7 @@ pub(super) struct Endpoint<S> {
 enum Route<'a> {
     Key { keyspace: &'a str, key: &'a str },
     Keyspace(&'a str),
+    Batch(&'a str),
     CompatKey(Option<&'a str>),
     Other,
 }
@@ -71,6 +79,9 @@ impl<'a> Route<'a> {
                 None => Self::Keyspace(rest),
             };
         }
+        if let Some(keyspace) = path.strip_prefix("/v1/batch/") {
+            return Self::Batch(keyspace);
+        }
         match path.strip_prefix("/key") {
             Some("") => Self::CompatKey(None),
             Some(rest) if rest.starts_with('/') => Self::CompatKey(Some(&rest[1..])),
@@ -81,10 +92,13 @@ impl<'a> Route<'a> {
 
 impl<S: Store> Endpoint<S> {
     pub(super) fn new(store: Arc<S>, config: Arc<RestConfig>, listened: SocketAddr) -> Self {
+        let turns = Turns::new();
         let app = Arc::new(App {
             store,
             metrics: Metrics::default(),
-            turns: Turns::new(),
+            scans: Scans::new(turns.clone()),
+            batch_streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            turns,
             body_memory: BodyMemory::new(&config),
             answer_memory: AnswerMemory::new(&config),
             hosts: AllowedHosts::new(&config.allowed_hosts, listened),
@@ -139,7 +153,18 @@ impl<S: Store> Endpoint<S> {
             }
             Route::Keyspace(keyspace) => {
                 let keyspace = keyspace_name(keyspace, &head.method)?;
-                Box::pin(app.answer_keyspace(head, &keyspace, body, kind)).await?
+                match Box::pin(app.answer_keyspace(head, &keyspace, body, kind)).await? {
+                    Either::Left(answer) => answer,
+                    Either::Right(stream) => return Ok(stream),
+                }
+            }
+            Route::Batch(keyspace) => {
+                *kind = RouteKind::Batch;
+                let keyspace = keyspace_name(keyspace, &head.method)?;
+                match Box::pin(batch::answer(&self.app, head, &keyspace, body)).await? {
+                    Either::Left(answer) => answer,
+                    Either::Right(stream) => return Ok(stream),
+                }
             }
             Route::CompatKey(key) => {
                 *kind = RouteKind::Compat;
@@ -182,18 +207,18 @@ impl<S: Store> App<S> {
         keyspace: &str,
         body: &mut RequestBody<'_>,
         kind: &mut RouteKind,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Either<Answer, Response<AnswerBody>>, Refusal> {
         if let Some(key64) = key64(head.uri.query())? {
             *kind = RouteKind::of_key(&head.method);
             let key = key64.key64()?;
-            return self.answer_key(head, target(keyspace, key, true)?, body).await;
+            return self.answer_key(head, target(keyspace, key, true)?, body).await.map(Either::Left);
         }
         *kind = RouteKind::List;
         match head.method {
             Method::GET | Method::HEAD => list::read(self, head, keyspace).await,
             Method::DELETE => {
                 *kind = RouteKind::of_key(&head.method);
-                delete_range::delete(self, head, keyspace).await
+                delete_range::delete(self, head, keyspace).await.map(Either::Left)
             }
             _ => Err(Refusal::method_not_allowed(&head.method, list::METHODS)),
         }
@@ -203,7 +228,7 @@ impl<S: Store> App<S> {
     fn leader(&self, route: Route<'_>) -> Option<String> {
         let cluster = self.store.cluster();
         match route {
-            Route::Key { keyspace, .. } | Route::Keyspace(keyspace) => {
+            Route::Key { keyspace, .. } | Route::Keyspace(keyspace) | Route::Batch(keyspace) => {
                 cluster.shards.into_iter().find(|shard| shard.keyspace == keyspace)?.leader
             }
             Route::CompatKey(_) | Route::Other => cluster.leader,
@@ -301,6 +326,8 @@ mod tests {
             ("/v1/kv/a", Route::Keyspace("a")),
             ("/v1/kv/", Route::Keyspace("")),
             ("/v1/kv", Route::Other),
+            ("/v1/batch/a", Route::Batch("a")),
+            ("/v1/batch", Route::Other),
             ("/key", Route::CompatKey(None)),
             ("/key/", Route::CompatKey(Some(""))),
             ("/key//a", Route::CompatKey(Some("/a"))),

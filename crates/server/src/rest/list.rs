@@ -1,24 +1,30 @@
-//! Lists: `GET /v1/kv/{ks}`.
+//! Lists: `GET /v1/kv/{ks}`, as pages, as a number, or as a stream of lines.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::header::LINK;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{ACCEPT, LINK};
 use http::request::Parts;
-use http::{HeaderValue, StatusCode};
-use quorate_api::entry::{DEFAULT_LIST_ITEMS, Encoding, Entry, ListBody, MAX_LIST_BYTES, MAX_LIST_ITEMS};
-use quorate_api::problem::Code;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body_util::Either;
+use quorate_api::entry::{
+    CountBody, DEFAULT_LIST_ITEMS, Encoding, Entry, ListBody, ListEnd, MAX_LIST_BYTES, MAX_LIST_ITEMS, NDJSON, folder_names,
+};
+use quorate_api::keyspace::Capability;
+use quorate_api::problem::{Code, Problem, ProblemLine};
 use quorate_engine::{Direction, KeyRange, View};
-use quorate_node::keyspace::{ListQuery, Page, Revision};
+use quorate_node::keyspace::{Folding, ListQuery, Revision, ShardError, keys, list, pairs};
+use serde::Serialize;
 
-use super::answer::{self, Answer, CONSISTENCY, HeaderText};
+use super::answer::{self, Answer, AnswerBody, CONSISTENCY, HeaderText};
 use super::cursor::Cursor;
+use super::deadline::Deadline;
 use super::endpoint::App;
 use super::keyspaces;
 use super::one_key::{consistency_value, entry_of, parse_encoding};
 use super::query::{Parameter, Treatment, parameters};
 use super::refusal::Refusal;
+use super::scans::{Cost, Pieces};
 use super::selection::{self, Selection};
 use super::store::{Reading, Store};
 
@@ -26,8 +32,27 @@ use super::store::{Reading, Store};
 pub(super) const METHODS: &str = "GET, HEAD, DELETE";
 
 /// Parameters besides the selection's.
-const PARAMETERS: [&str; 9] =
-    ["limit", "cursor", "reverse", "values", "encoding", "consistency", "min_revision", "timeout", "key64"];
+const PARAMETERS: [&str; 13] = [
+    "limit",
+    "cursor",
+    "reverse",
+    "values",
+    "delimiter",
+    "separator",
+    "delimiter64",
+    "count_only",
+    "encoding",
+    "consistency",
+    "min_revision",
+    "timeout",
+    "key64",
+];
+
+/// Lines of a stream are handed over once there are so many bytes of them.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// A count pauses this often, to let others have their turn.
+const KEYS_BETWEEN_PAUSES: u64 = 16 << 10;
 
 /// What a list asks for.
 #[derive(Debug, Default)]
@@ -38,36 +63,56 @@ struct ListOptions {
     cursor: Option<Bytes>,
     is_reverse: Option<bool>,
     is_with_values: Option<bool>,
+    delimiter: Option<Bytes>,
+    is_count: Option<bool>,
     encoding: Option<Encoding>,
 }
 
-pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -> Result<Answer, Refusal> {
+/// What a list is answered with: at hand, or as a stream.
+type Listed = Either<Answer, Response<AnswerBody>>;
+
+pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -> Result<Listed, Refusal> {
     let options = ListOptions::parse(head.uri.query())?;
+    let is_stream = options.check(accepts_lines(&head.headers))?;
     let freshness = keyspaces::freshness(app, keyspace, &options.treatment, &head.headers)?;
     let timeout = options.treatment.timeout(&head.headers)?;
-    let selection = options.checksum(keyspace);
-    let cursor = options.cursor(selection)?;
-    let query = options.to_query(cursor.as_ref());
+    let deadline = Deadline::after(timeout);
+    let checksum = options.checksum(keyspace);
+    let cursor = options.cursor(checksum)?;
+    let cost = if app.store.can(keyspace, Capability::Ordered) { Cost::Returned } else { Cost::Everything };
     let Reading { view, .. } = app.store.read(keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
-    let revision = Revision(view.revision());
-    let first_revision = cursor.map_or(revision.0, |cursor| cursor.revision);
+    let revision = view.revision();
     let mut headers = answer::headers();
-    HeaderText::new().insert_revision(&mut headers, revision);
+    HeaderText::new().insert_revision(&mut headers, Revision(revision));
     headers.insert(CONSISTENCY, consistency_value(freshness));
-
-    let rendering = Rendering { view, query, selection, first_revision, encoding: options.encoding.unwrap_or_default() };
+    if is_stream {
+        let scan = options.to_stream(view, head.method == Method::HEAD);
+        return Ok(Either::Right(answer::ndjson(headers, app.scans.stream(cost, deadline, scan).await?)));
+    }
+    if options.is_count == Some(true) {
+        let range = options.selection.range();
+        let count = app.scans.run(cost, deadline, move |asker| count(&*view, &range, || asker.pause())).await?;
+        return Ok(Either::Left(answer::json(StatusCode::OK, headers, &CountBody { count, revision })));
+    }
+    let rendering = Rendering {
+        query: options.to_query(cursor.as_ref(), cost),
+        checksum,
+        first_revision: cursor.map_or(revision, |cursor| cursor.revision),
+        encoding: options.encoding.unwrap_or_default(),
+        view,
+    };
     let Rendered { body, next_cursor } = app.turns.run(timeout, move || rendering.render()).await?;
     if let Some(link) = next_cursor.as_deref().and_then(|cursor| next_link(head, cursor)) {
         headers.insert(LINK, link);
     }
-    Ok(answer::json_text(StatusCode::OK, headers, body))
+    Ok(Either::Left(answer::json_text(StatusCode::OK, headers, body)))
 }
 
 /// What takes a processor for some time: reading up to 10,000 pairs or 8 MiB, and writing them as JSON.
 struct Rendering {
     view: Arc<dyn View>,
     query: ListQuery,
-    selection: u32,
+    checksum: u32,
     first_revision: u64,
     encoding: Encoding,
 }
@@ -79,24 +124,51 @@ struct Rendered {
 
 impl Rendering {
     fn render(self) -> Result<Rendered, Refusal> {
-        let Self { view, query, selection, first_revision, encoding } = self;
-        let page = if query.range.is_empty() {
-            Page { items: Vec::new(), has_more: false }
-        } else {
-            quorate_node::keyspace::list(&*view, &query).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?
-        };
-        let next_cursor = next_cursor(&page, selection, first_revision);
-        // Values are left out if they were not asked for.
-        let trim = |entry: Entry| Entry { value: entry.value.filter(|_| query.is_with_values), ..entry };
-        let entries: Vec<Entry> = page.items.into_iter().map(|(key, record)| trim(entry_of(key, record))).collect();
+        let Self { view, query, checksum, first_revision, encoding } = self;
+        let page = list(&*view, &query).map_err(damaged)?;
+        let next_cursor = page.next.map(|place| Cursor { selection: checksum, revision: first_revision, place }.to_text());
+        let entries: Vec<Entry> =
+            page.items.into_iter().map(|(key, record)| trimmed(entry_of(key, record), query.is_with_values)).collect();
+        let (prefixes, prefixes64) = folder_names(&page.folders, encoding);
         let body = ListBody {
             items: entries.iter().map(|entry| entry.to_body(encoding)).collect(),
+            prefixes: query.folding.is_some().then_some(prefixes),
+            prefixes64,
             revision: view.revision(),
             next_cursor: next_cursor.clone(),
             revision_changed: first_revision != view.revision(),
         };
         Ok(Rendered { body: answer::to_json(&body), next_cursor })
     }
+}
+
+/// The entry without its value, unless that was asked for.
+fn trimmed(entry: Entry, is_with_values: bool) -> Entry {
+    Entry { value: entry.value.filter(|_| is_with_values), ..entry }
+}
+
+fn count(view: &dyn View, range: &KeyRange, mut pause: impl FnMut() -> Result<(), Refusal>) -> Result<u64, Refusal> {
+    let mut count = 0;
+    for key in keys(view, range) {
+        key.map_err(damaged)?;
+        count += 1;
+        if count % KEYS_BETWEEN_PAUSES == 0 {
+            pause()?;
+        }
+    }
+    Ok(count)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
+fn damaged(error: ShardError) -> Refusal {
+    Refusal::new(Code::Internal, error.to_string())
+}
+
+/// Whether the client asks for lines.
+fn accepts_lines(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let mut ranges = lines.flat_map(|line| line.split(',')).filter_map(|range| range.split(';').next());
+    ranges.any(|range| range.trim().eq_ignore_ascii_case(NDJSON))
 }
 
 impl ListOptions {
@@ -108,6 +180,9 @@ impl ListOptions {
                 "cursor" => parameter.set(&mut options.cursor, parameter.bytes()?)?,
                 "reverse" => parameter.set(&mut options.is_reverse, parameter.flag()?)?,
                 "values" => parameter.set(&mut options.is_with_values, parameter.flag()?)?,
+                "delimiter" | "separator" => parameter.set(&mut options.delimiter, not_empty(parameter, parameter.key()?)?)?,
+                "delimiter64" => parameter.set(&mut options.delimiter, not_empty(parameter, parameter.key64()?)?)?,
+                "count_only" => parameter.set(&mut options.is_count, parameter.flag()?)?,
                 "encoding" => parameter.set(&mut options.encoding, parse_encoding(parameter)?)?,
                 _ if options.selection.take(parameter)? => {}
                 _ if options.treatment.take_read(parameter)? => {}
@@ -115,6 +190,28 @@ impl ListOptions {
             }
         }
         Ok(options)
+    }
+
+    /// Refuses what has no meaning together. Returns whether lines are asked for.
+    fn check(&self, accepts_lines: bool) -> Result<bool, Refusal> {
+        let given = [
+            ("limit", self.limit.is_some()),
+            ("cursor", self.cursor.is_some()),
+            ("delimiter", self.delimiter.is_some()),
+            ("reverse", self.is_reverse.is_some()),
+            ("values", self.is_with_values.is_some()),
+            ("encoding", self.encoding.is_some()),
+        ];
+        // A count says nothing of single keys, and a stream has all of them.
+        let (what, pointless) = match (self.is_count == Some(true), accepts_lines) {
+            (true, _) => ("count_only", &given[..]),
+            (false, true) => ("a stream of lines", &given[..3]),
+            (false, false) => return Ok(false),
+        };
+        match pointless.iter().find(|(_, is_given)| *is_given) {
+            Some((name, _)) => Err(Refusal::new(Code::BadParameter, format!("{name}: has no meaning together with {what}"))),
+            None => Ok(accepts_lines && self.is_count != Some(true)),
+        }
     }
 
     fn direction(&self) -> Direction {
@@ -130,6 +227,7 @@ impl ListOptions {
             start,
             end,
             Some(if self.direction() == Direction::Reverse { b"reverse" } else { b"forward" }),
+            self.delimiter.as_deref(),
         ];
         parts.into_iter().fold(0, |checksum, part| {
             let part = part.unwrap_or_default();
@@ -138,29 +236,82 @@ impl ListOptions {
         })
     }
 
-    fn cursor(&self, selection: u32) -> Result<Option<Cursor>, Refusal> {
+    fn cursor(&self, checksum: u32) -> Result<Option<Cursor>, Refusal> {
         let Some(text) = &self.cursor else {
             return Ok(None);
         };
         let foreign = || Refusal::new(Code::BadCursor, "the cursor was not given out for this keyspace, selection and order");
-        Cursor::parse(text, selection).map(Some).ok_or_else(foreign)
+        Cursor::parse(text, checksum).map(Some).ok_or_else(foreign)
     }
 
-    fn to_query(&self, cursor: Option<&Cursor>) -> ListQuery {
+    fn to_query(&self, cursor: Option<&Cursor>, cost: Cost) -> ListQuery {
         let direction = self.direction();
-        let after = match (cursor.map(|cursor| Bound::Excluded(cursor.last_key.clone())), direction) {
-            (None, _) => KeyRange::all(),
-            (Some(start), Direction::Forward) => KeyRange { start, end: Bound::Unbounded },
-            (Some(end), Direction::Reverse) => KeyRange { start: Bound::Unbounded, end },
-        };
+        let range = self.selection.range();
+        let folding = self.delimiter.clone().map(|delimiter| Folding {
+            prefix_bytes: self.selection.prefix().len(),
+            delimiter,
+            is_ordered: cost == Cost::Returned,
+        });
         ListQuery {
-            range: self.selection.range().intersect(after),
+            range: cursor.map_or_else(|| range.clone(), |cursor| cursor.place.rest_of(range.clone(), direction)),
             direction,
             max_items: self.limit.unwrap_or(DEFAULT_LIST_ITEMS),
             max_bytes: MAX_LIST_BYTES,
             is_with_values: self.is_with_values == Some(true),
+            folding,
         }
     }
+
+    /// Every pair of the selection as a line, from one view; then a line that says so.
+    fn to_stream(&self, view: Arc<dyn View>, is_head: bool) -> impl FnOnce(&mut Pieces) + Send + use<> {
+        let (range, direction) = (self.selection.range(), self.direction());
+        let (is_with_values, encoding) = (self.is_with_values == Some(true), self.encoding.unwrap_or_default());
+        move |pieces| {
+            if !is_head {
+                send_lines(pieces, &*view, (&range, direction), |entry, lines| {
+                    put_line(lines, &trimmed(entry, is_with_values).to_body(encoding));
+                });
+            }
+        }
+    }
+}
+
+/// Sends all pairs of a range, until the client goes away.
+fn send_lines(
+    pieces: &mut Pieces,
+    view: &dyn View,
+    (range, direction): (&KeyRange, Direction),
+    mut put_entry: impl FnMut(Entry, &mut BytesMut),
+) {
+    let mut lines = BytesMut::with_capacity(PIECE_BYTES);
+    let mut count = 0;
+    for pair in pairs(view, range, direction) {
+        match pair {
+            Ok((key, record)) => put_entry(entry_of(key, record), &mut lines),
+            Err(error) => {
+                tracing::error!(%error, "a list was broken off");
+                put_line(&mut lines, &ProblemLine { problem: Problem::new(Code::Internal, error.to_string()) });
+                pieces.send(lines.freeze());
+                return;
+            }
+        }
+        count += 1;
+        if lines.len() >= PIECE_BYTES && !pieces.send(lines.split().freeze()) {
+            return;
+        }
+    }
+    put_line(&mut lines, &ListEnd { revision: view.revision(), count });
+    pieces.send(lines.freeze());
+}
+
+/// Appends an object and a line break.
+pub(super) fn put_line(out: &mut BytesMut, object: &impl Serialize) {
+    serde_json::to_writer(out.writer(), object).expect("bodies have string keys and no fallible parts");
+    out.put_u8(b'\n');
+}
+
+fn not_empty(parameter: Parameter<'_>, delimiter: Bytes) -> Result<Bytes, Refusal> {
+    if delimiter.is_empty() { Err(parameter.bad("empty")) } else { Ok(delimiter) }
 }
 
 fn parse_limit(parameter: Parameter<'_>) -> Result<usize, Refusal> {
@@ -168,11 +319,6 @@ fn parse_limit(parameter: Parameter<'_>) -> Result<usize, Refusal> {
         limit if (1..=MAX_LIST_ITEMS as u64).contains(&limit) => Ok(limit as usize),
         _ => Err(parameter.bad(format_args!("not between 1 and {MAX_LIST_ITEMS}"))),
     }
-}
-
-fn next_cursor(page: &Page, selection: u32, revision: u64) -> Option<String> {
-    let (last_key, _) = page.items.last().filter(|_| page.has_more)?;
-    Some(Cursor { selection, revision, last_key: last_key.clone() }.to_text())
 }
 
 /// The same request with the next cursor (RFC 8288).

@@ -21,16 +21,18 @@ pub(super) enum RouteKind {
     KeyPut,
     KeyDelete,
     List,
+    Batch,
     Compat,
     Other,
 }
 
 impl RouteKind {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::KeyGet, "key_get"),
         (Self::KeyPut, "key_put"),
         (Self::KeyDelete, "key_delete"),
         (Self::List, "list"),
+        (Self::Batch, "batch"),
         (Self::Compat, "compat"),
         (Self::Other, "other"),
     ];

@@ -37,6 +37,8 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 /// Longest media type that is kept with a value.
 const MAX_CONTENT_TYPE_BYTES: usize = 256;
 
+pub(super) const CONTENT_TYPE_FORM: &str = "at most 256 visible ASCII characters are kept";
+
 /// What a read asks for beside the key.
 #[derive(Clone, Copy, Debug, Default)]
 struct ReadOptions {
@@ -153,7 +155,7 @@ pub(super) async fn delete<S: Store>(app: &App<S>, head: &Parts, target: Target<
 
 /// Tags in conditions name an epoch, so the keyspace's has to be known first; this node's own state has it. Should the
 /// keyspace be made anew between that and the write, the write goes to a group that no longer is, and fails.
-async fn guards<S: Store>(
+pub(super) async fn guards<S: Store>(
     app: &App<S>,
     target: &Target<'_>,
     conditions: &Conditions,
@@ -168,7 +170,7 @@ async fn guards<S: Store>(
 }
 
 /// Writes, with one operation, and returns the epoch, the revision and the operation's result.
-async fn write_one<S: Store>(
+pub(super) async fn write_one<S: Store>(
     app: &App<S>,
     target: &Target<'_>,
     write: Write,
@@ -250,11 +252,16 @@ fn check_representation(headers: &HeaderMap) -> Result<Option<Bytes>, Refusal> {
     let Some(content_type) = headers.get(CONTENT_TYPE) else {
         return Ok(None);
     };
-    if content_type.len() > MAX_CONTENT_TYPE_BYTES || content_type.to_str().is_err() {
-        let why = format!("content-type: at most {MAX_CONTENT_TYPE_BYTES} visible ASCII characters are kept");
-        return Err(Refusal::new(Code::BadHeader, why));
+    match kept_content_type(content_type.as_bytes()) {
+        Some(content_type) => Ok(Some(content_type)),
+        None => Err(Refusal::new(Code::BadHeader, format!("content-type: {CONTENT_TYPE_FORM}"))),
     }
-    Ok(Some(Bytes::copy_from_slice(content_type.as_bytes())))
+}
+
+/// What can be kept as a value's media type, and comes back as a header.
+pub(super) fn kept_content_type(text: &[u8]) -> Option<Bytes> {
+    let is_kept = text.len() <= MAX_CONTENT_TYPE_BYTES && text.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+    is_kept.then(|| Bytes::copy_from_slice(text))
 }
 
 /// `Prefer: return=...` (RFC 7240).

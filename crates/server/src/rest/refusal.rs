@@ -142,6 +142,16 @@ impl Refusal {
         }
     }
 
+    /// The problem, for a place within an answer.
+    pub(super) fn into_part(self, is_write: bool) -> Problem {
+        let Parts { code, mut problem, .. } = *self.0;
+        if code == Code::Internal {
+            tracing::error!("within a batch: {}", problem.detail);
+        }
+        problem.outcome = if is_write { problem.outcome.or(Some(WriteOutcome::NotApplied)) } else { None };
+        problem
+    }
+
     /// The answer, as problem+json.
     pub(super) fn into_problem(self, asked: Asked<'_>) -> Answer {
         let Parts { code, mut problem, mut headers } = *self.0;

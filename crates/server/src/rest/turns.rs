@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_api::problem::Code;
-use tokio::sync::Semaphore;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::refusal::Refusal;
 
 /// Who waits, waits in line; no more wait than there are connections.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Turns(Arc<Semaphore>);
 
 impl Turns {
@@ -39,6 +40,12 @@ impl Turns {
         });
         let done = done.await;
         done.unwrap_or_else(|error| Err(Refusal::new(Code::Internal, error.to_string())))
+    }
+
+    /// A turn for a thread that may block, which gives it back soon: by dropping it.
+    pub(super) fn take(&self) -> OwnedSemaphorePermit {
+        let turn = Handle::current().block_on(Arc::clone(&self.0).acquire_owned());
+        turn.expect("the semaphore is never closed")
     }
 }
 

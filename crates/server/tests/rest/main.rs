@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod bad_input;
+mod batch;
+mod batch_stream;
 mod browser;
 mod cluster;
 mod compat;
@@ -10,6 +12,7 @@ mod conditions;
 mod connections;
 mod delete_range;
 mod failures;
+mod folders;
 mod keyspaces;
 mod list;
 mod one_key;

@@ -123,6 +123,11 @@ impl Connection {
         self.stream.write_all(bytes).await.unwrap();
     }
 
+    /// How many of these bytes the other side takes within this time.
+    pub(crate) async fn write_some(&mut self, bytes: &[u8], patience: Duration) -> usize {
+        timeout(patience, self.stream.write(bytes)).await.map_or(0, Result::unwrap)
+    }
+
     pub(crate) async fn close_write(&mut self) {
         self.stream.shutdown().await.unwrap();
     }
@@ -132,7 +137,26 @@ impl Connection {
         self.reply_to("GET").await
     }
 
+    /// The head of the next answer: its status. What follows is still to be taken.
+    pub(crate) async fn head(&mut self) -> u16 {
+        self.reply_head().await.status
+    }
+
     async fn reply_to(&mut self, method: &str) -> Reply {
+        let mut reply = self.reply_head().await;
+        if method != "HEAD" && reply.find("transfer-encoding") == Some("chunked") {
+            reply.body = self.chunks().await;
+        } else if method != "HEAD" && reply.status >= 200 {
+            let length: usize = reply.find("content-length").map_or(0, |length| length.parse().unwrap());
+            while self.received.len() < length {
+                assert!(self.receive().await, "the connection ended within an answer's body");
+            }
+            reply.body = self.received.drain(..length).collect();
+        }
+        reply
+    }
+
+    async fn reply_head(&mut self) -> Reply {
         let end = loop {
             if let Some(end) = find(&self.received, b"\r\n\r\n") {
                 break end + 4;
@@ -144,15 +168,32 @@ impl Connection {
         let status: u16 = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let headers: Vec<(String, String)> =
             lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
-        let mut reply = Reply { status, headers, body: Vec::new() };
-        if method != "HEAD" && status >= 200 {
-            let length: usize = reply.find("content-length").map_or(0, |length| length.parse().unwrap());
-            while self.received.len() < length {
-                assert!(self.receive().await, "the connection ended within an answer's body");
-            }
-            reply.body = self.received.drain(..length).collect();
+        Reply { status, headers, body: Vec::new() }
+    }
+
+    /// The chunks of a body, put together.
+    async fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.chunk().await {
+            body.extend(chunk);
         }
-        reply
+        body
+    }
+
+    /// The next chunk of a body; none at its end.
+    pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
+        let line = loop {
+            if let Some(end) = find(&self.received, b"\r\n") {
+                break String::from_utf8(self.received.drain(..end + 2).collect()).unwrap();
+            }
+            assert!(self.receive().await, "the connection ended within an answer's chunks");
+        };
+        let size = usize::from_str_radix(line.trim_end(), 16).unwrap();
+        while self.received.len() < size + 2 {
+            assert!(self.receive().await, "the connection ended within an answer's chunk");
+        }
+        let chunk: Vec<u8> = self.received.drain(..size + 2).take(size).collect();
+        (size > 0).then_some(chunk)
     }
 
     /// Whether the server ended the connection, without sending anything more.
@@ -190,6 +231,13 @@ impl Reply {
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// The objects of a body that has one a line.
+    #[track_caller]
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        assert!(self.body.is_empty() || self.body.ends_with(b"\n"), "no line break at the end of {self:?}");
+        self.text().lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
     }
 
     pub(crate) fn text(&self) -> String {

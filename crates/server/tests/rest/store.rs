@@ -32,6 +32,7 @@ struct State {
     sequence: u64,
     failure: Option<StoreError>,
     calls_before_failure: usize,
+    reads: usize,
     calls: Vec<String>,
     checks: Vec<Check>,
     stall: Duration,
@@ -57,6 +58,7 @@ impl MemoryStore {
             sequence: 0,
             failure: None,
             calls_before_failure: 0,
+            reads: 0,
             calls: Vec::new(),
             checks: vec![Check { name: "system", is_ok: true, detail: String::new() }],
             stall: Duration::ZERO,
@@ -112,6 +114,11 @@ impl MemoryStore {
         let put = |number| Op::Put(Put::new(format!("k{number:06}").into(), format!("v{number}").into()));
         let write = Write { guards: Vec::new(), ops: (0..keys).map(put).collect() };
         self.state().apply(keyspace, write).unwrap();
+    }
+
+    /// How many views were asked for.
+    pub(crate) fn reads(&self) -> usize {
+        self.state().reads
     }
 
     /// The revision of a keyspace: it tells whether anything was changed.
@@ -174,6 +181,7 @@ impl Store for MemoryStore {
 
     async fn read(&self, keyspace: &str, freshness: Freshness, _timeout: Duration) -> Result<Reading, StoreError> {
         self.fail()?;
+        self.state().reads += 1;
         let view = self.state().shard(keyspace)?.engine().view();
         let reached = Revision(view.revision());
         match freshness.min_revision {

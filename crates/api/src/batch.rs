@@ -1,0 +1,398 @@
+//! Batches: many operations in one request, each with a result of its own.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use crate::entry::EntryBody;
+use crate::problem::Problem;
+use crate::text64::{self, MalformedText64};
+use crate::user_meta::UserMeta;
+
+/// Most operations of a batch that is one JSON object. As lines there is no limit.
+pub const MAX_BATCH_OPS: usize = 10_000;
+
+/// Largest body of such a batch. A line has the same limit.
+pub const MAX_BATCH_BYTES: u64 = 16 << 20;
+
+/// An operation of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchOp {
+    /// Reads a key.
+    Get {
+        /// The key.
+        key: Bytes,
+    },
+    /// Sets a key.
+    Put(Box<BatchPut>),
+    /// Removes a key.
+    Delete {
+        /// The key.
+        key: Bytes,
+        /// Only if this holds.
+        cas: Option<Cas>,
+    },
+}
+
+/// A key to be set, and to what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchPut {
+    /// The key.
+    pub key: Bytes,
+    /// The value.
+    pub value: Bytes,
+    /// The media type to keep with it.
+    pub content_type: Option<String>,
+    /// What to note beside it.
+    pub meta: UserMeta,
+    /// Only if this holds.
+    pub cas: Option<Cas>,
+    /// How long the pair shall live, as it was given.
+    pub ttl: Option<String>,
+}
+
+/// What a key's last change must have been: `5`, or `"e1.5"` with the epoch of its `ETag`. Revision 0 means that the key is not
+/// there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Cas {
+    /// The revision.
+    Revision(u64),
+    /// The epoch and the revision.
+    Tagged(String),
+}
+
+/// [`BatchOp`] as it travels.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchOpBody<'a> {
+    /// `get`, `put` or `delete`.
+    #[serde(borrow)]
+    pub op: Cow<'a, str>,
+    /// The key, if it is UTF-8.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Cow<'a, str>>,
+    /// The key as base64url.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub key64: Option<Cow<'a, str>>,
+    /// Of a put: the value, if it is UTF-8.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Cow<'a, str>>,
+    /// The value as base64url.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub value64: Option<Cow<'a, str>>,
+    /// A value that is JSON: it is stored without white space around its parts, as `application/json` unless said otherwise.
+    #[serde(borrow, default, deserialize_with = "also_null", skip_serializing_if = "Option::is_none")]
+    pub json: Option<&'a RawValue>,
+    /// The media type to keep with the value.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<Cow<'a, str>>,
+    /// What to note beside the value.
+    #[serde(default, skip_serializing_if = "UserMeta::is_empty")]
+    pub meta: UserMeta,
+    /// Of a put or a delete: only if this holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cas: Option<Cas>,
+    /// How long the pair shall live, like `30s`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Cow<'a, str>>,
+}
+
+/// Why JSON is no [`BatchOp`].
+#[derive(Debug, thiserror::Error)]
+pub enum BatchOpError {
+    /// No JSON, or no object with these fields.
+    #[error("no operation in JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// An operation that there is not, or not yet.
+    #[error("there is no operation {0:?}; there are get, put and delete")]
+    UnknownOp(String),
+    /// None or several of fields of which there must be one.
+    #[error("exactly one of {0} must be there")]
+    NotOne(&'static str),
+    /// A field that the operation has no use for.
+    #[error("{field}: {op} does not take it")]
+    Pointless {
+        /// The field.
+        field: &'static str,
+        /// The operation.
+        op: &'static str,
+    },
+    /// A `...64` field is not base64url.
+    #[error("{field}: {source}")]
+    Text64 {
+        /// The field.
+        field: &'static str,
+        /// What is wrong.
+        source: MalformedText64,
+    },
+}
+
+impl BatchOp {
+    /// Reads one from JSON.
+    pub fn parse(json: &[u8]) -> Result<Self, BatchOpError> {
+        Self::try_from(serde_json::from_slice::<BatchOpBody<'_>>(json)?)
+    }
+
+    /// The key that it is about.
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Self::Get { key } | Self::Delete { key, .. } => key,
+            Self::Put(put) => &put.key,
+        }
+    }
+
+    /// As it travels. What is not UTF-8 goes as base64url.
+    pub fn to_body(&self) -> BatchOpBody<'_> {
+        let (key, key64) = split(self.key());
+        let body = BatchOpBody { op: Cow::Borrowed(self.name()), key, key64, ..BatchOpBody::default() };
+        match self {
+            Self::Get { .. } => body,
+            Self::Delete { cas, .. } => BatchOpBody { cas: cas.clone(), ..body },
+            Self::Put(put) => {
+                let (value, value64) = split(&put.value);
+                BatchOpBody {
+                    value,
+                    value64,
+                    content_type: put.content_type.as_deref().map(Cow::Borrowed),
+                    meta: put.meta.clone(),
+                    cas: put.cas.clone(),
+                    ttl: put.ttl.as_deref().map(Cow::Borrowed),
+                    ..body
+                }
+            }
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Get { .. } => "get",
+            Self::Put(_) => "put",
+            Self::Delete { .. } => "delete",
+        }
+    }
+}
+
+impl TryFrom<BatchOpBody<'_>> for BatchOp {
+    type Error = BatchOpError;
+
+    fn try_from(body: BatchOpBody<'_>) -> Result<Self, BatchOpError> {
+        let op = match &*body.op {
+            "get" => "get",
+            "put" => "put",
+            "delete" => "delete",
+            other => return Err(BatchOpError::UnknownOp(other.to_owned())),
+        };
+        let has_value = body.value.is_some() || body.value64.is_some() || body.json.is_some();
+        let given = [
+            ("cas", body.cas.is_some()),
+            ("value", has_value),
+            ("content_type", body.content_type.is_some()),
+            ("meta", !body.meta.is_empty()),
+            ("ttl", body.ttl.is_some()),
+        ];
+        let pointless = match op {
+            "get" => &given[..],
+            "delete" => &given[1..],
+            _ => &[],
+        };
+        if let Some((field, _)) = pointless.iter().find(|(_, is_given)| *is_given) {
+            return Err(BatchOpError::Pointless { field, op });
+        }
+        let key = match (body.key, body.key64) {
+            (Some(key), None) => Bytes::from(key.into_owned()),
+            (None, Some(key64)) => decode("key64", &key64)?,
+            _ => return Err(BatchOpError::NotOne("key and key64")),
+        };
+        match op {
+            "get" => return Ok(Self::Get { key }),
+            "delete" => return Ok(Self::Delete { key, cas: body.cas }),
+            _ => {}
+        }
+        let (value, default_type) = match (body.value, body.value64, body.json) {
+            (Some(value), None, None) => (Bytes::from(value.into_owned()), None),
+            (None, Some(value64), None) => (decode("value64", &value64)?, None),
+            (None, None, Some(json)) => (compact(json.get()), Some("application/json")),
+            _ => return Err(BatchOpError::NotOne("value, value64 and json")),
+        };
+        let content_type = body.content_type.map(Cow::into_owned).or_else(|| default_type.map(str::to_owned));
+        let ttl = body.ttl.map(Cow::into_owned);
+        Ok(Self::Put(Box::new(BatchPut { key, value, content_type, meta: body.meta, cas: body.cas, ttl })))
+    }
+}
+
+/// A field that is there is a value, `null` too.
+fn also_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+fn split(bytes: &[u8]) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Some(Cow::Borrowed(text)), None),
+        Err(_) => (None, Some(Cow::Owned(text64::encode(bytes)))),
+    }
+}
+
+fn decode(field: &'static str, text: &str) -> Result<Bytes, BatchOpError> {
+    text64::decode(text).map(Bytes::from).map_err(|source| BatchOpError::Text64 { field, source })
+}
+
+/// Well-formed JSON without the white space between its parts.
+fn compact(json: &str) -> Bytes {
+    let mut out = Vec::with_capacity(json.len());
+    let (mut is_text, mut is_escaped) = (false, false);
+    for byte in json.bytes() {
+        if is_text || !byte.is_ascii_whitespace() {
+            out.push(byte);
+        }
+        is_text ^= byte == b'"' && !is_escaped;
+        is_escaped = is_text && byte == b'\\' && !is_escaped;
+    }
+    out.into()
+}
+
+impl fmt::Display for Cas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Revision(revision) => revision.fmt(f),
+            Self::Tagged(text) => text.fmt(f),
+        }
+    }
+}
+
+/// A batch that is one JSON object.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchBody<'a> {
+    /// The operations, each a [`BatchOpBody`]. One that is not well-formed fails alone.
+    #[serde(borrow)]
+    pub ops: Vec<&'a RawValue>,
+}
+
+/// What became of one operation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchResult<'a> {
+    /// Of a batch as lines: the line that the operation stood in, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    /// What the operation alone would have been answered with.
+    pub status: u16,
+    /// The shard's revision after it, or of the read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// Of a put: how many times the key was set since it came to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// Of a delete: how many keys it removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<u64>,
+    /// Of a get: the key and its value.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<EntryBody<'a>>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+/// The answer to a batch that is one JSON object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchResults<'a> {
+    /// One per operation, in order.
+    #[serde(borrow)]
+    pub results: Vec<BatchResult<'a>>,
+    /// How many of them have a problem.
+    pub failed: u64,
+}
+
+/// The last line of the answer to a batch as lines: an answer without it was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchEnd {
+    /// How many operations there were.
+    pub ops: u64,
+    /// How many of them have a problem.
+    pub failed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(json: &str) -> Result<BatchOp, String> {
+        BatchOp::parse(json.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    fn op() -> impl Strategy<Value = BatchOp> {
+        let key = || proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
+        let cas =
+            || proptest::option::of(prop_oneof![any::<u64>().prop_map(Cas::Revision), Just(Cas::Tagged("e1.5".to_owned())),]);
+        let content_type = proptest::option::of(Just("text/x; q=\"1\"".to_owned()));
+        let put = (key(), key(), content_type, cas(), any::<bool>()).prop_map(|(key, value, content_type, cas, is_noted)| {
+            let mut meta = UserMeta::default();
+            if is_noted {
+                meta.insert("owner", "me").unwrap();
+            }
+            let ttl = is_noted.then(|| "30s".to_owned());
+            BatchOp::Put(Box::new(BatchPut { key, value, content_type, meta, cas, ttl }))
+        });
+        prop_oneof![
+            key().prop_map(|key| BatchOp::Get { key }),
+            (key(), cas()).prop_map(|(key, cas)| BatchOp::Delete { key, cas }),
+            put
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn operations_round_trip(op in op()) {
+            let json = serde_json::to_string(&op.to_body()).unwrap();
+            prop_assert_eq!(parse(&json), Ok(op));
+        }
+
+        #[test]
+        fn json_is_made_compact_and_stays_what_it_was(text: String, number: i32) {
+            let value = serde_json::json!({"a b": [text.clone(), number, {"\\\" ": null}], "t": text});
+            let pretty = serde_json::to_string_pretty(&value).unwrap();
+            prop_assert_eq!(compact(&pretty), serde_json::to_string(&value).unwrap());
+        }
+    }
+
+    #[test]
+    fn json_values_are_stored_compact_with_their_type() {
+        let op = parse(r#"{"op": "put", "key": "k", "json": {"b": 1,  "a": [ "x y" ]}}"#).unwrap();
+        let BatchOp::Put(put) = op else { panic!("{op:?}") };
+        assert!(matches!(parse(r#"{"op":"put","key":"k","json":null}"#), Ok(BatchOp::Put(put)) if put.value == "null"));
+        assert_eq!(
+            (put.value.as_ref(), put.content_type.as_deref()),
+            (&b"{\"b\":1,\"a\":[\"x y\"]}"[..], Some("application/json"))
+        );
+    }
+
+    #[test]
+    fn what_is_no_operation_says_why() {
+        for (json, told) in [
+            ("", "no operation in JSON"),
+            ("[]", "no operation in JSON"),
+            ("{}", "missing field `op`"),
+            (r#"{"op":"put","key":"k","value":"v","colour":1}"#, "unknown field `colour`"),
+            (r#"{"op":"put","key":"k","value":"v","meta":{"a b":"c"}}"#, "is no name"),
+            (r#"{"op":"incr","key":"k"}"#, "there are get, put and delete"),
+            (r#"{"op":"get"}"#, "exactly one of key and key64"),
+            (r#"{"op":"get","key":"k","key64":"aw"}"#, "exactly one of key and key64"),
+            (r#"{"op":"get","key64":"?"}"#, "key64: not base64url"),
+            (r#"{"op":"get","key":"k","cas":1}"#, "cas: get does not take it"),
+            (r#"{"op":"delete","key":"k","json":null}"#, "value: delete does not take it"),
+            (r#"{"op":"delete","key":"k","value64":""}"#, "value: delete does not take it"),
+            (r#"{"op":"put","key":"k"}"#, "exactly one of value, value64 and json"),
+            (r#"{"op":"put","key":"k","value":"v","json":1}"#, "exactly one of value, value64 and json"),
+        ] {
+            let error = parse(json).unwrap_err();
+            assert!(error.contains(told), "{json}: {error}");
+        }
+    }
+}

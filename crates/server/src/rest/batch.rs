@@ -1,0 +1,315 @@
+//! Batches: `POST /v1/batch/{ks}`, as one JSON object; `batch_stream` has those that come as lines.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body_util::Either;
+use quorate_api::batch::{
+    BatchBody, BatchOp, BatchOpError, BatchPut, BatchResult, BatchResults, Cas, MAX_BATCH_BYTES, MAX_BATCH_OPS,
+};
+use quorate_api::entry::{Encoding, Entry, MAX_LIST_BYTES, NDJSON};
+use quorate_api::key::MAX_KEY_BYTES;
+use quorate_api::problem::{Code, Problem};
+use quorate_node::keyspace::{Op, Put, Revision, Write};
+
+use super::answer::{self, Answer, AnswerBody};
+use super::batch_stream;
+use super::body::RequestBody;
+use super::conditions::{self, Conditions};
+use super::deadline::Deadline;
+use super::endpoint::App;
+use super::one_key::{CONTENT_TYPE_FORM, Target, entry_of, guards, kept_content_type, write_one};
+use super::query::{Treatment, parameters};
+use super::refusal::Refusal;
+use super::store::{Freshness, Store};
+use super::window::{Weight, Window};
+use super::{keyspaces, meta};
+
+/// Gets at a time, at most, of one batch: what they read is in memory until it was sent.
+const GET_WEIGHT: usize = 16;
+
+/// What a batch asks for besides its operations.
+#[derive(Debug, Default)]
+struct Options {
+    treatment: Treatment,
+    is_only_failed: Option<bool>,
+}
+
+/// What all operations of a batch have in common.
+pub(super) struct Shared<S> {
+    pub(super) app: Arc<App<S>>,
+    pub(super) keyspace: Arc<str>,
+    pub(super) freshness: Freshness,
+    pub(super) limit: TimeLimit,
+}
+
+/// How long operations may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum TimeLimit {
+    /// All together.
+    Until(Deadline),
+    /// Each.
+    Each(Duration),
+}
+
+/// What became of an operation.
+#[derive(Debug, Default)]
+pub(super) struct Finished {
+    status: u16,
+    revision: Option<u64>,
+    version: Option<u64>,
+    deleted: Option<u64>,
+    entry: Option<Entry>,
+    problem: Option<Problem>,
+}
+
+pub(super) async fn answer<S: Store>(
+    app: &Arc<App<S>>,
+    head: &Parts,
+    keyspace: &str,
+    body: &mut RequestBody<'_>,
+) -> Result<Either<Answer, Response<AnswerBody>>, Refusal> {
+    if head.method != Method::POST {
+        return Err(Refusal::method_not_allowed(&head.method, "POST"));
+    }
+    let options = Options::parse(head.uri.query())?;
+    let freshness = keyspaces::freshness(app, keyspace, &options.treatment, &head.headers)?;
+    let timeout = options.treatment.timeout(&head.headers)?;
+    let is_only_failed = options.is_only_failed == Some(true);
+    let shared = |limit| Shared { app: Arc::clone(app), keyspace: Arc::from(keyspace), freshness, limit };
+    if is_lines(&head.headers)? {
+        return batch_stream::begin(shared(TimeLimit::Each(timeout)), body, is_only_failed).await.map(Either::Right);
+    }
+    if options.is_only_failed.is_some() {
+        return Err(Refusal::new(Code::BadParameter, "results: only of a batch as lines"));
+    }
+    let body = body.read(MAX_BATCH_BYTES, Code::BodyTooLarge).await?;
+    let batch: BatchBody<'_> = serde_json::from_slice(&body).map_err(|error| Refusal::new(Code::BadBody, error.to_string()))?;
+    if batch.ops.len() > MAX_BATCH_OPS {
+        let detail = format!("{} operations, at most {MAX_BATCH_OPS} are possible; as lines there is no limit", batch.ops.len());
+        return Err(Refusal::new(Code::BodyTooLarge, detail));
+    }
+    let results = execute_all(shared(TimeLimit::Until(Deadline::after(timeout))), &batch).await?;
+    let failed = results.iter().filter(|result| result.problem.is_some()).count() as u64;
+    let results = results.iter().map(|result| result.to_body(None)).collect();
+    Ok(Either::Left(answer::json(StatusCode::OK, answer::headers(), &BatchResults { results, failed })))
+}
+
+/// Whether the body is lines, and not one object.
+fn is_lines(headers: &HeaderMap) -> Result<bool, Refusal> {
+    if headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Refusal::new(Code::UnsupportedMediaType, "content-encoding: a batch is taken as it is sent"));
+    }
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
+    match media_type.map(str::trim) {
+        Some(media_type) if media_type.eq_ignore_ascii_case(NDJSON) => Ok(true),
+        Some(media_type) if media_type.eq_ignore_ascii_case("application/json") => Ok(false),
+        _ => Err(Refusal::new(Code::UnsupportedMediaType, format!("content-type: a batch is application/json or {NDJSON}"))),
+    }
+}
+
+async fn execute_all<S: Store>(shared: Shared<S>, batch: &BatchBody<'_>) -> Result<Vec<Finished>, Refusal> {
+    let mut window = Window::new(shared);
+    let mut results = Results { all: Vec::with_capacity(batch.ops.len()), read_bytes: 0 };
+    for json in &batch.ops {
+        match BatchOp::parse(json.get().as_bytes()) {
+            Err(error) => window.refuse(bad_op(&error)),
+            Ok(BatchOp::Get { .. }) if results.read_bytes > MAX_LIST_BYTES => {
+                let refusal = Refusal::new(Code::AnswerTooLarge, format!("more than {MAX_LIST_BYTES} bytes were read before"));
+                window.refuse(refusal.into_part(false));
+            }
+            Ok(mut op) => {
+                while let Err(waiting) = window.begin(op) {
+                    op = waiting;
+                    window.wait().await?;
+                    results.take_from(&mut window);
+                }
+            }
+        }
+        results.take_from(&mut window);
+    }
+    while !window.is_empty() {
+        window.wait().await?;
+        results.take_from(&mut window);
+    }
+    Ok(results.all)
+}
+
+/// Results so far.
+struct Results {
+    all: Vec<Finished>,
+    read_bytes: usize,
+}
+
+impl Results {
+    fn take_from<S: Store>(&mut self, window: &mut Window<S>) {
+        while let Some(finished) = window.take() {
+            self.read_bytes += finished.entry_bytes();
+            self.all.push(finished);
+        }
+    }
+}
+
+/// The problem of what is no operation.
+pub(super) fn bad_op(error: &BatchOpError) -> Problem {
+    let code = match error {
+        BatchOpError::UnknownOp(_) => Code::UnknownOperation,
+        _ => Code::BadOperation,
+    };
+    Refusal::new(code, error.to_string()).into_part(true)
+}
+
+impl Options {
+    fn parse(query: Option<&str>) -> Result<Self, Refusal> {
+        let mut options = Self::default();
+        for parameter in parameters(query) {
+            match parameter.name {
+                "results" => {
+                    let is_only_failed = match parameter.text()?.as_str() {
+                        "all" => false,
+                        "failed" => true,
+                        _ => return Err(parameter.bad("neither all nor failed")),
+                    };
+                    parameter.set(&mut options.is_only_failed, is_only_failed)?;
+                }
+                _ if options.treatment.take_read(parameter)? => {}
+                _ => return Err(parameter.unknown(&["results", "consistency", "min_revision", "timeout"])),
+            }
+        }
+        Ok(options)
+    }
+}
+
+impl TimeLimit {
+    pub(super) fn left(self) -> Result<Duration, Refusal> {
+        match self {
+            Self::Each(timeout) => Ok(timeout),
+            Self::Until(deadline) => {
+                deadline.left().ok_or_else(|| Refusal::new(Code::Incomplete, "the time limit ended before this operation"))
+            }
+        }
+    }
+}
+
+impl<S: Store> Shared<S> {
+    /// Does an operation, and says what became of it.
+    pub(super) async fn execute(&self, op: BatchOp) -> Finished {
+        let is_write = !matches!(op, BatchOp::Get { .. });
+        let finished = match check_key(op.key()) {
+            Err(refusal) => Err(refusal),
+            Ok(()) => match op {
+                BatchOp::Get { key } => self.get(key).await,
+                BatchOp::Put(put) => self.put(*put).await,
+                BatchOp::Delete { key, cas } => self.delete(key, cas.as_ref()).await,
+            },
+        };
+        finished.unwrap_or_else(|refusal| Finished::failed(refusal.into_part(is_write)))
+    }
+
+    async fn get(&self, key: Bytes) -> Result<Finished, Refusal> {
+        let timeout = self.limit.left()?;
+        let reading = self.app.store.read(&self.keyspace, self.freshness, timeout).await.map_err(Refusal::of_read)?;
+        let found = quorate_node::keyspace::get(&*reading.view, &key);
+        let record = found.map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
+        let record = record.ok_or_else(|| Refusal::new(Code::KeyNotFound, "the keyspace does not hold this key"))?;
+        let entry = Some(entry_of(key, record));
+        Ok(Finished { status: 200, revision: Some(reading.view.revision()), entry, ..Finished::default() })
+    }
+
+    async fn put(&self, put: BatchPut) -> Result<Finished, Refusal> {
+        let BatchPut { key, value, content_type, meta, cas, ttl } = put;
+        if ttl.is_some() {
+            return Err(Refusal::new(Code::UnsupportedCapability, "ttl: the keyspace does not have the capability ttl_per_key"));
+        }
+        let max_bytes = self.app.config.max_value_bytes;
+        if value.len() as u64 > max_bytes {
+            return Err(Refusal::new(Code::ValueTooLarge, format!("a value has at most {max_bytes} bytes")));
+        }
+        let bad_type = || Refusal::new(Code::BadOperation, format!("content_type: {CONTENT_TYPE_FORM}"));
+        let content_type = match content_type {
+            Some(text) => Some(kept_content_type(text.as_bytes()).ok_or_else(bad_type)?),
+            None => None,
+        };
+        let put = Put { key: key.clone(), value, content_type, user_meta: meta::for_record(&meta) };
+        let (revision, result) = self.write(key, cas.as_ref(), Op::Put(put)).await?;
+        Ok(Finished {
+            status: if result.before.is_some() { 204 } else { 201 },
+            revision: Some(revision.0),
+            version: result.after.map(|meta| meta.version),
+            ..Finished::default()
+        })
+    }
+
+    async fn delete(&self, key: Bytes, cas: Option<&Cas>) -> Result<Finished, Refusal> {
+        let (revision, result) = self.write(key.clone(), cas, Op::Delete { key }).await?;
+        let deleted = Some(u64::from(result.before.is_some()));
+        Ok(Finished { status: 204, revision: Some(revision.0), deleted, ..Finished::default() })
+    }
+
+    async fn write(
+        &self,
+        key: Bytes,
+        cas: Option<&Cas>,
+        op: Op,
+    ) -> Result<(Revision, quorate_node::keyspace::OpResult), Refusal> {
+        let bad_cas = || Refusal::new(Code::BadOperation, "cas: neither a revision nor EPOCH.REVISION");
+        let cas = match cas {
+            Some(cas) => Some(conditions::Cas::parse(&cas.to_string()).ok_or_else(bad_cas)?),
+            None => None,
+        };
+        // A key in a body is refused like one in a parameter.
+        let target = Target { keyspace: &self.keyspace, key, is_key64: true };
+        let guards = guards(&self.app, &target, &Conditions::of_cas(cas), self.limit.left()?).await?;
+        let write = Write { guards, ops: vec![op] };
+        let (_, revision, result) = write_one(&self.app, &target, write, self.limit.left()?).await?;
+        Ok((revision, result))
+    }
+}
+
+fn check_key(key: &Bytes) -> Result<(), Refusal> {
+    match key.len() {
+        0 => Err(Refusal::new(Code::EmptyKey, "a key has at least one byte")),
+        1..=MAX_KEY_BYTES => Ok(()),
+        len => Err(Refusal::new(Code::KeyTooLong, format!("{len} bytes, at most {MAX_KEY_BYTES} are possible"))),
+    }
+}
+
+/// What an operation takes of a window.
+pub(super) fn weight_of(op: &BatchOp) -> Weight {
+    match op {
+        BatchOp::Get { .. } => Weight { places: GET_WEIGHT, bytes: 0 },
+        BatchOp::Put(put) => Weight { places: 1, bytes: put.key.len() + put.value.len() },
+        BatchOp::Delete { key, .. } => Weight { places: 1, bytes: key.len() },
+    }
+}
+
+impl Finished {
+    pub(super) fn failed(problem: Problem) -> Self {
+        Self { status: problem.status, problem: Some(problem), ..Self::default() }
+    }
+
+    pub(super) fn is_failed(&self) -> bool {
+        self.problem.is_some()
+    }
+
+    fn entry_bytes(&self) -> usize {
+        self.entry.as_ref().map_or(0, |entry| entry.key.len() + entry.value.as_ref().map_or(0, Bytes::len))
+    }
+
+    /// As it travels.
+    pub(super) fn to_body(&self, line: Option<u64>) -> BatchResult<'_> {
+        BatchResult {
+            line,
+            status: self.status,
+            revision: self.revision,
+            version: self.version,
+            deleted: self.deleted,
+            entry: self.entry.as_ref().map(|entry| entry.to_body(Encoding::Text)),
+            problem: self.problem.clone(),
+        }
+    }
+}
