@@ -13,6 +13,7 @@ mod failures;
 mod keyspaces;
 mod list;
 mod one_key;
+mod openapi;
 mod server;
 mod store;
 mod user_meta;
