@@ -1,9 +1,10 @@
 //! Cluster administration over REST: who is in it, who leads, joining and leaving.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/cluster`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClusterStatus {
     /// The cluster's id, 16 hexadecimal digits.
     pub id: String,
@@ -18,7 +19,7 @@ pub struct ClusterStatus {
 }
 
 /// One node of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeStatus {
     /// The unique name.
     pub name: String,
@@ -33,7 +34,7 @@ pub struct NodeStatus {
 }
 
 /// One shard, as the answering node sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShardStatus {
     /// The keyspace.
     pub keyspace: String,
@@ -64,14 +65,14 @@ pub struct ShardStatus {
 }
 
 /// `GET /v1/cluster/nodes`, and other lists.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Items<T> {
     /// What there is.
     pub items: Vec<T>,
 }
 
 /// `POST /v1/cluster/nodes`: a node asks to be let in. Asked again with the same `token`, it gets the same answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JoinRequest {
     /// The unique name.
@@ -86,7 +87,7 @@ pub struct JoinRequest {
 }
 
 /// The answer: who the node is from now on, and where the others are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JoinAnswer {
     /// The cluster's id, 16 hexadecimal digits.
     pub cluster_id: String,
@@ -99,7 +100,7 @@ pub struct JoinAnswer {
 }
 
 /// Where a peer is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PeerAddress {
     /// The node's id.
     pub node_id: u64,
@@ -110,7 +111,7 @@ pub struct PeerAddress {
 }
 
 /// `POST /v1/cluster/leader`: hand leadership over.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TransferRequest {
     /// To this node; without it, to the voter that is furthest.
@@ -122,14 +123,14 @@ pub struct TransferRequest {
 }
 
 /// The answer to a [`TransferRequest`]: who leads what now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TransferAnswer {
     /// Keyspaces and their leaders' names.
     pub items: Vec<KeyspaceLeader>,
 }
 
 /// A keyspace and who leads it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyspaceLeader {
     /// The keyspace.
     pub keyspace: String,

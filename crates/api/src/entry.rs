@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::text64::{self, MalformedText64};
@@ -47,7 +48,7 @@ pub enum Encoding {
 }
 
 /// [`Entry`] as it travels. Of each pair of fields exactly one is there; of the value's, none if it was not asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EntryBody<'a> {
     /// The key, if it is UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -154,7 +155,7 @@ fn join(name: &'static str, text: Option<Cow<'_, str>>, base64: Option<String>) 
 }
 
 /// `GET /v1/kv/{ks}`: a page of a list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListBody<'a> {
     /// What there is, in the order asked for.
     pub items: Vec<EntryBody<'a>>,
@@ -194,7 +195,7 @@ pub struct ListEnd {
 }
 
 /// `DELETE /v1/kv/{ks}` with a selection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeletedBody {
     /// How many keys were deleted.
     pub deleted: u64,
@@ -203,7 +204,7 @@ pub struct DeletedBody {
 }
 
 /// `PUT` with `Prefer: return=representation`: the key as it is now, and its counters before, if it was there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PutBody<'a> {
     /// As it is now.
     pub entry: EntryBody<'a>,
@@ -213,7 +214,7 @@ pub struct PutBody<'a> {
 }
 
 /// The counters of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counters {
     /// The revision at which the key came to be.
     pub create_revision: u64,

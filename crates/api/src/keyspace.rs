@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration;
 use crate::quantity::parse_bytes;
 
 /// A number, or text with a unit: `67108864` or `"64MiB"`, `"30m"`. What it counts, its place says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a whole number, or text with a unit such as 64MiB or 30m")]
 pub enum Amount {
     /// A bare number.
@@ -53,7 +54,7 @@ impl Amount {
 }
 
 /// `PUT /v1/keyspaces/{ks}`: what is asked of a keyspace. What is not there has its default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SettingsBody {
     /// Where its replicas keep their pairs.
@@ -77,7 +78,7 @@ pub const SETTINGS_FIELDS: [&str; 4] = ["engine", "replication", "ttl", "limits"
 pub const LIMITS_FIELDS: [&str; 3] = ["max_bytes", "max_key_bytes", "max_value_bytes"];
 
 /// An engine with its options: `{"type": "cache", "max_bytes": "64MiB"}`. `/v1/engines` lists them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EngineBody {
     /// The kind.
     #[serde(rename = "type")]
@@ -88,7 +89,7 @@ pub struct EngineBody {
 }
 
 /// A replication mode: `{"mode": "raft"}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplicationBody {
     /// The mode.
@@ -96,7 +97,7 @@ pub struct ReplicationBody {
 }
 
 /// What a keyspace takes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsBody {
     /// Most bytes of keys and records. Without it: the node's default if the pairs are in memory, else what the disk takes.
@@ -111,7 +112,7 @@ pub struct LimitsBody {
 }
 
 /// What is told about a keyspace. Its first fields can be sent back as a [`SettingsBody`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyspaceBody {
     /// The name.
     pub name: String,
@@ -137,7 +138,7 @@ pub struct KeyspaceBody {
 }
 
 /// Whether a keyspace can be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyspaceState {
     /// It can.
@@ -147,7 +148,7 @@ pub enum KeyspaceState {
 }
 
 /// A move to another engine that goes on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MoveBody {
     /// `/v1/jobs/{job}` says more.
     pub job: u64,
@@ -211,7 +212,7 @@ impl Capability {
 }
 
 /// What a keyspace can do; the rest is answered 422, naming the [`Capability`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[expect(clippy::struct_excessive_bools, reason = "independent capabilities, each asked for by name")]
 pub struct Capabilities {
     /// [`Capability::Ordered`].
@@ -270,7 +271,7 @@ impl Capabilities {
 }
 
 /// `GET /v1/keyspaces/{ks}/stats`: what the answering node has of a keyspace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyspaceStats {
     /// The keyspace.
     pub name: String,
@@ -287,7 +288,7 @@ pub struct KeyspaceStats {
 }
 
 /// One replica of the answering node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReplicaStats {
     /// The Raft group.
     pub group: u64,
@@ -328,7 +329,7 @@ pub struct ReplicaStats {
 }
 
 /// One of `GET /v1/engines`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EngineInfo {
     /// The name in a keyspace's settings.
     #[serde(rename = "type")]
@@ -346,7 +347,7 @@ pub struct EngineInfo {
 }
 
 /// What an engine can do by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[expect(clippy::struct_excessive_bools, reason = "independent capabilities, each asked for by name")]
 pub struct EngineCapabilities {
     /// Scans cost what they return; otherwise they read and sort everything.
@@ -360,7 +361,7 @@ pub struct EngineCapabilities {
 }
 
 /// Something that can be set for an engine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EngineOption {
     /// The name.
     pub name: String,
@@ -377,7 +378,7 @@ pub struct EngineOption {
 }
 
 /// One of `GET /v1/jobs`: a keyspace moves to another engine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobBody {
     /// Its number, never used again.
     pub id: u64,
@@ -400,7 +401,7 @@ pub struct JobBody {
 }
 
 /// How far a job is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     /// It goes on.
@@ -410,7 +411,7 @@ pub enum JobState {
 }
 
 /// One replica's part of a move.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReplicaMove {
     /// The node.
     pub node: String,
@@ -425,7 +426,7 @@ pub struct ReplicaMove {
 }
 
 /// How far a replica is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MoveState {
     /// Others move first.

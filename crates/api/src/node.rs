@@ -1,9 +1,10 @@
 //! What a node says of itself, and the bodies of the compat routes.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/node`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeInfo {
     /// The unique name.
     pub name: String,
@@ -14,7 +15,7 @@ pub struct NodeInfo {
 }
 
 /// What a node accepts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeLimits {
     /// Longest key.
     pub max_key_bytes: u64,
@@ -39,14 +40,14 @@ pub struct NodeLimits {
 }
 
 /// Every error, and some successes, of the compat routes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
     /// For people.
     pub message: String,
 }
 
 /// A node in the compat routes' words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CompatNode {
     /// The node's name.
     pub id: String,
@@ -55,7 +56,7 @@ pub struct CompatNode {
 }
 
 /// `GET /status`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CompatStatus {
     /// The node that answered.
     pub me: CompatNode,
@@ -66,7 +67,7 @@ pub struct CompatStatus {
 }
 
 /// `POST /join`, in either program's words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompatJoin {
     /// The node's name.

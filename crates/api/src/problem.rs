@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The media type of a [`Problem`].
@@ -180,7 +181,7 @@ impl fmt::Display for Code {
 }
 
 /// Whether a write that failed may have happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WriteOutcome {
     /// It did not, and will not.
@@ -192,7 +193,7 @@ pub enum WriteOutcome {
 }
 
 /// What the key of a failed condition is like.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Current {
     /// Whether it is there.
     pub exists: bool,
@@ -205,7 +206,7 @@ pub struct Current {
 }
 
 /// The body of an error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// Where the node serves help on it, as a relative link.
     #[serde(rename = "type")]
@@ -221,7 +222,7 @@ pub struct Problem {
     pub instance: Option<String>,
     /// The stable machine word; one that this version does not know may come from a newer node.
     pub code: Cow<'static, str>,
-    /// See [`Facts::is_retryable`].
+    /// Whether the same request, sent again later, may succeed, and does no harm if the first one was done after all.
     pub retryable: bool,
     /// Whether the write may have happened; on writes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Most names beside one value.
@@ -14,7 +15,7 @@ pub const MAX_META_BYTES: usize = 2048;
 ///
 /// *Invariants*: at most [`MAX_META_NAMES`] and [`MAX_META_BYTES`]; names are the characters of an HTTP token in lower case, and
 /// at least one; values are visible ASCII and inner spaces. So each fits into a header as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "BTreeMap<String, String>")]
 pub struct UserMeta(BTreeMap<String, String>);
 

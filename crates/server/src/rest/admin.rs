@@ -26,7 +26,7 @@ use super::endpoint::App;
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::store::{Check, Store, StoreError};
-use super::{DEFAULT_TIMEOUT, MAX_TIMEOUT, compat, keyspaces};
+use super::{DEFAULT_TIMEOUT, MAX_TIMEOUT, compat, keyspaces, openapi};
 
 /// Largest body of these routes.
 pub(super) const MAX_BODY_BYTES: u64 = 64 << 10;
@@ -41,6 +41,7 @@ pub(super) fn router<S: Store>(app: Arc<App<S>>) -> Router {
         .route("/livez", get(livez::<S>))
         .route("/readyz", get(readyz::<S>))
         .route("/metrics", get(metrics::<S>))
+        .route("/openapi.json", get(openapi::document))
         .route("/problems", get(problems))
         .route("/problems/{code}", get(problem))
         .route("/v1/node", get(node::<S>))
@@ -68,6 +69,7 @@ async fn hello<S: Store>(State(app): Shared<S>, query: RawQuery) -> Result {
         "/livez",
         "/readyz",
         "/metrics",
+        "/openapi.json",
         "/problems",
     ];
     let body = json!({"name": "quorate", "version": env!("CARGO_PKG_VERSION"), "node": app.config.node_name, "links": links});

@@ -148,10 +148,12 @@ impl<S: Store> Endpoint<S> {
         let answer = match Route::of(head.uri.path()) {
             Route::Key { keyspace, key } => {
                 *kind = RouteKind::of_key(&head.method);
+                check_method(head, one_key::METHODS)?;
                 let keyspace = keyspace_name(keyspace, &head.method)?;
                 app.answer_key(head, path_target(&keyspace, key)?, body).await?
             }
             Route::Keyspace(keyspace) => {
+                check_method(head, list::METHODS)?;
                 let keyspace = keyspace_name(keyspace, &head.method)?;
                 match Box::pin(app.answer_keyspace(head, &keyspace, body, kind)).await? {
                     Either::Left(answer) => answer,
@@ -243,6 +245,17 @@ impl<S: Store> App<S> {
         }
         refusal.name_leader(|| self.leader(Route::of(path)));
         refusal.into_problem(asked)
+    }
+}
+
+/// A method that no key route has is refused as such, whatever else may be wrong. `methods` are those without `key64`.
+fn check_method(head: &Parts, methods: &'static str) -> Result<(), Refusal> {
+    match head.method {
+        Method::GET | Method::HEAD | Method::PUT | Method::DELETE => Ok(()),
+        _ if parameters(head.uri.query()).any(|parameter| parameter.name == "key64") => {
+            Err(Refusal::method_not_allowed(&head.method, one_key::METHODS))
+        }
+        _ => Err(Refusal::method_not_allowed(&head.method, methods)),
     }
 }
 

@@ -30,6 +30,7 @@ mod list;
 mod meta;
 mod metrics;
 mod one_key;
+mod openapi;
 mod query;
 mod refusal;
 mod scans;

@@ -103,7 +103,8 @@ fn check_key_length(key: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// How a request wants to be treated, by query parameter or header twin; the parameter wins.
+/// How a request wants to be treated, by query parameter or header twin; the parameter wins, and the
+/// twin is read all the same: one that is not understood may have been meant.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Treatment {
     is_linearizable: Option<bool>,
@@ -137,27 +138,21 @@ impl Treatment {
 
     /// The time limit.
     pub(super) fn timeout(&self, headers: &HeaderMap) -> Result<Duration, Refusal> {
-        let told = match self.timeout {
-            Some(timeout) => Some(timeout),
-            None => twin(headers, header::TIMEOUT, parse_timeout)?,
-        };
-        Ok(told.unwrap_or(DEFAULT_TIMEOUT))
+        let twin = twin(headers, header::TIMEOUT, parse_timeout)?;
+        Ok(self.timeout.or(twin).unwrap_or(DEFAULT_TIMEOUT))
     }
 
     /// Whether a read must be linearizable, if that is said.
     pub(super) fn told_linearizable(&self, headers: &HeaderMap) -> Result<Option<bool>, Refusal> {
-        match self.is_linearizable {
-            Some(told) => Ok(Some(told)),
-            None => twin(headers, header::CONSISTENCY, |text| parse_consistency(text).ok_or(CONSISTENCY_FORM)),
-        }
+        let twin = twin(headers, header::CONSISTENCY, |text| parse_consistency(text).ok_or(CONSISTENCY_FORM))?;
+        Ok(self.is_linearizable.or(twin))
     }
 
     /// The revision that a read must have reached.
     pub(super) fn min_revision(&self, headers: &HeaderMap) -> Result<Option<Revision>, Refusal> {
-        match self.min_revision {
-            Some(told) => Ok(Some(told)),
-            None => twin(headers, header::MIN_REVISION, |text| parse_number(text).map(Revision).ok_or("not a whole number")),
-        }
+        let parse = |text: &str| parse_number(text).map(Revision).ok_or("not a whole number");
+        let twin = twin(headers, header::MIN_REVISION, parse)?;
+        Ok(self.min_revision.or(twin))
     }
 }
 

@@ -48,7 +48,7 @@ async fn bad_keys_and_names() {
 async fn bad_parameters_and_headers() {
     let server = Server::start().await;
     let long = "x".repeat(257);
-    let cases: [(&str, &str, Headers<'_>, u16, &str); 19] = [
+    let cases: [(&str, &str, Headers<'_>, u16, &str); 22] = [
         ("GET", "?cas=1", &[], 400, "unknown_parameter"),
         ("GET", "?values=true", &[], 400, "unknown_parameter"),
         ("PUT", "?format=json", &[], 400, "unknown_parameter"),
@@ -65,6 +65,9 @@ async fn bad_parameters_and_headers() {
         ("PUT", "?timeout=5", &[], 400, "bad_parameter"),
         ("PUT", "?timeout=61s", &[], 400, "bad_parameter"),
         ("PUT", "", &[("Quorate-Timeout", "never")], 400, "bad_parameter"),
+        ("PUT", "?timeout=5s", &[("Quorate-Timeout", "never")], 400, "bad_parameter"),
+        ("GET", "?consistency=local", &[("Quorate-Consistency", "x")], 400, "bad_parameter"),
+        ("GET", "?min_revision=0", &[("Quorate-Min-Revision", "x")], 400, "bad_parameter"),
         ("PUT", "", &[("Content-Type", &long)], 400, "bad_header"),
         ("PUT", "", &[("Content-Range", "bytes 0-1/2")], 400, "bad_header"),
         ("PUT", "", &[("Content-Encoding", "gzip")], 415, "unsupported_media_type"),
@@ -87,6 +90,10 @@ async fn wrong_methods_are_told_the_right_ones() {
         ("OPTIONS", "/v1/kv/default/k", "GET, HEAD, PUT, DELETE"),
         ("BREW", "/v1/kv/default/k", "GET, HEAD, PUT, DELETE"),
         ("PATCH", "/v1/kv/default?key64=YQ", "GET, HEAD, PUT, DELETE"),
+        ("POST", "/v1/kv/_system/k", "GET, HEAD, PUT, DELETE"),
+        ("POST", "/v1/kv/-/", "GET, HEAD, PUT, DELETE"),
+        ("TRACE", "/v1/kv/-?key64=!", "GET, HEAD, PUT, DELETE"),
+        ("PATCH", "/v1/kv/-", "GET, HEAD, DELETE"),
         ("POST", "/metrics", "GET,HEAD"),
         ("PUT", "/v1/cluster/nodes", "GET,HEAD,POST"),
         ("POST", "/v1/cluster/nodes/n1", "GET,HEAD,DELETE"),

@@ -16,6 +16,7 @@ mod folders;
 mod keyspaces;
 mod list;
 mod one_key;
+mod openapi;
 mod server;
 mod store;
 mod user_meta;

@@ -1,0 +1,393 @@
+//! Every operation: what it takes, what it answers, and with which codes it can refuse.
+
+use std::collections::BTreeMap;
+
+use quorate_api::cluster::{ClusterStatus, Items, JoinAnswer, JoinRequest, NodeStatus, TransferAnswer, TransferRequest};
+use quorate_api::entry::{DeletedBody, EntryBody, ListBody, PutBody};
+use quorate_api::header::{CONSISTENCY, CREATE_REVISION, DELETED, MOD_REVISION, REVISION, VERSION};
+use quorate_api::keyspace::{EngineInfo, JobBody, KeyspaceBody, KeyspaceStats, SettingsBody};
+use quorate_api::node::{CompatJoin, CompatStatus, Message, NodeInfo};
+use quorate_api::problem::Code::{self, *};
+use schemars::SchemaGenerator;
+use serde_json::{Value, json};
+
+use super::document::{SchemaOf, of};
+use super::parameters::{CATALOG, CONDITIONS, FRESHNESS, SELECTION, TIMEOUT};
+
+/// A path and a method.
+pub(super) struct Operation {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) id: &'static str,
+    pub(super) tag: &'static str,
+    pub(super) summary: &'static str,
+    /// Names of components.
+    pub(super) parameters: Vec<&'static str>,
+    pub(super) body: Option<Body>,
+    pub(super) answers: Vec<Answer>,
+    pub(super) codes: Vec<Code>,
+}
+
+/// What is sent.
+pub(super) struct Body {
+    pub(super) media_types: &'static [&'static str],
+    pub(super) schema: SchemaOf,
+    pub(super) is_required: bool,
+}
+
+/// What is answered if all goes well, and in health checks if not.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) content: Content,
+    /// Beside the node's name.
+    pub(super) headers: &'static [&'static str],
+    pub(super) about: &'static str,
+}
+
+/// The body of an answer.
+#[derive(Clone, Copy)]
+pub(super) enum Content {
+    None,
+    Json(SchemaOf),
+    Text,
+    /// Whatever was stored, in the media type that it was stored with; or, where that is asked for, this.
+    Stored(SchemaOf),
+}
+
+const JSON: &[&str] = &["application/json"];
+const MERGE_PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
+const ANYTHING: &[&str] = &["application/octet-stream"];
+
+/// Headers about one key.
+const OF_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION];
+const OF_READ_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY];
+
+const QUERY: &[Code] = &[UnknownParameter, BadParameter];
+const BODY: &[Code] = &[IncompleteBody, BodyTimeout, BodyTooLarge];
+const READ: &[Code] = &[NoLeader, Overloaded, ShuttingDown, TimedOut, Internal];
+const WRITE: &[Code] = &[NoLeader, Overloaded, ShuttingDown, OutcomeUnknown, Internal, DiskFull, BodyTooLarge];
+const IN_KEYSPACE: &[Code] = &[BadKeyspaceName, KeyspaceNotFound];
+const OF_KEY_CODES: &[Code] = &[MalformedKey, EmptyKey, KeyTooLong, BadHeader, ContradictingConditions, PreconditionFailed];
+const READ_KEY: &[Code] = &[KeyNotFound, UnsupportedCapability, RevisionNotReached];
+const WRITE_KEY: &[Code] = &[KeyspaceReadOnly, TimedOut];
+const PUT_KEY: &[Code] = &[UnsupportedMediaType, BadMeta, ValueTooLarge, KeyspaceFull];
+const SETTINGS: &[Code] =
+    &[BadKeyspaceName, KeyspaceReadOnly, BadBody, UnsupportedMediaType, InvalidSettings, UnsupportedSettings, Conflict, Busy];
+
+/// All of them; `HEAD` goes with each `GET`.
+pub(super) fn operations() -> Vec<Operation> {
+    [one_key(), by_key64(), keyspaces(), jobs_and_engines(), cluster(), this_node(), help(), compat()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn one_key() -> Vec<Operation> {
+    let path = "/v1/kv/{keyspace}/{key}";
+    let of_key = |method, id, summary| {
+        Operation::new(method, path, id, "keys", summary).takes(&["keyspace", "key"]).refuses(&[IN_KEYSPACE, OF_KEY_CODES, QUERY])
+    };
+    vec![
+        of_key("get", "get_key", "The value of a key")
+            .takes(&["format", "encoding", "if_match", "if_none_match"])
+            .takes(&FRESHNESS)
+            .answers_with(
+                200,
+                Content::Stored(of::<EntryBody<'_>>),
+                OF_READ_KEY,
+                "The value as it was stored; with `format=json` an `EntryBody`.",
+            )
+            .answers_with(304, Content::None, OF_READ_KEY, "The client has this content already.")
+            .refuses(&[READ, READ_KEY]),
+        of_key("put", "put_key", "Sets a key")
+            .takes(&CONDITIONS)
+            .takes(&TIMEOUT)
+            .takes(&["prefer"])
+            .sends(ANYTHING, bytes, false)
+            .answers_with(200, Content::Json(of::<PutBody<'_>>), OF_KEY, "It is set; with `Prefer: return=representation`.")
+            .answers_with(201, Content::None, OF_KEY, "It is set, and was not there before.")
+            .answers_with(204, Content::None, OF_KEY, "It is set, and was there before.")
+            .refuses(&[WRITE, WRITE_KEY, PUT_KEY, BODY]),
+        of_key("delete", "delete_key", "Deletes a key")
+            .takes(&CONDITIONS)
+            .takes(&TIMEOUT)
+            .answers_with(204, Content::None, &[REVISION, DELETED], "The key is not there any more, or was not.")
+            .refuses(&[WRITE, WRITE_KEY]),
+    ]
+}
+
+fn by_key64() -> Vec<Operation> {
+    let path = "/v1/kv/{keyspace}";
+    let of_keys = |method, id, summary| {
+        Operation::new(method, path, id, "keys", summary).takes(&["keyspace"]).refuses(&[IN_KEYSPACE, OF_KEY_CODES, QUERY])
+    };
+    vec![
+        of_keys("get", "list_keys", "A page of keys; with `key64` the value of that key, as under its own path")
+            .takes(&SELECTION)
+            .takes(&["limit", "cursor", "reverse", "values"])
+            .takes(&["key64", "format", "encoding", "if_match", "if_none_match"])
+            .takes(&FRESHNESS)
+            .answers_with(
+                200,
+                Content::Stored(of::<ListBody<'_>>),
+                &[REVISION, CONSISTENCY],
+                "A `ListBody`; of one key, its value.",
+            )
+            .answers_with(304, Content::None, OF_READ_KEY, "The client has this content of the key already.")
+            .refuses(&[READ, READ_KEY, &[BadCursor]]),
+        of_keys("put", "put_key64", "Sets a key whose name no path can carry")
+            .takes(&["required_key64", "prefer"])
+            .takes(&CONDITIONS)
+            .takes(&TIMEOUT)
+            .sends(ANYTHING, bytes, false)
+            .answers_with(200, Content::Json(of::<PutBody<'_>>), OF_KEY, "It is set; with `Prefer: return=representation`.")
+            .answers_with(201, Content::None, OF_KEY, "It is set, and was not there before.")
+            .answers_with(204, Content::None, OF_KEY, "It is set, and was there before.")
+            .refuses(&[WRITE, WRITE_KEY, PUT_KEY, BODY, &[MethodNotAllowed]]),
+        of_keys("delete", "delete_range", "Deletes the keys of a selection; with `key64` that key, as under its own path")
+            .takes(&SELECTION)
+            .takes(&["all", "key64"])
+            .takes(&CONDITIONS)
+            .takes(&TIMEOUT)
+            .answers_with(200, Content::Json(of::<DeletedBody>), &[REVISION, DELETED], "The selection is gone.")
+            .answers_with(204, Content::None, &[REVISION, DELETED], "The key of `key64` is not there any more, or was not.")
+            .refuses(&[WRITE, WRITE_KEY, &[EmptySelection, Incomplete]]),
+    ]
+}
+
+fn keyspaces() -> Vec<Operation> {
+    let one = |method, id, summary| {
+        Operation::new(method, "/v1/keyspaces/{keyspace}", id, "keyspaces", summary).takes(&["keyspace"]).refuses(&[QUERY, BODY])
+    };
+    vec![
+        Operation::new("get", "/v1/keyspaces", "list_keyspaces", "keyspaces", "Every keyspace")
+            .takes(&CATALOG)
+            .answers(200, Content::Json(of::<Items<KeyspaceBody>>), "By name.")
+            .refuses(&[QUERY, BODY, READ]),
+        one("get", "get_keyspace", "A keyspace")
+            .takes(&CATALOG)
+            .answers(200, Content::Json(of::<KeyspaceBody>), "Its settings, and what it can do.")
+            .refuses(&[READ, IN_KEYSPACE]),
+        one("put", "create_keyspace", "Makes a keyspace")
+            .takes(&TIMEOUT)
+            .sends(JSON, of::<SettingsBody>, false)
+            .answers(200, Content::Json(of::<KeyspaceBody>), "It was there already, with the same settings.")
+            .answers(201, Content::Json(of::<KeyspaceBody>), "It is there, and can be used through this node.")
+            .refuses(&[WRITE, SETTINGS]),
+        one("patch", "alter_keyspace", "Gives a keyspace other settings, by merge patch (RFC 7396)")
+            .takes(&TIMEOUT)
+            .sends(MERGE_PATCH, patch, true)
+            .answers(200, Content::Json(of::<KeyspaceBody>), "The settings hold; a move to another engine has begun.")
+            .refuses(&[WRITE, SETTINGS, &[KeyspaceNotFound]]),
+        one("delete", "delete_keyspace", "Deletes a keyspace with all its pairs")
+            .takes(&TIMEOUT)
+            .answers(204, Content::None, "It is gone.")
+            .refuses(&[WRITE, IN_KEYSPACE, &[KeyspaceReadOnly, Conflict, Busy]]),
+        Operation::new(
+            "get",
+            "/v1/keyspaces/{keyspace}/stats",
+            "keyspace_stats",
+            "keyspaces",
+            "What this node has of a keyspace",
+        )
+        .takes(&["keyspace"])
+        .takes(&TIMEOUT)
+        .answers(200, Content::Json(of::<KeyspaceStats>), "Its figures.")
+        .refuses(&[QUERY, BODY, READ, IN_KEYSPACE]),
+    ]
+}
+
+fn jobs_and_engines() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            "get",
+            "/v1/engines",
+            "list_engines",
+            "keyspaces",
+            "The engines, with what they can do and how they are set",
+        )
+        .answers(200, Content::Json(of::<Items<EngineInfo>>), "The default engine is marked.")
+        .refuses(&[QUERY, BODY]),
+        Operation::new("get", "/v1/jobs", "list_jobs", "jobs", "The jobs that go on, and the last one of each keyspace")
+            .takes(&CATALOG)
+            .answers(200, Content::Json(of::<Items<JobBody>>), "By number.")
+            .refuses(&[QUERY, BODY, READ]),
+        Operation::new("get", "/v1/jobs/{id}", "get_job", "jobs", "A job")
+            .takes(&["job"])
+            .takes(&CATALOG)
+            .answers(200, Content::Json(of::<JobBody>), "How far it is.")
+            .refuses(&[QUERY, BODY, READ, &[JobNotFound]]),
+    ]
+}
+
+fn cluster() -> Vec<Operation> {
+    let of_cluster = |method, path, id, summary| Operation::new(method, path, id, "cluster", summary).refuses(&[QUERY, BODY]);
+    vec![
+        of_cluster("get", "/v1/cluster", "get_cluster", "The cluster as this node sees it").answers(
+            200,
+            Content::Json(of::<ClusterStatus>),
+            "Nodes and shards.",
+        ),
+        of_cluster("get", "/v1/cluster/nodes", "list_nodes", "Every node").answers(
+            200,
+            Content::Json(of::<Items<NodeStatus>>),
+            "By name.",
+        ),
+        of_cluster("post", "/v1/cluster/nodes", "join", "A node asks to be let in")
+            .takes(&TIMEOUT)
+            .sends(JSON, of::<JoinRequest>, true)
+            .answers(200, Content::Json(of::<JoinAnswer>), "Who it is from now on, and where the others are.")
+            .refuses(&[WRITE, &[BadBody, UnsupportedMediaType, Conflict, Busy]]),
+        of_cluster("get", "/v1/cluster/nodes/{name}", "get_node", "A node of the cluster")
+            .takes(&["node"])
+            .answers(200, Content::Json(of::<NodeStatus>), "As this node sees it.")
+            .refuses(&[&[NodeNotFound]]),
+        of_cluster("delete", "/v1/cluster/nodes/{name}", "remove_node", "Removes a node for good")
+            .takes(&["node"])
+            .takes(&TIMEOUT)
+            .answers(204, Content::None, "It is gone.")
+            .refuses(&[WRITE, &[NodeNotFound, Conflict, Busy]]),
+        of_cluster("get", "/v1/cluster/leader", "list_leaders", "Who leads each keyspace").answers(
+            200,
+            Content::Json(of::<TransferAnswer>),
+            "As far as this node knows.",
+        ),
+        of_cluster("post", "/v1/cluster/leader", "transfer_leader", "Hands leadership over")
+            .takes(&TIMEOUT)
+            .sends(JSON, of::<TransferRequest>, false)
+            .answers(200, Content::Json(of::<TransferAnswer>), "Who leads now.")
+            .refuses(&[WRITE, &[BadBody, UnsupportedMediaType, KeyspaceNotFound, NodeNotFound, Conflict, Busy]]),
+    ]
+}
+
+fn this_node() -> Vec<Operation> {
+    let of_node = |path, id, summary| Operation::new("get", path, id, "node", summary).refuses(&[BODY]);
+    let check = |path, id, summary| {
+        of_node(path, id, summary)
+            .takes(&["verbose"])
+            .answers(200, Content::Text, "`ok`, perhaps after a line for each check.")
+            .answers(503, Content::Text, "A line for each check, and `not ok`.")
+            .refuses(&[QUERY])
+    };
+    vec![
+        of_node("/v1/node", "get_this_node", "Who this node is, and what it accepts")
+            .answers(200, Content::Json(of::<NodeInfo>), "Its name, version and limits.")
+            .refuses(&[QUERY]),
+        check("/livez", "livez", "Whether the node's own loops go on"),
+        check("/readyz", "readyz", "Whether the node can take requests"),
+        of_node("/metrics", "metrics", "Figures for Prometheus").answers(200, Content::Text, "In its text format."),
+    ]
+}
+
+fn help() -> Vec<Operation> {
+    let of_help = |path, id, summary| Operation::new("get", path, id, "help", summary).refuses(&[BODY]);
+    vec![
+        of_help("/", "hello", "What this is, and where to go on").answers(200, Content::Json(object), "Links.").refuses(&[QUERY]),
+        of_help("/openapi.json", "openapi", "This document")
+            .answers(200, Content::Json(object), "OpenAPI 3.1.")
+            .refuses(&[QUERY]),
+        of_help("/problems", "list_problems", "Every code of a problem").answers(200, Content::Text, "For people."),
+        of_help("/problems/{code}", "get_problem", "What a code means and what to do about it")
+            .takes(&["code"])
+            .answers(200, Content::Text, "For people.")
+            .refuses(&[&[NotFound]]),
+    ]
+}
+
+fn compat() -> Vec<Operation> {
+    let of_compat = |method, path, id, summary| Operation::new(method, path, id, "compat", summary);
+    let of_key = |method, id, summary| {
+        of_compat(method, "/key/{key}", id, summary).takes(&["compat_key"]).refuses(&[&[
+            MalformedKey,
+            KeyTooLong,
+            KeyNotFound,
+            KeyspaceNotFound,
+        ]])
+    };
+    vec![
+        of_compat("post", "/key", "compat_post_key", "Sets one key that is not there, or any number if the node is set so")
+            .sends(JSON, of::<BTreeMap<String, String>>, true)
+            .answers(200, Content::Json(of::<BTreeMap<String, String>>), "What was set.")
+            .refuses(&[WRITE, BODY, &[BadBody, EmptyKey, KeyTooLong, ValueTooLarge, KeyspaceFull, Conflict, KeyspaceNotFound]]),
+        of_key("get", "compat_get_key", "A key with its value")
+            .answers(200, Content::Json(of::<BTreeMap<String, String>>), "The pair.")
+            .refuses(&[READ, &[Conflict]]),
+        of_key("delete", "compat_delete_key", "Deletes a key")
+            .answers(200, Content::Json(of::<Message>), "It is gone.")
+            .refuses(&[WRITE]),
+        of_compat("get", "/health", "compat_health", "The process serves")
+            .answers(200, Content::Json(object), "It does.")
+            .refuses(&[BODY]),
+        of_compat("get", "/status", "compat_status", "Who leads and who follows in keyspace `default`")
+            .answers(200, Content::Json(of::<CompatStatus>), "As this node sees it.")
+            .refuses(&[BODY]),
+        of_compat("post", "/join", "compat_join", "Announces a node")
+            .sends(JSON, of::<CompatJoin>, true)
+            .answers(200, Content::Json(of::<Message>), "It is awaited.")
+            .refuses(&[WRITE, BODY, &[BadBody, Conflict, Busy]]),
+    ]
+}
+
+impl Operation {
+    fn new(method: &'static str, path: &'static str, id: &'static str, tag: &'static str, summary: &'static str) -> Self {
+        let codes = if method == "get" { vec![BadRequest, HostNotAllowed] } else { vec![BadRequest, HostNotAllowed, CrossSite] };
+        Self { method, path, id, tag, summary, parameters: Vec::new(), body: None, answers: Vec::new(), codes }
+    }
+
+    fn takes(mut self, parameters: &[&'static str]) -> Self {
+        self.parameters.extend(parameters);
+        self
+    }
+
+    fn sends(self, media_types: &'static [&'static str], schema: SchemaOf, is_required: bool) -> Self {
+        Self { body: Some(Body { media_types, schema, is_required }), ..self }
+    }
+
+    fn answers(self, status: u16, content: Content, about: &'static str) -> Self {
+        self.answers_with(status, content, &[], about)
+    }
+
+    fn answers_with(mut self, status: u16, content: Content, headers: &'static [&'static str], about: &'static str) -> Self {
+        self.answers.push(Answer { status, content, headers, about });
+        self
+    }
+
+    fn refuses(mut self, codes: &[&[Code]]) -> Self {
+        for code in codes.iter().copied().flatten() {
+            if !self.codes.contains(code) {
+                self.codes.push(*code);
+            }
+        }
+        self
+    }
+
+    /// Whether errors are `{"message": ...}`.
+    pub(super) fn is_compat(&self) -> bool {
+        self.tag == "compat"
+    }
+
+    /// The status that goes with a code here.
+    pub(super) fn status_of(&self, code: Code) -> u16 {
+        match code {
+            KeyTooLong if self.path.contains("{key}") => 414,
+            code => code.facts().status,
+        }
+    }
+}
+
+fn bytes(_: &mut SchemaGenerator) -> Value {
+    json!({"type": "string", "format": "binary"})
+}
+
+fn object(_: &mut SchemaGenerator) -> Value {
+    json!({"type": "object"})
+}
+
+/// Fields that are named are changed, fields that are null are taken away, the others stay as they are.
+fn patch(generator: &mut SchemaGenerator) -> Value {
+    of::<SettingsBody>(generator);
+    let mut patch = generator.definitions()["SettingsBody"].clone();
+    patch["description"] = json!("What is named is changed, what is null is taken away, the rest stays as it is.");
+    patch["properties"]["engine"] = json!({"type": "object", "description": "Another `type` begins a move to that engine."});
+    patch
+}

@@ -1,0 +1,142 @@
+//! The parameters of operations, each written once: by name, where it stands, and what it may be.
+
+use quorate_api::entry::{DEFAULT_LIST_ITEMS, MAX_LIST_ITEMS};
+use quorate_api::header;
+use quorate_api::key::{MAX_KEY_BYTES, MAX_NAME_BYTES, SYSTEM_KEYSPACE};
+use quorate_api::problem::Code;
+use serde_json::{Map, Value, json};
+
+use crate::rest::{DEFAULT_TIMEOUT, MAX_TIMEOUT};
+
+/// What a read of pairs takes, beside what it is about.
+pub(super) const FRESHNESS: [&str; 6] =
+    ["consistency", "min_revision", "timeout", "header_consistency", "header_min_revision", "header_timeout"];
+
+/// What a read of the catalog takes.
+pub(super) const CATALOG: [&str; 4] = ["consistency", "timeout", "header_consistency", "header_timeout"];
+
+/// What a change takes.
+pub(super) const TIMEOUT: [&str; 2] = ["timeout", "header_timeout"];
+
+/// Which keys of a keyspace.
+pub(super) const SELECTION: [&str; 6] = crate::rest::selection::PARAMETERS;
+
+/// What a write to one key takes.
+pub(super) const CONDITIONS: [&str; 3] = ["cas", "if_match", "if_none_match"];
+
+/// The parts of the document that [`Operation::parameters`](super::operations::Operation) names.
+pub(super) fn components() -> Map<String, Value> {
+    let mut components = Map::new();
+    components.extend(in_path());
+    components.extend(of_one_key());
+    components.extend(of_lists());
+    components.extend(of_treatment());
+    components
+}
+
+fn in_path() -> [(String, Value); 6] {
+    let keyspace = format!("^({SYSTEM_KEYSPACE}|[a-z0-9][a-z0-9_-]{{0,{}}})$", MAX_NAME_BYTES - 1);
+    let codes: Vec<String> = Code::ALL.iter().map(|code| code.facts().code.replace('_', "-")).collect();
+    let key = "The key, percent-encoded: any bytes. Slashes may stand as they are; they are part of the key.";
+    let path = |name: &str, told: &str, schema: Value, about: &str| parameter(name, (told, "path", true), schema, about);
+    [
+        path("keyspace", "keyspace", json!({"type": "string", "pattern": keyspace}), "The name of a keyspace."),
+        path("key", "key", json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES}), key),
+        path("compat_key", "key", json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES}), key),
+        path("node", "name", json!({"type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES}), "The name of a node."),
+        path("job", "id", json!({"type": "integer", "minimum": 1}), "The number of a job."),
+        path("code", "code", json!({"type": "string", "enum": codes}), "The word of a problem's code, or the end of its `type`."),
+    ]
+}
+
+fn of_one_key() -> [(String, Value); 8] {
+    let key64 = json!({"type": "string", "minLength": 1, "pattern": "^[A-Za-z0-9_-]+$"});
+    let key64_about = "The key as base64url, for clients that cannot send every path. It makes the request one about this key.";
+    let text = || json!({"type": "string"});
+    let tags = "`*`, or entity tags with commas between them.";
+    [
+        query("key64", key64.clone(), key64_about),
+        parameter("required_key64", ("key64", "query", true), key64, key64_about),
+        query(
+            "cas",
+            json!({"type": "string", "pattern": "^([0-9a-f]+\\.)?[0-9]+$"}),
+            "Only if the key's last change was at this \
+            revision, alone or with the epoch as in an `ETag`; 0: only if the key is not there.",
+        ),
+        query(
+            "format",
+            json!({"enum": ["raw", "json", "meta"]}),
+            "`raw`, the value's bytes; `json`, the key with all that goes with it; `meta`, the same without the value.",
+        ),
+        query(
+            "encoding",
+            json!({"enum": ["base64"]}),
+            "Keys and values in JSON as base64url, always; only where JSON is answered.",
+        ),
+        header("if_match", "If-Match", text(), &format!("Only if the key has one of these tags. {tags}")),
+        header("if_none_match", "If-None-Match", text(), &format!("Only if the key has none of these tags. {tags}")),
+        header(
+            "prefer",
+            "Prefer",
+            json!({"enum": ["return=minimal", "return=representation"]}),
+            "Whether the key, as it is \
+            then, is answered.",
+        ),
+    ]
+}
+
+fn of_lists() -> [(String, Value); 12] {
+    let part = || json!({"type": "string", "maxLength": MAX_KEY_BYTES});
+    let part64 = || json!({"type": "string", "pattern": "^[A-Za-z0-9_-]*$"});
+    // The bare name, which is an empty value, stands for true.
+    let flag = || json!({"anyOf": [{"type": "boolean"}, {"enum": ["", "1", "0"]}], "default": false});
+    let limit = json!({"type": "integer", "minimum": 1, "maximum": MAX_LIST_ITEMS, "default": DEFAULT_LIST_ITEMS});
+    [
+        query("prefix", part(), "Keys that begin so, percent-encoded."),
+        query("prefix64", part64(), "The same as base64url."),
+        query("start", part(), "Keys from this one on."),
+        query("start64", part64(), "The same as base64url."),
+        query("end", part(), "Keys before this one."),
+        query("end64", part64(), "The same as base64url."),
+        query("limit", limit, "Most pairs of a page."),
+        query("cursor", json!({"type": "string"}), "The `next_cursor` of the page before."),
+        query("reverse", flag(), "From the last key to the first."),
+        query("values", flag(), "With the values."),
+        query("all", flag(), "Every key of the keyspace; only without a selection."),
+        query("verbose", flag(), "One line for each check, also if all is well."),
+    ]
+}
+
+fn of_treatment() -> [(String, Value); 6] {
+    let consistency = || json!({"enum": ["linearizable", "consistent", "local", "stale"]});
+    let revision = || json!({"type": "integer", "minimum": 0, "maximum": u64::MAX});
+    let time = |limit| quorate_api::duration::format(limit);
+    let timeout = || json!({"type": "string", "pattern": "^[0-9]{1,9}(ms|s|m)$", "default": time(DEFAULT_TIMEOUT)});
+    let consistency_about = "`linearizable` (or `consistent`) sees every write that was acknowledged before; `local` (or \
+        `stale`) is the answering node's own state. By default as fresh as the keyspace's replication can be.";
+    let revision_about = "The answering node must have reached this revision; it waits for it up to the time limit.";
+    let timeout_about = format!("The time limit, above 0 and at most {}.", time(MAX_TIMEOUT));
+    let twin = |about: &str, of: &str| format!("{about} The parameter `{of}` wins over this header.");
+    [
+        query("consistency", consistency(), consistency_about),
+        query("min_revision", revision(), revision_about),
+        query("timeout", timeout(), &timeout_about),
+        header("header_consistency", header::CONSISTENCY, consistency(), &twin(consistency_about, "consistency")),
+        header("header_min_revision", header::MIN_REVISION, revision(), &twin(revision_about, "min_revision")),
+        header("header_timeout", header::TIMEOUT, timeout(), &twin(&timeout_about, "timeout")),
+    ]
+}
+
+fn query(name: &str, schema: Value, about: &str) -> (String, Value) {
+    parameter(name, (name, "query", false), schema, about)
+}
+
+fn header(name: &str, told: &str, schema: Value, about: &str) -> (String, Value) {
+    parameter(name, (told, "header", false), schema, about)
+}
+
+fn parameter(name: &str, (told, place, is_required): (&str, &str, bool), schema: Value, about: &str) -> (String, Value) {
+    let mut parameter = json!({"name": told, "in": place, "required": is_required, "description": about});
+    parameter["schema"] = schema;
+    (name.to_owned(), parameter)
+}
