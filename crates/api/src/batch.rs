@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -56,7 +57,7 @@ pub struct BatchPut {
 
 /// What a key's last change must have been: `5`, or `"e1.5"` with the epoch of its `ETag`. Revision 0 means that the key is not
 /// there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Cas {
     /// The revision.
@@ -66,7 +67,7 @@ pub enum Cas {
 }
 
 /// [`BatchOp`] as it travels.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchOpBody<'a> {
     /// `get`, `put` or `delete`.
@@ -86,6 +87,7 @@ pub struct BatchOpBody<'a> {
     pub value64: Option<Cow<'a, str>>,
     /// A value that is JSON: it is stored without white space around its parts, as `application/json` unless said otherwise.
     #[serde(borrow, default, deserialize_with = "also_null", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub json: Option<&'a RawValue>,
     /// The media type to keep with the value.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -264,16 +266,17 @@ impl fmt::Display for Cas {
 }
 
 /// A batch that is one JSON object.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchBody<'a> {
     /// The operations, each a [`BatchOpBody`]. One that is not well-formed fails alone.
     #[serde(borrow)]
+    #[schemars(with = "Vec<BatchOpBody<'a>>")]
     pub ops: Vec<&'a RawValue>,
 }
 
 /// What became of one operation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BatchResult<'a> {
     /// Of a batch as lines: the line that the operation stood in, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -298,7 +301,7 @@ pub struct BatchResult<'a> {
 }
 
 /// The answer to a batch that is one JSON object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BatchResults<'a> {
     /// One per operation, in order.
     #[serde(borrow)]

@@ -113,10 +113,10 @@ codes! {
         "The value is larger than the server accepts, whose limit /v1/node names, or than the keyspace does. Nothing was done.";
     BodyTooLarge "body_too_large" 413 final "Body too large"
         "The body, or the write that it asks for, is larger than this route accepts. Nothing was done.";
-    TargetTooLong "target_too_long" 414 final "Path too long"
-        "Path and query are longer than any route takes. Nothing was done.";
     AnswerTooLarge "answer_too_large" 413 final "Answer too large"
         "What the batch read before this operation is as much as one answer holds. Read the rest with another batch or as lines.";
+    TargetTooLong "target_too_long" 414 final "Path too long"
+        "Path and query are longer than any route takes. Nothing was done.";
     UnsupportedMediaType "unsupported_media_type" 415 final "Unsupported media type"
         "The route takes application/json, a batch application/x-ndjson too, and bodies without a content coding.";
     InvalidSettings "invalid_settings" 422 final "Settings that cannot be"

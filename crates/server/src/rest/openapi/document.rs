@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use quorate_api::entry::NDJSON;
 use quorate_api::header;
 use quorate_api::node::Message;
 use quorate_api::problem::{Code, Facts, MEDIA_TYPE, Problem};
@@ -9,6 +10,7 @@ use quorate_engine::KINDS;
 use quorate_node::Mode;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::map::Entry;
 use serde_json::{Map, Value, json};
 
 use super::operations::{Content, Operation, operations};
@@ -57,7 +59,6 @@ pub(super) fn made() -> String {
         "components": {
             "parameters": parameters::components(),
             "headers": headers(),
-            "responses": responses_to_heads(),
             "schemas": schemas.components(),
         },
     });
@@ -77,6 +78,8 @@ fn described(operation: &Operation, schemas: &mut Schemas) -> Value {
         let schema = (body.schema)(&mut schemas.sent);
         let content: Map<String, Value> =
             body.media_types.iter().map(|media_type| ((*media_type).to_owned(), json!({"schema": schema}))).collect();
+        let lines = body.has_lines.then(|| (NDJSON.to_owned(), lines()));
+        let content: Map<String, Value> = content.into_iter().chain(lines).collect();
         described["requestBody"] = json!({"required": body.is_required, "content": content});
     }
     described
@@ -108,6 +111,9 @@ fn responses(operation: &Operation, schemas: &mut Schemas) -> Value {
     for code in &operation.codes {
         refused.entry(operation.status_of(*code)).or_default().push(*code);
     }
+    for code in OF_HEAD.into_iter().filter(|_| !operation.is_compat()) {
+        refused.entry(code.facts().status).or_default().push(code);
+    }
     for (status, codes) in refused {
         let refusal = refusal(operation, &codes, schemas);
         match responses.get_mut(&status.to_string()) {
@@ -115,26 +121,32 @@ fn responses(operation: &Operation, schemas: &mut Schemas) -> Value {
             None => drop(responses.insert(status.to_string(), refusal)),
         }
     }
-    for (status, name) in OF_HEAD {
-        responses.entry(status).or_insert_with(|| json!({"$ref": format!("#/components/responses/{name}")}));
+    for code in OF_HEAD.into_iter().filter(|_| operation.is_compat()) {
+        let refusal = problem(&[code], schemas);
+        let response = responses.entry(code.facts().status.to_string());
+        match response {
+            Entry::Occupied(mut there) => there.get_mut()["content"][MEDIA_TYPE] = refusal["content"][MEDIA_TYPE].clone(),
+            Entry::Vacant(vacant) => drop(vacant.insert(refusal)),
+        }
     }
     Value::Object(responses)
 }
 
-/// What is answered to heads that no route gets to see.
-const OF_HEAD: [(&str, &str); 2] = [("414", "TargetTooLong"), ("431", "HeadTooLarge")];
+/// How heads are refused that no route gets to see, those of the compat routes in the same words as all others.
+const OF_HEAD: [Code; 3] = [Code::MalformedRequest, Code::TargetTooLong, Code::HeadTooLarge];
 
-fn responses_to_heads() -> Value {
-    json!({
-        "TargetTooLong": {"description": "The target is longer than any can be. No route saw the request; there is no body."},
-        "HeadTooLarge": {"description": "The head is too large. No route saw the request; there is no body."},
-    })
+/// One JSON object a line; what each is, the operation's summary says.
+fn lines() -> Value {
+    json!({"schema": {"type": "string"}})
 }
 
 fn content(content: Content, schemas: &mut Schemas) -> Option<Value> {
     match content {
         Content::None => None,
         Content::Json(schema) => Some(json!({"application/json": {"schema": schema(&mut schemas.answered)}})),
+        Content::JsonOrLines(schema) => {
+            Some(json!({"application/json": {"schema": schema(&mut schemas.answered)}, NDJSON: lines()}))
+        }
         Content::Text => Some(json!({"text/plain": {"schema": {"type": "string"}}})),
         Content::Stored(schema) => {
             let schema = json!({"anyOf": [schema(&mut schemas.answered), {}]});
@@ -145,16 +157,22 @@ fn content(content: Content, schemas: &mut Schemas) -> Option<Value> {
 
 /// Every code of one status; `ProblemCode` says what each means.
 fn refusal(operation: &Operation, codes: &[Code], schemas: &mut Schemas) -> Value {
-    let about: Vec<String> = codes.iter().map(|code| format!("`{code}`")).collect();
-    let about = about.join(", ");
     if operation.is_compat() {
         let schema = of::<Message>(&mut schemas.answered);
-        return json!({"description": about, "content": {"application/json": {"schema": schema}}});
+        return json!({"description": told(codes), "content": {"application/json": {"schema": schema}}});
     }
+    problem(codes, schemas)
+}
+
+fn told(codes: &[Code]) -> String {
+    codes.iter().map(|code| format!("`{code}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn problem(codes: &[Code], schemas: &mut Schemas) -> Value {
     let words: Vec<&str> = codes.iter().map(|code| code.facts().code).collect();
     let problem = of::<Problem>(&mut schemas.answered);
     let schema = json!({"allOf": [problem, {"properties": {"code": {"enum": words}}}]});
-    json!({"description": about, "content": {MEDIA_TYPE: {"schema": schema}}})
+    json!({"description": told(codes), "content": {MEDIA_TYPE: {"schema": schema}}})
 }
 
 fn header_ref(name: &str) -> Value {

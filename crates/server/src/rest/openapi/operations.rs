@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use quorate_api::batch::{BatchBody, BatchResults};
 use quorate_api::cluster::{ClusterStatus, Items, JoinAnswer, JoinRequest, NodeStatus, TransferAnswer, TransferRequest};
 use quorate_api::entry::{DeletedBody, EntryBody, ListBody, PutBody};
 use quorate_api::header::{CONSISTENCY, CREATE_REVISION, DELETED, MOD_REVISION, REVISION, VERSION};
@@ -33,6 +34,8 @@ pub(super) struct Body {
     pub(super) media_types: &'static [&'static str],
     pub(super) schema: SchemaOf,
     pub(super) is_required: bool,
+    /// The same can be sent as lines.
+    pub(super) has_lines: bool,
 }
 
 /// What is answered if all goes well, and in health checks if not.
@@ -49,6 +52,8 @@ pub(super) struct Answer {
 pub(super) enum Content {
     None,
     Json(SchemaOf),
+    /// The same, or lines, as it was sent.
+    JsonOrLines(SchemaOf),
     Text,
     /// Whatever was stored, in the media type that it was stored with; or, where that is asked for, this.
     Stored(SchemaOf),
@@ -76,7 +81,7 @@ const SETTINGS: &[Code] =
 
 /// All of them; `HEAD` goes with each `GET`.
 pub(super) fn operations() -> Vec<Operation> {
-    [one_key(), by_key64(), keyspaces(), jobs_and_engines(), cluster(), this_node(), help(), compat()]
+    [one_key(), by_key64(), batches(), keyspaces(), jobs_and_engines(), cluster(), this_node(), help(), compat()]
         .into_iter()
         .flatten()
         .collect()
@@ -122,19 +127,18 @@ fn by_key64() -> Vec<Operation> {
         Operation::new(method, path, id, "keys", summary).takes(&["keyspace"]).refuses(&[IN_KEYSPACE, OF_KEY_CODES, QUERY])
     };
     vec![
-        of_keys("get", "list_keys", "A page of keys; with `key64` the value of that key, as under its own path")
-            .takes(&SELECTION)
-            .takes(&["limit", "cursor", "reverse", "values"])
-            .takes(&["key64", "format", "encoding", "if_match", "if_none_match"])
-            .takes(&FRESHNESS)
-            .answers_with(
-                200,
-                Content::Stored(of::<ListBody<'_>>),
-                &[REVISION, CONSISTENCY],
-                "A `ListBody`; of one key, its value.",
-            )
-            .answers_with(304, Content::None, OF_READ_KEY, "The client has this content of the key already.")
-            .refuses(&[READ, READ_KEY, &[BadCursor]]),
+        of_keys(
+            "get",
+            "list_keys",
+            "A page of keys, or with `Accept: application/x-ndjson` all, a line each; with `key64` the value of that key",
+        )
+        .takes(&SELECTION)
+        .takes(&["limit", "cursor", "reverse", "values", "delimiter", "delimiter64", "separator", "count_only"])
+        .takes(&["key64", "format", "encoding", "if_match", "if_none_match"])
+        .takes(&FRESHNESS)
+        .answers_with(200, Content::Stored(of::<ListBody<'_>>), &[REVISION, CONSISTENCY], "A `ListBody`; of one key, its value.")
+        .answers_with(304, Content::None, OF_READ_KEY, "The client has this content of the key already.")
+        .refuses(&[READ, READ_KEY, &[BadCursor]]),
         of_keys("put", "put_key64", "Sets a key whose name no path can carry")
             .takes(&["required_key64", "prefer"])
             .takes(&CONDITIONS)
@@ -152,6 +156,24 @@ fn by_key64() -> Vec<Operation> {
             .answers_with(200, Content::Json(of::<DeletedBody>), &[REVISION, DELETED], "The selection is gone.")
             .answers_with(204, Content::None, &[REVISION, DELETED], "The key of `key64` is not there any more, or was not.")
             .refuses(&[WRITE, WRITE_KEY, &[EmptySelection, Incomplete]]),
+    ]
+}
+
+fn batches() -> Vec<Operation> {
+    let about = "Many gets, puts and deletes: one object, or as lines a `BatchOpBody` each, answered by a `BatchResult` each and a \
+        `BatchEnd`";
+    vec![
+        Operation::new("post", "/v1/batch/{keyspace}", "batch", "keys", about)
+            .takes(&["keyspace", "results"])
+            .takes(&FRESHNESS)
+            .sends(JSON, of::<BatchBody<'_>>, true)
+            .or_lines()
+            .answers(
+                200,
+                Content::JsonOrLines(of::<BatchResults<'_>>),
+                "A result for each operation, also for those that failed.",
+            )
+            .refuses(&[IN_KEYSPACE, QUERY, BODY, READ, &[BadHeader, BadBody, UnsupportedMediaType, UnsupportedCapability]]),
     ]
 }
 
@@ -340,7 +362,12 @@ impl Operation {
     }
 
     fn sends(self, media_types: &'static [&'static str], schema: SchemaOf, is_required: bool) -> Self {
-        Self { body: Some(Body { media_types, schema, is_required }), ..self }
+        Self { body: Some(Body { media_types, schema, is_required, has_lines: false }), ..self }
+    }
+
+    fn or_lines(mut self) -> Self {
+        self.body.iter_mut().for_each(|body| body.has_lines = true);
+        self
     }
 
     fn answers(self, status: u16, content: Content, about: &'static str) -> Self {

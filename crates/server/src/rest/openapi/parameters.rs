@@ -85,9 +85,11 @@ fn of_one_key() -> [(String, Value); 8] {
     ]
 }
 
-fn of_lists() -> [(String, Value); 12] {
+fn of_lists() -> [(String, Value); 17] {
     let part = || json!({"type": "string", "maxLength": MAX_KEY_BYTES});
     let part64 = || json!({"type": "string", "pattern": "^[A-Za-z0-9_-]*$"});
+    let not_empty = || json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES});
+    let not_empty64 = || json!({"type": "string", "minLength": 1, "pattern": "^[A-Za-z0-9_-]+$"});
     // The bare name, which is an empty value, stands for true.
     let flag = || json!({"anyOf": [{"type": "boolean"}, {"enum": ["", "1", "0"]}], "default": false});
     let limit = json!({"type": "integer", "minimum": 1, "maximum": MAX_LIST_ITEMS, "default": DEFAULT_LIST_ITEMS});
@@ -102,6 +104,11 @@ fn of_lists() -> [(String, Value); 12] {
         query("cursor", json!({"type": "string"}), "The `next_cursor` of the page before."),
         query("reverse", flag(), "From the last key to the first."),
         query("values", flag(), "With the values."),
+        query("delimiter", not_empty(), "Shows what lies behind it as folders, in `prefixes`."),
+        query("separator", not_empty(), "The same as `delimiter`."),
+        query("delimiter64", not_empty64(), "The same as base64url."),
+        query("count_only", flag(), "Only how many keys there are."),
+        query("results", json!({"enum": ["all", "failed"]}), "Of a batch as lines: the results to answer with."),
         query("all", flag(), "Every key of the keyspace; only without a selection."),
         query("verbose", flag(), "One line for each check, also if all is well."),
     ]
