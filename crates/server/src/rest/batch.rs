@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Either;
 use quorate_api::batch::{
     BatchBody, BatchOp, BatchOpError, BatchPut, BatchResult, BatchResults, Cas, MAX_BATCH_BYTES, MAX_BATCH_OPS,
@@ -73,9 +73,6 @@ pub(super) async fn answer<S: Store>(
     keyspace: &str,
     body: &mut RequestBody<'_>,
 ) -> Result<Either<Answer, Response<AnswerBody>>, Refusal> {
-    if head.method != Method::POST {
-        return Err(Refusal::method_not_allowed(&head.method, "POST"));
-    }
     let options = Options::parse(head.uri.query())?;
     let freshness = keyspaces::freshness(app, keyspace, &options.treatment, &head.headers)?;
     let timeout = options.treatment.timeout(&head.headers)?;

@@ -162,6 +162,9 @@ impl<S: Store> Endpoint<S> {
             }
             Route::Batch(keyspace) => {
                 *kind = RouteKind::Batch;
+                if head.method != Method::POST {
+                    return Err(Refusal::method_not_allowed(&head.method, "POST"));
+                }
                 let keyspace = keyspace_name(keyspace, &head.method)?;
                 match Box::pin(batch::answer(&self.app, head, &keyspace, body)).await? {
                     Either::Left(answer) => answer,

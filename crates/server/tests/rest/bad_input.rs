@@ -94,6 +94,8 @@ async fn wrong_methods_are_told_the_right_ones() {
         ("POST", "/v1/kv/-/", "GET, HEAD, PUT, DELETE"),
         ("TRACE", "/v1/kv/-?key64=!", "GET, HEAD, PUT, DELETE"),
         ("PATCH", "/v1/kv/-", "GET, HEAD, DELETE"),
+        ("PUT", "/v1/batch/_system", "POST"),
+        ("GET", "/v1/batch/-", "POST"),
         ("POST", "/metrics", "GET,HEAD"),
         ("PUT", "/v1/cluster/nodes", "GET,HEAD,POST"),
         ("POST", "/v1/cluster/nodes/n1", "GET,HEAD,DELETE"),

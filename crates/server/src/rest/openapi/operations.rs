@@ -173,7 +173,13 @@ fn batches() -> Vec<Operation> {
                 Content::JsonOrLines(of::<BatchResults<'_>>),
                 "A result for each operation, also for those that failed.",
             )
-            .refuses(&[IN_KEYSPACE, QUERY, BODY, READ, &[BadHeader, BadBody, UnsupportedMediaType, UnsupportedCapability]]),
+            .refuses(&[
+                IN_KEYSPACE,
+                QUERY,
+                BODY,
+                READ,
+                &[BadHeader, BadBody, KeyspaceReadOnly, UnsupportedMediaType, UnsupportedCapability],
+            ]),
     ]
 }
 
