@@ -55,7 +55,7 @@ impl<D: Disk> Opening<'_, D> {
         let keyspace = &state.keyspace;
         let purged = self.log.group(group).unwrap_or_default().purged;
         let shard_error = |source| OpenError::Shard { keyspace: keyspace.clone(), source };
-        let (engine, shard) = self.reopen(group, state)?;
+        let (engine, shard, damage) = self.reopen(group, state)?;
         // One that stands before the log was about to load a snapshot.
         if let Some(shard) = shard.filter(|shard| shard.header().applied_index >= purged.index.0) {
             let header = shard.header();
@@ -71,7 +71,7 @@ impl<D: Disk> Opening<'_, D> {
         let newest = own.iter().filter(|file| usable(file)).max().copied();
         own.retain(|file| Some(*file) != newest);
         let Some(file) = newest else {
-            let files = Files { old: own, ..Files::default() };
+            let files = Files { old: own, damage, ..Files::default() };
             if purged.index > FOUNDED_AT.index {
                 check_membership(state, purged.index)?;
                 return Ok((Err(engine), files));
@@ -83,33 +83,34 @@ impl<D: Disk> Opening<'_, D> {
                 let shard = Shard::restore(engine, loaded).map_err(shard_error)?;
                 let latest = LocalSnapshot { file, size_bytes, membership: shard.header().membership.clone() };
                 let flushed = Some(latest.point());
-                Ok((Ok(shard), Files { latest: Some(latest), old: own, flushed, ..Files::default() }))
+                Ok((Ok(shard), Files { latest: Some(latest), old: own, flushed, damage, ..Files::default() }))
             }
             Err(source) if source.kind() == io::ErrorKind::InvalidData && purged.index > FOUNDED_AT.index => {
                 check_membership(state, purged.index)?;
                 own.push(file);
-                Ok((Err(engine), Files { old: own, ..Files::default() }))
+                let damage = damage.or_else(|| Some(format!("{file}: {source}")));
+                Ok((Err(engine), Files { old: own, damage, ..Files::default() }))
             }
             Err(source) => Err(OpenError::Snapshot { file: file.to_string(), source }),
         }
     }
 
     /// The engine, and the shard that it came back with, if it did. One that is damaged is made anew, empty.
-    fn reopen(&self, group: GroupId, state: &ReplicaState) -> Result<(Arc<dyn Engine>, Option<Shard>), OpenError> {
+    fn reopen(&self, group: GroupId, state: &ReplicaState) -> Result<Reopened, OpenError> {
         let opened = self.engine(group, state);
         let came_back = match opened {
             Ok(engine) if engine.capabilities().durable => Shard::open(Arc::clone(&engine)).map(|shard| (engine, shard)),
-            Ok(engine) => return Ok((engine, None)),
+            Ok(engine) => return Ok((engine, None, None)),
             Err(OpenError::Engine { source, .. }) => Err(ShardError::Engine(source)),
             Err(error) => return Err(error),
         };
         match came_back {
-            Ok(found) => Ok(found),
+            Ok((engine, shard)) => Ok((engine, shard, None)),
             // No new start would read it either.
-            Err(ShardError::Engine(EngineError::Corrupt(_)) | ShardError::Decode(_)) => {
+            Err(error @ (ShardError::Engine(EngineError::Corrupt(_)) | ShardError::Decode(_))) => {
                 let place = Place { group: group.0, build: state.build };
                 self.engines.remove(place).map_err(OpenError::Files)?;
-                Ok((self.engine(group, state)?, None))
+                Ok((self.engine(group, state)?, None, Some(error.to_string())))
             }
             Err(source) => Err(OpenError::Shard { keyspace: state.keyspace.clone(), source }),
         }
@@ -146,6 +147,9 @@ impl<D: Disk> Opening<'_, D> {
             .map_err(|error| OpenError::Raft { keyspace, why: error.to_string() })
     }
 }
+
+/// An engine, the shard that it came back with, and why it had to be made anew.
+type Reopened = (Arc<dyn Engine>, Option<Shard>, Option<String>);
 
 /// A shard, or the empty engine of one that is lost; and what is beside it.
 type Found = (Result<Shard, Arc<dyn Engine>>, Files);

@@ -734,6 +734,7 @@ impl<D: Disk> Replica<D> {
             engine: self.state.engine.kind.clone(),
             moving: self.moves.status(header.applied_index),
             is_rebuilding: self.machine.is_lost(),
+            damage: self.files.damage.clone(),
             ..ReplicaStatus::default()
         }
     }

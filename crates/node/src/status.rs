@@ -72,6 +72,8 @@ pub struct ReplicaStatus {
     pub moving: Option<MoveStatus>,
     /// Its engine was damaged or lost, and is filled again from the leader's.
     pub is_rebuilding: bool,
+    /// Why its engine did not come back when the process started, if it did not: it was filled again since, or is being.
+    pub damage: Option<String>,
 }
 
 /// The keyspaces that can be read on this node.

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use quorate_api::cluster::JoinRequest;
 use quorate_log::{Log, LogError, Options, RealDisk};
-use quorate_node::{Config as NodeConfig, Identity, Node, OpenError, StopReason};
+use quorate_node::{Config as NodeConfig, Identity, Node, NodeStatus, OpenError, StopReason};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -245,6 +245,7 @@ fn begin(
     let stores = (Arc::clone(&files), Arc::clone(&engines));
     let node = Node::open(node_config(config), identity.clone(), log_reader.clone(), stores, seed_and_now)
         .map_err(|source| open_error(config, source))?;
+    report_damage(&node.status());
     let (handle, queues) = LoopHandle::new(clock);
     let seen = folder.seen_incarnations()?;
     let peer_config = PeerConfig {
@@ -276,6 +277,23 @@ fn begin(
     })?;
     store.begin(Running { handle: handle.clone(), peers, name: identity.name, node: identity.node });
     Ok((handle, node_thread, log_thread))
+}
+
+/// An engine that could not come back is made up for without anybody's help; whoever operates the node must hear of it all the
+/// same, for the disk may be failing.
+fn report_damage(status: &NodeStatus) {
+    for replica in status.replicas.iter().filter(|replica| replica.is_rebuilding || replica.damage.is_some()) {
+        let why = replica.damage.as_deref().unwrap_or("its snapshot file is missing");
+        if replica.is_rebuilding {
+            tracing::error!(
+                keyspace = replica.keyspace,
+                why,
+                "an engine is lost and is filled again from the leader; until then the keyspace cannot be read at this node"
+            );
+        } else {
+            tracing::error!(keyspace = replica.keyspace, why, "an engine was damaged and is filled again from snapshot and log");
+        }
+    }
 }
 
 fn node_config(config: &ServerConfig) -> NodeConfig {
