@@ -168,11 +168,7 @@ fn batches() -> Vec<Operation> {
             .takes(&FRESHNESS)
             .sends(JSON, of::<BatchBody<'_>>, true)
             .or_lines()
-            .answers(
-                200,
-                Content::JsonOrLines(of::<BatchResults<'_>>),
-                "A result for each operation, also for those that failed.",
-            )
+            .answers(200, Content::JsonOrLines(of::<BatchResults<'_>>), "A result for each operation, failed ones too.")
             .refuses(&[
                 IN_KEYSPACE,
                 QUERY,
