@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::EngineError;
@@ -23,12 +24,14 @@ pub(crate) struct Folder {
     path: PathBuf,
     /// The number of the next content.
     next: AtomicU64,
+    in_use: Arc<InUse>,
 }
 
 impl Folder {
     /// Makes the folder if it is not there, removes what a crash left in it, and says which content is in force: none in a new
     /// folder, where nothing was durable yet.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Option<u64>), EngineError> {
+    pub(crate) fn open(in_use: &Arc<InUse>) -> Result<(Self, Option<u64>), EngineError> {
+        let path = &*in_use.folder;
         fs::create_dir_all(path)?;
         if let Some(parent) = path.parent() {
             sync_folder(parent)?;
@@ -45,7 +48,7 @@ impl Folder {
             }
         }
         let next = AtomicU64::new(in_force.map_or(0, |number| number + 1));
-        Ok((Self { path: path.to_owned(), next }, in_force))
+        Ok((Self { path: path.to_owned(), next, in_use: Arc::clone(in_use) }, in_force))
     }
 
     /// A number that no content had since the folder was opened.
@@ -53,9 +56,10 @@ impl Folder {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Where the content of this number is.
-    pub(crate) fn content(&self, number: u64) -> PathBuf {
-        self.path.join(content_name(number))
+    /// The content of this number, for whoever opens it.
+    pub(crate) fn content(&self, number: u64) -> Remains {
+        let path = self.path.join(content_name(number));
+        Remains { path, is_obsolete: AtomicBool::new(false), _in_use: Some(Arc::clone(&self.in_use)) }
     }
 
     /// Makes a content the one in force, durably. Its bytes must be synced; its name need not be.
@@ -76,12 +80,42 @@ impl Folder {
 pub(crate) struct Remains {
     path: PathBuf,
     is_obsolete: AtomicBool,
+    /// Dropped last: the folder goes after what is in it.
+    _in_use: Option<Arc<InUse>>,
+}
+
+/// Whether anybody has an engine's folder open, readers of views included: each content that is open holds this.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    folder: PathBuf,
+    is_doomed: AtomicBool,
+}
+
+impl InUse {
+    /// Nothing is removed unless it is doomed.
+    pub(crate) fn of(folder: PathBuf) -> Self {
+        Self { folder, is_doomed: AtomicBool::new(false) }
+    }
+
+    /// The folder goes when the last one lets go of it.
+    pub(crate) fn doom(&self) {
+        self.is_doomed.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        if self.is_doomed.load(Ordering::Acquire) {
+            // What cannot be removed now is removed when the node starts the next time.
+            let _ = remove(&self.folder);
+        }
+    }
 }
 
 impl Remains {
-    /// Nothing is removed unless it is said to be obsolete.
-    pub(crate) fn of(path: PathBuf) -> Self {
-        Self { path, is_obsolete: AtomicBool::new(false) }
+    /// Where the content is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The content is not in force any more, or never was.
@@ -143,29 +177,31 @@ mod tests {
     fn what_was_put_in_force_is_found_and_the_rest_removed() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("place");
-        let (folder, in_force) = Folder::open(&path).unwrap();
+        let (folder, in_force) = Folder::open(&Arc::new(InUse::of(path.clone()))).unwrap();
         assert_eq!(in_force, None);
         let (one, other) = (folder.next_number(), folder.next_number());
-        fs::write(folder.content(one), "1").unwrap();
-        fs::create_dir(folder.content(other)).unwrap();
+        fs::write(folder.content(one).path(), "1").unwrap();
+        fs::create_dir(folder.content(other).path()).unwrap();
         folder.put_in_force(one).unwrap();
         folder.put_in_force(other).unwrap();
         fs::write(path.join(POINTER_PART), "half").unwrap();
 
-        let (folder, in_force) = Folder::open(&path).unwrap();
+        let (folder, in_force) = Folder::open(&Arc::new(InUse::of(path.clone()))).unwrap();
         assert_eq!(in_force, Some(other));
-        assert!(folder.content(other).exists() && !folder.content(one).exists() && !path.join(POINTER_PART).exists());
+        assert!(
+            folder.content(other).path().exists() && !folder.content(one).path().exists() && !path.join(POINTER_PART).exists()
+        );
         assert!(folder.next_number() > other);
     }
 
     #[test]
     fn a_content_that_was_never_in_force_is_removed() {
         let scratch = tempfile::tempdir().unwrap();
-        let (folder, _) = Folder::open(scratch.path()).unwrap();
+        let (folder, _) = Folder::open(&Arc::new(InUse::of(scratch.path().to_owned()))).unwrap();
         let number = folder.next_number();
-        fs::write(folder.content(number), "1").unwrap();
-        assert_eq!(Folder::open(scratch.path()).unwrap().1, None);
-        assert!(!folder.content(number).exists());
+        fs::write(folder.content(number).path(), "1").unwrap();
+        assert_eq!(Folder::open(&Arc::new(InUse::of(scratch.path().to_owned()))).unwrap().1, None);
+        assert!(!folder.content(number).path().exists());
     }
 
     #[test]
@@ -186,11 +222,12 @@ mod tests {
     #[test]
     fn remains_go_only_if_they_are_obsolete() {
         let scratch = tempfile::tempdir().unwrap();
-        let path = scratch.path().join("content");
+        let (folder, _) = Folder::open(&Arc::new(InUse::of(scratch.path().to_owned()))).unwrap();
+        let path = folder.content(0).path().to_owned();
         fs::create_dir(&path).unwrap();
-        drop(Remains::of(path.clone()));
+        drop(folder.content(0));
         assert!(path.exists());
-        let remains = Remains::of(path.clone());
+        let remains = folder.content(0);
         remains.set_obsolete(true);
         drop(remains);
         assert!(!path.exists());

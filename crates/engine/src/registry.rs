@@ -4,9 +4,9 @@
 //! with its options, and settings are checked against them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use crate::folder::InUse;
 use crate::lsm::LsmNode;
 use crate::{Btree, Capabilities, Engine, EngineError, Hash, Lsm, Trie};
 
@@ -104,8 +104,8 @@ pub enum SpecError {
 pub(crate) struct Opening<'a> {
     /// Checked settings.
     pub(crate) spec: &'a EngineSpec,
-    /// A folder that is this engine's alone. It may not be there yet.
-    pub(crate) folder: &'a Path,
+    /// A folder that is this engine's alone. It may not be there yet, and stays as long as somebody holds this.
+    pub(crate) in_use: &'a Arc<InUse>,
     /// What it shares with the node's other engines.
     pub(crate) resources: &'a Resources,
     /// For engines that hash keys: a number that clients cannot know.
@@ -173,6 +173,8 @@ fn names(names: impl Iterator<Item = &'static str>) -> String {
 mod tests {
     use std::process::Command;
 
+    use std::path::Path;
+
     use super::*;
     use crate::conformance;
     use crate::home::tests::scratch;
@@ -193,7 +195,8 @@ mod tests {
     fn open(kind: &str, folder: &Path) -> Result<Arc<dyn Engine>, EngineError> {
         let kind = super::kind(kind).expect("a known kind");
         let (spec, resources) = (EngineSpec::of(kind.name), Resources::default());
-        (kind.open)(&Opening { spec: &spec, folder, resources: &resources, hash_seed: 7 })
+        let in_use = Arc::new(InUse::of(folder.to_owned()));
+        (kind.open)(&Opening { spec: &spec, in_use: &in_use, resources: &resources, hash_seed: 7 })
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use crate::folder::InUse;
 use crate::registry::{Opening, Resources};
 use crate::{
     Batch, Capabilities, Direction, Engine, EngineError, EngineSpec, Engines, KeyRange, Kind, Place, Rebuild, Stats, Table, Trie,
@@ -61,8 +62,8 @@ impl Engines for SimulatedEngines {
     fn open(&self, place: Place, spec: &EngineSpec) -> Result<Arc<dyn Engine>, EngineError> {
         let kind = spec.check().map_err(|error| EngineError::Io(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         if !kind.capabilities.durable {
-            let (folder, resources) = (Path::new(""), &Resources::default());
-            return (kind.open)(&Opening { spec, folder, resources, hash_seed: 0 });
+            let (in_use, resources) = (&Arc::new(InUse::of(PathBuf::new())), &Resources::default());
+            return (kind.open)(&Opening { spec, in_use, resources, hash_seed: 0 });
         }
         let stable = Arc::clone(self.places().entry(place).or_default());
         let state = stable.lock();

@@ -106,12 +106,12 @@ impl Btree {
         let cache_bytes = opening.option(&CACHE_BYTES).unwrap_or(CACHE_BYTES.min);
         let cache_bytes = usize::try_from(cache_bytes).unwrap_or(usize::MAX);
         let checked_bytes = opening.option(&CHECKED_BYTES).unwrap_or(CHECKED_BYTES.max);
-        let (folder, in_force) = Folder::open(opening.folder)?;
+        let (folder, in_force) = Folder::open(opening.in_use)?;
         let store = match in_force {
-            Some(number) => Store::open(&folder.content(number), cache_bytes, checked_bytes)?,
+            Some(number) => Store::open(folder.content(number), cache_bytes, checked_bytes)?,
             None => {
                 let number = folder.next_number();
-                let store = Store::create(&folder.content(number), cache_bytes)?;
+                let store = Store::create(folder.content(number), cache_bytes)?;
                 folder.put_in_force(number)?;
                 store
             }
@@ -197,7 +197,7 @@ impl Engine for Btree {
 
     fn rebuild(&self) -> Result<Box<dyn Rebuild>, EngineError> {
         let number = self.shared.folder.next_number();
-        let store = Store::create(&self.shared.folder.content(number), self.shared.cache_bytes)?;
+        let store = Store::create(self.shared.folder.content(number), self.shared.cache_bytes)?;
         store.set_obsolete(true);
         let shared = Arc::clone(&self.shared);
         Ok(Box::new(BtreeRebuild { shared, number, store, stats: Stats::default(), waiting: Vec::new(), waiting_bytes: 0 }))

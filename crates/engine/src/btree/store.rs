@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::ops::Bound;
 use std::panic::catch_unwind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use redb::{Builder, Database, Range, ReadOnlyTable, ReadableDatabase as _, TableDefinition, WriteTransaction};
@@ -43,25 +43,26 @@ pub(super) struct Store {
 
 impl Store {
     /// Makes a file without pairs, at 0 and 0. It is synced, its name in the folder is not.
-    pub(super) fn create(path: &Path, cache_bytes: usize) -> Result<Arc<Self>, EngineError> {
-        let database = Builder::new().set_cache_size(cache_bytes).create(path).map_err(corrupt)?;
-        let store = Self::around(database, path);
+    pub(super) fn create(remains: Remains, cache_bytes: usize) -> Result<Arc<Self>, EngineError> {
+        let database = Builder::new().set_cache_size(cache_bytes).create(remains.path()).map_err(corrupt)?;
+        let store = Self::around(database, remains);
         store.write(&[], Numbers::default(), Durability::Synced)?;
         Ok(store)
     }
 
     /// Opens a file that was made before; redb brings it to its last synced transaction. A file of up to `checked_bytes` is read
     /// and checked whole.
-    pub(super) fn open(path: &Path, cache_bytes: usize, checked_bytes: u64) -> Result<Arc<Self>, EngineError> {
+    pub(super) fn open(remains: Remains, cache_bytes: usize, checked_bytes: u64) -> Result<Arc<Self>, EngineError> {
+        let path = remains.path();
         let is_checked = std::fs::metadata(path).map_err(redb::Error::Io).map_err(corrupt)?.len() <= checked_bytes;
         let open = || Builder::new().set_cache_size(cache_bytes).set_check_integrity_on_open(is_checked).open(path);
         // redb may panic at what it trusts.
         let database = catch_unwind(open).map_err(|_| EngineError::Corrupt("redb cannot read its file".to_owned()))?;
-        Ok(Self::around(database.map_err(corrupt)?, path))
+        Ok(Self::around(database.map_err(corrupt)?, remains))
     }
 
-    fn around(database: Database, path: &Path) -> Arc<Self> {
-        Arc::new(Self { database, path: Some(path.to_owned()), remains: Some(Remains::of(path.to_owned())) })
+    fn around(database: Database, remains: Remains) -> Arc<Self> {
+        Arc::new(Self { database, path: Some(remains.path().to_owned()), remains: Some(remains) })
     }
 
     /// Around what is no file.

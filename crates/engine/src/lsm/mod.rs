@@ -26,7 +26,6 @@ mod store;
 mod tests;
 mod workers;
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -34,7 +33,7 @@ use bytes::Bytes;
 
 pub(crate) use self::node::LsmNode;
 use self::store::Store;
-use crate::folder::Folder;
+use crate::folder::{Folder, InUse};
 use crate::registry::Kind;
 use crate::{Batch, Capabilities, Change, Engine, EngineError, Rebuild, Stats, Table, View};
 
@@ -78,16 +77,16 @@ impl Lsm {
         summary: "on disk, ordered: large data, many writes",
         capabilities: Capabilities { ordered: true, durable: true, pinned_views: true, evicts: false },
         options: &[],
-        open: |opening| Ok(Arc::new(Self::open(opening.folder, opening.resources.lsm())?)),
+        open: |opening| Ok(Arc::new(Self::open(opening.in_use, opening.resources.lsm())?)),
     };
 
-    fn open(path: &Path, node: &Arc<LsmNode>) -> Result<Self, EngineError> {
-        let (folder, in_force) = Folder::open(path)?;
+    fn open(in_use: &Arc<InUse>, node: &Arc<LsmNode>) -> Result<Self, EngineError> {
+        let (folder, in_force) = Folder::open(in_use)?;
         let store = match in_force {
-            Some(number) => Store::open(&folder.content(number), false, node)?,
+            Some(number) => Store::open(folder.content(number), false, node)?,
             None => {
                 let number = folder.next_number();
-                let store = Store::open(&folder.content(number), true, node)?;
+                let store = Store::open(folder.content(number), true, node)?;
                 folder.put_in_force(number)?;
                 store
             }
@@ -124,7 +123,7 @@ impl Engine for Lsm {
 
     fn rebuild(&self) -> Result<Box<dyn Rebuild>, EngineError> {
         let number = self.shared.folder.next_number();
-        let store = Store::open(&self.shared.folder.content(number), true, &self.shared.node)?;
+        let store = Store::open(self.shared.folder.content(number), true, &self.shared.node)?;
         store.set_obsolete(true);
         let (shared, store) = (Arc::clone(&self.shared), Arc::new(OpenStore(store)));
         Ok(Box::new(LsmRebuild { shared, number, store, waiting: Vec::new(), waiting_bytes: 0 }))

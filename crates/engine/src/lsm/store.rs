@@ -95,14 +95,15 @@ impl Writer {
 
 impl Store {
     /// Makes an empty tree, or opens the one in this folder at its durable point.
-    pub(super) fn open(folder: &Path, is_new: bool, node: &Arc<LsmNode>) -> Result<Arc<Self>, EngineError> {
+    pub(super) fn open(remains: Remains, is_new: bool, node: &Arc<LsmNode>) -> Result<Arc<Self>, EngineError> {
+        let remains = Arc::new(remains);
+        let folder = remains.path();
         if !is_new {
             check_list_of_files(folder)?;
             remove_temporary_files(folder)?;
         }
         let is_closing = Arc::new(AtomicBool::new(false));
         let tree = open_tree(folder, node, &is_closing)?;
-        let remains = Arc::new(Remains::of(folder.to_owned()));
         let end = tree.get_highest_persisted_seqno().map_or(0, |highest| highest + 1);
         let pin = Arc::new(Pin::of(&tree, Vec::new()));
         let numbers = match pin.get(&NUMBERS_KEY, end).map_err(corrupt)? {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::node::Sizes;
 use super::{Lsm, LsmNode};
+use crate::folder::InUse;
 use crate::{Batch, Change, Direction, Engine, EngineError, KeyRange, Table, View, conformance};
 
 /// A few dozen pairs fill a memtable, and a few hundred have several files.
@@ -21,13 +22,17 @@ fn small_node() -> Arc<LsmNode> {
     Arc::new(LsmNode::new(SMALL))
 }
 
+fn open_at(folder: &Path, node: &Arc<LsmNode>) -> Result<Lsm, EngineError> {
+    Lsm::open(&Arc::new(InUse::of(folder.to_owned())), node)
+}
+
 #[test]
 fn conforms_while_everything_is_flushed_and_merged() {
     let (scratch, node, next) = (tempfile::tempdir().unwrap(), small_node(), Mutex::new(0));
     conformance::check_one_in(6, || {
         let mut next = next.lock().unwrap();
         *next += 1;
-        Arc::new(Lsm::open(&scratch.path().join(next.to_string()), &node).unwrap())
+        Arc::new(open_at(&scratch.path().join(next.to_string()), &node).unwrap())
     });
 }
 
@@ -48,7 +53,7 @@ fn crashes() {
 }
 
 fn open(folder: &Path) -> Result<Arc<dyn Engine>, EngineError> {
-    Ok(Arc::new(Lsm::open(folder, &small_node())?))
+    Ok(Arc::new(open_at(folder, &small_node())?))
 }
 
 /// lsm-tree 3.1.8 answered point reads with old values while it flushed or merged (its issue 315): what was read and written
@@ -57,7 +62,7 @@ fn open(folder: &Path) -> Result<Arc<dyn Engine>, EngineError> {
 fn nothing_is_lost_between_reading_and_writing_back() {
     const ROUNDS: u64 = 3_000;
     let scratch = tempfile::tempdir().unwrap();
-    let engine = Lsm::open(scratch.path(), &small_node()).unwrap();
+    let engine = open_at(scratch.path(), &small_node()).unwrap();
     let mut model = BTreeMap::new();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -78,7 +83,7 @@ fn nothing_is_lost_between_reading_and_writing_back() {
     assert_eq!(pairs_of(&*engine.view()), model);
     engine.flush().unwrap();
     drop(engine);
-    let engine = Lsm::open(scratch.path(), &small_node()).unwrap();
+    let engine = open_at(scratch.path(), &small_node()).unwrap();
     assert_eq!((engine.view().applied(), pairs_of(&*engine.view())), (ROUNDS, model));
 }
 
@@ -118,7 +123,7 @@ fn pairs_of(view: &dyn View) -> BTreeMap<Bytes, Bytes> {
 #[test]
 fn a_view_outlives_merges_of_its_files_and_the_engine() {
     let scratch = tempfile::tempdir().unwrap();
-    let engine = Lsm::open(scratch.path(), &small_node()).unwrap();
+    let engine = open_at(scratch.path(), &small_node()).unwrap();
     let mut model = BTreeMap::new();
     let write = |rounds: std::ops::Range<u64>, model: &mut BTreeMap<Bytes, Bytes>| {
         for round in rounds {
@@ -141,7 +146,7 @@ fn a_view_outlives_merges_of_its_files_and_the_engine() {
 #[test]
 fn files_that_no_view_needs_are_removed() {
     let scratch = tempfile::tempdir().unwrap();
-    let engine = Lsm::open(scratch.path(), &small_node()).unwrap();
+    let engine = open_at(scratch.path(), &small_node()).unwrap();
     let mut model = BTreeMap::new();
     for round in 1..2_000 {
         let changes = read_and_change(&*engine.view(), &mut model, round);
@@ -150,7 +155,7 @@ fn files_that_no_view_needs_are_removed() {
     engine.flush().unwrap();
     // Closing waits for merges; what is then open is what the last list of files names.
     drop(engine);
-    let engine = Lsm::open(scratch.path(), &small_node()).unwrap();
+    let engine = open_at(scratch.path(), &small_node()).unwrap();
     let on_disk: u64 = bytes_below(scratch.path());
     assert!(on_disk < 10 * engine.stats().data_bytes, "{on_disk} bytes on disk for {} of data", engine.stats().data_bytes);
 }
@@ -163,7 +168,7 @@ fn bytes_below(path: &Path) -> u64 {
 #[test]
 fn a_key_that_is_too_long_is_refused_and_can_be_looked_for() {
     let scratch = tempfile::tempdir().unwrap();
-    let engine = Lsm::open(scratch.path(), &small_node()).unwrap();
+    let engine = open_at(scratch.path(), &small_node()).unwrap();
     let longest = Bytes::from(vec![b'k'; super::store::MAX_KEY_BYTES]);
     let put = |key: &Bytes| Change::Put { table: Table::Current, key: key.clone(), value: "v".into() };
     engine.apply(Batch { applied: 1, revision: 1, changes: vec![put(&longest)] }).unwrap();
