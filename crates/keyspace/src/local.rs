@@ -35,9 +35,15 @@ impl LocalKeyspace {
         &self.engine
     }
 
-    /// Gives it other settings.
+    /// Gives it these settings. Nothing happens if it has them.
     pub fn configure(&self, limits: Limits, ttl_ms: Option<u64>) -> Result<(), ShardError> {
-        self.shard.lock().unwrap_or_else(PoisonError::into_inner).set_ttl(ttl_ms);
+        {
+            let mut shard = self.shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.set_ttl(ttl_ms);
+            if shard.header().limits == limits {
+                return Ok(());
+            }
+        }
         let write = Write { ops: vec![Op::Configure(Settings { limits })], ..Write::default() };
         self.write(0, write).map(|_| ())
     }

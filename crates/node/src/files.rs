@@ -43,13 +43,6 @@ impl LocalSnapshot {
 }
 
 impl Files {
-    /// All there may be.
-    pub(crate) fn all(&mut self) -> Vec<SnapshotFile> {
-        let mut files = std::mem::take(&mut self.old);
-        files.extend(self.latest.take().map(|latest| latest.file));
-        files
-    }
-
     /// A newer one is whole.
     pub(crate) fn take_in(&mut self, snapshot: LocalSnapshot) {
         let file = snapshot.file;

@@ -12,20 +12,18 @@ use crate::jobs::Job;
 use crate::node::Node;
 use crate::opening::Opening;
 use crate::replica::Proposal;
-use crate::snapshot::SnapshotFile;
 use crate::start::{Founding, ReplicaState};
 use crate::status::{Hosted, HostedKeyspace};
 
 /// How long this node waits for a change of the catalog that it asked for.
 const CATALOG_CHANGE_MS: u64 = 2_000;
 
-/// What a replica leaves behind when its keyspace is deleted.
+/// What serves no more, and is removed from the disk.
 #[derive(Debug)]
 pub(crate) struct Retired {
-    /// Once this is durable the log does not know the group any more.
+    /// Once this is durable the log does not name it any more.
     pub(crate) ticket: u64,
-    pub(crate) place: Place,
-    pub(crate) files: Vec<SnapshotFile>,
+    pub(crate) job: Job,
 }
 
 impl<D: Disk> Node<D> {
@@ -95,17 +93,14 @@ impl<D: Disk> Node<D> {
         tokens.into_iter().for_each(|token| self.fail(token, Failure::NotHosted));
         self.fail_writes_of(group);
         self.forget_transfers(group);
-        let files = replica.files.all();
-        self.retired.push(Retired { ticket: self.next_ticket, place: replica.place(), files });
+        self.retired.push(Retired { ticket: self.next_ticket, job: Job::Forget { group: GroupId(group) } });
         self.persist(vec![(GroupId(group), Record::Destroy)]);
     }
 
-    /// Removes what retired replicas left, once the log has forgotten them.
+    /// Removes what serves no more, once the log says so.
     pub(crate) fn remove_retired(&mut self, ticket: u64) {
-        for retired in self.retired.extract_if(.., |retired| retired.ticket <= ticket) {
-            let Retired { place, files, .. } = retired;
-            self.effects.push(Effect::Job(Job::Retire { place, files }));
-        }
+        let retired = self.retired.extract_if(.., |retired| retired.ticket <= ticket);
+        self.effects.extend(retired.map(|retired| Effect::Job(retired.job)));
     }
 
     /// Lets the groups that this node leads know their keyspaces' limits, by an entry in their logs.
@@ -172,8 +167,7 @@ impl<D: Disk> Node<D> {
         let gone: Vec<u64> = self.locals.keys().copied().filter(|group| catalog.is_deleted(*group)).collect();
         for group in gone {
             self.locals.remove(&group);
-            let place = Place { group, build: 0 };
-            self.effects.push(Effect::Job(Job::Retire { place, files: Vec::new() }));
+            self.effects.push(Effect::Job(Job::Forget { group: GroupId(group) }));
         }
         let node = self.identity.node;
         let own =

@@ -93,12 +93,15 @@ pub enum Job {
         /// The file.
         file: SnapshotFile,
     },
-    /// Remove what a group had on this node.
+    /// Remove an engine that serves no more.
     Retire {
-        /// Its engine's place.
+        /// Where it is.
         place: Place,
-        /// Its snapshot files.
-        files: Vec<SnapshotFile>,
+    },
+    /// Remove all that a group has on this node: engines, also unfinished ones, and snapshot files.
+    Forget {
+        /// The group.
+        group: GroupId,
     },
     /// Remove files that no longer serve.
     Remove {
@@ -174,7 +177,7 @@ pub enum JobResult {
     },
     /// Files were removed, as far as they were there.
     Removed,
-    /// What a group had was removed. What could not be is removed at the next start.
+    /// What serves no more was removed. What could not be is removed at the next start.
     Retired,
 }
 
@@ -190,7 +193,7 @@ impl Job {
             Self::Build { place, .. } | Self::Replay { place, .. } | Self::Flush { place, .. } | Self::Retire { place, .. } => {
                 GroupId(place.group)
             }
-            Self::Apply { group, .. } | Self::Remove { group, .. } => *group,
+            Self::Apply { group, .. } | Self::Forget { group } | Self::Remove { group, .. } => *group,
         }
     }
 
@@ -229,9 +232,16 @@ impl Job {
                 remove(files, [file.part()]);
                 JobResult::Removed
             }
-            Self::Retire { place, files: names } => {
-                remove(files, names.iter().map(SnapshotFile::to_string));
+            Self::Retire { place } => {
                 let _ = engines.remove(place);
+                JobResult::Retired
+            }
+            Self::Forget { group } => {
+                for place in engines.places().unwrap_or_default().into_iter().filter(|place| place.group == group.0) {
+                    let _ = engines.remove(place);
+                }
+                let names = files.list().unwrap_or_default();
+                remove(files, names.into_iter().filter(|name| SnapshotFile::group_of(name) == Some(group)));
                 JobResult::Retired
             }
             Self::Remove { files: names, .. } => {

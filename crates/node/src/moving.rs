@@ -117,7 +117,7 @@ impl<D: Disk> Replica<D> {
             self.machine.hold(false);
             self.moves.last_error = Some(why);
             self.moves.pause_ticks = MOVE_PAUSE_TICKS;
-            out.jobs.push(Job::Retire { place: current.place, files: Vec::new() });
+            out.jobs.push(Job::Retire { place: current.place });
             self.go_on(out);
         }
     }

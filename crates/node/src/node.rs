@@ -16,7 +16,7 @@ use crate::catalog::{Catalog, NodeState, ReplicaRole, SYSTEM_GROUP};
 use crate::convert::{message_from_wire, message_to_wire};
 use crate::hosting::Retired;
 use crate::io::{Answer, Effect, Input, Monotonic, PeerFrame, StopReason};
-use crate::jobs::{JobDone, JobResult};
+use crate::jobs::{Job, JobDone, JobResult};
 use crate::limits::{Config, PROMOTE_WITHIN_ENTRIES};
 use crate::membership::{Step, next_step};
 use crate::pending::Pending;
@@ -65,7 +65,7 @@ pub struct Node<D: Disk> {
     pub(crate) forward_replies: BTreeMap<u64, Vec<ForwardReply>>,
     pub(crate) leader_waits: Vec<LeaderWait>,
     pub(crate) transfers: Transfers,
-    /// Replicas that are gone, and whose files go once the log says so.
+    /// What is removed from the disk once the log says that it serves no more.
     pub(crate) retired: Vec<Retired>,
     /// Keyspaces of this node alone, by the group that names their place.
     pub(crate) locals: BTreeMap<u64, Arc<LocalKeyspace>>,
@@ -375,7 +375,7 @@ impl<D: Disk> Node<D> {
         }
         self.send_messages(out.messages);
         let ticket = self.next_ticket;
-        self.retired.extend(out.retired.into_iter().map(|place| Retired { ticket, place, files: Vec::new() }));
+        self.retired.extend(out.retired.into_iter().map(|place| Retired { ticket, job: Job::Retire { place } }));
         self.persist(out.records);
         for done in out.outcomes {
             self.on_applied(done);

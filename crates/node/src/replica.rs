@@ -594,13 +594,10 @@ impl<D: Disk> Replica<D> {
 
     /// Applies what waits, as far as the shard is here.
     pub(crate) fn go_on(&mut self, out: &mut Outbox) {
-        while out.broken.is_none()
-            && let Some((low, high)) = self.machine.replay()
-        {
+        if let Some((low, high)) = self.machine.replay() {
             self.replay(low, high, out);
         }
         while out.broken.is_none()
-            && self.machine.replay().is_none()
             && let Some(work) = self.machine.next_work()
         {
             match work {
@@ -630,25 +627,30 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    /// Applies again what the lost engine had applied after the snapshot that made up for it.
+    /// Applies again what the lost engine had applied after the snapshot that made up for it: by jobs, also where the engine does
+    /// not stall, for it may be as much as the log holds.
     fn replay(&mut self, low: u64, high: u64, out: &mut Outbox) {
         let Some(shard) = self.machine.shard() else { return };
         let entries = self.log().replay(low, high, MAX_APPLY_BYTES).map_err(|error| error.to_string());
         match entries.and_then(|entries| next_work(entries, shard)) {
-            Ok(work) => self.carry_out(work, out),
+            Ok(work) => self.hand_out(work, out),
             Err(why) => self.break_down(&why, out),
         }
     }
 
     fn carry_out(&mut self, work: ShardWork, out: &mut Outbox) {
         if self.machine.may_stall() {
-            let group = self.spec.group;
-            return out.jobs.push(Job::Apply { group, shard: self.machine.lend(), work });
+            return self.hand_out(work, out);
         }
         match self.machine.apply(work) {
             Ok(applied) => self.on_outcomes(applied, out),
             Err(error) => self.break_down(&error, out),
         }
+    }
+
+    fn hand_out(&mut self, work: ShardWork, out: &mut Outbox) {
+        let group = self.spec.group;
+        out.jobs.push(Job::Apply { group, shard: self.machine.lend(), work });
     }
 
     /// A job has applied what it was given.

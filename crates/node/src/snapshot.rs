@@ -62,6 +62,11 @@ impl SnapshotFile {
         parts.next().is_none().then_some(file)
     }
 
+    /// The group of a file, whole or in parts.
+    pub(crate) fn group_of(name: &str) -> Option<GroupId> {
+        Self::parse(name.strip_suffix(".part").unwrap_or(name)).map(|file| file.group)
+    }
+
     pub(crate) fn part(&self) -> String {
         format!("{self}.part")
     }

@@ -20,8 +20,8 @@ const FLUSH_THREADS: usize = 2;
 
 /// Hands jobs to their threads.
 ///
-/// The queues need no bound of their own: each group has at most one apply, one flush, one cut and one load, and a window of
-/// pieces per copy.
+/// The queues need no bound of their own: each group has at most one apply, one flush, one cut, one load and one move, what
+/// it removes, and a window of pieces per copy.
 #[derive(Debug)]
 pub(crate) struct JobWorkers {
     applies: Arc<Queue>,
@@ -83,7 +83,7 @@ impl JobWorkers {
         let queue = match job {
             Job::Apply { .. } | Job::Replay { .. } => &self.applies,
             Job::Flush { .. } => &self.flushes,
-            Job::Cut { .. } | Job::Load { .. } | Job::Build { .. } | Job::Retire { .. } => &self.whole,
+            Job::Cut { .. } | Job::Load { .. } | Job::Build { .. } | Job::Retire { .. } | Job::Forget { .. } => &self.whole,
             Job::Read { .. } | Job::Stage { .. } | Job::Discard { .. } | Job::Remove { .. } => &self.pieces,
         };
         queue.waiting.lock().expect(POISONED).jobs.push_back(job);

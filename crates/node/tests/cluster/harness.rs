@@ -42,6 +42,8 @@ pub(crate) struct Host {
     pub(crate) holds_log: bool,
     /// Snapshots are not loaded, nor is any job after that, until this is taken back.
     pub(crate) holds_loads: bool,
+    /// No engine is built, nor anything done after that.
+    pub(crate) holds_builds: bool,
     /// Why it ended itself.
     pub(crate) stopped: Option<StopReason>,
 }
@@ -416,7 +418,7 @@ impl Cluster {
     /// Writes what a node handed to its log, and runs its jobs.
     fn run_disk(&mut self, id: u64) -> bool {
         let host = self.host_mut(id);
-        let (holds_log, holds_loads) = (host.holds_log, host.holds_loads);
+        let (holds_log, holds_loads, holds_builds) = (host.holds_log, host.holds_loads, host.holds_builds);
         let (files, engines) = (host.file_disk.clone(), Arc::clone(&host.engines));
         let Some(process) = &mut host.process else { return false };
         let mut has_moved = false;
@@ -426,7 +428,11 @@ impl Cluster {
             process.inbox.push(Input::LogDurable { ticket });
             has_moved = true;
         }
-        let is_held = |job: &mut Job| holds_loads && matches!(job, Job::Load { .. });
+        let is_held = |job: &mut Job| match job {
+            Job::Load { .. } => holds_loads,
+            Job::Build { .. } => holds_builds,
+            _ => false,
+        };
         if let Some(job) = process.jobs.pop_front_if(|job| !is_held(job)) {
             process.inbox.push(Input::JobDone(job.run(&files, engines.as_ref())));
             has_moved = true;
@@ -535,6 +541,7 @@ impl Host {
             engines: Arc::default(),
             holds_log: false,
             holds_loads: false,
+            holds_builds: false,
             stopped: None,
         }
     }

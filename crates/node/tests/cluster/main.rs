@@ -5,6 +5,7 @@
 mod defects;
 mod durability;
 mod harness;
+mod keyspaces;
 mod leaders;
 mod lost_engines;
 mod members;

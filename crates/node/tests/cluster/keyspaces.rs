@@ -1,0 +1,98 @@
+//! Keyspaces that are deleted, and those that move to another engine.
+
+use quorate_engine::{EngineSpec, Engines};
+use quorate_log::{Disk, GroupId};
+use quorate_node::{Config, KeyspaceSettings, Mode, ReplicationSettings, RequestKind};
+
+use crate::harness::{Cluster, DEFAULT, SYSTEM};
+
+/// The first group after those of a new cluster.
+const ORDERS: GroupId = GroupId(2);
+
+fn often_flushed() -> Config {
+    Config { flush_log_bytes: 2 << 10, snapshot_log_bytes: 2 << 10, ..Config::default() }
+}
+
+fn settings(engine: &str) -> KeyspaceSettings {
+    KeyspaceSettings::with_defaults(EngineSpec::of(engine).into(), ReplicationSettings::of(Mode::Raft), 1 << 30)
+}
+
+/// Changes the catalog through the leader of the system keyspace; planned anew if something else changed it meanwhile.
+fn change(cluster: &mut Cluster, plan: impl Fn(&quorate_node::Catalog) -> quorate_node::keyspace::Write) {
+    for _ in 0..20 {
+        let leader = cluster.leader(SYSTEM).expect("there is a leader");
+        let write = plan(&cluster.catalog(leader));
+        let token = cluster.request(leader, SYSTEM, RequestKind::Write(write.to_bytes()), 5_000);
+        cluster.run_until("there is an answer", |cluster| cluster.answers.contains_key(&token));
+        if cluster.is_applied(token) {
+            return;
+        }
+    }
+    panic!("the catalog does not stand still");
+}
+
+fn create(cluster: &mut Cluster, engine: &str) {
+    change(cluster, |catalog| catalog.plan_create("orders", &settings(engine), 0).unwrap().unwrap());
+    cluster.run_until("all have it", |cluster| (1..=3).all(|id| cluster.replica(id, ORDERS).is_some_and(|own| own.is_caught_up)));
+}
+
+fn put(cluster: &mut Cluster, number: u64) {
+    let write = quorate_node::keyspace::Write::put(format!("key {number}").into(), "v".repeat(50).into());
+    let token = cluster.request(1 + number % 3, ORDERS, RequestKind::Write(write.to_bytes()), 5_000);
+    cluster.run_until("it is written", |cluster| cluster.is_applied(token));
+}
+
+/// What a node keeps of the keyspace beside its log.
+fn left_over(cluster: &mut Cluster, id: u64) -> Vec<String> {
+    let host = cluster.host_mut(id);
+    let places = host.engines.places().unwrap().into_iter().filter(|place| place.group == ORDERS.0);
+    let own = format!("{:016x}-", ORDERS.0);
+    let files = host.file_disk.list().unwrap().into_iter().filter(|name| name.starts_with(&own));
+    places.map(|place| place.to_string()).chain(files).collect()
+}
+
+#[test]
+fn a_keyspace_that_is_deleted_while_it_moves_leaves_nothing() {
+    let mut cluster = Cluster::with(3, often_flushed());
+    create(&mut cluster, "btree");
+    (0..60).for_each(|number| put(&mut cluster, number));
+    (1..=3).for_each(|id| cluster.host_mut(id).holds_builds = true);
+    change(&mut cluster, |catalog| catalog.plan_alter("orders", &settings("lsm"), 0).unwrap().unwrap());
+    let is_building = |cluster: &Cluster, id| {
+        cluster.replica(id, ORDERS).is_some_and(|own| own.moving.is_some_and(|moving| moving.phase == "building"))
+    };
+    cluster.run_until("a replica builds its new engine", |cluster| (1..=3).any(|id| is_building(cluster, id)));
+    change(&mut cluster, |catalog| catalog.plan_delete("orders").unwrap());
+    cluster.run_until("it is gone", |cluster| (1..=3).all(|id| cluster.replica(id, ORDERS).is_none()));
+    (1..=3).for_each(|id| cluster.host_mut(id).holds_builds = false);
+    cluster.run_for(3_000);
+    for id in 1..=3 {
+        assert_eq!(left_over(&mut cluster, id), [""; 0], "node {id}");
+    }
+    cluster.restart(1);
+    cluster.must_put(1, "key", "value");
+    assert!(cluster.replica(1, ORDERS).is_none(), "it does not come back");
+    assert!(cluster.replica(1, DEFAULT).is_some());
+}
+
+#[test]
+fn a_keyspace_moves_while_it_is_written_to_one_replica_at_a_time() {
+    let mut cluster = Cluster::with(3, often_flushed());
+    create(&mut cluster, "trie");
+    (0..60).for_each(|number| put(&mut cluster, number));
+    change(&mut cluster, |catalog| catalog.plan_alter("orders", &settings("btree"), 0).unwrap().unwrap());
+    let mut number = 60;
+    while (1..=3).any(|id| cluster.replica(id, ORDERS).unwrap().engine != "btree") {
+        assert!(number < 2_000, "the move does not end");
+        put(&mut cluster, number);
+        cluster.run_for(20);
+        number += 1;
+        let moving = (1..=3).filter(|id| cluster.replica(*id, ORDERS).unwrap().moving.is_some()).count();
+        assert!(moving <= 1, "{moving} replicas move at once");
+    }
+    cluster.run_until("the catalog knows", |cluster| !cluster.catalog(1).keyspaces["orders"].is_moving());
+    cluster.run_until("all agree", |cluster| cluster.agrees(ORDERS));
+    (1..=3).for_each(|id| cluster.restart(id));
+    cluster.run_until("all agree again", |cluster| cluster.agrees(ORDERS));
+    assert_eq!(cluster.replica(2, ORDERS).unwrap().revision, number + 1, "every write is there");
+}
