@@ -51,6 +51,10 @@ impl Folder {
         Ok((Self { path: path.to_owned(), next, in_use: Arc::clone(in_use) }, in_force))
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A number that no content had since the folder was opened.
     pub(crate) fn next_number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)

@@ -16,6 +16,7 @@ mod numbers;
 mod ordered;
 mod range;
 mod registry;
+mod room;
 mod trie;
 
 #[cfg(any(test, feature = "testing"))]
@@ -154,7 +155,8 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// The log position that would survive a power loss now; 0 for an engine that is not durable.
     fn durable_applied(&self) -> u64;
 
-    /// Makes all that was applied durable and returns the new durable point. Does nothing in an engine that is not durable.
+    /// Makes all that was applied durable and returns the new durable point; the old one if the disk has no room for it now.
+    /// Does nothing in an engine that is not durable.
     fn flush(&self) -> Result<u64, EngineError>;
 
     /// Begins to build new content beside the present one, which is served until the builder is committed.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 
@@ -33,6 +33,12 @@ struct Stable {
 struct StableState {
     content: Option<Arc<dyn View>>,
     is_damaged: bool,
+    /// The engine that is open does nothing more.
+    is_failing: bool,
+    /// So often it cannot be opened.
+    failing_opens: u32,
+    /// Held by the engine that is open.
+    open: Weak<()>,
 }
 
 impl SimulatedEngines {
@@ -40,6 +46,14 @@ impl SimulatedEngines {
     pub fn damage(&self, place: Place) {
         if let Some(stable) = self.places().get(&place) {
             stable.lock().is_damaged = true;
+        }
+    }
+
+    /// Has the engine that is open at a place fail, and so many attempts to open it again.
+    pub fn fail(&self, place: Place, failing_opens: u32) {
+        if let Some(stable) = self.places().get(&place) {
+            let mut state = stable.lock();
+            (state.is_failing, state.failing_opens) = (true, failing_opens);
         }
     }
 
@@ -51,6 +65,10 @@ impl SimulatedEngines {
 impl Stable {
     fn lock(&self) -> MutexGuard<'_, StableState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self) -> Result<(), EngineError> {
+        if self.lock().is_failing { Err(io::Error::from(io::ErrorKind::StorageFull).into()) } else { Ok(()) }
     }
 
     fn applied(&self) -> u64 {
@@ -66,7 +84,14 @@ impl Engines for SimulatedEngines {
             return (kind.open)(&Opening { spec, in_use, resources, hash_seed: 0 });
         }
         let stable = Arc::clone(self.places().entry(place).or_default());
-        let state = stable.lock();
+        let mut state = stable.lock();
+        if state.open.strong_count() > 0 {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("the engine at {place} is open already")).into());
+        }
+        if state.failing_opens > 0 {
+            state.failing_opens -= 1;
+            return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+        }
         if state.is_damaged {
             return Err(EngineError::Corrupt(format!("{place} was damaged")));
         }
@@ -74,8 +99,10 @@ impl Engines for SimulatedEngines {
         if let Some(saved) = &state.content {
             copy(saved.as_ref(), content.rebuild()?)?;
         }
+        let open = Arc::new(());
+        (state.open, state.is_failing) = (Arc::downgrade(&open), false);
         drop(state);
-        Ok(Arc::new(StableEngine { kind, content: Arc::new(content), stable }))
+        Ok(Arc::new(StableEngine { kind, content: Arc::new(content), stable, _open: open }))
     }
 
     fn remove(&self, place: Place) -> io::Result<()> {
@@ -104,6 +131,7 @@ struct StableEngine {
     kind: &'static Kind,
     content: Arc<Trie>,
     stable: Arc<Stable>,
+    _open: Arc<()>,
 }
 
 impl Engine for StableEngine {
@@ -120,6 +148,7 @@ impl Engine for StableEngine {
     }
 
     fn apply(&self, batch: Batch) -> Result<(), EngineError> {
+        self.stable.check()?;
         self.content.apply(batch)
     }
 
@@ -128,6 +157,7 @@ impl Engine for StableEngine {
     }
 
     fn flush(&self) -> Result<u64, EngineError> {
+        self.stable.check()?;
         let mut state = self.stable.lock();
         let view = self.content.view();
         let applied = view.applied();
@@ -136,6 +166,7 @@ impl Engine for StableEngine {
     }
 
     fn rebuild(&self) -> Result<Box<dyn Rebuild>, EngineError> {
+        self.stable.check()?;
         let (content, stable) = (Arc::clone(&self.content), Arc::clone(&self.stable));
         Ok(Box::new(StableRebuild { inner: content.rebuild()?, content, stable }))
     }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_engine::Place;
+use quorate_engine::{EngineError, Place};
+use quorate_keyspace::ShardError;
 use quorate_log::{Disk, LogId, LogIndex, Record, Term};
 use raft::eraftpb::{Message, MessageType};
 
@@ -37,23 +38,25 @@ impl<D: Disk> Replica<D> {
     }
 
     fn flush(&mut self, out: &mut Outbox) {
-        if self.files.flushing.is_some() || self.is_loading() {
+        let Some(engine) = self.engine().map(Arc::clone).filter(|_| self.files.flushing.is_none() && !self.is_loading()) else {
             return;
-        }
+        };
         let header = self.header();
         let at = LogId { term: Term(header.applied_term), index: LogIndex(header.applied_index) };
         self.files.flushing = Some((at, header.membership.clone()));
         self.files.log_bytes = 0;
-        out.jobs.push(Job::Flush { place: self.place(), engine: Arc::clone(self.engine()) });
+        out.jobs.push(Job::Flush { place: self.place(), engine });
     }
 
-    /// The engine was flushed, or could not be: then more log has to do.
-    pub(crate) fn on_flushed(&mut self, place: Place, durable_index: Result<u64, String>) {
-        if place != self.place() {
+    /// The engine was flushed. If it had no room for that, more log has to do.
+    pub(crate) fn on_flushed(&mut self, place: Place, durable_index: Result<u64, EngineError>, out: &mut Outbox) {
+        let own = self.place();
+        let Some((at, membership)) = self.files.flushing.take_if(|_| place == own) else {
             return;
-        }
-        let (Some((at, membership)), Ok(durable_index)) = (self.files.flushing.take(), durable_index) else {
-            return;
+        };
+        let durable_index = match durable_index {
+            Ok(durable_index) => durable_index,
+            Err(why) => return self.on_engine_failed(&ShardError::Engine(why), out),
         };
         // A snapshot that was loaded meanwhile has made a later point durable.
         if durable_index >= at.index.0 && self.files.flushed.as_ref().is_none_or(|(flushed, _)| flushed.index < at.index) {

@@ -193,7 +193,7 @@ impl<D: Disk> Node<D> {
             let local = self.locals.get(&shard.group);
             let engine = match (local, self.replicas.get(&shard.group)) {
                 (Some(local), _) => Arc::clone(local.engine()),
-                (None, replica) => Arc::clone(replica.filter(|replica| !replica.machine.is_lost())?.engine()),
+                (None, replica) => Arc::clone(replica.filter(|replica| replica.machine.is_whole())?.engine()?),
             };
             let (group, epoch, local) = (GroupId(shard.group), keyspace.epoch, local.map(Arc::clone));
             Some((name.to_owned(), HostedKeyspace { group, epoch, engine, local }))

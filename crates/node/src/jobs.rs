@@ -4,12 +4,14 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_engine::{Engine, EngineSpec, Engines, Place, View};
-use quorate_keyspace::{Applied, Shard};
+use quorate_engine::{Engine, EngineError, EngineSpec, Engines, Place, View};
+use quorate_keyspace::{Applied, Shard, ShardError};
 use quorate_log::{Disk, GroupId};
 
 use crate::machine::ShardWork;
+use crate::opening::{begin, reopen};
 use crate::snapshot::{SnapshotFile, cut, load, read_piece, remove, stage};
+use crate::start::Founding;
 
 /// Work beside the loop.
 #[derive(Debug)]
@@ -49,6 +51,15 @@ pub enum Job {
         shard: Box<Shard>,
         /// What to apply.
         work: ShardWork,
+    },
+    /// Open an engine again that failed.
+    Reopen {
+        /// Where it is.
+        place: Place,
+        /// Which engine.
+        spec: EngineSpec,
+        /// How the group began, if nothing was durable yet.
+        founding: Option<Founding>,
     },
     /// Make durable what an engine holds.
     Flush {
@@ -133,8 +144,8 @@ pub enum JobResult {
     },
     /// The work was applied.
     Applied {
-        /// The shard, and what became of the entries; or why it cannot go on.
-        applied: Result<(Box<Shard>, Applied), String>,
+        /// The shard, and what became of the entries; or why its engine is of no use any more.
+        applied: Result<(Box<Shard>, Applied), ShardError>,
     },
     /// A new engine was filled, or has applied more.
     MovedOn {
@@ -143,19 +154,26 @@ pub enum JobResult {
         /// The shard over it, or why there is none.
         shard: Result<Box<Shard>, String>,
     },
+    /// An engine was opened again.
+    Reopened {
+        /// Where it is.
+        place: Place,
+        /// The shard that it came back with, or why there is none.
+        shard: Result<Box<Shard>, ShardError>,
+    },
     /// The engine was flushed.
     Flushed {
         /// Where it is.
         place: Place,
-        /// The log index that would survive a power loss, or why it is not known.
-        durable_index: Result<u64, String>,
+        /// The log index that would survive a power loss, or why the engine is of no use any more.
+        durable_index: Result<u64, EngineError>,
     },
     /// The engine holds what the file does.
     Loaded {
         /// The file.
         file: SnapshotFile,
         /// The shard's state and the file's length, or why the engine does not.
-        state: Result<(Bytes, u64), String>,
+        state: Result<(Bytes, u64), io::Error>,
     },
     /// A piece was read.
     Read {
@@ -190,9 +208,11 @@ impl Job {
             | Self::Read { file, .. }
             | Self::Stage { file, .. }
             | Self::Discard { file } => file.group,
-            Self::Build { place, .. } | Self::Replay { place, .. } | Self::Flush { place, .. } | Self::Retire { place, .. } => {
-                GroupId(place.group)
-            }
+            Self::Build { place, .. }
+            | Self::Replay { place, .. }
+            | Self::Reopen { place, .. }
+            | Self::Flush { place, .. }
+            | Self::Retire { place, .. } => GroupId(place.group),
             Self::Apply { group, .. } | Self::Forget { group } | Self::Remove { group, .. } => *group,
         }
     }
@@ -207,7 +227,7 @@ impl Job {
             }
             Self::Apply { mut shard, work, .. } => {
                 let applied = work.apply_to(&mut shard).map(|applied| (shard, applied));
-                JobResult::Applied { applied: applied.map_err(|error| error.to_string()) }
+                JobResult::Applied { applied }
             }
             Self::Build { file, place, spec } => {
                 let shard = build(files, engines, &file, place, &spec);
@@ -217,10 +237,11 @@ impl Job {
                 let applied = work.apply_to(&mut shard).map(|_| shard);
                 JobResult::MovedOn { place, shard: applied.map_err(|error| error.to_string()) }
             }
-            Self::Flush { place, engine } => {
-                JobResult::Flushed { place, durable_index: engine.flush().map_err(|error| error.to_string()) }
+            Self::Reopen { place, spec, founding } => {
+                JobResult::Reopened { place, shard: reopened(engines, place, &spec, founding.as_ref()).map(Box::new) }
             }
-            Self::Load { file, engine } => JobResult::Loaded { file, state: load(files, &file, engine.as_ref()).map_err(text) },
+            Self::Flush { place, engine } => JobResult::Flushed { place, durable_index: engine.flush() },
+            Self::Load { file, engine } => JobResult::Loaded { file, state: load(files, &file, engine.as_ref()) },
             Self::Read { transfer, file, offset, max_bytes } => {
                 JobResult::Read { transfer, offset, piece: read_piece(files, &file, offset, max_bytes).map_err(text) }
             }
@@ -251,6 +272,12 @@ impl Job {
         };
         JobDone { group, result }
     }
+}
+
+/// The shard that an engine comes back with: at its durable point, or as the group began.
+fn reopened(engines: &dyn Engines, place: Place, spec: &EngineSpec, founding: Option<&Founding>) -> Result<Shard, ShardError> {
+    let (engine, shard, _) = reopen(engines, place, spec)?;
+    shard.map_or_else(|| begin(engine, founding, GroupId(place.group)), Ok)
 }
 
 /// A shard over a new engine with what a file holds.

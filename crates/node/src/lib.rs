@@ -21,6 +21,7 @@ mod node;
 mod opening;
 mod pending;
 mod reads;
+mod reopening;
 mod replica;
 mod requests;
 mod snapshot;

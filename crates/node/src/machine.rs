@@ -22,13 +22,10 @@ use crate::snapshot::SnapshotFile;
 /// applied while a snapshot is on its way in.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    engine: Arc<dyn Engine>,
     shard: Place,
     /// The snapshot that replaces everything once it is loaded.
     awaited: Option<SnapshotFile>,
-    /// The engine's content was lost: a snapshot is to be had from the leader.
-    is_lost: bool,
-    /// Up to here entries are read from the log again: they were applied, to content that is lost.
+    /// Up to here entries are read from the log again: they were applied, to content that is not there any more.
     replay_until: u64,
     /// The last entry that was taken in.
     taken_in: u64,
@@ -38,12 +35,16 @@ pub(crate) struct Machine {
     backlog_bytes: usize,
 }
 
-/// Where the shard is.
+/// Where the shard is, and what is over: its numbers as they were before.
 #[derive(Debug)]
 enum Place {
     Here(Box<Shard>),
-    /// With a job. Its numbers as they were before.
-    Away(ShardHeader),
+    /// With a job.
+    Away(Arc<dyn Engine>, ShardHeader),
+    /// The engine is there and its content is lost: a snapshot is to be had from the leader.
+    Lost(Arc<dyn Engine>, ShardHeader),
+    /// The engine failed, was given up, and is to be opened again.
+    Closed(ShardHeader),
 }
 
 /// What can be applied at once.
@@ -93,38 +94,63 @@ impl ShardWork {
 
 impl Machine {
     pub(crate) fn new(shard: Shard) -> Self {
-        Self {
-            engine: Arc::clone(shard.engine()),
-            taken_in: shard.header().applied_index,
-            shard: Place::Here(Box::new(shard)),
-            awaited: None,
-            is_lost: false,
-            replay_until: 0,
-            is_held: false,
-            backlog: VecDeque::new(),
-            backlog_bytes: 0,
-        }
+        let taken_in = shard.header().applied_index;
+        Self::of(Place::Here(Box::new(shard)), taken_in, 0)
     }
 
     /// One whose engine lost its content; with the numbers that the log still tells. Nothing is applied, and nothing can be read,
     /// until a snapshot was loaded.
     pub(crate) fn lost(engine: Arc<dyn Engine>, header: ShardHeader) -> Self {
-        Self {
-            engine,
-            replay_until: header.applied_index,
-            taken_in: header.applied_index,
-            shard: Place::Away(header),
-            awaited: None,
-            is_lost: true,
-            is_held: false,
-            backlog: VecDeque::new(),
-            backlog_bytes: 0,
-        }
+        let applied = header.applied_index;
+        Self::of(Place::Lost(engine, header), applied, applied)
+    }
+
+    /// One whose engine cannot be opened now; with the numbers that the log tells.
+    pub(crate) fn closed(header: ShardHeader) -> Self {
+        let applied = header.applied_index;
+        Self::of(Place::Closed(header), applied, applied)
+    }
+
+    fn of(shard: Place, taken_in: u64, replay_until: u64) -> Self {
+        Self { shard, awaited: None, replay_until, taken_in, is_held: false, backlog: VecDeque::new(), backlog_bytes: 0 }
     }
 
     /// Whether the engine's content was lost, and is not there again.
     pub(crate) fn is_lost(&self) -> bool {
-        self.is_lost
+        matches!(self.shard, Place::Lost(..))
+    }
+
+    /// Whether the engine is to be opened again.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.shard, Place::Closed(_))
+    }
+
+    /// Whether all that was applied once is there to be read.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.is_lost() && !self.is_closed() && self.header().applied_index >= self.replay_until
+    }
+
+    /// Gives up an engine that failed. What it had applied since its durable point is read from the log again, and so is what it
+    /// failed at.
+    pub(crate) fn close(&mut self) {
+        let handed_out = self.backlog.front().map_or(self.taken_in, |next| next.index - 1);
+        if self.awaited.is_none() {
+            self.replay_until = self.replay_until.max(self.header().applied_index).max(handed_out);
+        }
+        self.shard = Place::Closed(self.header().clone());
+        self.is_held = false;
+    }
+
+    /// The engine is open again, at its durable point or where it stood.
+    pub(crate) fn reopen(&mut self, shard: Box<Shard>) {
+        assert!(self.is_closed(), "what is opened again was closed");
+        self.shard = Place::Here(shard);
+    }
+
+    /// The engine is open again, and without content that the log goes on from.
+    pub(crate) fn lose(&mut self, engine: Arc<dyn Engine>) {
+        assert!(self.is_closed(), "what is opened again was closed");
+        self.shard = Place::Lost(engine, self.header().clone());
     }
 
     /// The entries to be read from the log again, if that comes next: the first, and the one after the last.
@@ -143,30 +169,40 @@ impl Machine {
     pub(crate) fn header(&self) -> &ShardHeader {
         match &self.shard {
             Place::Here(shard) => shard.header(),
-            Place::Away(header) => header,
+            Place::Away(_, header) | Place::Lost(_, header) | Place::Closed(header) => header,
         }
     }
 
-    pub(crate) fn engine(&self) -> &Arc<dyn Engine> {
-        &self.engine
+    /// None while it is to be opened again.
+    pub(crate) fn engine(&self) -> Option<&Arc<dyn Engine>> {
+        match &self.shard {
+            Place::Here(shard) => Some(shard.engine()),
+            Place::Away(engine, _) | Place::Lost(engine, _) => Some(engine),
+            Place::Closed(_) => None,
+        }
     }
 
-    /// The shard, while no job has it.
+    /// The shard, while it is here.
     pub(crate) fn shard(&self) -> Option<&Shard> {
         match &self.shard {
             Place::Here(shard) => Some(shard),
-            Place::Away(_) => None,
+            _ => None,
         }
     }
 
-    /// Whether the engine may stall, and so is written to by jobs.
+    /// Whether the engine may stall, and so is written to by jobs. Only such a one is ever closed.
     pub(crate) fn may_stall(&self) -> bool {
-        self.engine.capabilities().durable
+        self.engine().is_none_or(|engine| engine.capabilities().durable)
     }
 
-    /// Whether a snapshot shall replace everything, also if it is yet to be had.
+    /// Whether other content shall replace the present one, or make up for it, also if it is yet to be had.
     pub(crate) fn is_loading(&self) -> bool {
-        self.awaited.is_some() || self.is_lost
+        self.awaited.is_some() || self.is_lost() || self.is_closed()
+    }
+
+    /// Whether a snapshot that is here shall replace everything.
+    pub(crate) fn awaits_snapshot(&self) -> bool {
+        self.awaited.is_some()
     }
 
     /// Whether so much waits that no more is taken in.
@@ -212,23 +248,28 @@ impl Machine {
     pub(crate) fn apply(&mut self, work: ShardWork) -> Result<Applied, ShardError> {
         match &mut self.shard {
             Place::Here(shard) => work.apply_to(shard),
-            Place::Away(_) => unreachable!("work is handed out while the shard is here"),
+            _ => unreachable!("work is handed out while the shard is here"),
         }
     }
 
     /// Gives the shard to a job.
     pub(crate) fn lend(&mut self) -> Box<Shard> {
-        let header = self.header().clone();
-        match std::mem::replace(&mut self.shard, Place::Away(header)) {
+        let shard = self.shard().expect("work is handed out while the shard is here");
+        let away = Place::Away(Arc::clone(shard.engine()), shard.header().clone());
+        match std::mem::replace(&mut self.shard, away) {
             Place::Here(shard) => shard,
-            Place::Away(_) => unreachable!("work is handed out while the shard is here"),
+            _ => unreachable!("it was here just now"),
         }
     }
 
-    /// Takes the shard back.
-    pub(crate) fn take_back(&mut self, shard: Box<Shard>) {
+    /// Takes the shard back. False if its engine was given up meanwhile.
+    pub(crate) fn take_back(&mut self, shard: Box<Shard>) -> bool {
         assert!(self.shard().is_none(), "a shard is lent once");
+        if self.is_closed() {
+            return false;
+        }
         self.shard = Place::Here(shard);
+        true
     }
 
     /// Stops applying, or goes on.
@@ -243,7 +284,6 @@ impl Machine {
     /// Goes on with the same content in another engine.
     pub(crate) fn switch(&mut self, shard: Box<Shard>) {
         assert!(self.shard().is_some(), "no job has the shard that is given up");
-        self.engine = Arc::clone(shard.engine());
         self.shard = Place::Here(shard);
         self.is_held = false;
     }
@@ -259,29 +299,28 @@ impl Machine {
 
     /// A snapshot makes up for the lost content. What was committed since goes on from there.
     pub(crate) fn await_fetched(&mut self, file: SnapshotFile) {
-        assert!(self.is_lost, "only what was lost is fetched");
+        assert!(self.is_lost(), "only what was lost is fetched");
         self.awaited = Some(file);
     }
 
     /// Whether what makes up for the lost content is here, and to be loaded.
     pub(crate) fn has_fetched(&self) -> bool {
-        self.is_lost && self.awaited.is_some()
+        self.is_lost() && self.awaited.is_some()
     }
 
     /// The snapshot that is awaited, once no job writes to the engine.
     pub(crate) fn awaited(&self) -> Option<SnapshotFile> {
-        self.awaited.filter(|_| self.shard().is_some() || self.is_lost)
+        self.awaited.filter(|_| self.shard().is_some() || self.is_lost())
     }
 
-    /// The engine holds the awaited snapshot now: `shard` is made from it. False if another is awaited.
+    /// The engine holds the awaited snapshot now: `shard` is made from it. False if another is awaited, or the engine was given
+    /// up.
     pub(crate) fn replace(&mut self, file: SnapshotFile, shard: Shard) -> bool {
-        if self.awaited.take_if(|awaited| *awaited == file).is_none() {
-            return false;
+        let is_awaited = !self.is_closed() && self.awaited.take_if(|awaited| *awaited == file).is_some();
+        if is_awaited {
+            self.shard = Place::Here(Box::new(shard));
         }
-        self.engine = Arc::clone(shard.engine());
-        self.shard = Place::Here(Box::new(shard));
-        self.is_lost = false;
-        true
+        is_awaited
     }
 }
 

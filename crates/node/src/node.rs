@@ -271,9 +271,14 @@ impl<D: Disk> Node<D> {
             }
             JobResult::Applied { applied } => match (self.replicas.get_mut(&group), applied) {
                 (Some(replica), Ok((shard, applied))) => replica.on_applied(shard, applied, out),
-                (Some(replica), Err(why)) => out.broken = Some(format!("keyspace {}: {why}", replica.spec.keyspace)),
+                (Some(replica), Err(error)) => replica.on_engine_failed(&error, out),
                 (None, _) => {}
             },
+            JobResult::Reopened { place, shard } => {
+                if let Some(replica) = self.replicas.get_mut(&group) {
+                    replica.on_reopened(place, shard, out);
+                }
+            }
             JobResult::MovedOn { place, shard } => {
                 if let Some(replica) = self.replicas.get_mut(&group) {
                     replica.on_moved_on(place, shard, out);
@@ -281,13 +286,13 @@ impl<D: Disk> Node<D> {
             }
             JobResult::Flushed { place, durable_index } => {
                 if let Some(replica) = self.replicas.get_mut(&group) {
-                    replica.on_flushed(place, durable_index);
+                    replica.on_flushed(place, durable_index, out);
                     replica.maybe_purge(false, out);
                 }
             }
             JobResult::Loaded { file, state } => match (self.replicas.get_mut(&group), state) {
                 (Some(replica), Ok((state, size_bytes))) => replica.on_loaded(file, state, size_bytes, out),
-                (Some(replica), Err(why)) => out.broken = Some(format!("keyspace {}: {why}", replica.spec.keyspace)),
+                (Some(replica), Err(error)) => replica.on_load_failed(error, out),
                 (None, _) => {}
             },
             JobResult::Read { transfer, offset, piece } => self.on_piece_read(transfer, offset, piece),
@@ -304,6 +309,7 @@ impl<D: Disk> Node<D> {
             // Before the tick: raft-rs forgets now and then whom it heard of lately, and begins to count anew.
             replica.maybe_make_durable(&self.config, is_above_cap, &mut self.out);
             replica.maybe_purge(is_above_cap, &mut self.out);
+            replica.go_on_reopening(&mut self.out);
             replica.tick();
             replica.reads.retry(self.now, 3 * tick_ms);
             let expired = replica.reads.take_expired(self.now);
@@ -432,7 +438,8 @@ impl<D: Disk> Node<D> {
         if self.catalog_revision == Some(revision) {
             return;
         }
-        let catalog = match Catalog::read(system.engine().view().as_ref()) {
+        let Some(engine) = system.engine() else { return };
+        let catalog = match Catalog::read(engine.view().as_ref()) {
             Ok(catalog) => Arc::new(catalog),
             Err(error) => return self.effects.push(Effect::Stop(StopReason::Broken(error.to_string()))),
         };

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_engine::{Engine, EngineError, Engines, Place};
+use quorate_engine::{Engine, EngineError, EngineSpec, Engines, Place};
 use quorate_keyspace::{Shard, ShardError, ShardHeader};
 use quorate_log::{Disk, GroupId, LogId, LogIndex, Reader, Term};
 use raft::prelude::{ConfChangeType, ConfChangeV2, ConfState};
@@ -37,12 +37,15 @@ impl<D: Disk> Opening<'_, D> {
         let found = self.log.group(group).unwrap_or_default();
         let mut log = GroupLog::open(group, self.log.clone(), self.config.entry_cache_bytes, ConfState::default());
         let (durable, files) = self.durable_shard(group, &state, own)?;
+        let commit = found.hard_state.commit.0;
         let machine = match durable {
-            Ok(mut shard) => {
-                replay(&mut shard, &log, found.hard_state.commit.0, &keyspace)?;
-                Machine::new(shard)
-            }
-            Err(engine) => Machine::lost(engine, lost_header(&log, &state, found.hard_state.commit.0)?),
+            Durable::Here(mut shard) => match replay(&mut shard, &log, commit, &keyspace) {
+                Ok(()) => Machine::new(*shard),
+                Err(error) if is_for_want_of_room(&error) => Machine::closed(header_by_log(&log, &state, commit)?),
+                Err(error) => return Err(error),
+            },
+            Durable::Lost(engine) => Machine::lost(engine, header_by_log(&log, &state, commit)?),
+            Durable::Closed => Machine::closed(header_by_log(&log, &state, commit)?),
         };
         log.set_initial(log.initial_commit(), decode_membership(machine.header().membership.clone()).unwrap_or_default());
         let files = Files { log_bytes: log.bytes_on_disk(), ..files };
@@ -55,13 +58,21 @@ impl<D: Disk> Opening<'_, D> {
         let keyspace = &state.keyspace;
         let purged = self.log.group(group).unwrap_or_default().purged;
         let shard_error = |source| OpenError::Shard { keyspace: keyspace.clone(), source };
-        let (engine, shard, damage) = self.reopen(group, state)?;
+        let place = Place { group: group.0, build: state.build };
+        let (engine, shard, damage) = match reopen(self.engines, place, &state.engine).map_err(shard_error) {
+            Ok(reopened) => reopened,
+            // What is there of files stays: nobody knows yet whether they serve.
+            Err(error) if is_for_want_of_room(&error) => {
+                return Ok((Durable::Closed, Files { damage: Some(error.to_string()), ..Files::default() }));
+            }
+            Err(error) => return Err(error),
+        };
         // One that stands before the log was about to load a snapshot.
         if let Some(shard) = shard.filter(|shard| shard.header().applied_index >= purged.index.0) {
             let header = shard.header();
             let flushed = LogId { term: Term(header.applied_term), index: LogIndex(header.applied_index) };
             let flushed = Some((flushed, header.membership.clone()));
-            return Ok((Ok(shard), Files { old: own, flushed, ..Files::default() }));
+            return Ok((Durable::Here(Box::new(shard)), Files { old: own, flushed, ..Files::default() }));
         }
         // A file that the log does not know, by index and term, was staged for a snapshot that it had not accepted yet.
         let usable = |file: &SnapshotFile| match file.at.index {
@@ -74,45 +85,28 @@ impl<D: Disk> Opening<'_, D> {
             let files = Files { old: own, damage, ..Files::default() };
             if purged.index > FOUNDED_AT.index {
                 check_membership(state, purged.index)?;
-                return Ok((Err(engine), files));
+                return Ok((Durable::Lost(engine), files));
             }
-            return Ok((Ok(begin(engine, state.founding.as_ref(), group).map_err(shard_error)?), files));
+            let shard = begin(engine, state.founding.as_ref(), group).map_err(shard_error)?;
+            return Ok((Durable::Here(Box::new(shard)), files));
         };
         match load(self.files, &file, engine.as_ref()) {
             Ok((loaded, size_bytes)) => {
                 let shard = Shard::restore(engine, loaded).map_err(shard_error)?;
                 let latest = LocalSnapshot { file, size_bytes, membership: shard.header().membership.clone() };
                 let flushed = Some(latest.point());
-                Ok((Ok(shard), Files { latest: Some(latest), old: own, flushed, damage, ..Files::default() }))
+                Ok((
+                    Durable::Here(Box::new(shard)),
+                    Files { latest: Some(latest), old: own, flushed, damage, ..Files::default() },
+                ))
             }
             Err(source) if source.kind() == io::ErrorKind::InvalidData && purged.index > FOUNDED_AT.index => {
                 check_membership(state, purged.index)?;
                 own.push(file);
                 let damage = damage.or_else(|| Some(format!("{file}: {source}")));
-                Ok((Err(engine), Files { old: own, damage, ..Files::default() }))
+                Ok((Durable::Lost(engine), Files { old: own, damage, ..Files::default() }))
             }
             Err(source) => Err(OpenError::Snapshot { file: file.to_string(), source }),
-        }
-    }
-
-    /// The engine, and the shard that it came back with, if it did. One that is damaged is made anew, empty.
-    fn reopen(&self, group: GroupId, state: &ReplicaState) -> Result<Reopened, OpenError> {
-        let opened = self.engine(group, state);
-        let came_back = match opened {
-            Ok(engine) if engine.capabilities().durable => Shard::open(Arc::clone(&engine)).map(|shard| (engine, shard)),
-            Ok(engine) => return Ok((engine, None, None)),
-            Err(OpenError::Engine { source, .. }) => Err(ShardError::Engine(source)),
-            Err(error) => return Err(error),
-        };
-        match came_back {
-            Ok((engine, shard)) => Ok((engine, shard, None)),
-            // No new start would read it either.
-            Err(error @ (ShardError::Engine(EngineError::Corrupt(_)) | ShardError::Decode(_))) => {
-                let place = Place { group: group.0, build: state.build };
-                self.engines.remove(place).map_err(OpenError::Files)?;
-                Ok((self.engine(group, state)?, None, Some(error.to_string())))
-            }
-            Err(source) => Err(OpenError::Shard { keyspace: state.keyspace.clone(), source }),
         }
     }
 
@@ -151,8 +145,45 @@ impl<D: Disk> Opening<'_, D> {
 /// An engine, the shard that it came back with, and why it had to be made anew.
 type Reopened = (Arc<dyn Engine>, Option<Shard>, Option<String>);
 
-/// A shard, or the empty engine of one that is lost; and what is beside it.
-type Found = (Result<Shard, Arc<dyn Engine>>, Files);
+/// Opens an engine, with the shard that it came back with, if it did. One that is damaged is made anew, empty.
+pub(crate) fn reopen(engines: &dyn Engines, place: Place, spec: &EngineSpec) -> Result<Reopened, ShardError> {
+    let came_back = match engines.open(place, spec) {
+        Ok(engine) if engine.capabilities().durable => Shard::open(Arc::clone(&engine)).map(|shard| (engine, shard)),
+        Ok(engine) => return Ok((engine, None, None)),
+        Err(error) => Err(ShardError::Engine(error)),
+    };
+    match came_back {
+        Ok((engine, shard)) => Ok((engine, shard, None)),
+        // No new start would read it either.
+        Err(error @ (ShardError::Engine(EngineError::Corrupt(_)) | ShardError::Decode(_))) => {
+            engines.remove(place).map_err(EngineError::Io)?;
+            Ok((engines.open(place, spec)?, None, Some(error.to_string())))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What is there at the durable point.
+enum Durable {
+    Here(Box<Shard>),
+    /// An empty engine: there is nothing to fill it with but what the leader has.
+    Lost(Arc<dyn Engine>),
+    /// The disk is too full to open it.
+    Closed,
+}
+
+/// What is there, and what is beside it.
+type Found = (Durable, Files);
+
+/// Whether an engine could be opened, or brought to where it stood, if only the disk had room.
+fn is_for_want_of_room(error: &OpenError) -> bool {
+    let (OpenError::Engine { source: EngineError::Io(error), .. }
+    | OpenError::Shard { source: ShardError::Engine(EngineError::Io(error)), .. }) = error
+    else {
+        return false;
+    };
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
 
 /// A replica whose engine is lost votes only if it knows who else does: a state of version 1 does not tell, once the group's
 /// beginning is purged.
@@ -163,11 +194,14 @@ fn check_membership(state: &ReplicaState, purged: LogIndex) -> Result<(), OpenEr
     Ok(())
 }
 
-/// What the log still tells of a shard whose engine is lost: who votes after what is known to be committed. raft-rs begins with
-/// that, and hands out what comes after.
-fn lost_header<D: Disk>(log: &GroupLog<D>, state: &ReplicaState, commit: u64) -> Result<ShardHeader, OpenError> {
-    let members = decode_membership(state.membership.clone()).filter(|members| !members.voters.is_empty());
-    let mut members = members.ok_or_else(|| OpenError::BadState { group: log.group().0 })?;
+/// What the log still tells of a shard whose engine is not there: who votes after what is known to be committed. raft-rs begins
+/// with that, and hands out what comes after.
+fn header_by_log<D: Disk>(log: &GroupLog<D>, state: &ReplicaState, commit: u64) -> Result<ShardHeader, OpenError> {
+    let mut members = match decode_membership(state.membership.clone()).filter(|members| !members.voters.is_empty()) {
+        Some(members) => members,
+        None if log.purged().index > FOUNDED_AT.index => return Err(OpenError::BadState { group: log.group().0 }),
+        None => state.founding.as_ref().map(founding_membership).unwrap_or_default(),
+    };
     let mut next = log.purged().index.0 + 1;
     while next <= commit {
         for (index, _, payload) in log.replay(next, commit + 1, MAX_APPLY_BYTES)? {
@@ -181,13 +215,16 @@ fn lost_header<D: Disk>(log: &GroupLog<D>, state: &ReplicaState, commit: u64) ->
     Ok(ShardHeader { applied_index, membership: encode_membership(&members), ..ShardHeader::default() })
 }
 
+fn founding_membership(founding: &Founding) -> ConfState {
+    ConfState { voters: founding.voters.clone(), ..ConfState::default() }
+}
+
 /// The shard of a group that begins: with its founding entry, or, on a later replica, with nothing at all.
-fn begin(engine: Arc<dyn Engine>, founding: Option<&Founding>, group: GroupId) -> Result<Shard, ShardError> {
+pub(crate) fn begin(engine: Arc<dyn Engine>, founding: Option<&Founding>, group: GroupId) -> Result<Shard, ShardError> {
     let Some(founding) = founding else {
         return Shard::found(engine, ShardHeader::default());
     };
-    let conf_state = ConfState { voters: founding.voters.clone(), ..ConfState::default() };
-    let membership = encode_membership(&conf_state);
+    let membership = encode_membership(&founding_membership(founding));
     let limits = founding.limits;
     let mut shard = Shard::found(engine, ShardHeader { limits, membership, ..ShardHeader::default() })?;
     assert!(group.0 == SYSTEM_GROUP || founding.entry.is_empty(), "only the catalog begins with content");

@@ -39,6 +39,7 @@ use crate::limits::{Config, MAX_APPLY_BYTES, MAX_INFLIGHT_MESSAGES, MAX_UNCOMMIT
 use crate::machine::{Machine, ShardWork, Work};
 use crate::moving::{Moves, next_work};
 use crate::reads::{Read, Reads};
+use crate::reopening::Reopening;
 use crate::snapshot::SnapshotFile;
 use crate::start::ReplicaState;
 use crate::status::ReplicaStatus;
@@ -132,6 +133,9 @@ pub(crate) struct Replica<D: Disk> {
     seen_leader: (u64, u64),
     /// It saw, since it started, all that was committed before.
     is_confirmed: bool,
+    /// What [`Machine::is_whole`] said when the node last heard of it.
+    is_whole: bool,
+    pub(crate) reopening: Reopening,
     pub(crate) counters: Counters,
 }
 
@@ -162,6 +166,7 @@ pub(crate) struct Counters {
     pub(crate) cut: u64,
     sent: u64,
     loaded: u64,
+    pub(crate) reopened: u64,
 }
 
 impl<D: Disk> fmt::Debug for Replica<D> {
@@ -214,7 +219,6 @@ impl<D: Disk> Replica<D> {
         let mut replica = Self {
             raw,
             logged_vote,
-            machine,
             moves: Moves::default(),
             loadable: false,
             reads: Reads::new(origin),
@@ -228,12 +232,15 @@ impl<D: Disk> Replica<D> {
             leaving: Vec::new(),
             seen_leader: (0, 0),
             is_confirmed: false,
+            is_whole: machine.is_whole(),
+            reopening: if machine.is_closed() { Reopening::after_pause() } else { Reopening::default() },
+            machine,
             counters: Counters::default(),
             state,
             spec,
         };
         replica.reads.add(Read { token: CATCH_UP, deadline: Monotonic(u64::MAX) });
-        if replica.raw.raft.prs().conf().to_conf_state().voters == [replica.spec.id] && !replica.machine.is_lost() {
+        if replica.raw.raft.prs().conf().to_conf_state().voters == [replica.spec.id] && replica.is_whole {
             // Nobody else could lead: there is nothing to wait for.
             replica.raw.campaign()?;
         }
@@ -254,7 +261,7 @@ impl<D: Disk> Replica<D> {
         &self.machine
     }
 
-    pub(crate) fn engine(&self) -> &Arc<dyn Engine> {
+    pub(crate) fn engine(&self) -> Option<&Arc<dyn Engine>> {
         self.machine.engine()
     }
 
@@ -559,8 +566,11 @@ impl<D: Disk> Replica<D> {
 
     /// Loads the snapshot that is awaited, once the log says that it is, and no job writes to the engine any more.
     pub(crate) fn maybe_load(&mut self, out: &mut Outbox) {
-        if let Some(file) = self.machine.awaited().filter(|_| std::mem::take(&mut self.loadable)) {
-            out.jobs.push(Job::Load { file, engine: Arc::clone(self.engine()) });
+        let Some((file, engine)) = self.machine.awaited().zip(self.engine().map(Arc::clone)) else {
+            return;
+        };
+        if std::mem::take(&mut self.loadable) {
+            out.jobs.push(Job::Load { file, engine });
         }
     }
 
@@ -571,13 +581,16 @@ impl<D: Disk> Replica<D> {
 
     /// A snapshot was loaded into the engine: the shard is what its file says.
     pub(crate) fn on_loaded(&mut self, file: SnapshotFile, state: Bytes, size_bytes: u64, out: &mut Outbox) {
-        let shard = match Shard::restore(Arc::clone(self.engine()), state) {
+        let Some(engine) = self.engine().map(Arc::clone) else {
+            // It was given up meanwhile.
+            self.loadable = true;
+            return;
+        };
+        let shard = match Shard::restore(engine, state) {
             Ok(shard) => shard,
             Err(error) => return self.break_down(&error, out),
         };
         let membership = shard.header().membership.clone();
-        // Until now it could not be read.
-        out.has_switched |= self.machine.is_lost();
         if !self.machine.replace(file, shard) {
             return;
         }
@@ -610,7 +623,9 @@ impl<D: Disk> Replica<D> {
             }
         }
         self.on_applied_index();
-        let readable = if self.machine.is_lost() { 0 } else { self.header().applied_index };
+        let is_whole = self.machine.is_whole();
+        out.has_switched |= std::mem::replace(&mut self.is_whole, is_whole) != is_whole;
+        let readable = if is_whole { self.header().applied_index } else { 0 };
         for read in self.reads.take_ready(readable) {
             if read.token == CATCH_UP {
                 self.is_confirmed = true;
@@ -655,7 +670,9 @@ impl<D: Disk> Replica<D> {
 
     /// A job has applied what it was given.
     pub(crate) fn on_applied(&mut self, shard: Box<Shard>, applied: Applied, out: &mut Outbox) {
-        self.machine.take_back(shard);
+        if !self.machine.take_back(shard) {
+            return;
+        }
         self.on_outcomes(applied, out);
         self.maybe_load(out);
         self.go_on_cutting(out);
@@ -695,7 +712,7 @@ impl<D: Disk> Replica<D> {
         out.records.push((self.spec.group, Record::HardState(self.hard_state())));
     }
 
-    fn break_down(&self, why: &dyn fmt::Display, out: &mut Outbox) {
+    pub(crate) fn break_down(&self, why: &dyn fmt::Display, out: &mut Outbox) {
         out.broken = Some(format!("keyspace {}: {why}", self.spec.keyspace));
     }
 
@@ -735,7 +752,8 @@ impl<D: Disk> Replica<D> {
             snapshots_loaded: self.counters.loaded,
             engine: self.state.engine.kind.clone(),
             moving: self.moves.status(header.applied_index),
-            is_rebuilding: self.machine.is_lost(),
+            is_rebuilding: !self.machine.is_whole(),
+            engines_reopened: self.counters.reopened,
             damage: self.files.damage.clone(),
             ..ReplicaStatus::default()
         }

@@ -18,7 +18,7 @@ use std::fmt;
 use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use quorate_engine::{Direction, Engine, KeyRange, Table, View};
+use quorate_engine::{Direction, Engine, EngineError, KeyRange, Table, View};
 use quorate_keyspace::Shard;
 use quorate_log::{Disk, DiskFile, GroupId, LogId, LogIndex, Term};
 
@@ -85,10 +85,10 @@ pub(crate) fn find<D: Disk>(files: &D) -> io::Result<Vec<SnapshotFile>> {
 pub(crate) fn load<D: Disk>(files: &D, file: &SnapshotFile, engine: &dyn Engine) -> io::Result<(Bytes, u64)> {
     let mut blocks = Blocks::open(files, &file.to_string())?;
     let state = blocks.expect(TAG_STATE)?;
-    let mut rebuild = engine.rebuild().map_err(io::Error::other)?;
+    let mut rebuild = engine.rebuild().map_err(io_error)?;
     if engine.capabilities().durable {
-        for (key, value) in Shard::state_rows(state.clone()).map_err(io::Error::other)? {
-            rebuild.put(Table::Meta, key, value).map_err(io::Error::other)?;
+        for (key, value) in Shard::state_rows(state.clone()).map_err(|error| damaged(&error.to_string()))? {
+            rebuild.put(Table::Meta, key, value).map_err(io_error)?;
         }
     }
     let mut pairs = 0_u64;
@@ -98,17 +98,25 @@ pub(crate) fn load<D: Disk>(files: &D, file: &SnapshotFile, engine: &dyn Engine)
             TAG_PAIRS => {
                 while !payload.is_empty() {
                     let (table, key, value) = take_pair(&mut payload)?;
-                    rebuild.put(table, key, value).map_err(io::Error::other)?;
+                    rebuild.put(table, key, value).map_err(io_error)?;
                     pairs += 1;
                 }
             }
             TAG_END => {
                 let revision = check_end(payload, pairs)?;
-                rebuild.commit(file.at.index.0, revision).map_err(io::Error::other)?;
+                rebuild.commit(file.at.index.0, revision).map_err(io_error)?;
                 return Ok((state, blocks.len));
             }
             _ => return Err(damaged("unknown block")),
         }
+    }
+}
+
+/// The system's errors stay what they are.
+fn io_error(error: EngineError) -> io::Error {
+    match error {
+        EngineError::Io(error) => error,
+        EngineError::Corrupt(why) => io::Error::new(io::ErrorKind::InvalidData, why),
     }
 }
 

@@ -111,7 +111,7 @@ pub(crate) struct ReplicaState {
 
 /// The beginning of a group: its entry at index 1, which is in no log but here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Founding {
+pub struct Founding {
     pub(crate) limits: Limits,
     pub(crate) voters: Vec<u64>,
     pub(crate) entry: Bytes,

@@ -70,9 +70,11 @@ pub struct ReplicaStatus {
     pub engine: String,
     /// How far it is on its way to another engine.
     pub moving: Option<MoveStatus>,
-    /// Its engine was damaged or lost, and is filled again from the leader's.
+    /// Its engine was damaged or lost or failed, and is filled again: it cannot be read now.
     pub is_rebuilding: bool,
-    /// Why its engine did not come back when the process started, if it did not: it was filled again since, or is being.
+    /// How often an engine that failed was opened again since the process started.
+    pub engines_reopened: u64,
+    /// Why its engine did not come back when the process started, or failed since: it was filled again, or is being.
     pub damage: Option<String>,
 }
 

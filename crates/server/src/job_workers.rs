@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use quorate_engine::Engines;
 use quorate_log::Disk;
-use quorate_node::{Input, Job};
+use quorate_node::{Input, Job, JobDone, JobResult};
 use tokio::sync::mpsc;
 
 use crate::abort::AbortOnPanic;
@@ -83,7 +83,12 @@ impl JobWorkers {
         let queue = match job {
             Job::Apply { .. } | Job::Replay { .. } => &self.applies,
             Job::Flush { .. } => &self.flushes,
-            Job::Cut { .. } | Job::Load { .. } | Job::Build { .. } | Job::Retire { .. } | Job::Forget { .. } => &self.whole,
+            Job::Cut { .. }
+            | Job::Load { .. }
+            | Job::Build { .. }
+            | Job::Reopen { .. }
+            | Job::Retire { .. }
+            | Job::Forget { .. } => &self.whole,
             Job::Read { .. } | Job::Stage { .. } | Job::Discard { .. } | Job::Remove { .. } => &self.pieces,
         };
         queue.waiting.lock().expect(POISONED).jobs.push_back(job);
@@ -114,8 +119,30 @@ fn work<D: Disk>(stores: &Stores<D>, queue: &Queue) {
     while let Some(job) = queue.take() {
         tracing::trace!(?job, "job");
         let done = job.run(stores.files.as_ref(), stores.engines.as_ref());
+        tell_of_failure(&done);
         if stores.done.blocking_send(Input::JobDone(done)).is_err() {
             return;
         }
+    }
+}
+
+/// An engine that fails is opened again without anybody's help; whoever operates the node must hear of it all the same.
+fn tell_of_failure(done: &JobDone) {
+    let group = done.group.0;
+    match &done.result {
+        JobResult::Applied { applied: Err(error) } => {
+            tracing::error!(group, %error, "an engine failed; it is opened again and filled from the log");
+        }
+        JobResult::Flushed { durable_index: Err(error), .. } => {
+            tracing::error!(group, %error, "an engine could not be flushed; it is opened again and filled from the log");
+        }
+        JobResult::Reopened { shard: Err(error), .. } => {
+            tracing::error!(group, %error, "an engine does not open; it is tried again");
+        }
+        JobResult::Loaded { state: Err(error), .. } => {
+            tracing::error!(group, %error, "a snapshot could not be loaded into an engine; it is tried again");
+        }
+        JobResult::Reopened { shard: Ok(_), .. } => tracing::info!(group, "an engine that failed is open again"),
+        _ => {}
     }
 }

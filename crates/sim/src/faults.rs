@@ -101,6 +101,8 @@ fault_kinds! {
     Move => "fault: move to another engine",
     /// A machine loses power, and what its engines kept is damaged.
     Damage => "fault: damaged engine",
+    /// Engines fail while their node runs.
+    FailEngines => "fault: failing engines",
 }
 
 /// How a fault goes on.
@@ -169,6 +171,7 @@ impl Simulation {
             }
             FaultKind::Wipe => return self.wipe(target),
             FaultKind::Damage => return Ok(self.damage(target)),
+            FaultKind::FailEngines => return Ok(self.fail_engines(target)),
             FaultKind::Move => {
                 let engine = *self.random.pick(&ENGINES).expect("not empty");
                 self.operator.add(Task::Move(engine));
@@ -433,6 +436,16 @@ impl Simulation {
         let places = engines.places().unwrap_or_default();
         places.iter().for_each(|place| engines.damage(*place));
         self.queue.schedule(self.now.plus_ms(500), Event::Start(host));
+        !places.is_empty()
+    }
+
+    /// What is durable stays, and the log is whole: nobody else is needed.
+    fn fail_engines(&mut self, host: HostId) -> bool {
+        let places = self.hosts[host.0].engines.places().unwrap_or_default();
+        for place in &places {
+            let failing_opens = self.random.below(3) as u32;
+            self.hosts[host.0].engines.fail(*place, failing_opens);
+        }
         !places.is_empty()
     }
 

@@ -388,12 +388,14 @@ impl Simulation {
             }
             JobResult::Staged { progress: Ok(_), .. } => self.coverage.count("snapshot pieces staged"),
             JobResult::Applied { applied: Ok(_) } => self.coverage.count("runs applied by jobs"),
+            JobResult::Reopened { shard: Ok(_), .. } => self.coverage.count("engines opened again"),
             JobResult::MovedOn { shard: Ok(_), .. } => self.coverage.count("steps of moves"),
             JobResult::Flushed { durable_index: Ok(_), .. } => self.coverage.count("engines flushed"),
             JobResult::Retired => self.coverage.count("replicas retired"),
             JobResult::Read { piece: Ok(_), .. } | JobResult::Removed => {}
             JobResult::Applied { .. }
             | JobResult::MovedOn { .. }
+            | JobResult::Reopened { .. }
             | JobResult::Flushed { .. }
             | JobResult::Cut { .. }
             | JobResult::Loaded { .. }
@@ -429,6 +431,7 @@ fn job_name(job: &quorate_node::Job) -> String {
         Job::Apply { work, .. } => format!("apply {work}"),
         Job::Build { file, place, .. } => format!("build {place} from {file}"),
         Job::Replay { place, work, .. } => format!("replay {work} at {place}"),
+        Job::Reopen { place, .. } => format!("reopen {place}"),
         Job::Flush { .. } => "flush".to_owned(),
         Job::Retire { place } => format!("retire {place}"),
         Job::Forget { .. } => "forget all".to_owned(),

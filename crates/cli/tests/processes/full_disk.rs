@@ -219,13 +219,11 @@ fn in_memory() {
 }
 
 #[test]
-#[ignore = "a full disk under the engine ends the node"]
 fn in_btree() {
     a_full_disk_is_survived("btree");
 }
 
 #[test]
-#[ignore = "a full disk under the engine ends the node"]
 fn in_lsm() {
     a_full_disk_is_survived("lsm");
 }

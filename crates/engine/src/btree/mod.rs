@@ -35,6 +35,7 @@ use self::store::{Content, Durability, Store};
 use crate::folder::Folder;
 use crate::numbers::Numbers;
 use crate::registry::{Kind, Opening, OptionSpec, Unit};
+use crate::room::Room;
 use crate::{Batch, Capabilities, Change, Engine, EngineError, Rebuild, Stats, Table, View};
 
 /// Changes since the durable point after which a batch is synced without being asked: pages that were durable are not used
@@ -44,6 +45,10 @@ const MAX_UNSYNCED_BYTES: u64 = 256 << 20;
 /// A flush syncs beside `apply` so often at most, and until no more than so many bytes of changes came meanwhile.
 const MAX_SYNCS_AHEAD: u32 = 6;
 const ENOUGH_SYNCED_BYTES: u64 = 512 << 10;
+
+/// redb does nothing more after a page that it could not write. A file that is opened on a full disk gets a cache in which what
+/// is not synced can stay: as a rule that is little, for a disk that fills up is noticed, and flushed, before it is full.
+const FULL_DISK_CACHE_BYTES: usize = 64 << 20;
 
 /// A rebuild's transactions are of about this size.
 const REBUILD_BATCH_BYTES: u64 = 8 << 20;
@@ -78,6 +83,7 @@ pub struct Btree {
 /// What an engine and its rebuilds have in common.
 struct Shared {
     folder: Folder,
+    room: Room,
     cache_bytes: usize,
     published: ArcSwap<Content>,
     /// Of the content in force.
@@ -107,8 +113,13 @@ impl Btree {
         let cache_bytes = usize::try_from(cache_bytes).unwrap_or(usize::MAX);
         let checked_bytes = opening.option(&CHECKED_BYTES).unwrap_or(CHECKED_BYTES.max);
         let (folder, in_force) = Folder::open(opening.in_use)?;
+        let room = Room::under(folder.path());
         let store = match in_force {
-            Some(number) => Store::open(folder.content(number), cache_bytes, checked_bytes)?,
+            Some(number) => {
+                let has_room = room.has(cache_bytes as u64);
+                let cache_bytes = if has_room { cache_bytes } else { cache_bytes.max(FULL_DISK_CACHE_BYTES) };
+                Store::open(folder.content(number), cache_bytes, checked_bytes)?
+            }
             None => {
                 let number = folder.next_number();
                 let store = Store::create(folder.content(number), cache_bytes)?;
@@ -119,6 +130,7 @@ impl Btree {
         let content = store.read()?;
         let shared = Shared {
             folder,
+            room,
             cache_bytes,
             durable_applied: AtomicU64::new(content.applied()),
             published: ArcSwap::from_pointee(content),
@@ -168,7 +180,8 @@ impl Engine for Btree {
         drop(content);
         numbers.advance_to(batch.applied, batch.revision);
         let batch_bytes: u64 = batch.changes.iter().map(|change| change.pair_bytes() as u64).sum();
-        let is_due = writer.unsynced_bytes + batch_bytes > MAX_UNSYNCED_BYTES;
+        // Without room it stays in memory: the log takes no more either.
+        let is_due = writer.unsynced_bytes + batch_bytes > MAX_UNSYNCED_BYTES && self.shared.has_room(&writer.store);
         let durability = if is_due { Durability::Synced } else { Durability::Later };
         let content = writer.store.write(&batch.changes, numbers, durability)?;
         if is_due {
@@ -184,6 +197,10 @@ impl Engine for Btree {
     }
 
     fn flush(&self) -> Result<u64, EngineError> {
+        let store = Arc::clone(&self.shared.lock_writer().store);
+        if !self.shared.has_room(&store) {
+            return Ok(self.durable_applied());
+        }
         self.sync_ahead()?;
         let mut writer = self.shared.lock_writer();
         let applied = self.shared.published.load().applied();
@@ -209,6 +226,11 @@ impl Engine for Btree {
 }
 
 impl Shared {
+    /// Whether what redb has not written yet can be. After a sync that failed it does nothing more, not even for readers.
+    fn has_room(&self, store: &Store) -> bool {
+        self.room.has(store.unsynced_bytes())
+    }
+
     /// A writer that panicked committed nothing, so the content is whole and the lock's poison means nothing.
     fn lock_writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)

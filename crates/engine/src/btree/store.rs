@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io;
 use std::ops::Bound;
 use std::panic::catch_unwind;
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ pub(super) enum Durability {
 /// One redb file that is open.
 pub(super) struct Store {
     database: Database,
+    /// Pages that are not synced take half of it at most.
+    cache_bytes: usize,
     /// Not there for what is no file, in tests.
     path: Option<PathBuf>,
     /// Dropped last: files are closed before they are removed.
@@ -45,7 +48,7 @@ impl Store {
     /// Makes a file without pairs, at 0 and 0. It is synced, its name in the folder is not.
     pub(super) fn create(remains: Remains, cache_bytes: usize) -> Result<Arc<Self>, EngineError> {
         let database = Builder::new().set_cache_size(cache_bytes).create(remains.path()).map_err(corrupt)?;
-        let store = Self::around(database, remains);
+        let store = Self::around(database, cache_bytes, remains);
         store.write(&[], Numbers::default(), Durability::Synced)?;
         Ok(store)
     }
@@ -58,17 +61,22 @@ impl Store {
         let open = || Builder::new().set_cache_size(cache_bytes).set_check_integrity_on_open(is_checked).open(path);
         // redb may panic at what it trusts.
         let database = catch_unwind(open).map_err(|_| EngineError::Corrupt("redb cannot read its file".to_owned()))?;
-        Ok(Self::around(database.map_err(corrupt)?, remains))
+        Ok(Self::around(database.map_err(corrupt)?, cache_bytes, remains))
     }
 
-    fn around(database: Database, remains: Remains) -> Arc<Self> {
-        Arc::new(Self { database, path: Some(remains.path().to_owned()), remains: Some(remains) })
+    fn around(database: Database, cache_bytes: usize, remains: Remains) -> Arc<Self> {
+        Arc::new(Self { database, cache_bytes, path: Some(remains.path().to_owned()), remains: Some(remains) })
+    }
+
+    /// What a sync may have to write.
+    pub(super) fn unsynced_bytes(&self) -> u64 {
+        self.cache_bytes as u64 / 2
     }
 
     /// Around what is no file.
     #[cfg(test)]
     pub(super) fn of_backend(database: Database) -> Arc<Self> {
-        Arc::new(Self { database, path: None, remains: None })
+        Arc::new(Self { database, cache_bytes: 0, path: None, remains: None })
     }
 
     /// See [`Remains::set_obsolete`].
@@ -243,12 +251,13 @@ impl Iterator for Scan {
 pub(super) fn corrupt(error: impl Into<redb::Error>) -> EngineError {
     match error.into() {
         redb::Error::Io(error) if !is_of_damage(&error) => EngineError::Io(error),
+        error @ redb::Error::PreviousIo => EngineError::Io(io::Error::other(error)),
         error => EngineError::Corrupt(error.to_string()),
     }
 }
 
 /// What reading a file that was cut, removed or overwritten ends in.
-fn is_of_damage(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+fn is_of_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
     matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
 }

@@ -24,6 +24,7 @@ use super::pin::Pin;
 use super::workers::Work;
 use crate::folder::Remains;
 use crate::numbers::Numbers;
+use crate::room::{Room, is_full};
 use crate::{Change, Direction, EngineError, KeyRange, ScanItem, Table, View};
 
 /// Sealed memtables that wait for the disk. At so many, `apply` waits.
@@ -35,6 +36,9 @@ const MAX_L0_RUNS: usize = 24;
 /// From so many on `apply` slows down, by this much per KiB and run more: many short pauses instead of one long one.
 const SLOWING_L0_RUNS: usize = 10;
 const PAUSE_PER_KIB: Duration = Duration::from_micros(3);
+
+/// So many files a merge may write before it can remove the first of those that they replace; more, if there are very many.
+const MERGED_FILES: u64 = 2;
 
 /// Where the numbers are: no table has this tag.
 const NUMBERS_KEY: [u8; 1] = [0xff];
@@ -59,6 +63,7 @@ pub(super) struct Store {
     is_closing: Arc<AtomicBool>,
     merging: Arc<Leveled>,
     node: Arc<LsmNode>,
+    room: Room,
     remains: Arc<Remains>,
 }
 
@@ -125,6 +130,7 @@ impl Store {
             is_closing,
             merging: Arc::new(Leveled::default().with_table_target_size(node.sizes.file_bytes)),
             node: Arc::clone(node),
+            room: Room::under(folder),
             remains,
         });
         node.enter(&store);
@@ -239,8 +245,8 @@ impl Store {
                 None => return Ok(self.durable_applied()),
             }
         };
-        let outcome = self.tree.flush(&self.tree.get_flush_lock(), SeqNo::MAX);
-        outcome.map_err(corrupt).inspect_err(|error| self.fail(error.to_string()))?;
+        let written = self.write_sealed();
+        written.inspect_err(|error| self.fail(error.to_string()))?;
         let flushed: Vec<Sealed> = self.lock_writer().sealed.drain(..count).collect();
         self.durable_applied.store(applied, Ordering::Release);
         self.pin_anew();
@@ -249,10 +255,34 @@ impl Store {
         Ok(applied)
     }
 
-    /// Does one merge, if one is due, and asks for the next.
+    /// Once there is room for it.
+    fn write_sealed(&self) -> Result<(), EngineError> {
+        loop {
+            let bytes = self.lock_writer().sealed.iter().map(|sealed| sealed.memtable.size()).sum();
+            self.wait_for_room(bytes)?;
+            match self.tree.flush(&self.tree.get_flush_lock(), SeqNo::MAX) {
+                // The memtables are as they were; what was begun of a file is removed at the next start.
+                Err(lsm_tree::Error::Io(error)) if is_full(&error) => {}
+                outcome => return outcome.map(drop).map_err(corrupt),
+            }
+        }
+    }
+
+    fn wait_for_room(&self, bytes: u64) -> Result<(), EngineError> {
+        let is_closing = || self.is_closing.load(Ordering::Acquire);
+        self.room.wait_for(bytes, is_closing);
+        if is_closing() { Err(EngineError::Io(io::Error::other("the engine is being closed"))) } else { Ok(()) }
+    }
+
+    /// Does one merge, if one is due and there is room for it, and asks for the next.
     fn merge(self: &Arc<Self>) -> Result<(), EngineError> {
         let before = self.tree.current_version().id();
-        self.tree.compact(Arc::<Leveled>::clone(&self.merging), SeqNo::MAX).map_err(corrupt)?;
+        self.wait_for_room(MERGED_FILES * self.node.sizes.file_bytes)?;
+        match self.tree.compact(Arc::<Leveled>::clone(&self.merging), SeqNo::MAX) {
+            // It is begun anew when there is.
+            Err(lsm_tree::Error::Io(error)) if is_full(&error) => return Ok(self.node.workers.ask(Work::Merge, self)?),
+            outcome => drop(outcome.map_err(corrupt)?),
+        }
         if self.tree.current_version().id() != before {
             self.pin_anew();
             self.node.workers.ask(Work::Merge, self)?;

@@ -79,7 +79,7 @@ fn load_from(disk: &MemoryDisk) -> Result<Pairs, String> {
         }
         Err(why) => {
             assert_eq!(found, old, "an engine that cannot be loaded stays as it was");
-            Err(why)
+            Err(why.to_string())
         }
     }
 }

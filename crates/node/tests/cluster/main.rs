@@ -4,6 +4,7 @@
 
 mod defects;
 mod durability;
+mod failing_engines;
 mod harness;
 mod keyspaces;
 mod leaders;

@@ -114,10 +114,8 @@ impl Reader {
                 assert!(!flags.contains("O_APPEND") && !flags.contains("O_TMPFILE"), "not understood: {name} with {flags}");
                 is_written.then(|| Done::Opened { path, is_cut: flags.contains("O_TRUNC") })
             }
-            "close" => {
-                self.positions.remove(number_of(arguments[0]));
-                None
-            }
+            // Its number may have been given to another file before the call's end is noted: opening begins anew.
+            "close" => None,
             "write" => self.write(arguments, result),
             "pwrite64" => {
                 let path = self.below(paths.first()?)?;
