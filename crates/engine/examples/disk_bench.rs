@@ -3,8 +3,9 @@
 //! `cargo run --release -p quorate-engine --example disk_bench -- FOLDER KIND [GIB...] [flush=MIB] [many=COUNT] [OPTION=N...]`
 //!
 //! Writes batches of 64 puts of 256-byte values under random 16-byte keys into a new engine in FOLDER, until each of the sizes
-//! (1 without arguments) is reached, and measures there. As a node does, another thread flushes after every `flush` MiB (64). At
-//! most 12 minutes are written. With `many`, so many engines with 100 pairs each are made and opened again instead. FOLDER is
+//! (1 without arguments) is reached, and measures there. As a node does, another thread flushes after every `flush` MiB (64). Beside
+//! it a second engine of the kind gets a put every few milliseconds: what it waits is what other keyspaces wait. At most 40 minutes
+//! are written. With `many`, so many engines with 100 pairs each are made and opened again instead. FOLDER is
 //! removed in the end. Linux only: memory, processor time and bytes written are what `/proc/self` says.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
@@ -13,8 +14,8 @@
 use std::env;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,11 +26,13 @@ const BATCH_LEN: u64 = 64;
 const KEY_BYTES: usize = 16;
 const VALUE_BYTES: usize = 256;
 const PAIR_BYTES: u64 = (KEY_BYTES + VALUE_BYTES) as u64;
-const MAX_WRITING: Duration = Duration::from_mins(12);
+const MAX_WRITING: Duration = Duration::from_mins(40);
 /// Each kind of read is measured for so long.
 const READING: Duration = Duration::from_secs(4);
 const SCAN_LEN: usize = 100;
 const PLACE: Place = Place { group: 1, build: 0 };
+const OTHER_PLACE: Place = Place { group: 2, build: 0 };
+const OTHER_PAUSE: Duration = Duration::from_millis(5);
 
 struct Options {
     folder: String,
@@ -82,7 +85,8 @@ fn measure(options: &Options, folder: &Path) {
         let engine = engines.open(PLACE, &options.spec).expect("the engine opens");
         let opened = began.elapsed();
         let target = (gib << 30) / PAIR_BYTES;
-        write(&engine, written, target, options.flush_mib << 20, deadline);
+        let other = engines.open(OTHER_PLACE, &options.spec).expect("the engine opens");
+        write(&engine, &other, written, target, options.flush_mib << 20, deadline);
         written = engine.view().applied();
         let before = disk_bytes(folder);
         let began = Instant::now();
@@ -102,6 +106,7 @@ fn measure(options: &Options, folder: &Path) {
             before >> 20
         );
         assert_eq!(engine.stats().keys, written, "every key was new");
+        drop(other);
         let began = Instant::now();
         drop(engine);
         let closed = began.elapsed();
@@ -147,9 +152,21 @@ fn measure_many(options: &Options, folder: &Path) {
 }
 
 /// Counts keys in the engine's `applied`: it is what the next key's number follows from.
-fn write(engine: &Arc<dyn Engine>, from: u64, to: u64, flush_bytes: u64, deadline: Instant) {
-    let (is_over, written) = (AtomicBool::new(false), AtomicU64::new(from));
+fn write(engine: &Arc<dyn Engine>, other: &Arc<dyn Engine>, from: u64, to: u64, flush_bytes: u64, deadline: Instant) {
+    let (is_over, written, other_waits) = (AtomicBool::new(false), AtomicU64::new(from), Mutex::new(Vec::new()));
+    let other_waits = &other_waits;
     thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut applied = other.view().applied();
+            while !is_over.load(Ordering::Acquire) {
+                applied += 1;
+                let began = Instant::now();
+                let changes = vec![put(applied % 1000)];
+                other.apply(Batch { applied, revision: applied, changes }).expect("a batch");
+                other_waits.lock().expect("no panic").push(began.elapsed());
+                thread::sleep(OTHER_PAUSE);
+            }
+        });
         scope.spawn(|| {
             let mut flushed = from;
             while !is_over.load(Ordering::Acquire) {
@@ -171,7 +188,7 @@ fn write(engine: &Arc<dyn Engine>, from: u64, to: u64, flush_bytes: u64, deadlin
             slice.add(began.elapsed());
             written.store(next, Ordering::Release);
             if (next - slice.from) * PAIR_BYTES >= 1 << 29 || next >= to {
-                slice.report(next);
+                slice.report(next, std::mem::take(&mut *other_waits.lock().expect("no panic")));
                 slice = Slice::begin(next);
             }
         }
@@ -197,7 +214,7 @@ impl Slice {
         self.stalls.push(took);
     }
 
-    fn report(mut self, to: u64) {
+    fn report(mut self, to: u64, mut other_waits: Vec<Duration>) {
         let rate = (to - self.from) as f64 / self.began.elapsed().as_secs_f64();
         let count = to - self.from;
         let cpu_us = (cpu_ms() - self.cpu_ms) as f64 * 1000.0 / count as f64;
@@ -207,7 +224,11 @@ impl Slice {
         let long = self.stalls.iter().filter(|took| took.as_millis() >= 100).count();
         print!("  {:>6} MiB: {rate:>7.0} puts/s; {cpu_us:.1} us of processor each, ", (to * PAIR_BYTES) >> 20);
         print!("{amplification:.1} bytes written per byte; a batch takes {} us, p99 {}, ", at(500), at(990));
-        println!("p99.9 {}, at most {} ms; {long} over 100 ms", at(999), at(1000) / 1000);
+        print!("p99.9 {}, at most {} ms; {long} over 100 ms; ", at(999), at(1000) / 1000);
+        other_waits.sort_unstable();
+        let other_at = |thousandths: usize| other_waits.get(other_waits.len().saturating_sub(1) * thousandths / 1000);
+        let other_at = |thousandths| other_at(thousandths).map_or(0, Duration::as_micros);
+        println!("a put elsewhere p99 {} us, at most {} ms", other_at(990), other_at(1000) / 1000);
     }
 }
 

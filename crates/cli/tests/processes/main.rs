@@ -13,6 +13,7 @@ mod full_disk;
 mod keyspaces;
 mod kills;
 mod membership;
+mod moves;
 mod pauses;
 mod restarts;
 mod support;
