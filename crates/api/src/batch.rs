@@ -19,6 +19,9 @@ pub const MAX_BATCH_OPS: usize = 10_000;
 /// Largest body of such a batch. A line has the same limit.
 pub const MAX_BATCH_BYTES: u64 = 16 << 20;
 
+/// Larger values are written as base64 even if they are text: of a text, each byte may be escaped in six.
+const MAX_TEXT_VALUE_BYTES: usize = 2 << 20;
+
 /// An operation of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BatchOp {
@@ -147,7 +150,8 @@ impl BatchOp {
         }
     }
 
-    /// As it travels. What is not UTF-8 goes as base64url.
+    /// As it travels, in at most [`MAX_BATCH_BYTES`] with every value that a node can be set to accept. What is not UTF-8 goes as
+    /// base64url.
     pub fn to_body(&self) -> BatchOpBody<'_> {
         let (key, key64) = split(self.key());
         let body = BatchOpBody { op: Cow::Borrowed(self.name()), key, key64, ..BatchOpBody::default() };
@@ -155,7 +159,10 @@ impl BatchOp {
             Self::Get { .. } => body,
             Self::Delete { cas, .. } => BatchOpBody { cas: cas.clone(), ..body },
             Self::Put(put) => {
-                let (value, value64) = split(&put.value);
+                let (value, value64) = match put.value.len() {
+                    0..=MAX_TEXT_VALUE_BYTES => split(&put.value),
+                    _ => (None, Some(Cow::Owned(text64::encode(&put.value)))),
+                };
                 BatchOpBody {
                     value,
                     value64,
@@ -363,6 +370,21 @@ mod tests {
             let pretty = serde_json::to_string_pretty(&value).unwrap();
             prop_assert_eq!(compact(&pretty), serde_json::to_string(&value).unwrap());
         }
+    }
+
+    #[test]
+    fn the_largest_value_fits_into_a_line_whatever_it_is() {
+        let put = |byte, bytes| {
+            let (key, value) = (vec![1; crate::key::MAX_KEY_BYTES].into(), vec![byte; bytes].into());
+            BatchOp::Put(Box::new(BatchPut { key, value, ..BatchPut::default() }))
+        };
+        // No node can be set to accept more than 8 MiB.
+        for op in [put(1, MAX_TEXT_VALUE_BYTES), put(1, 8 << 20), put(0xff, 8 << 20)] {
+            let json = serde_json::to_vec(&op.to_body()).unwrap();
+            assert!(json.len() as u64 + (1 << 20) < MAX_BATCH_BYTES, "{}", json.len());
+        }
+        let text = put(b'a', MAX_TEXT_VALUE_BYTES + 1);
+        assert!(BatchOp::parse(&serde_json::to_vec(&text.to_body()).unwrap()).unwrap() == text);
     }
 
     #[test]
