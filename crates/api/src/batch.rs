@@ -300,7 +300,7 @@ pub struct BatchResult<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<u64>,
     /// Of a get: the key and its value.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<EntryBody<'a>>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -311,7 +311,6 @@ pub struct BatchResult<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BatchResults<'a> {
     /// One per operation, in order.
-    #[serde(borrow)]
     pub results: Vec<BatchResult<'a>>,
     /// How many of them have a problem.
     pub failed: u64,

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCompleter;
+use quorate_api::user_meta::UserMeta;
 use quorate_api::{duration, key, text64};
-use quorate_client::{Client, Consistency, Endpoint, GetOptions, Options};
+use quorate_client::{Client, Consistency, Endpoint, GetOptions, Options, Selection};
 
 use crate::bench::args::BenchCommand;
 use crate::completion;
@@ -46,7 +47,8 @@ pub(crate) enum Command {
     /// Write a key
     #[command(after_help = examples::PUT)]
     Put(PutArgs),
-    /// Delete a key; exit code 3 if it was not there
+    /// Delete a key, exit code 3 if it was not there; or many
+    #[command(after_help = examples::DEL)]
     Del(DelArgs),
     /// List keys
     #[command(after_help = examples::LS)]
@@ -242,27 +244,82 @@ pub(crate) struct PutArgs {
     /// The media type to keep with the value
     #[arg(long, value_name = "TYPE")]
     pub(crate) content_type: Option<String>,
+    /// What to note beside the value; can be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_meta)]
+    meta: Vec<(String, String)>,
+}
+
+impl PutArgs {
+    pub(crate) fn meta(&self) -> Result<UserMeta, Failure> {
+        let mut meta = UserMeta::default();
+        let added = self.meta.iter().try_for_each(|(name, value)| meta.insert(name, value));
+        added.map(|()| meta).map_err(|error| Failure::usage(error.to_string()))
+    }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DelArgs {
-    #[command(flatten)]
-    pub(crate) key: KeyArgs,
+    /// The key: any bytes
+    #[arg(required_unless_present_any = MANY, add = ArgValueCompleter::new(completion::keys))]
+    key: Option<OsString>,
+    /// KEY, --prefix, --start and --end are base64url, for keys that no shell can carry
+    #[arg(long)]
+    key64: bool,
     /// Only if the key's last change was at revision N
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with_all = MANY)]
     pub(crate) cas: Option<u64>,
+    /// All keys that begin so
+    #[arg(long, value_name = "KEY", conflicts_with = "key", add = ArgValueCompleter::new(completion::keys))]
+    prefix: Option<OsString>,
+    /// All keys from this one on
+    #[arg(long, value_name = "KEY", conflicts_with = "key", add = ArgValueCompleter::new(completion::keys))]
+    start: Option<OsString>,
+    /// All keys up to this one, which stays
+    #[arg(long, value_name = "KEY", conflicts_with = "key", add = ArgValueCompleter::new(completion::keys))]
+    end: Option<OsString>,
+    /// All keys of the keyspace
+    #[arg(long, conflicts_with_all = ["key", "prefix", "start", "end"])]
+    all: bool,
+}
+
+/// What makes `del` delete many keys.
+const MANY: [&str; 4] = ["prefix", "start", "end", "all"];
+
+/// What `del` deletes.
+pub(crate) enum Deletion {
+    Key(Vec<u8>),
+    Many(Selection),
+    Everything,
+}
+
+impl DelArgs {
+    pub(crate) fn deletion(&self) -> Result<Deletion, Failure> {
+        let bytes = |text: &Option<OsString>| text.clone().map(|text| key_bytes(text, self.key64)).transpose();
+        if let Some(key) = bytes(&self.key)? {
+            return Ok(Deletion::Key(key));
+        }
+        let selection =
+            Selection { prefix: bytes(&self.prefix)?.unwrap_or_default(), start: bytes(&self.start)?, end: bytes(&self.end)? };
+        match (self.all, selection.is_everything()) {
+            (true, _) => Ok(Deletion::Everything),
+            (false, true) => Err(Failure::usage("an empty selection is every key: say --all if that is meant")),
+            (false, false) => Ok(Deletion::Many(selection)),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct LsArgs {
     #[command(flatten)]
     selection: SelectionArgs,
-    /// How many keys
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
-    limit: u64,
-    /// All keys, however many
-    #[arg(long, conflicts_with = "limit")]
-    all: bool,
+    #[command(flatten)]
+    amount: AmountArgs,
+    /// Show keys with this text behind PREFIX as one folder, like / for paths
+    #[arg(long, value_name = "TEXT")]
+    delimiter: Option<OsString>,
+    /// Only how many keys there are
+    #[arg(long, conflicts_with_all = ["limit", "all", "delimiter", "reverse", "values"])]
+    pub(crate) count: bool,
     /// From the last to the first
     #[arg(long)]
     pub(crate) reverse: bool,
@@ -271,6 +328,16 @@ pub(crate) struct LsArgs {
     pub(crate) values: bool,
     #[command(flatten)]
     pub(crate) freshness: FreshnessArgs,
+}
+
+#[derive(Debug, Args)]
+struct AmountArgs {
+    /// How many keys
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    /// All keys, however many
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -289,13 +356,6 @@ struct SelectionArgs {
     end: Option<OsString>,
 }
 
-/// Which keys `ls` lists.
-pub(crate) struct Selection {
-    pub(crate) prefix: Vec<u8>,
-    pub(crate) start: Option<Vec<u8>>,
-    pub(crate) end: Option<Vec<u8>>,
-}
-
 impl LsArgs {
     pub(crate) fn selection(&self) -> Result<Selection, Failure> {
         let SelectionArgs { prefix, key64, start, end } = &self.selection;
@@ -303,9 +363,17 @@ impl LsArgs {
         Ok(Selection { prefix: bytes(prefix)?.unwrap_or_default(), start: bytes(start)?, end: bytes(end)? })
     }
 
+    /// What makes folders; nothing does if it is empty.
+    pub(crate) fn delimiter(&self) -> Result<Vec<u8>, Failure> {
+        match self.delimiter.clone().map(OsString::into_vec) {
+            Some(delimiter) if delimiter.is_empty() => Err(Failure::usage("--delimiter: every key has nothing in it")),
+            delimiter => Ok(delimiter.unwrap_or_default()),
+        }
+    }
+
     /// The most keys to list.
     pub(crate) fn max_keys(&self) -> u64 {
-        if self.all { u64::MAX } else { self.limit }
+        if self.amount.all { u64::MAX } else { self.amount.limit }
     }
 }
 
@@ -397,6 +465,11 @@ fn key_bytes(text: OsString, is_base64: bool) -> Result<Vec<u8>, Failure> {
     text64::decode(&bytes).map_err(|error| Failure::usage(format!("with --key64, keys are base64url: {error}")))
 }
 
+fn parse_meta(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 fn parse_timeout(text: &str) -> Result<Duration, String> {
     let timeout = duration::parse(text).map_err(|error| error.to_string())?;
     if timeout.is_zero() || timeout > MAX_TIMEOUT {
@@ -409,7 +482,7 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
 
-    use super::{Cli, Command};
+    use super::{Cli, Command, Deletion};
     use crate::output::Format;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -444,6 +517,13 @@ mod tests {
             "quorate put k v --cas x",
             "quorate ls --limit 0",
             "quorate ls --all --limit 5",
+            "quorate ls --count --values",
+            "quorate put k v --meta owner",
+            "quorate del",
+            "quorate del k --prefix a",
+            "quorate del k --all",
+            "quorate del --all --start a",
+            "quorate del --prefix a --cas 5",
             "quorate get k -e nowhere",
             "quorate get k -o xml",
             "quorate get k --timeout 5",
@@ -478,7 +558,10 @@ mod tests {
     #[test]
     fn keys_are_bytes() {
         let key = |line: &str| match parse(line).unwrap().command {
-            Command::Del(args) => args.key.bytes(),
+            Command::Del(args) => args.deletion().map(|deletion| match deletion {
+                Deletion::Key(key) => key,
+                Deletion::Many(_) | Deletion::Everything => panic!("{args:?}"),
+            }),
             other => panic!("{other:?}"),
         };
         assert_eq!(key("quorate del a/../b").unwrap(), b"a/../b");
@@ -486,6 +569,19 @@ mod tests {
         assert_eq!(key("quorate del --key64 _w==").unwrap(), b"\xff");
         assert!(key("quorate del --key64 ?").is_err());
         assert_eq!(key("quorate del -- -k").unwrap(), b"-k");
+    }
+
+    #[test]
+    fn many_keys_are_deleted_if_that_is_said() {
+        let deletion = |line: &str| match parse(line).unwrap().command {
+            Command::Del(args) => args.deletion(),
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(deletion("quorate del --all"), Ok(Deletion::Everything)));
+        let Ok(Deletion::Many(selection)) = deletion("quorate del --prefix _w --end YQ --key64") else { panic!("not many") };
+        assert_eq!((selection.prefix, selection.start, selection.end), (b"\xff".to_vec(), None, Some(b"a".to_vec())));
+        assert!(deletion("quorate del --prefix=").is_err());
+        assert!(deletion("quorate del --start= --end=").is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use quorate_api::entry::{Encoding, Entry};
-use quorate_client::{ListQuery, Page};
+use quorate_client::{ListQuery, Page, Selection};
 use serde_json::json;
 use tempfile::NamedTempFile;
 
@@ -26,7 +26,7 @@ pub(crate) async fn run(args: ExportArgs, client: &ClientArgs) -> Result<(), Fai
     let prefix = args.prefix()?;
     let total = if prefix.is_empty() { count_of_keys(client).await } else { None };
     let query = ListQuery {
-        prefix,
+        selection: Selection { prefix, ..Selection::default() },
         page_limit: Some(PAGE_KEYS),
         with_values: true,
         freshness: args.freshness.options(),

@@ -1,11 +1,15 @@
 //! `quorate get`, `put`, `del`, `ls`.
 
-use quorate_api::entry::{Encoding, Entry};
+use bytes::Bytes;
+use quorate_api::entry::{Encoding, Entry, folder_names};
+use quorate_api::problem::Code;
 use quorate_api::text64;
-use quorate_client::{Condition, Found, ListQuery, Listing, Page, PutOptions, Written};
+use quorate_client::{
+    Condition, Counted, DeletedRange, Found, GetOptions, ListQuery, Listing, Page, PutOptions, Selection, Written,
+};
 use serde_json::json;
 
-use crate::args::{ClientArgs, DelArgs, GetArgs, LsArgs, PutArgs};
+use crate::args::{ClientArgs, DelArgs, Deletion, GetArgs, LsArgs, PutArgs};
 use crate::exit::{Exit, Failure, note};
 use crate::output::{Format, Output};
 use crate::printable::{printable, printable_start};
@@ -36,14 +40,12 @@ pub(crate) async fn get(args: GetArgs, client: &ClientArgs) -> Result<(), Failur
 
 pub(crate) async fn put(args: PutArgs, client: &ClientArgs) -> Result<(), Failure> {
     let mut output = Output::without_raw(client.output)?;
+    let meta = args.meta()?;
     let key = args.key.bytes()?;
     let value = ValueSource::from(args.value).read()?;
     let absent = args.if_absent.then_some(Condition::Absent);
-    let options = PutOptions {
-        condition: args.cas.map(Condition::ModRevision).or(absent),
-        content_type: args.content_type,
-        ..PutOptions::default()
-    };
+    let condition = args.cas.map(Condition::ModRevision).or(absent);
+    let options = PutOptions { condition, content_type: args.content_type, meta };
     let written = client.client().put(client.keyspace(), &key, value.into(), &options).await;
     let written = written.map_err(|error| Failure::of_request(format!("put `{}`", printable(&key)), &error))?;
     if output.format == Format::Json {
@@ -57,39 +59,77 @@ pub(crate) async fn put(args: PutArgs, client: &ClientArgs) -> Result<(), Failur
 }
 
 pub(crate) async fn del(args: DelArgs, client: &ClientArgs) -> Result<(), Failure> {
-    let mut output = Output::without_raw(client.output)?;
-    let key = args.key.bytes()?;
-    let condition = args.cas.map(Condition::ModRevision);
-    let deleted = client.client().delete(client.keyspace(), &key, condition.as_ref()).await;
-    let deleted = deleted.map_err(|error| Failure::of_request(format!("delete `{}`", printable(&key)), &error))?;
+    let output = Output::without_raw(client.output)?;
+    match args.deletion()? {
+        Deletion::Key(key) => del_key(output, &key, args.cas, client).await,
+        Deletion::Many(selection) => del_many(output, Some(&selection), client).await,
+        Deletion::Everything => del_many(output, None, client).await,
+    }
+}
+
+async fn del_key(mut output: Output, key: &[u8], cas: Option<u64>, client: &ClientArgs) -> Result<(), Failure> {
+    let condition = cas.map(Condition::ModRevision);
+    let deleted = client.client().delete(client.keyspace(), key, condition.as_ref()).await;
+    let deleted = deleted.map_err(|error| Failure::of_request(format!("delete `{}`", printable(key)), &error))?;
     match output.format {
         Format::Json => output.json(&json!({ "deleted": u8::from(deleted.was_there), "revision": deleted.revision }))?,
         _ if deleted.was_there => {
-            output.line(format_args!("deleted `{}` at revision {}", printable(&key), deleted.revision))?;
+            output.line(format_args!("deleted `{}` at revision {}", printable(key), deleted.revision))?;
         }
         _ => {}
     }
     output.finish()?;
-    if deleted.was_there { Ok(()) } else { Err(not_found(&key, client)) }
+    if deleted.was_there { Ok(()) } else { Err(not_found(key, client)) }
+}
+
+/// As many requests as it takes: each ends with the time limit at the latest, and says how far it came.
+async fn del_many(mut output: Output, selection: Option<&Selection>, client: &ClientArgs) -> Result<(), Failure> {
+    let mut gone = 0;
+    let DeletedRange { deleted, revision } = loop {
+        let deleted = match selection {
+            Some(selection) => client.client().delete_range(client.keyspace(), selection).await,
+            None => client.client().delete_all(client.keyspace()).await,
+        };
+        match deleted {
+            Ok(deleted) => break deleted,
+            Err(error) => {
+                let deleted = error.problem().and_then(|problem| problem.deleted).unwrap_or(0);
+                gone += deleted;
+                if deleted == 0 || error.code() != Some(Code::Incomplete.facts().code) {
+                    let so_far = if gone > 0 { format!(" ({gone} keys are gone)") } else { String::new() };
+                    return Err(Failure::of_request(format!("delete keys{so_far}"), &error));
+                }
+            }
+        }
+    };
+    gone += deleted;
+    match output.format {
+        Format::Json => output.json(&json!({ "deleted": gone, "revision": revision }))?,
+        _ => output.line(format_args!("deleted {gone} keys at revision {revision}"))?,
+    }
+    output.finish()
 }
 
 pub(crate) async fn ls(args: LsArgs, client: &ClientArgs) -> Result<(), Failure> {
     let selection = args.selection()?;
+    if args.count {
+        return count(&selection, &args.freshness.options(), client).await;
+    }
     let max_keys = args.max_keys();
     let query = ListQuery {
-        prefix: selection.prefix,
-        start: selection.start,
-        end: selection.end,
+        selection,
         page_limit: Some(max_keys.min(PAGE_KEYS) as usize),
         is_reverse: args.reverse,
         with_values: args.values,
+        delimiter: args.delimiter()?,
         freshness: args.freshness.options(),
     };
     let mut output = Output::new(client.output.unwrap_or(Format::Table));
     let listing = client.client().list(client.keyspace(), query);
+    let shown = Shown { with_values: args.values, is_reverse: args.reverse };
     let has_more = match output.format {
         Format::Json => list_as_json(&mut output, listing, max_keys).await?,
-        _ => list_as_lines(&mut output, listing, max_keys, args.values).await?,
+        _ => list_as_lines(&mut output, listing, max_keys, shown).await?,
     };
     output.finish()?;
     if has_more && client.output != Some(Format::Json) {
@@ -98,15 +138,26 @@ pub(crate) async fn ls(args: LsArgs, client: &ClientArgs) -> Result<(), Failure>
     Ok(())
 }
 
+async fn count(selection: &Selection, freshness: &GetOptions, client: &ClientArgs) -> Result<(), Failure> {
+    let mut output = Output::new(client.output.unwrap_or(Format::Table));
+    let counted = client.client().count(client.keyspace(), selection, freshness).await;
+    let Counted { count, revision } = counted.map_err(|error| Failure::of_request("count keys", &error))?;
+    match output.format {
+        Format::Json => output.json(&json!({ "count": count, "revision": revision }))?,
+        _ => output.line(count)?,
+    }
+    output.finish()
+}
+
 /// Page by page, so that a list of any length takes little memory. Returns whether there is more than was asked for.
-async fn list_as_lines(output: &mut Output, mut listing: Listing, max_keys: u64, with_values: bool) -> Result<bool, Failure> {
+async fn list_as_lines(output: &mut Output, mut listing: Listing, max_keys: u64, shown: Shown) -> Result<bool, Failure> {
     let mut left = max_keys;
     let mut is_first = true;
     while let Some(page) = next_page(&mut listing, left).await? {
-        left = left.saturating_sub(page.entries.len() as u64);
+        left = left.saturating_sub(size_of(&page));
         match output.format {
-            Format::Raw => page.entries.iter().try_for_each(|entry| raw_line(output, entry))?,
-            _ => list_table(output, &page, is_first, with_values)?,
+            Format::Raw => raw_lines(output, &page, shown.is_reverse)?,
+            _ => list_table(output, &page, is_first, shown)?,
         }
         output.flush()?;
         if left == 0 {
@@ -121,6 +172,7 @@ async fn list_as_lines(output: &mut Output, mut listing: Listing, max_keys: u64,
 async fn list_as_json(output: &mut Output, mut listing: Listing, max_keys: u64) -> Result<bool, Failure> {
     let mut left = max_keys;
     let (mut revision, mut has_more, mut separator) = (0, false, "\n");
+    let mut folders = Vec::new();
     output.bytes(b"{\"items\":[")?;
     while let Some(page) = next_page(&mut listing, left).await? {
         for entry in &page.entries {
@@ -128,19 +180,57 @@ async fn list_as_json(output: &mut Output, mut listing: Listing, max_keys: u64) 
             output.bytes(format!("{separator}{item}").as_bytes())?;
             separator = ",\n";
         }
-        left = left.saturating_sub(page.entries.len() as u64);
+        left = left.saturating_sub(size_of(&page));
+        folders.extend(page.folders);
         (revision, has_more) = (page.revision, page.next_cursor.is_some());
         if left == 0 {
             break;
         }
     }
-    output.line(format_args!("\n],\"revision\":{revision},\"has_more\":{has_more}}}"))?;
+    let (prefixes, prefixes64) = folder_names(&folders, Encoding::Text);
+    let named = |name: &str, names: String| if names == "[]" { String::new() } else { format!(",\"{name}\":{names}") };
+    let folders = named("prefixes", json!(prefixes).to_string()) + &named("prefixes64", json!(prefixes64).to_string());
+    output.line(format_args!("\n]{folders},\"revision\":{revision},\"has_more\":{has_more}}}"))?;
     Ok(has_more)
 }
 
 async fn next_page(listing: &mut Listing, left: u64) -> Result<Option<Page>, Failure> {
     listing.set_page_limit(left.min(PAGE_KEYS) as usize);
     listing.next_page().await.map_err(|error| Failure::of_request("list keys", &error))
+}
+
+fn size_of(page: &Page) -> u64 {
+    (page.entries.len() + page.folders.len()) as u64
+}
+
+/// How pairs are shown.
+#[derive(Clone, Copy)]
+struct Shown {
+    with_values: bool,
+    is_reverse: bool,
+}
+
+/// A page's pairs and folders, together in the order of the list.
+fn in_order(page: &Page, is_reverse: bool) -> Vec<Result<&Entry, &Bytes>> {
+    let mut all: Vec<Result<&Entry, &Bytes>> = page.entries.iter().map(Ok).chain(page.folders.iter().map(Err)).collect();
+    all.sort_by_key(|item| item.map_or_else(Bytes::clone, |entry| entry.key.clone()));
+    if is_reverse {
+        all.reverse();
+    }
+    all
+}
+
+fn raw_lines(output: &mut Output, page: &Page, is_reverse: bool) -> Result<(), Failure> {
+    for item in in_order(page, is_reverse) {
+        match item {
+            Ok(entry) => raw_line(output, entry)?,
+            Err(folder) => {
+                output.bytes(folder)?;
+                output.bytes(b"\n")?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn raw_line(output: &mut Output, entry: &Entry) -> Result<(), Failure> {
@@ -152,21 +242,25 @@ fn raw_line(output: &mut Output, entry: &Entry) -> Result<(), Failure> {
     output.bytes(b"\n")
 }
 
-fn list_table(output: &mut Output, page: &Page, is_first: bool, with_values: bool) -> Result<(), Failure> {
+fn list_table(output: &mut Output, page: &Page, is_first: bool, shown: Shown) -> Result<(), Failure> {
     // An empty page under a header says that there is nothing; later ones say nothing at all.
-    if page.entries.is_empty() && !is_first {
+    if size_of(page) == 0 && !is_first {
         return Ok(());
     }
     let mut header = vec!["KEY", "REVISION", "VERSION", "TYPE"];
-    header.extend(with_values.then_some("VALUE"));
-    let rows = page.entries.iter().map(|entry| {
-        let mut row = vec![
-            printable(&entry.key),
-            entry.mod_revision.to_string(),
-            entry.version.to_string(),
-            entry.content_type.as_deref().map(|kind| printable(kind.as_bytes())).unwrap_or_default(),
-        ];
-        row.extend(entry.value.as_ref().map(|value| printable_start(value, MAX_SHOWN_CHARS)));
+    header.extend(shown.with_values.then_some("VALUE"));
+    let rows = in_order(page, shown.is_reverse).into_iter().map(|item| {
+        let mut row = match item {
+            Err(folder) => vec![printable(folder), String::new(), String::new(), "folder".to_owned()],
+            Ok(entry) => vec![
+                printable(&entry.key),
+                entry.mod_revision.to_string(),
+                entry.version.to_string(),
+                entry.content_type.as_deref().map(|kind| printable(kind.as_bytes())).unwrap_or_default(),
+            ],
+        };
+        let value = item.ok().and_then(|entry| entry.value.as_ref());
+        row.extend(shown.with_values.then(|| value.map(|value| printable_start(value, MAX_SHOWN_CHARS)).unwrap_or_default()));
         row
     });
     output.table(&header, rows)
@@ -185,6 +279,10 @@ fn show(output: &mut Output, found: &Found) -> Result<(), Failure> {
         ("version", entry.version.to_string()),
         ("etag", found.etag.clone()),
     ];
+    let noted: Vec<String> = entry.meta.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if !noted.is_empty() {
+        rows.push(("meta", noted.join(", ")));
+    }
     if std::str::from_utf8(&entry.key).is_err() {
         rows.insert(1, ("key64", text64::encode(&entry.key)));
     }

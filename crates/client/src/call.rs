@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
+use http_body_util::{Either, Full};
 use quorate_api::problem::WriteOutcome;
 use quorate_api::{duration, header};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Tried};
-use crate::transport::{Answer, Effect, Failure, Request, Transport};
+use crate::transport::{Answer, Effect, Failure, Outgoing, Request, Streamed, Transport};
 
 /// How long a client waits, and how often it tries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +75,37 @@ impl Client {
         &self.shared.endpoints
     }
 
+    /// Asks another endpoint first from now on, if there is one: for whoever knows that the one asked last is of no use, although
+    /// it answers. It is asked again when its turn comes.
+    pub fn turn_to_next_endpoint(&self) {
+        let next = |position| Some((position + 1) % self.shared.endpoints.len());
+        let _ = self.shared.preferred.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
     /// Sends a request, to one endpoint after the other while that is safe and may help.
-    pub(crate) async fn call(&self, mut request: Request) -> Result<Answer, Error> {
+    pub(crate) async fn call(&self, request: Request) -> Result<Answer, Error> {
+        self.try_each(request, async |transport, endpoint, request| transport.exchange(endpoint, request).await).await
+    }
+
+    /// The same, until the answer begins: then the rest is the caller's.
+    pub(crate) async fn open(&self, request: Request) -> Result<Streamed, Error> {
+        let body = || Either::Left(Full::default());
+        self.try_each(request, async |transport, endpoint, request| transport.open(endpoint, request, body()).await).await
+    }
+
+    /// Sends a request with a body that can be sent once, to the endpoint that answered last, without a time limit.
+    pub(crate) async fn open_once(&self, mut request: Request, body: Outgoing) -> Result<Streamed, Error> {
+        let shared = &*self.shared;
+        request.headers.insert(header::TIMEOUT, timeout_value(shared.options.timeout));
+        let endpoint = &shared.endpoints[shared.preferred.load(Ordering::Relaxed)];
+        shared.transport.open(endpoint, &request, body).await.map_err(|failure| failure.into_error(endpoint))
+    }
+
+    async fn try_each<T>(
+        &self,
+        mut request: Request,
+        attempt: impl AsyncFn(&Transport, &Endpoint, &Request) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
         let shared = &*self.shared;
         let limit = self.attempt_limit(request.effect);
         request.headers.insert(header::TIMEOUT, timeout_value(limit));
@@ -83,14 +113,14 @@ impl Client {
         let count = shared.endpoints.len();
         let first = shared.preferred.load(Ordering::Relaxed);
         let mut failures = Failures::default();
-        for attempt in 0..count * shared.options.max_rounds.max(1) {
-            if attempt > 0 && attempt % count == 0 {
+        for number in 0..count * shared.options.max_rounds.max(1) {
+            if number > 0 && number % count == 0 {
                 sleep(PAUSE_BETWEEN_ROUNDS).await;
             }
-            let position = (first + attempt) % count;
+            let position = (first + number) % count;
             let endpoint = &shared.endpoints[position];
             let attempt_end = deadline(limit).min(last_begin) + TRAVEL_TIME;
-            let failure = match timeout_at(attempt_end, shared.transport.exchange(endpoint, &request)).await {
+            let failure = match timeout_at(attempt_end, attempt(&shared.transport, endpoint, &request)).await {
                 Ok(Ok(answer)) => {
                     shared.preferred.store(position, Ordering::Relaxed);
                     return Ok(answer);

@@ -18,6 +18,8 @@
 //!
 //! *Must not know*: the server's insides. *Not here*: TLS and authentication, which the server does not have yet either.
 
+mod batch;
+mod batch_stream;
 mod call;
 mod cluster;
 mod endpoint;
@@ -26,10 +28,17 @@ mod key_path;
 mod keys;
 mod keyspaces;
 mod list;
+mod list_stream;
+mod selection;
+mod streams;
 mod transport;
 
+pub use batch::BatchOutcome;
+pub use batch_stream::{BatchReceiver, BatchSender, StreamEnded};
 pub use call::{Client, Options};
 pub use endpoint::Endpoint;
 pub use error::{Error, Tried};
 pub use keys::{Condition, Consistency, Deleted, Found, GetOptions, PutOptions, Written};
 pub use list::{ListQuery, Listing, Page};
+pub use list_stream::{ListStream, StreamQuery};
+pub use selection::{Counted, DeletedRange, Selection};

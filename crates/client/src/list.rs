@@ -1,30 +1,32 @@
 //! Many keys: one page after the other.
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
 use quorate_api::entry::{Entry, ListBody};
 use quorate_api::problem::WriteOutcome;
-use quorate_api::text64;
+use quorate_api::text64::{self, MalformedText64};
 
 use crate::call::Client;
 use crate::error::Error;
 use crate::key_path::path_of;
 use crate::keys::GetOptions;
+use crate::selection::Selection;
 use crate::transport::Request;
 
 /// Which keys are listed, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListQuery {
-    /// Only keys that begin so.
-    pub prefix: Vec<u8>,
-    /// From this key on.
-    pub start: Option<Vec<u8>>,
-    /// Up to this key, which is not listed.
-    pub end: Option<Vec<u8>>,
+    /// Which keys.
+    pub selection: Selection,
     /// Keys per page, 1 to 10,000; the server's choice unless set. A page may hold fewer.
     pub page_limit: Option<usize>,
     /// From the last to the first.
     pub is_reverse: bool,
     /// With values.
     pub with_values: bool,
+    /// Keys in which this stands behind the prefix are shown as one folder, up to it and with it; none are if it is empty.
+    pub delimiter: Vec<u8>,
     /// How fresh each page must be.
     pub freshness: GetOptions,
 }
@@ -34,6 +36,8 @@ pub struct ListQuery {
 pub struct Page {
     /// In the order asked for.
     pub entries: Vec<Entry>,
+    /// With a delimiter: the folders, in the same order.
+    pub folders: Vec<Bytes>,
     /// The shard's revision of this page.
     pub revision: u64,
     /// What to ask for the next page with; `None` on the last.
@@ -78,9 +82,11 @@ impl Listing {
         let body: ListBody<'_> = answer.json(WriteOutcome::NotApplied)?;
         let unexpected =
             |reason: String| Error::Unexpected { endpoint: answer.endpoint.clone(), reason, outcome: WriteOutcome::NotApplied };
+        let folders = folders(body.prefixes.unwrap_or_default(), &body.prefixes64, self.query.is_reverse);
         let entries: Result<Vec<Entry>, _> = body.items.into_iter().map(Entry::try_from).collect();
         let page = Page {
             entries: entries.map_err(|error| unexpected(error.to_string()))?,
+            folders: folders.map_err(|error| unexpected(error.to_string()))?,
             revision: body.revision,
             next_cursor: body.next_cursor,
             revision_changed: body.revision_changed,
@@ -95,19 +101,24 @@ impl Listing {
     }
 }
 
+/// Those whose names are text and the others, in one order.
+fn folders(texts: Vec<Cow<'_, str>>, others: &[String], is_reverse: bool) -> Result<Vec<Bytes>, MalformedText64> {
+    let mut folders = others.iter().map(|folder| text64::decode(folder).map(Bytes::from)).collect::<Result<Vec<_>, _>>()?;
+    folders.extend(texts.into_iter().map(|folder| Bytes::from(folder.into_owned())));
+    folders.sort_unstable();
+    if is_reverse {
+        folders.reverse();
+    }
+    Ok(folders)
+}
+
 impl ListQuery {
     /// Keys travel as base64url here: no byte needs care then. The cursor is the server's own text.
-    fn to_query(&self, cursor: Option<&str>) -> String {
-        let mut parameters = Vec::new();
+    pub(crate) fn to_query(&self, cursor: Option<&str>) -> String {
+        let mut parameters = self.selection.to_parameters();
         let mut add = |name: &str, value: String| parameters.push(format!("{name}={value}"));
-        if !self.prefix.is_empty() {
-            add("prefix64", text64::encode(&self.prefix));
-        }
-        if let Some(start) = &self.start {
-            add("start64", text64::encode(start));
-        }
-        if let Some(end) = &self.end {
-            add("end64", text64::encode(end));
+        if !self.delimiter.is_empty() {
+            add("delimiter64", text64::encode(&self.delimiter));
         }
         if let Some(limit) = self.page_limit {
             add("limit", limit.to_string());

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http::{HeaderMap, Method, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use quorate_api::problem::{self, Problem, WriteOutcome};
 
 use crate::endpoint::Endpoint;
-use crate::error::Error;
+use crate::error::{Error, Tried};
+use crate::streams::Pieces;
 
 /// The largest answer: a page of a list (8 MiB of keys and values) written as base64 in JSON, with room for the rest; or the
 /// largest value (16 MiB).
@@ -22,6 +24,9 @@ const MAX_IDLE_CONNECTIONS: usize = 64;
 
 /// Shorter than any server's patience with an idle connection, so that a request rarely meets one that is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A connection on which nothing moves is asked for a sign of life after this time: a stream may say nothing for long.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// How much of an answer that is no problem document is shown.
 const MAX_EXCERPT_CHARS: usize = 200;
@@ -91,8 +96,7 @@ impl Answer {
 
     /// A header that holds a number.
     pub(crate) fn number(&self, name: &str, outcome: WriteOutcome) -> Result<u64, Error> {
-        let value = self.headers.get(name).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
-        value.ok_or_else(|| self.unexpected(format!("the header {name} is not there, or no number"), outcome))
+        number(&self.endpoint, &self.headers, name, outcome)
     }
 
     /// A header that holds text, if it is there.
@@ -105,6 +109,33 @@ impl Answer {
     }
 }
 
+/// The head of an answer with a status below 400, and a body that is still coming.
+#[derive(Debug)]
+pub(crate) struct Streamed {
+    pub(crate) endpoint: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Incoming,
+}
+
+impl Streamed {
+    /// A header that holds a number.
+    pub(crate) fn number(&self, name: &str, outcome: WriteOutcome) -> Result<u64, Error> {
+        number(&self.endpoint, &self.headers, name, outcome)
+    }
+}
+
+fn number(endpoint: &str, headers: &HeaderMap, name: &str, outcome: WriteOutcome) -> Result<u64, Error> {
+    let value = headers.get(name).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    let reason = || format!("the header {name} is not there, or no number");
+    value.ok_or_else(|| Error::Unexpected { endpoint: endpoint.to_owned(), reason: reason(), outcome })
+}
+
+/// What goes out: at hand, or made while it is sent.
+pub(crate) type Outgoing = Either<Full<Bytes>, Pieces>;
+
+/// What comes in; an error says what the system said.
+pub(crate) type Incoming = UnsyncBoxBody<Bytes, String>;
+
 /// Why an attempt failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -114,10 +145,20 @@ pub(crate) enum Failure {
     Sent(Error),
 }
 
+impl Failure {
+    /// For a request that goes to one endpoint only.
+    pub(crate) fn into_error(self, endpoint: &Endpoint) -> Error {
+        match self {
+            Self::NotSent(reason) => Error::Unreachable { tried: vec![Tried { endpoint: endpoint.to_string(), reason }] },
+            Self::Sent(error) => error,
+        }
+    }
+}
+
 /// Connections to all endpoints.
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
-    http: legacy::Client<HttpConnector, Full<Bytes>>,
+    http: legacy::Client<HttpConnector, Outgoing>,
 }
 
 impl Transport {
@@ -125,6 +166,7 @@ impl Transport {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(connect_timeout));
+        connector.set_keepalive(Some(KEEPALIVE));
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -135,28 +177,47 @@ impl Transport {
 
     /// Sends the request and reads the whole answer. There is no time limit here but that of the connection.
     pub(crate) async fn exchange(&self, endpoint: &Endpoint, request: &Request) -> Result<Answer, Failure> {
-        let outcome = request.outcome_without_answer();
-        let broken = |reason: String| Failure::Sent(Error::NoAnswer { endpoint: endpoint.to_string(), reason, outcome });
-        let response = match self.http.request(outgoing(endpoint, request)?).await {
-            Ok(response) => response,
-            Err(error) if error.is_connect() => return Err(Failure::NotSent(innermost(&error))),
-            Err(error) => return Err(broken(innermost(&error))),
-        };
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| broken(innermost(error.as_ref())))?;
-        let answer = Answer { endpoint: endpoint.to_string(), status: head.status, headers: head.headers, body: body.to_bytes() };
+        let body = Either::Left(Full::new(request.body.clone()));
+        let answer = whole(endpoint, request, self.send(endpoint, request, body).await?).await?;
         if answer.status.as_u16() < 400 { Ok(answer) } else { Err(Failure::Sent(refusal(&answer, request))) }
+    }
+
+    /// Sends the request, with this body instead of its own, and reads the head of the answer, or all of it if that is a refusal.
+    pub(crate) async fn open(&self, endpoint: &Endpoint, request: &Request, body: Outgoing) -> Result<Streamed, Failure> {
+        let response = self.send(endpoint, request, body).await?;
+        if response.status().as_u16() >= 400 {
+            return Err(Failure::Sent(refusal(&whole(endpoint, request, response).await?, request)));
+        }
+        let (head, body) = response.into_parts();
+        Ok(Streamed { endpoint: endpoint.to_string(), headers: head.headers, body })
+    }
+
+    async fn send(&self, endpoint: &Endpoint, request: &Request, body: Outgoing) -> Result<Response<Incoming>, Failure> {
+        let built =
+            http::Request::builder().method(request.method.clone()).uri(format!("{endpoint}{}", request.target)).body(body);
+        let mut outgoing = built.map_err(|error| Failure::Sent(Error::InvalidRequest { reason: error.to_string() }))?;
+        *outgoing.headers_mut() = request.headers.clone();
+        match self.http.request(outgoing).await {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                Ok(Response::from_parts(head, body.map_err(|error| innermost(&error)).boxed_unsync()))
+            }
+            Err(error) if error.is_connect() => Err(Failure::NotSent(innermost(&error))),
+            Err(error) => Err(Failure::Sent(broken(endpoint, request, innermost(&error)))),
+        }
     }
 }
 
-fn outgoing(endpoint: &Endpoint, request: &Request) -> Result<http::Request<Full<Bytes>>, Failure> {
-    let built = http::Request::builder()
-        .method(request.method.clone())
-        .uri(format!("{endpoint}{}", request.target))
-        .body(Full::new(request.body.clone()));
-    let mut outgoing = built.map_err(|error| Failure::Sent(Error::InvalidRequest { reason: error.to_string() }))?;
-    *outgoing.headers_mut() = request.headers.clone();
-    Ok(outgoing)
+/// Reads the rest of an answer.
+async fn whole(endpoint: &Endpoint, request: &Request, response: Response<Incoming>) -> Result<Answer, Failure> {
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+    let body = body.map_err(|error| Failure::Sent(broken(endpoint, request, error.to_string())))?;
+    Ok(Answer { endpoint: endpoint.to_string(), status: head.status, headers: head.headers, body: body.to_bytes() })
+}
+
+fn broken(endpoint: &Endpoint, request: &Request, reason: String) -> Error {
+    Error::NoAnswer { endpoint: endpoint.to_string(), reason, outcome: request.outcome_without_answer() }
 }
 
 /// What an answer of 400 and above says.

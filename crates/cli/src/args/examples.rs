@@ -45,13 +45,22 @@ Examples:
   quorate put config/app.toml @app.toml --content-type application/toml
   tar c src | quorate put backup/src -
   quorate put lock me --if-absent              exit code 4 if it is there
-  quorate put counter 8 --cas 12               only if nobody changed it since revision 12";
+  quorate put counter 8 --cas 12               only if nobody changed it since revision 12
+  quorate put job @job.json --meta owner=me    noted beside the value, and shown with it";
+
+pub(super) const DEL: &str = "\
+Examples:
+  quorate del greeting                         exit code 3 if it is not there
+  quorate del --prefix logs/2024-              all keys that begin so
+  quorate del --start a --end c                a <= key < c
+  quorate del --all -k scratch                 every key of a keyspace";
 
 pub(super) const LS: &str = "\
 Examples:
   quorate ls users/                            keys that begin so
   quorate ls --start a --end c --values        a <= key < c, with values
-  quorate ls --all -o raw | wc -l
+  quorate ls users/ --delimiter /              what is directly in it: keys and folders
+  quorate ls --count                           how many keys there are
   quorate ls logs/ --reverse --limit 1         the last one";
 
 pub(super) const KEYSPACE: &str = "\

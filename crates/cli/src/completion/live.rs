@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap_complete::CompletionCandidate;
 use quorate_api::key::DEFAULT_KEYSPACE;
-use quorate_client::{Client, Consistency, Endpoint, Error, GetOptions, ListQuery, Options};
+use quorate_client::{Client, Consistency, Endpoint, Error, GetOptions, ListQuery, Options, Selection};
 use tokio::time::timeout;
 
 use crate::args::DEFAULT_ENDPOINT;
@@ -59,7 +59,8 @@ pub(crate) fn keys(typed: &OsStr) -> Vec<CompletionCandidate> {
     candidates(typed, async move |client: Client, prefix: String| {
         let freshness = GetOptions { consistency: Consistency::Local, ..GetOptions::default() };
         let page_limit = Some(MAX_CANDIDATES);
-        let query = ListQuery { prefix: prefix.into_bytes(), page_limit, freshness, ..ListQuery::default() };
+        let selection = Selection { prefix: prefix.into_bytes(), ..Selection::default() };
+        let query = ListQuery { selection, page_limit, freshness, ..ListQuery::default() };
         let page = client.list(&keyspace, query).next_page().await?;
         let entries = page.map(|page| page.entries).unwrap_or_default();
         Ok(entries.into_iter().filter_map(|entry| String::from_utf8(entry.key.into()).ok()).collect())

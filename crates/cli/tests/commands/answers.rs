@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use quorate_api::problem::{Code, Current, WriteOutcome};
+use quorate_api::problem::{Code, Current, MEDIA_TYPE, Problem, WriteOutcome};
 use serde_json::json;
 
 use crate::calls::{Called, CannedNode, call, canned};
@@ -137,6 +137,65 @@ fn ls_prints_lines_tables_and_json() {
     assert_eq!((json.json()["items"][2]["key"].as_str(), json.json()["has_more"].as_bool()), (Some("c"), Some(true)));
     assert_eq!((json.json()["revision"].as_u64(), json.stderr.as_str()), (Some(7), ""));
     assert_eq!(node.seen()[1], "GET /v1/kv/default?prefix64=cC8&limit=3&reverse=true");
+}
+
+#[test]
+fn ls_shows_folders_among_the_keys() {
+    let item = |key| json!({ "key": key, "create_revision": 1, "mod_revision": 2, "version": 3 });
+    let page = json!({ "items": [item("a"), item("d")], "prefixes": ["b/", "e/"], "revision": 7 }).to_string();
+    let node = CannedNode::start(move || canned(200, &[], page.clone()));
+    assert_eq!(node.call(&["ls", "--delimiter", "/", "-o", "raw"]).text(), "a\nb/\nd\ne/\n");
+    assert_eq!(node.call(&["ls", "--delimiter", "/", "-o", "raw", "--reverse"]).text(), "e/\nd\nb/\na\n");
+    let table = node.call(&["ls", "--delimiter", "/"]);
+    let second: Vec<&str> = table.text().lines().nth(2).unwrap().split_whitespace().collect();
+    assert_eq!(second, ["b/", "folder"]);
+    let json = node.call(&["ls", "--delimiter", "/", "-o", "json"]).json();
+    assert_eq!(
+        (&json["prefixes"], json.get("prefixes64"), json["items"].as_array().unwrap().len()),
+        (&json!(["b/", "e/"]), None, 2)
+    );
+    assert_eq!(node.seen()[0], "GET /v1/kv/default?delimiter64=Lw&limit=100");
+    assert_eq!(node.call(&["ls", "--delimiter", ""]).exit, 2);
+}
+
+#[test]
+fn ls_counts() {
+    let node = CannedNode::start(|| canned(200, &[], r#"{"count":12,"revision":7}"#));
+    assert_eq!(node.call(&["ls", "a/", "--count"]).text(), "12\n");
+    assert_eq!(node.call(&["ls", "--count", "-o", "json"]).json(), json!({ "count": 12, "revision": 7 }));
+    assert_eq!(node.seen(), ["GET /v1/kv/default?prefix64=YS8&count_only", "GET /v1/kv/default?count_only"]);
+}
+
+#[test]
+fn del_of_many_goes_on_until_all_are_gone() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let node = CannedNode::start(move || {
+        if asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 1 {
+            return canned(200, &[], r#"{"deleted":2,"revision":9}"#);
+        }
+        let outcome = Some(WriteOutcome::Unknown);
+        let problem = Problem { outcome, deleted: Some(10_000), ..Problem::new(Code::Incomplete, "") };
+        canned(504, &[("content-type", MEDIA_TYPE)], serde_json::to_vec(&problem).unwrap())
+    });
+    let called = node.call(&["del", "--prefix", "a/"]);
+    assert_eq!((called.exit, called.text()), (0, "deleted 10002 keys at revision 9\n"), "{called:?}");
+    assert_eq!(node.seen(), vec!["DELETE /v1/kv/default?prefix64=YS8"; 2]);
+    let everything = CannedNode::start(|| canned(200, &[], r#"{"deleted":0,"revision":9}"#));
+    assert_eq!(everything.call(&["del", "--all", "-o", "json"]).json(), json!({ "deleted": 0, "revision": 9 }));
+    assert_eq!(everything.seen(), ["DELETE /v1/kv/default?all=true"]);
+    assert_eq!(everything.call(&["del", "--prefix", ""]).exit, 2);
+    let failing = CannedNode::refusing(Code::NoLeader, Some(WriteOutcome::NotApplied), None);
+    one_line(&failing.call(&["del", "--start", "a"]), 1, "cannot delete keys: No leader");
+}
+
+#[test]
+fn put_notes_metadata() {
+    let node = CannedNode::start(|| canned(201, FOUND, ""));
+    assert_eq!(node.call(&["put", "k", "v", "--meta", "Owner=a team", "--meta", "x="]).exit, 0);
+    for (meta, words) in [("a b=c", "is no name"), ("a=\u{e4}", "visible ASCII")] {
+        one_line(&node.call(&["put", "k", "v", "--meta", meta]), 2, words);
+    }
+    assert_eq!(node.seen().len(), 1);
 }
 
 #[test]

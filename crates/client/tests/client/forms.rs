@@ -2,7 +2,7 @@
 
 use quorate_api::problem::{Code, WriteOutcome};
 use quorate_api::user_meta::UserMeta;
-use quorate_client::{Client, Condition, Consistency, Error, GetOptions, ListQuery, Options, PutOptions};
+use quorate_client::{Client, Condition, Consistency, Error, GetOptions, ListQuery, Options, PutOptions, Selection};
 
 use crate::fake_node::{FakeNode, Reaction, answer_of, problem};
 
@@ -106,13 +106,12 @@ async fn a_list_is_asked_for_page_by_page() {
     })
     .await;
     let query = ListQuery {
-        prefix: b"a/".to_vec(),
-        start: Some(b"a".to_vec()),
-        end: Some(b"b".to_vec()),
+        selection: Selection { prefix: b"a/".to_vec(), start: Some(b"a".to_vec()), end: Some(b"b".to_vec()) },
         page_limit: Some(1),
         is_reverse: true,
         with_values: true,
         freshness: GetOptions { consistency: Consistency::Local, min_revision: None },
+        delimiter: Vec::new(),
     };
     let mut listing = client(&node).list("ks", query);
     let first = listing.next_page().await.unwrap().unwrap();

@@ -4,4 +4,5 @@
 mod fake_node;
 mod forms;
 mod keyspaces;
+mod many;
 mod retries;
