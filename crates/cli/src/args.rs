@@ -176,6 +176,11 @@ impl ClientArgs {
         self.endpoints.clone().filter(|endpoints| !endpoints.is_empty())
     }
 
+    /// How long a request may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     pub(crate) fn keyspace(&self) -> &str {
         self.keyspace.as_deref().unwrap_or(key::DEFAULT_KEYSPACE)
     }
@@ -379,7 +384,7 @@ impl LsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// Where to; - is standard output. A file is there once it is whole
+    /// Where to; - is standard output. A file comes into its place once it is whole
     #[arg(default_value = "-")]
     pub(crate) file: PathBuf,
     /// Only keys that begin so
@@ -409,9 +414,6 @@ pub(crate) struct ImportArgs {
     /// Go on with the next line after one that cannot be written; each is told, and the exit code is 1
     #[arg(long)]
     pub(crate) continue_on_error: bool,
-    /// Lines that are on their way at the same time
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) clients: u16,
 }
 
 #[derive(Debug, Args)]
@@ -548,7 +550,7 @@ mod tests {
             "quorate export --key64",
             "quorate import a b",
             "quorate import --skip -1",
-            "quorate import --clients 0",
+            "quorate import --skip 1 --skip 2",
             "quorate frobnicate",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

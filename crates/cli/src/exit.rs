@@ -46,6 +46,14 @@ impl Failure {
         let advice = advice(exit, error).map_or(String::new(), |advice| format!("; {advice}"));
         Self::new(exit, format!("cannot {doing}: {error}{advice}"))
     }
+
+    /// The same for what does no harm if it is done once more: not to know whether it was done is no reason for a warning.
+    pub(crate) fn of_repeatable(doing: impl Display, error: &Error) -> Self {
+        match exit_of(error) {
+            Exit::OutcomeUnknown => Self::new(Exit::OutcomeUnknown, format!("cannot {doing}: {error}")),
+            _ => Self::of_request(doing, error),
+        }
+    }
 }
 
 /// A failed write to stdout.

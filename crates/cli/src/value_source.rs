@@ -17,7 +17,7 @@ pub(crate) enum ValueSource {
 }
 
 /// The largest value that any node can be set to accept. What is larger is not read to the end.
-const MAX_VALUE_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_VALUE_BYTES: u64 = 8 << 20;
 
 impl From<OsString> for ValueSource {
     fn from(argument: OsString) -> Self {
@@ -49,7 +49,7 @@ fn read_bounded(source: impl Read, place: &str) -> Result<Vec<u8>, Failure> {
     let read = source.take(MAX_VALUE_BYTES + 1).read_to_end(&mut value);
     read.map_err(|error| Failure::failed(format!("cannot read {place}: {error}")))?;
     if value.len() as u64 > MAX_VALUE_BYTES {
-        return Err(Failure::failed(format!("{place} holds more than 16 MiB, the most that any node accepts as a value")));
+        return Err(Failure::failed(format!("{place} holds more than 8 MiB, the most that any node accepts as a value")));
     }
     Ok(value)
 }

@@ -94,8 +94,8 @@ Examples:
 
 pub(super) const EXPORT: &str = "\
 A line is an object with key and value, or key64 and value64 where they are no text, and with
-content_type, meta and revisions. The lines are one moment's content where one view can be had,
-and otherwise that of the time they took, which is told.
+content_type and meta. The lines are those of one revision, in the order of the keys. A FILE that
+is there is replaced once all lines are on the disk; if something goes wrong it stays as it was.
 
 Examples:
   quorate export orders.ndjson -k orders
@@ -104,7 +104,9 @@ Examples:
 
 pub(super) const IMPORT: &str = "\
 Of each line key, value, content_type and meta count, or json for a value that is JSON; revisions
-are given anew. Lines of the same key are written in their order.
+are given anew. Lines of the same key are written in their order. If a node fails it goes on, at
+another one if -e names several, with the first line that is not in for certain: to write a line
+twice does no harm, and neither does to import a file once more.
 
 Examples:
   quorate import orders.ndjson -k orders

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use tokio::sync::mpsc;
 
-use super::line::Pair;
 use crate::exit::Failure;
 
 /// The lines.
@@ -17,16 +16,19 @@ pub(super) struct Source {
     piece: std::vec::IntoIter<Line>,
 }
 
-/// A line as it was read, with its end.
+/// A line as it was read.
 #[derive(Debug)]
 pub(super) struct Line {
     /// Counted from 1.
     pub(super) number: u64,
-    text: Vec<u8>,
+    /// Its length, with its end.
+    pub(super) bytes: u64,
+    /// With its end; none if that is more than any node takes.
+    pub(super) text: Option<Vec<u8>>,
 }
 
-/// The largest value that any node can be set to accept (16 MiB), each byte of it escaped in six, with what else there is.
-const MAX_LINE_BYTES: u64 = 100 << 20;
+/// The largest value that any node can be set to accept (8 MiB), each byte of it escaped in six, with what else there is.
+pub(super) const MAX_LINE_BYTES: u64 = 64 << 20;
 
 /// Lines are handed over in pieces of about this size.
 const PIECE_BYTES: usize = 256 << 10;
@@ -85,17 +87,6 @@ impl Source {
     }
 }
 
-impl Line {
-    /// See [`Pair::read`].
-    pub(super) fn read(&self) -> Result<Option<Pair>, String> {
-        Pair::read(&self.text)
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.text.len() as u64
-    }
-}
-
 struct Lines<R> {
     from: BufReader<R>,
     number: u64,
@@ -113,12 +104,11 @@ impl<R: Read> Lines<R> {
                 break;
             }
             self.number += 1;
-            if text.len() as u64 > MAX_LINE_BYTES {
-                let error = format!("line {} is longer than {} MiB", self.number, MAX_LINE_BYTES >> 20);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-            }
+            let is_too_long = text.len() as u64 > MAX_LINE_BYTES;
+            let rest = if is_too_long && !text.ends_with(b"\n") { self.from.skip_until(b'\n')? } else { 0 };
+            let line_bytes = (read + rest) as u64;
             bytes += text.len();
-            piece.push(Line { number: self.number, text });
+            piece.push(Line { number: self.number, bytes: line_bytes, text: (!is_too_long).then_some(text) });
         }
         Ok(piece)
     }
@@ -134,7 +124,8 @@ mod tests {
         let mut source = Source::read(Cursor::new(text.to_vec()), None, "x".to_owned())?;
         let mut lines = Vec::new();
         while let Some(line) = source.next().await? {
-            lines.push((line.number, line.text));
+            assert_eq!(line.text.as_ref().map(|text| text.len() as u64), Some(line.bytes));
+            lines.push((line.number, line.text.unwrap()));
         }
         Ok(lines)
     }
@@ -150,10 +141,14 @@ mod tests {
         assert!(lines.iter().all(|(_, text)| text == b"0123456789\n"));
     }
 
-    #[tokio::test]
-    async fn a_line_without_an_end_is_refused() {
-        let mut lines = Lines { from: std::io::BufReader::new(std::io::repeat(b'x').take(MAX_LINE_BYTES + 2)), number: 6 };
-        let error = lines.next_piece().unwrap_err().to_string();
-        assert_eq!(error, "line 7 is longer than 100 MiB");
+    #[test]
+    fn a_line_that_is_too_long_is_read_over() {
+        let long = std::io::repeat(b'x').take(MAX_LINE_BYTES + 5);
+        let mut lines = Lines { from: std::io::BufReader::new(long.chain(&b"\nnext"[..])), number: 6 };
+        let line = lines.next_piece().unwrap().pop().unwrap();
+        assert_eq!((line.number, line.bytes, line.text), (7, MAX_LINE_BYTES + 6, None));
+        let line = lines.next_piece().unwrap().pop().unwrap();
+        assert_eq!((line.number, line.bytes, line.text), (8, 4, Some(b"next".to_vec())));
+        assert!(lines.next_piece().unwrap().is_empty());
     }
 }

@@ -12,14 +12,20 @@ use hyper_util::rt::TokioIo;
 use quorate_api::problem::{Code, Current, MEDIA_TYPE, Problem, WriteOutcome};
 use tokio::net::TcpListener;
 
-/// A node that gives one answer to everything, on a thread that ends with the test's process.
+/// A node with answers of the test's, on a thread that ends with the test's process.
 pub(crate) struct CannedNode {
     pub(crate) url: String,
     seen: Arc<Mutex<Vec<String>>>,
 }
 
 impl CannedNode {
+    /// One that gives one answer to everything.
     pub(crate) fn start(answer: impl Fn() -> Response<Full<Bytes>> + Send + Sync + 'static) -> Self {
+        Self::reacting(move |_, _| answer())
+    }
+
+    /// One that is told what it was asked, as `METHOD target`, and the body.
+    pub(crate) fn reacting(answer: impl Fn(&str, &str) -> Response<Full<Bytes>> + Send + Sync + 'static) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -60,13 +66,14 @@ pub(crate) fn canned(status: u16, headers: &[(&str, &str)], body: impl Into<Byte
 
 async fn reply(
     request: Request<Incoming>,
-    answer: Arc<impl Fn() -> Response<Full<Bytes>>>,
+    answer: Arc<impl Fn(&str, &str) -> Response<Full<Bytes>>>,
     seen: Arc<Mutex<Vec<String>>>,
 ) -> hyper::Result<Response<Full<Bytes>>> {
     let asked = format!("{} {}", request.method(), request.uri());
     let body = request.into_body().collect().await?.to_bytes();
-    seen.lock().unwrap().push(format!("{asked} {}", String::from_utf8_lossy(&body)).trim_end().to_owned());
-    Ok(answer())
+    let body = String::from_utf8_lossy(&body);
+    seen.lock().unwrap().push(format!("{asked} {body}").trim_end().to_owned());
+    Ok(answer(&asked, &body))
 }
 
 /// How a call ended.
