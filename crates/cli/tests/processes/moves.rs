@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Cluster, Load, Request, now, pause, since, tell, until};
 
 /// How long a move may take, with a node that is killed and started again on its way.
-const MOVE_LIMIT: Duration = Duration::from_secs(60);
+const MOVE_LIMIT: Duration = Duration::from_mins(1);
 
 const KEYSPACE: &str = "/v1/keyspaces/default";
 
