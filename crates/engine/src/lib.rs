@@ -11,13 +11,16 @@ mod btree;
 mod folder;
 mod hash;
 mod home;
+mod key_hash;
 mod lsm;
 mod numbers;
 mod ordered;
+mod pair;
 mod range;
 mod registry;
 mod room;
 mod trie;
+mod unordered;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;

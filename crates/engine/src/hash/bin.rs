@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use hashbrown::HashTable;
 
-use super::key_hash::{KeyHash, KeyHasher, Span};
-use super::pair::Pair;
+use super::span::Span;
+use crate::key_hash::{KeyHash, KeyHasher};
+use crate::pair::Pair;
 
 /// A bin that holds this many is split before another pair goes in: as many as fit into 4,096 places of a hash table. Few
 /// enough that a split, which moves them all, holds up a batch for well under a millisecond.

@@ -11,7 +11,8 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use super::bin::{Bin, Moment};
-use super::key_hash::{KeyHash, KeyHasher, MAX_DEPTH, Span};
+use super::span::{MAX_DEPTH, Span};
+use crate::key_hash::{KeyHash, KeyHasher};
 
 /// Pairs by key, with the past that open views need.
 ///

@@ -1,8 +1,7 @@
 //! `hash`: pairs in memory, in a hash table that grows by small steps.
 //!
-//! The module, from the outside in: `version` is what a batch publishes and a view holds, `scan` orders what has no order,
-//! `bins` leads from a hash to a bin and knows which views are open, `bin` holds pairs and before-images, `pair` packs a key and
-//! its value into one allocation, `key_hash` says which bits of a hash serve what.
+//! The module, from the outside in: `version` is what a batch publishes and a view holds, `bins` leads from a hash to a bin and
+//! knows which views are open, `bin` holds pairs and before-images, `span` says which hashes a bin covers.
 //!
 //! # How a batch is whole to its readers
 //!
@@ -22,9 +21,7 @@
 
 mod bin;
 mod bins;
-mod key_hash;
-mod pair;
-mod scan;
+mod span;
 #[cfg(test)]
 mod tests;
 mod version;

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use hashbrown::HashTable;
 
 use super::bins::{Bins, Walk};
-use super::key_hash::KeyHash;
-use super::scan::Scan;
+use crate::key_hash::KeyHash;
 use crate::ordered::OrderedTables;
+use crate::unordered::{NearKeys, Scan, Unordered};
 use crate::{Direction, EngineError, KeyRange, ScanItem, Stats, Table, View};
 
 /// The content at the end of one batch.
@@ -53,15 +53,6 @@ impl Version {
         &self.bins
     }
 
-    /// The value of a key of [`Table::Current`].
-    pub(super) fn current(&self, key: &[u8]) -> Option<Bytes> {
-        let hash = self.bins.hash(key);
-        match self.overlay.get(hash, key) {
-            Some(pending) => pending.value.clone(),
-            None => self.bins.get(hash, key, self.seq),
-        }
-    }
-
     /// The pairs of [`Table::Current`] in no order, bin by bin.
     fn current_pairs(&self) -> impl Iterator<Item = (Bytes, Bytes)> {
         let mut walk = Walk::new(&self.bins);
@@ -70,6 +61,26 @@ impl Version {
         let below = bins.flatten().filter(move |(key, _)| is_below(key));
         let above = self.overlay.iter().filter_map(|pending| Some((pending.key.clone(), pending.value.clone()?)));
         below.chain(above)
+    }
+}
+
+/// [`Table::Current`].
+impl Unordered for Version {
+    fn value(&self, key: &[u8]) -> Option<Bytes> {
+        let hash = self.bins.hash(key);
+        match self.overlay.get(hash, key) {
+            Some(pending) => pending.value.clone(),
+            None => self.bins.get(hash, key, self.seq),
+        }
+    }
+
+    /// The keys of all versions.
+    fn offer_keys(&self, range: &KeyRange, keys: &mut NearKeys) {
+        let mut walk = Walk::new(&self.bins);
+        while let Some(bin) = walk.next_bin() {
+            bin.keys().filter(|key| range.contains(key)).for_each(|key| keys.offer(key));
+        }
+        self.overlay.iter().filter(|pending| range.contains(&pending.key)).for_each(|pending| keys.offer(&pending.key));
     }
 }
 
@@ -91,7 +102,7 @@ impl View for Version {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         Ok(match self.ordered.tree(table) {
             Some(tree) => tree.get(key).cloned(),
-            None => self.current(key),
+            None => self.value(key),
         })
     }
 

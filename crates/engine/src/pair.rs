@@ -9,21 +9,21 @@ use bytes::Bytes;
 const MAX_PACKED_VALUE_BYTES: usize = 1024;
 
 /// A key and its value. Takes 16 bytes, and one allocation for both.
-pub(super) enum Pair {
+pub(crate) enum Pair {
     /// The key's length as a varint, the key, the value.
     Packed(Box<[u8]>),
     /// A value longer than [`MAX_PACKED_VALUE_BYTES`].
     Long(Box<LongPair>),
 }
 
-pub(super) struct LongPair {
+pub(crate) struct LongPair {
     key: Box<[u8]>,
     /// The buffer that came, handed out as it is.
     value: Bytes,
 }
 
 impl Pair {
-    pub(super) fn new(key: &[u8], value: Bytes) -> Self {
+    pub(crate) fn new(key: &[u8], value: Bytes) -> Self {
         if value.len() > MAX_PACKED_VALUE_BYTES {
             return Self::Long(Box::new(LongPair { key: key.into(), value }));
         }
@@ -35,14 +35,14 @@ impl Pair {
         Self::Packed(packed.into_boxed_slice())
     }
 
-    pub(super) fn key(&self) -> &[u8] {
+    pub(crate) fn key(&self) -> &[u8] {
         match self {
             Self::Packed(packed) => split(packed).0,
             Self::Long(pair) => &pair.key,
         }
     }
 
-    pub(super) fn value(&self) -> Bytes {
+    pub(crate) fn value(&self) -> Bytes {
         match self {
             Self::Packed(packed) => Bytes::copy_from_slice(split(packed).1),
             Self::Long(pair) => pair.value.clone(),
@@ -50,7 +50,7 @@ impl Pair {
     }
 
     /// Length of key and value.
-    pub(super) fn data_bytes(&self) -> usize {
+    pub(crate) fn data_bytes(&self) -> usize {
         let (key_len, value_len) = match self {
             Self::Packed(packed) => {
                 let (key, value) = split(packed);

@@ -6,57 +6,60 @@ use std::vec;
 
 use bytes::Bytes;
 
-use super::bins::Walk;
-use super::version::Version;
 use crate::{Direction, KeyRange};
 
 /// Keys of the first round. A page of a list needs no second one.
 const FIRST_ROUND_LEN: usize = 1_024;
 
-/// Each round is this many times the one before, up to [`MAX_ROUND_LEN`], so that a scan of everything needs few.
+/// Each round is this many times the one before, up to `MAX_ROUND_LEN`, so that a scan of everything needs few.
 const ROUND_GROWTH: usize = 8;
 
 /// A bound on the memory of a scan, keys aside: half a million handles.
 const MAX_ROUND_LEN: usize = FIRST_ROUND_LEN * 512;
 
+/// What can be asked for a key, and can show all that it has.
+pub(crate) trait Unordered {
+    /// The value of a key. Not a use of it.
+    fn value(&self, key: &[u8]) -> Option<Bytes>;
+
+    /// Offers every key in the range that there is, in any order and as often as it likes. Others may be among them.
+    fn offer_keys(&self, range: &KeyRange, keys: &mut NearKeys);
+}
+
 /// The pairs of a range, in rounds: each looks at every key once and takes the next few. So a scan of which little is taken
 /// costs one look at every key, and memory for what is taken; one of everything costs a look for each half a million pairs.
-pub(super) struct Scan<'a> {
-    version: &'a Version,
+pub(crate) struct Scan<'a, S> {
+    source: &'a S,
     direction: Direction,
     /// Where the next round goes on; none after the last.
     rest: Option<KeyRange>,
     round_len: usize,
-    /// Keys of the present round that are still to come, in the order of the scan. Some may not be there in this version.
+    /// Keys of the present round that are still to come, in the order of the scan. Some may not be there.
     round: vec::IntoIter<Box<[u8]>>,
 }
 
-impl<'a> Scan<'a> {
-    pub(super) fn new(version: &'a Version, range: KeyRange, direction: Direction) -> Self {
-        Self { version, direction, rest: Some(range), round_len: FIRST_ROUND_LEN, round: Vec::new().into_iter() }
+impl<'a, S: Unordered> Scan<'a, S> {
+    pub(crate) fn new(source: &'a S, range: KeyRange, direction: Direction) -> Self {
+        Self { source, direction, rest: Some(range), round_len: FIRST_ROUND_LEN, round: Vec::new().into_iter() }
     }
 
-    /// Gathers the keys of the next round, of all versions.
+    /// Gathers the keys of the next round.
     fn next_round(&mut self, range: KeyRange) {
         let mut keys = NearKeys { direction: self.direction, max_len: self.round_len, keys: BTreeSet::new() };
-        let mut walk = Walk::new(self.version.bins());
-        while let Some(bin) = walk.next_bin() {
-            bin.keys().filter(|key| range.contains(key)).for_each(|key| keys.offer(key));
-        }
-        self.version.overlay.iter().filter(|pending| range.contains(&pending.key)).for_each(|pending| keys.offer(&pending.key));
+        self.source.offer_keys(&range, &mut keys);
         self.rest = keys.rest_of(range);
         self.round = keys.into_ordered().into_iter();
         self.round_len = (self.round_len * ROUND_GROWTH).min(MAX_ROUND_LEN);
     }
 }
 
-impl Iterator for Scan<'_> {
+impl<S: Unordered> Iterator for Scan<'_, S> {
     type Item = (Bytes, Bytes);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             for key in self.round.by_ref() {
-                if let Some(value) = self.version.current(&key) {
+                if let Some(value) = self.source.value(&key) {
                     return Some((key.into(), value));
                 }
             }
@@ -67,14 +70,14 @@ impl Iterator for Scan<'_> {
 }
 
 /// Of all keys offered, the first few in a direction.
-struct NearKeys {
+pub(crate) struct NearKeys {
     direction: Direction,
     max_len: usize,
     keys: BTreeSet<Box<[u8]>>,
 }
 
 impl NearKeys {
-    fn offer(&mut self, key: &[u8]) {
+    pub(crate) fn offer(&mut self, key: &[u8]) {
         if self.keys.len() >= self.max_len && !self.is_nearer_than_last(key) {
             return;
         }
