@@ -15,6 +15,9 @@ type Check = fn(&dyn Fn() -> Arc<dyn Engine>);
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     None,
+    /// Nothing: the views follow the engine, and it says so.
+    HasUnpinnedViews,
+    ShowsHalfBatches,
     PublishesHalfBatches,
     PublishesNumbersLate,
     LosesDeletes,
@@ -51,7 +54,13 @@ fn random_steps_find_wrong_content() {
 }
 
 #[test]
+fn views_that_follow_the_engine_pass_if_it_says_so() {
+    atomicity::check(&|| faulty(Fault::HasUnpinnedViews));
+}
+
+#[test]
 fn readers_find_half_batches() {
+    assert_found(Fault::ShowsHalfBatches, atomicity::check);
     assert_found(Fault::PublishesHalfBatches, atomicity::check);
     assert_found(Fault::PublishesNumbersLate, atomicity::check);
     assert_found(Fault::RebuildWritesAtOnce, atomicity::check);
@@ -106,7 +115,8 @@ impl Engine for Faulty {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: self.fault == Fault::ClaimsToBeDurable, ..self.inner.capabilities() }
+        let pinned_views = !matches!(self.fault, Fault::HasUnpinnedViews | Fault::ShowsHalfBatches);
+        Capabilities { durable: self.fault == Fault::ClaimsToBeDurable, pinned_views, ..self.inner.capabilities() }
     }
 
     fn view(&self) -> Arc<dyn View> {
@@ -115,7 +125,7 @@ impl Engine for Faulty {
 
     fn apply(&self, mut batch: Batch) -> Result<(), EngineError> {
         match self.fault {
-            Fault::PublishesHalfBatches => {
+            Fault::PublishesHalfBatches | Fault::ShowsHalfBatches => {
                 let second_half = batch.changes.split_off(batch.changes.len() / 2);
                 let (applied, revision) = (batch.applied, batch.revision);
                 self.inner.apply(batch)?;
@@ -152,7 +162,10 @@ impl Engine for Faulty {
 
 impl FaultyView {
     fn source(&self) -> Arc<dyn View> {
-        if self.fault == Fault::ViewsFollowTheEngine { self.engine.view() } else { Arc::clone(&self.pinned) }
+        match self.fault {
+            Fault::ViewsFollowTheEngine | Fault::HasUnpinnedViews | Fault::ShowsHalfBatches => self.engine.view(),
+            _ => Arc::clone(&self.pinned),
+        }
     }
 }
 
