@@ -8,6 +8,7 @@
 
 mod batch;
 mod btree;
+mod cache;
 mod folder;
 mod hash;
 mod home;
@@ -34,6 +35,7 @@ use bytes::Bytes;
 
 pub use batch::{Batch, Change, Table};
 pub use btree::Btree;
+pub use cache::{Cache, CacheOptions};
 pub use hash::Hash;
 pub use home::{Engines, LocalEngines, Place};
 pub use lsm::Lsm;
@@ -88,6 +90,54 @@ impl Stats {
     }
 }
 
+/// How a cache fares, since it was opened; a rebuild counts on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Gets of [`Table::Current`] that found a pair.
+    pub hits: u64,
+    /// Gets that found none.
+    pub misses: u64,
+    /// Of the hits, those of the last minute by [`Engine::advance`].
+    pub recent_hits: u64,
+    /// Of the misses, those of the last minute.
+    pub recent_misses: u64,
+    /// Pairs that made room for others.
+    pub evicted: u64,
+    /// New pairs that were not used often enough to be given room, or that are larger than all the room there is.
+    pub rejected: u64,
+    /// Pairs whose time was up.
+    pub expired: u64,
+    /// Pairs that were not used for the idle time.
+    pub idled: u64,
+    /// Values that another value took the place of.
+    pub replaced: u64,
+    /// Pairs that their owner removed.
+    pub removed: u64,
+    /// Pairs there are, with those whose time is up but which are not freed yet.
+    pub pairs: u64,
+    /// Bytes of these pairs with the engine's overhead: what counts towards the bound.
+    pub weight_bytes: u64,
+    /// The bound.
+    pub max_bytes: u64,
+}
+
+impl CacheStats {
+    /// The share of the gets that were hits, 0 to 1; none if there were no gets.
+    pub fn hit_ratio(&self) -> Option<f64> {
+        ratio(self.hits, self.misses)
+    }
+
+    /// The same of the last minute.
+    pub fn recent_hit_ratio(&self) -> Option<f64> {
+        ratio(self.recent_hits, self.recent_misses)
+    }
+}
+
+fn ratio(part: u64, rest: u64) -> Option<f64> {
+    let whole = part + rest;
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
 /// Why an engine could not do something. Never an outcome of a command: the caller stops the replica and rebuilds it.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -112,8 +162,13 @@ pub trait View: Send + Sync + fmt::Debug {
     /// The caller's revision of the batch.
     fn revision(&self) -> u64;
 
-    /// The value of one key.
+    /// The value of one key. An engine that evicts takes it for a use of the pair, and counts it as a hit or a miss.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
+
+    /// As `get`, but no use: for those who look at a pair for reasons of their own. Scans are no use either.
+    fn peek(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.get(table, key)
+    }
 
     /// The pairs of a range in key order. Lazily: costs what is taken, where the engine is ordered.
     fn scan<'a>(&'a self, table: Table, range: &KeyRange, direction: Direction)
@@ -129,7 +184,8 @@ pub trait View: Send + Sync + fmt::Debug {
 /// A store of pairs for one replica.
 ///
 /// Obligations of an implementation:
-/// 1. A batch is visible whole or not at all, and `apply` returns after it is published.
+/// 1. A batch is visible whole or not at all, and `apply` returns after it is published. Where views are not pinned, who found
+///    a part of a batch finds no older pair and no older numbers in what is asked afterwards.
 /// 2. A view never changes, where [`Capabilities::pinned_views`] says so.
 /// 3. After a crash a durable engine comes back at the end of some batch at or after its durable point, with that batch's
 ///    `applied` and `revision`; one that is not durable comes back empty, at 0 and 0.
@@ -167,6 +223,11 @@ pub trait Engine: Send + Sync + fmt::Debug {
 
     /// What it holds.
     fn stats(&self) -> Stats;
+
+    /// How it fares, if it is a cache.
+    fn cache_stats(&self) -> Option<CacheStats> {
+        None
+    }
 }
 
 /// New content for an engine, from a snapshot. Dropped without [`Rebuild::commit`], it leaves nothing behind.

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::folder::InUse;
 use crate::lsm::LsmNode;
-use crate::{Btree, Capabilities, Engine, EngineError, Hash, Lsm, Trie};
+use crate::{Btree, Cache, Capabilities, Engine, EngineError, Hash, Lsm, Trie};
 
 /// One kind of engine.
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +133,8 @@ impl Opening<'_> {
 }
 
 /// All engines, in the order in which they are listed to people.
-pub const KINDS: &[Kind] = &[Hash::KIND_OF_ENGINE, Trie::KIND_OF_ENGINE, Btree::KIND_OF_ENGINE, Lsm::KIND_OF_ENGINE];
+pub const KINDS: &[Kind] =
+    &[Hash::KIND_OF_ENGINE, Trie::KIND_OF_ENGINE, Cache::KIND_OF_ENGINE, Btree::KIND_OF_ENGINE, Lsm::KIND_OF_ENGINE];
 
 /// The kind of this name.
 pub fn kind(name: &str) -> Option<&'static Kind> {

@@ -1,0 +1,334 @@
+//! What the conformance suite cannot see: time, room, and that every pair that goes is counted once.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::{Just, ProptestConfig, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::test_runner::TestCaseError;
+
+use super::part::PAIR_OVERHEAD_BYTES;
+use super::{Cache, CacheOptions, MAX_FREED_BY_ADVANCE};
+use crate::{Batch, CacheStats, Change, Direction, Engine, KeyRange, Table};
+
+const ROOMY: CacheOptions = CacheOptions { max_bytes: 64 << 20, max_entries: None, idle_ms: None };
+
+fn key(number: u64) -> Bytes {
+    Bytes::copy_from_slice(&number.to_be_bytes())
+}
+
+fn value_of(len: usize) -> Bytes {
+    vec![7; len].into()
+}
+
+fn put(number: u64, value: Bytes) -> Change {
+    Change::Put { table: Table::Current, key: key(number), value }
+}
+
+fn put_until(number: u64, value: Bytes, until_ms: u64) -> Change {
+    Change::PutUntil { table: Table::Current, key: key(number), value, until_ms }
+}
+
+fn delete(number: u64) -> Change {
+    Change::Delete { table: Table::Current, key: key(number) }
+}
+
+fn apply(cache: &Cache, changes: Vec<Change>) {
+    let applied = cache.view().applied() + 1;
+    cache.apply(Batch { applied, revision: applied, changes }).unwrap();
+}
+
+fn get(cache: &Cache, number: u64) -> Option<Bytes> {
+    cache.view().get(Table::Current, &key(number)).unwrap()
+}
+
+fn peek(cache: &Cache, number: u64) -> Option<Bytes> {
+    cache.view().peek(Table::Current, &key(number)).unwrap()
+}
+
+fn listed(cache: &Cache) -> Vec<(Bytes, Bytes)> {
+    let view = cache.view();
+    view.scan(Table::Current, &KeyRange::all(), Direction::Forward).collect::<Result<_, _>>().unwrap()
+}
+
+fn stats(cache: &Cache) -> CacheStats {
+    cache.cache_stats().unwrap()
+}
+
+/// How many pairs went, whatever the cause.
+fn gone(stats: &CacheStats) -> u64 {
+    stats.evicted + stats.rejected + stats.expired + stats.idled + stats.replaced + stats.removed
+}
+
+#[test]
+fn what_is_up_is_hidden_at_once_and_freed_bit_by_bit() {
+    let cache = Cache::new(CacheOptions { max_bytes: 4 << 20, ..ROOMY }, 1);
+    let count = 4 * MAX_FREED_BY_ADVANCE as u64;
+    apply(&cache, (0..count).map(|number| put_until(number, value_of(10), 1_000)).collect());
+    cache.advance(999);
+    assert_eq!(listed(&cache).len() as u64, count);
+    cache.advance(1_000);
+    assert!((0..count).all(|number| peek(&cache, number).is_none()));
+    assert!(listed(&cache).is_empty());
+    assert_eq!(cache.view().pairs(Table::Current).count(), 0);
+    for freed in 1..=4 {
+        assert_eq!(stats(&cache).expired, freed * MAX_FREED_BY_ADVANCE as u64);
+        cache.advance(1_000);
+    }
+    assert_eq!((stats(&cache).pairs, stats(&cache).weight_bytes, cache.stats().data_bytes), (0, 0, 0));
+}
+
+#[test]
+fn a_get_is_a_use_and_a_look_is_none() {
+    let cache = Cache::new(CacheOptions { idle_ms: Some(100), ..ROOMY }, 1);
+    apply(&cache, vec![put(1, value_of(1)), put(2, value_of(1))]);
+    cache.advance(60);
+    assert!(get(&cache, 1).is_some() && peek(&cache, 2).is_some());
+    assert_eq!(listed(&cache).len(), 2);
+    cache.advance(100);
+    assert!(peek(&cache, 1).is_some() && peek(&cache, 2).is_none());
+    cache.advance(159);
+    assert!(peek(&cache, 1).is_some());
+    cache.advance(160);
+    assert!(get(&cache, 1).is_none());
+    assert_eq!((stats(&cache).idled, stats(&cache).hits, stats(&cache).misses), (2, 1, 1));
+}
+
+#[test]
+fn a_later_put_sets_the_time_anew() {
+    let cache = Cache::new(ROOMY, 1);
+    apply(&cache, vec![put_until(1, value_of(1), 10), put_until(2, value_of(1), 10), put_until(3, value_of(1), 10)]);
+    apply(&cache, vec![put(1, value_of(2)), put_until(2, value_of(2), 20), put_until(3, value_of(2), 5)]);
+    cache.advance(5);
+    assert_eq!([1, 2, 3].map(|number| get(&cache, number).is_some()), [true, true, false]);
+    cache.advance(10);
+    assert_eq!([1, 2, 3].map(|number| get(&cache, number).is_some()), [true, true, false]);
+    cache.advance(1_000_000);
+    assert_eq!([1, 2, 3].map(|number| get(&cache, number).is_some()), [true, false, false]);
+}
+
+#[test]
+fn time_that_is_up_already_removes_what_was_there() {
+    let cache = Cache::new(ROOMY, 1);
+    cache.advance(50);
+    apply(&cache, vec![put(1, value_of(1))]);
+    apply(&cache, vec![put_until(1, value_of(1), 50)]);
+    assert_eq!(get(&cache, 1), None);
+    assert_eq!((stats(&cache).expired, stats(&cache).replaced, stats(&cache).pairs), (1, 1, 0));
+}
+
+#[test]
+fn what_is_larger_than_all_the_room_is_refused_and_its_key_is_gone() {
+    let cache = Cache::new(CacheOptions { max_bytes: 64 << 10, ..ROOMY }, 1);
+    apply(&cache, vec![put(1, value_of(10)), put(2, value_of(10))]);
+    apply(&cache, vec![put(1, value_of(65 << 10))]);
+    assert_eq!((get(&cache, 1), get(&cache, 2)), (None, Some(value_of(10))));
+    assert_eq!((stats(&cache).rejected, stats(&cache).evicted), (1, 0));
+}
+
+#[test]
+fn what_is_used_often_outlives_a_flood() {
+    let cache = Cache::new(CacheOptions { max_entries: Some(1_000), ..ROOMY }, 1);
+    apply(&cache, (0..500).map(|number| put(number, value_of(10))).collect());
+    (0..5).for_each(|_| (0..500).for_each(|number| assert!(get(&cache, number).is_some())));
+    for number in 1_000..20_000 {
+        apply(&cache, vec![put(number, value_of(10))]);
+        assert!(peek(&cache, number).is_some(), "what was just put is there");
+    }
+    let kept = (0..500).filter(|number| peek(&cache, *number).is_some()).count();
+    assert!(kept >= 475, "{kept} of 500 are left");
+    assert_eq!(stats(&cache).pairs, 1_000);
+}
+
+#[test]
+fn the_last_minute_is_counted_by_the_time_told() {
+    let cache = Cache::new(ROOMY, 1);
+    apply(&cache, vec![put(1, value_of(1))]);
+    for second in 0..100 {
+        cache.advance(second * 1_000);
+        let number = if second < 50 { 2 } else { 1 };
+        get(&cache, number);
+    }
+    let stats = stats(&cache);
+    assert_eq!((stats.hits, stats.misses), (50, 50));
+    assert_eq!((stats.recent_hits, stats.recent_misses), (50, 11));
+    assert_eq!(stats.hit_ratio(), Some(0.5));
+}
+
+#[test]
+fn a_rebuild_replaces_the_pairs_and_counts_on() {
+    let cache = Cache::new(ROOMY, 1);
+    apply(&cache, (0..100).map(|number| put(number, value_of(1))).collect());
+    get(&cache, 1);
+    let mut rebuild = cache.rebuild().unwrap();
+    rebuild.put(Table::Current, key(1_000), value_of(3)).unwrap();
+    rebuild.commit(7, 7).unwrap();
+    assert_eq!(listed(&cache), [(key(1_000), value_of(3))]);
+    assert_eq!((stats(&cache).hits, stats(&cache).pairs), (1, 1));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(u64, usize),
+    PutFor(u64, usize, u64),
+    Delete(u64),
+    Get(u64),
+    Peek(u64),
+    List,
+    Advance(u64),
+}
+
+fn none_or(numbers: Range<u64>) -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![Just(None), numbers.prop_map(Some)]
+}
+
+fn step(max_value_bytes: usize) -> impl Strategy<Value = Step> {
+    let number = || 0..24_u64;
+    let len = move || 0..max_value_bytes;
+    prop_oneof![
+        3 => (number(), len()).prop_map(|(number, len)| Step::Put(number, len)),
+        4 => (number(), len(), 0..60_u64).prop_map(|(number, len, for_ms)| Step::PutFor(number, len, for_ms)),
+        1 => number().prop_map(Step::Delete),
+        4 => number().prop_map(Step::Get),
+        1 => number().prop_map(Step::Peek),
+        1 => Just(Step::List),
+        4 => (0..25_u64).prop_map(Step::Advance),
+    ]
+}
+
+/// A cache with room for everything, written down as simply as possible.
+#[derive(Default)]
+struct Model {
+    now_ms: u64,
+    idle_ms: Option<u64>,
+    pairs: BTreeMap<u64, ModelPair>,
+    stats: CacheStats,
+}
+
+struct ModelPair {
+    value_bytes: usize,
+    until_ms: u64,
+    used_ms: u64,
+}
+
+impl Model {
+    /// Drops what is up, by cause: what is up in both ways counts as expired.
+    fn settle(&mut self) {
+        let (now_ms, idle_ms) = (self.now_ms, self.idle_ms);
+        let has_expired = |pair: &ModelPair| pair.until_ms <= now_ms;
+        let is_idle = |pair: &ModelPair| idle_ms.is_some_and(|idle_ms| pair.used_ms + idle_ms <= now_ms);
+        self.stats.expired += self.pairs.values().filter(|pair| has_expired(pair)).count() as u64;
+        self.stats.idled += self.pairs.values().filter(|pair| is_idle(pair) && !has_expired(pair)).count() as u64;
+        self.pairs.retain(|_, pair| !has_expired(pair) && !is_idle(pair));
+    }
+
+    fn put(&mut self, number: u64, value_bytes: usize, until_ms: u64) {
+        let pair = ModelPair { value_bytes, until_ms, used_ms: self.now_ms };
+        self.stats.replaced += u64::from(self.pairs.insert(number, pair).is_some());
+        self.settle();
+    }
+
+    fn get(&mut self, number: u64) -> Option<usize> {
+        let found = self.pairs.get_mut(&number);
+        self.stats.hits += u64::from(found.is_some());
+        self.stats.misses += u64::from(found.is_none());
+        found.map(|pair| {
+            pair.used_ms = self.now_ms;
+            pair.value_bytes
+        })
+    }
+}
+
+fn run_beside_model(idle_ms: Option<u64>, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let cache = Cache::new(CacheOptions { idle_ms, ..ROOMY }, 1);
+    let mut model = Model { idle_ms, ..Model::default() };
+    for step in steps {
+        match step {
+            Step::Put(number, len) => {
+                apply(&cache, vec![put(number, value_of(len))]);
+                model.put(number, len, u64::MAX);
+            }
+            Step::PutFor(number, len, for_ms) => {
+                apply(&cache, vec![put_until(number, value_of(len), model.now_ms + for_ms)]);
+                model.put(number, len, model.now_ms + for_ms);
+            }
+            Step::Delete(number) => {
+                apply(&cache, vec![delete(number)]);
+                model.stats.removed += u64::from(model.pairs.remove(&number).is_some());
+            }
+            Step::Get(number) => prop_assert_eq!(get(&cache, number).map(|value| value.len()), model.get(number)),
+            Step::Peek(number) => {
+                let expected = model.pairs.get(&number).map(|pair| pair.value_bytes);
+                prop_assert_eq!(peek(&cache, number).map(|value| value.len()), expected);
+            }
+            Step::List => {
+                let found: Vec<_> = listed(&cache).into_iter().map(|(key, value)| (key, value.len())).collect();
+                let expected: Vec<_> = model.pairs.iter().map(|(number, pair)| (key(*number), pair.value_bytes)).collect();
+                prop_assert_eq!(found, expected);
+            }
+            Step::Advance(by_ms) => {
+                model.now_ms += by_ms;
+                cache.advance(model.now_ms);
+                model.settle();
+            }
+        }
+    }
+    let CacheStats { hits, misses, replaced, removed, .. } = stats(&cache);
+    prop_assert_eq!((hits, misses), (model.stats.hits, model.stats.misses));
+    prop_assert_eq!((replaced, removed), (model.stats.replaced, model.stats.removed));
+    // Pairs that have an end, and with an idle time all, are freed in the end without being asked for.
+    let has_no_end = |pair: &&ModelPair| idle_ms.is_none() && pair.until_ms == u64::MAX;
+    let left = model.pairs.values().filter(has_no_end).count() as u64;
+    cache.advance(model.now_ms + 10_000);
+    model.now_ms += 10_000;
+    model.settle();
+    prop_assert_eq!(stats(&cache).pairs, left);
+    prop_assert_eq!(stats(&cache).expired + stats(&cache).idled, model.stats.expired + model.stats.idled);
+    Ok(())
+}
+
+/// A cache that is far too small, and how many pairs were put into it.
+fn run_in_little_room(max_entries: Option<u64>, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let cache = Cache::new(CacheOptions { max_bytes: 64 << 10, max_entries, idle_ms: Some(200) }, 1);
+    let (mut now_ms, mut put_count) = (0, 0);
+    for step in steps {
+        let change = match step {
+            Step::Put(number, len) => Some(put(number, value_of(len))),
+            Step::PutFor(number, len, for_ms) => Some(put_until(number, value_of(len), now_ms + for_ms)),
+            Step::Delete(number) => Some(delete(number)),
+            Step::Get(number) => get(&cache, number).and(None),
+            Step::Peek(number) => peek(&cache, number).and(None),
+            Step::List => None,
+            Step::Advance(by_ms) => {
+                now_ms += by_ms;
+                cache.advance(now_ms);
+                None
+            }
+        };
+        put_count += u64::from(change.as_ref().is_some_and(|change| !matches!(change, Change::Delete { .. })));
+        apply(&cache, change.into_iter().collect());
+        let (stats, data) = (stats(&cache), cache.stats());
+        prop_assert!(stats.weight_bytes <= stats.max_bytes, "{} bytes of {}", stats.weight_bytes, stats.max_bytes);
+        prop_assert!(max_entries.is_none_or(|max_entries| stats.pairs <= max_entries), "{} pairs", stats.pairs);
+        prop_assert_eq!(stats.weight_bytes, data.data_bytes + stats.pairs * PAIR_OVERHEAD_BYTES);
+        prop_assert_eq!(put_count, stats.pairs + gone(&stats), "each pair that was put is there, or went for one reason");
+    }
+    let view = cache.view();
+    prop_assert!(view.pairs(Table::Current).count() as u64 <= stats(&cache).pairs);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_served_after_its_time(idle_ms in none_or(1..80), steps in vec(step(100), 1..120)) {
+        run_beside_model(idle_ms, steps)?;
+    }
+
+    #[test]
+    fn there_is_never_more_than_the_bound(max_entries in none_or(1..12), steps in vec(step(70_000), 1..120)) {
+        run_in_little_room(max_entries, steps)?;
+    }
+}
