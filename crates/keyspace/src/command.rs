@@ -109,12 +109,15 @@ pub struct Put {
     pub content_type: Option<Bytes>,
     /// What users note beside the value, by name; see [`crate::Record::user_meta`].
     pub user_meta: Vec<(Bytes, Bytes)>,
+    /// After how many milliseconds it goes by itself, if not after the keyspace's own time. Engines that do not evict keep it
+    /// all the same: who asks for it sees to it that this one does.
+    pub ttl_ms: Option<u64>,
 }
 
 impl Put {
     /// A key and a value, and nothing that goes with them.
     pub fn new(key: Bytes, value: Bytes) -> Self {
-        Self { key, value, content_type: None, user_meta: Vec::new() }
+        Self { key, value, content_type: None, user_meta: Vec::new(), ttl_ms: None }
     }
 }
 
@@ -153,6 +156,7 @@ const OP_DELETE: u8 = 2;
 const OP_DELETE_RANGE: u8 = 3;
 const OP_CONFIGURE: u8 = 4;
 const OP_PUT_WITH_META: u8 = 5;
+const OP_PUT_FOR_A_TIME: u8 = 6;
 
 const BOUND_NONE: u8 = 0;
 const BOUND_INCLUDED: u8 = 1;
@@ -205,7 +209,7 @@ fn op_bytes_hint(op: &Op) -> usize {
     match op {
         Op::Put(put) => {
             let content_type_bytes = put.content_type.as_ref().map_or(0, Bytes::len);
-            put.key.len() + put.value.len() + content_type_bytes + user_meta_bytes(&put.user_meta) + 16
+            put.key.len() + put.value.len() + content_type_bytes + user_meta_bytes(&put.user_meta) + 24
         }
         Op::Delete { key } => key.len() + 8,
         Op::DeleteRange { range, .. } => bound_bytes_hint(&range.start) + bound_bytes_hint(&range.end) + 12,
@@ -257,13 +261,18 @@ fn read_revision(reader: &mut Reader) -> Result<Revision, DecodeError> {
 fn encode_op(op: &Op, out: &mut BytesMut) {
     match op {
         Op::Put(put) => {
-            let has_meta = !put.user_meta.is_empty();
-            out.put_u8(if has_meta { OP_PUT_WITH_META } else { OP_PUT });
+            let tag = match put.ttl_ms {
+                Some(_) => OP_PUT_FOR_A_TIME,
+                None if put.user_meta.is_empty() => OP_PUT,
+                None => OP_PUT_WITH_META,
+            };
+            out.put_u8(tag);
             out.put_bytes_with_len(&put.key);
             out.put_optional_bytes(put.content_type.as_deref());
-            if has_meta {
+            if tag != OP_PUT {
                 encode_user_meta(&put.user_meta, out);
             }
+            put.ttl_ms.into_iter().for_each(|ttl_ms| out.put_varint(ttl_ms));
             out.put_bytes_with_len(&put.value);
         }
         Op::Delete { key } => {
@@ -285,12 +294,13 @@ fn encode_op(op: &Op, out: &mut BytesMut) {
 
 fn read_op(reader: &mut Reader) -> Result<Op, DecodeError> {
     match reader.u8()? {
-        tag @ (OP_PUT | OP_PUT_WITH_META) => {
+        tag @ (OP_PUT | OP_PUT_WITH_META | OP_PUT_FOR_A_TIME) => {
             let key = reader.bytes()?;
             let content_type = reader.optional_bytes()?;
             let user_meta = if tag == OP_PUT { Vec::new() } else { read_user_meta(reader)? };
+            let ttl_ms = if tag == OP_PUT_FOR_A_TIME { Some(reader.varint()?) } else { None };
             let value = reader.bytes()?;
-            Ok(Op::Put(Put { key, value, content_type, user_meta }))
+            Ok(Op::Put(Put { key, value, content_type, user_meta, ttl_ms }))
         }
         OP_DELETE => Ok(Op::Delete { key: reader.bytes()? }),
         OP_DELETE_RANGE => {
@@ -375,9 +385,11 @@ mod tests {
     }
 
     fn op() -> impl Strategy<Value = Op> {
+        let user_meta = proptest::collection::vec((bytes(), bytes()), 0..3);
         prop_oneof![
-            (bytes(), bytes(), proptest::option::of(bytes()), proptest::collection::vec((bytes(), bytes()), 0..3))
-                .prop_map(|(key, value, content_type, user_meta)| Op::Put(Put { key, value, content_type, user_meta })),
+            (bytes(), bytes(), proptest::option::of(bytes()), user_meta, proptest::option::of(any::<u64>())).prop_map(
+                |(key, value, content_type, user_meta, ttl_ms)| Op::Put(Put { key, value, content_type, user_meta, ttl_ms })
+            ),
             bytes().prop_map(|key| Op::Delete { key }),
             (bound(), bound(), any::<u64>())
                 .prop_map(|(start, end, max_keys)| Op::DeleteRange { range: KeyRange { start, end }, max_keys }),

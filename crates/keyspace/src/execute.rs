@@ -1,6 +1,7 @@
 //! What a write does: to the pairs, to the numbers, and what its caller is told.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,9 +22,27 @@ pub(crate) struct Step {
     pending: BTreeMap<Bytes, Pending>,
     /// What the write that is under way replaced in `pending`.
     undo: Vec<(Bytes, Option<Pending>)>,
+    lifetime: Lifetime,
     collects_changes: bool,
     changes: Vec<Change>,
     pub(crate) applied: Applied,
+}
+
+/// How long pairs live.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lifetime {
+    /// The engine lets them go when their time is up; in others they stay.
+    pub(crate) is_kept: bool,
+    /// Those that say nothing about it.
+    pub(crate) ttl_ms: Option<u64>,
+}
+
+impl Lifetime {
+    /// When a pair goes that is put at a log time.
+    fn end(self, put: &Put, log_time_ms: u64) -> Option<NonZeroU64> {
+        let ttl_ms = put.ttl_ms.or(self.ttl_ms).filter(|_| self.is_kept)?;
+        NonZeroU64::new(log_time_ms.saturating_add(ttl_ms))
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -57,11 +76,12 @@ struct Mark {
 }
 
 impl Step {
-    pub(crate) fn new(view: Arc<dyn View>, collects_changes: bool) -> Self {
+    pub(crate) fn new(view: Arc<dyn View>, lifetime: Lifetime, collects_changes: bool) -> Self {
         Self {
             view,
             pending: BTreeMap::new(),
             undo: Vec::new(),
+            lifetime,
             collects_changes,
             changes: Vec::new(),
             applied: Applied::default(),
@@ -115,7 +135,8 @@ impl Step {
 
     fn put(&mut self, put: &Put, revision: Revision, header: &mut ShardHeader) -> Result<OpResult, ShardError> {
         let before = self.stored(&put.key)?;
-        let record = record_after(put, before, revision);
+        let expires_at_ms = self.lifetime.end(put, header.log_time_ms);
+        let record = Record { expires_at_ms, ..record_after(put, before, revision) };
         let meta = record.meta;
         let value = record.to_bytes();
         // The entry's buffer may be large and shared by many keys: the engine gets a key of its own.
@@ -126,7 +147,10 @@ impl Step {
         if self.collects_changes {
             self.applied.changes.push(KeyChange { key: key.clone(), record: Some(record) });
         }
-        self.changes.push(Change::Put { table: Table::Current, key, value });
+        self.changes.push(match expires_at_ms {
+            None => Change::Put { table: Table::Current, key, value },
+            Some(until_ms) => Change::PutUntil { table: Table::Current, key, value, until_ms: until_ms.get() },
+        });
         Ok(OpResult { before: before.map(|stored| stored.meta), after: Some(meta), removed: None })
     }
 
@@ -199,7 +223,7 @@ impl Step {
         if let Some(pending) = self.pending.get(key) {
             return Ok(pending.stored());
         }
-        match self.view.get(Table::Current, key)? {
+        match self.view.peek(Table::Current, key)? {
             Some(record) => Stored::decode(key, record).map(Some),
             None => Ok(None),
         }

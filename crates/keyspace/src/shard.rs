@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate_engine::{Batch, Change, Engine, EngineError, Table};
+use quorate_engine::{Batch, Change, Engine, EngineError};
 
 use crate::Revision;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{Command, RequestId, decode_entry};
-use crate::execute::Step;
+use crate::execute::{Lifetime, Step};
 use crate::limits::Limits;
-use crate::outcome::Outcome;
+use crate::outcome::{OpResult, Outcome, Removed};
 use crate::record::Record;
 use crate::session::Sessions;
 use crate::stored_state::{SessionChange, StoredState};
@@ -32,8 +32,7 @@ pub struct Shard {
     sessions: Sessions,
     /// The state beside the pairs, in a durable engine.
     stored: Option<StoredState>,
-    /// How long pairs live in an engine that evicts.
-    ttl_ms: Option<u64>,
+    lifetime: Lifetime,
     collects_changes: bool,
 }
 
@@ -48,7 +47,8 @@ pub struct ShardHeader {
     pub revision: Revision,
     /// The group's time, in milliseconds since it was founded. Advances by entries alone.
     pub log_time_ms: u64,
-    /// Keys and records in `Current`, in bytes, exactly.
+    /// Keys and records in `Current`, in bytes, exactly; in an engine that evicts, those that went by themselves are still
+    /// counted.
     pub data_bytes: u64,
     /// Limits of the keyspace.
     pub limits: Limits,
@@ -93,7 +93,8 @@ impl Shard {
     pub fn found(engine: Arc<dyn Engine>, header: ShardHeader) -> Result<Self, ShardError> {
         let header = ShardHeader { revision: Revision::FIRST, ..header };
         let stored = engine.capabilities().durable.then(StoredState::default);
-        let mut shard = Self { engine, header, sessions: Sessions::default(), stored, ttl_ms: None, collects_changes: false };
+        let sessions = Sessions::default();
+        let mut shard = Self { engine, header, sessions, stored, lifetime: Lifetime::default(), collects_changes: false };
         shard.commit(Vec::new(), &[])?;
         Ok(shard)
     }
@@ -105,7 +106,7 @@ impl Shard {
             return Self::open(engine)?.ok_or(ShardError::Decode(DecodeError::Malformed("the engine holds no state")));
         }
         let (header, sessions) = decode_state(state)?;
-        Ok(Self { engine, header, sessions, stored: None, ttl_ms: None, collects_changes: false })
+        Ok(Self { engine, header, sessions, stored: None, lifetime: Lifetime::default(), collects_changes: false })
     }
 
     /// The shard that a durable engine came back with; none if it is empty.
@@ -117,7 +118,8 @@ impl Shard {
         if (header.applied_index, header.revision.0) != (view.applied(), view.revision()) {
             return Err(ShardError::Decode(DecodeError::Malformed("the engine's numbers are not those of its state")));
         }
-        Ok(Some(Self { engine, header, sessions, stored: Some(stored), ttl_ms: None, collects_changes: false }))
+        let lifetime = Lifetime::default();
+        Ok(Some(Self { engine, header, sessions, stored: Some(stored), lifetime, collects_changes: false }))
     }
 
     /// Pairs of the `Meta` table that go with an encoded state into a durable engine.
@@ -133,22 +135,31 @@ impl Shard {
         self
     }
 
-    /// From now on pairs go by themselves so many milliseconds of log time after they were written, if the engine evicts.
-    #[must_use]
-    pub fn expiring_after(mut self, ttl_ms: Option<u64>) -> Self {
-        self.set_ttl(ttl_ms);
-        self
+    /// From now on pairs that are written go by themselves when their time is up, if the engine evicts: so many milliseconds of
+    /// log time later, those that say nothing about it. Not for replicas, which would answer conditions differently.
+    pub fn expire_after(&mut self, ttl_ms: Option<u64>) {
+        self.lifetime = Lifetime { is_kept: self.engine.capabilities().evicts, ttl_ms };
     }
 
-    /// The same, for what is written from now on.
-    pub fn set_ttl(&mut self, ttl_ms: Option<u64>) {
-        self.ttl_ms = ttl_ms.filter(|_| self.engine.capabilities().evicts);
+    /// Removes every pair, as a command would, at a cost that hardly depends on how many there are. Those whose time is up but
+    /// which are not freed yet are counted too. Not for replicas: nothing in a log says that it was done.
+    pub(crate) fn clear(&mut self) -> Result<Outcome, ShardError> {
+        let keys = self.engine.stats().keys;
+        self.header.applied_index += 1;
+        self.header.data_bytes = 0;
+        if keys > 0 {
+            self.header.revision = self.header.revision.next();
+        }
+        self.engine.rebuild()?.commit(self.header.applied_index, self.header.revision.0)?;
+        let removed = Some(Box::new(Removed { keys, next: None }));
+        let results = vec![OpResult { removed, ..OpResult::default() }];
+        Ok(Outcome::Applied { revision: self.header.revision, results })
     }
 
     /// Applies committed entries in one batch. Entries are (index, term, payload), consecutive, the first right after the
     /// applied index.
     pub fn apply(&mut self, entries: &[(u64, u64, Bytes)]) -> Result<Applied, ShardError> {
-        let mut step = Step::new(self.engine.view(), self.collects_changes);
+        let mut step = Step::new(self.engine.view(), self.lifetime, self.collects_changes);
         let mut session_changes = Vec::new();
         for (index, term, payload) in entries {
             assert_eq!(*index, self.header.applied_index + 1, "entries are applied in order, without gaps");
@@ -207,10 +218,6 @@ impl Shard {
         if let Some(stored) = &mut self.stored {
             stored.add_to(&mut changes, &self.header, &self.sessions, session_changes);
         }
-        if let Some(ttl_ms) = self.ttl_ms {
-            let until_ms = self.header.log_time_ms.saturating_add(ttl_ms);
-            changes.iter_mut().for_each(|change| expire(change, until_ms));
-        }
         let batch = Batch { applied: self.header.applied_index, revision: self.header.revision.0, changes };
         Ok(self.engine.apply(batch)?)
     }
@@ -234,14 +241,6 @@ impl Shard {
         };
         step.applied.outcomes.push((command.id, outcome));
         Ok(())
-    }
-}
-
-/// Lets a pair go at a time.
-fn expire(change: &mut Change, until_ms: u64) {
-    if let Change::Put { table: Table::Current, key, value } = change {
-        let (key, value) = (std::mem::take(key), std::mem::take(value));
-        *change = Change::PutUntil { table: Table::Current, key, value, until_ms };
     }
 }
 

@@ -84,8 +84,8 @@ impl Parts {
         part.peek(wanted, time)
     }
 
-    /// Makes changes in their order, and calls `publish` when all are made. Until it returns, nobody else gets at a part that they
-    /// touch: who sees one of them sees all, and what was published. One caller at a time.
+    /// Makes changes in their order, and calls `publish` when all are made. Until it returns, nobody else gets at a part that
+    /// they touch: who sees one of them sees all, and what was published. One caller at a time.
     pub(super) fn change(&self, changes: Vec<KeyChange>, time: Time, publish: impl FnOnce()) {
         let hashes: Vec<KeyHash> = changes.iter().map(|change| self.hasher.hash(&change.key)).collect();
         let places: BTreeSet<usize> = hashes.iter().map(|hash| self.place_of(*hash)).collect();
@@ -123,10 +123,11 @@ impl Parts {
     }
 
     /// Calls `publish` while nobody gets at a pair.
-    pub(super) fn hold_while(&self, publish: impl FnOnce()) {
+    pub(super) fn hold_while<R>(&self, publish: impl FnOnce() -> R) -> R {
         let held: Vec<_> = self.list.iter().map(lock).collect();
-        publish();
+        let result = publish();
         drop(held);
+        result
     }
 
     /// Frees pairs whose time is up, at most so many of each part.
@@ -181,10 +182,11 @@ impl Parts {
         self.list.iter().map(|part| lock(part).data_bytes).sum()
     }
 
-    /// Takes over what others counted, in place of what was counted here.
+    /// Takes over what others counted, in place of what was counted here. Their pairs are thereby removed.
     pub(super) fn count_on_from(&self, others: &Self) {
         for (part, other) in self.list.iter().zip(&others.list) {
-            lock(part).stats = lock(other).stats;
+            let other = lock(other);
+            lock(part).stats = CacheStats { removed: other.stats.removed + other.len() as u64, ..other.stats };
         }
     }
 

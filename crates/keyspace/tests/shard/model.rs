@@ -108,7 +108,7 @@ impl Model {
         let (create_revision, version) =
             self.meta(&put.key).map_or((mod_revision, 1), |meta| (meta.create_revision, meta.version + 1));
         let meta = KeyMeta { create_revision, mod_revision, version };
-        let Put { key, value, content_type, user_meta } = put.clone();
+        let Put { key, value, content_type, user_meta, ttl_ms: _ } = put.clone();
         let record = Record { meta, content_type, user_meta, expires_at_ms: None, value };
         self.pairs.insert(key, record);
     }

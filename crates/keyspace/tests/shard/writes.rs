@@ -95,7 +95,9 @@ fn op() -> impl Strategy<Value = Op> {
     let user_meta = vec((key(), vec(any::<u8>(), 0..9).prop_map(Bytes::from)), 0..2);
     prop_oneof![
         8 => (key(), value, content_type, user_meta)
-            .prop_map(|(key, value, content_type, user_meta)| Op::Put(Put { key, value, content_type, user_meta })),
+            .prop_map(|(key, value, content_type, user_meta)| {
+                Op::Put(Put { key, value, content_type, user_meta, ttl_ms: None })
+            }),
         4 => key().prop_map(|key| Op::Delete { key }),
         2 => (bound(), bound(), 0..4_u64)
             .prop_map(|(start, end, max_keys)| Op::DeleteRange { range: KeyRange { start, end }, max_keys }),

@@ -231,7 +231,7 @@ impl<S: Store> Shared<S> {
             Some(text) => Some(kept_content_type(text.as_bytes()).ok_or_else(bad_type)?),
             None => None,
         };
-        let put = Put { key: key.clone(), value, content_type, user_meta: meta::for_record(&meta) };
+        let put = Put { content_type, user_meta: meta::for_record(&meta), ..Put::new(key.clone(), value) };
         let (revision, result) = self.write(key, cas.as_ref(), Op::Put(put)).await?;
         Ok(Finished {
             status: if result.before.is_some() { 204 } else { 201 },

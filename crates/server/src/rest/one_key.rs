@@ -119,7 +119,8 @@ pub(super) async fn put<S: Store>(
 
     let guards = guards(app, &target, &conditions, timeout).await?;
     let returned = (preference == Some(Preference::Representation)).then(|| (target.key.clone(), value.clone()));
-    let put = Put { key: target.key.clone(), value, content_type: content_type.clone(), user_meta: user_meta.clone() };
+    let (key, kept) = (target.key.clone(), (content_type.clone(), user_meta.clone()));
+    let put = Put { content_type: kept.0, user_meta: kept.1, ..Put::new(key, value) };
     let write = Write { guards, ops: vec![Op::Put(put)] };
     let (epoch, revision, result) = write_one(app, &target, write, timeout).await?;
     let meta = result.after.unwrap_or(KeyMeta { create_revision: revision, mod_revision: revision, version: 1 });
