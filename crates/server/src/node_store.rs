@@ -456,7 +456,8 @@ impl Running {
         };
         let behind: Vec<&str> =
             status.replicas.iter().filter(|replica| !replica.is_caught_up).map(|replica| replica.keyspace.as_str()).collect();
-        let missing = hosted.keyspaces.is_empty() || status.replicas.len() < hosted.keyspaces.len();
+        let replicated = hosted.keyspaces.values().filter(|hosted| hosted.local.is_none()).count();
+        let missing = hosted.keyspaces.is_empty() || status.replicas.len() < replicated;
         vec![
             check("joined", true, String::new()),
             check("leader", has_leader, leader_detail),
