@@ -27,9 +27,52 @@ pub fn format(duration: Duration) -> String {
     format!("{}{name}", total_ms / u128::from(unit_ms))
 }
 
+/// Milliseconds as seconds, with as many digits behind the point as it takes: `29.4`.
+pub fn format_seconds(ms: u64) -> String {
+    (ms as f64 / 1000.0).to_string()
+}
+
+/// What [`format_seconds`] wrote, in milliseconds.
+pub fn parse_seconds(text: &str) -> Option<u64> {
+    milliseconds(text.parse().ok()?)
+}
+
+/// Seconds in whole milliseconds; none if there is no such duration.
+pub fn milliseconds(seconds: f64) -> Option<u64> {
+    let rounded = Duration::try_from_secs_f64(seconds).ok()?.checked_add(Duration::from_micros(500))?;
+    rounded.as_millis().try_into().ok()
+}
+
+/// Milliseconds that travel as a number of seconds.
+pub(crate) mod seconds {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use super::milliseconds;
+
+    #[expect(clippy::ref_option, reason = "serde hands over the field as it is")]
+    pub(crate) fn serialize<S: Serializer>(ms: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        ms.map(|ms| ms as f64 / 1000.0).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        let seconds = Option::<f64>::deserialize(deserializer)?;
+        let bad = || D::Error::custom("no number of seconds");
+        seconds.map(|seconds| milliseconds(seconds).ok_or_else(bad)).transpose()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_round_trip() {
+        for (ms, text) in [(0, "0"), (1, "0.001"), (29_400, "29.4"), (30_000, "30"), (crate::entry::MAX_TTL_MS, "3153600000")] {
+            assert_eq!((format_seconds(ms).as_str(), parse_seconds(text)), (text, Some(ms)));
+        }
+        assert!(["", "-1", "NaN", "1e30", "x"].into_iter().all(|text| parse_seconds(text).is_none()));
+    }
 
     #[test]
     fn durations_round_trip() {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::duration::seconds;
 use crate::text64::{self, MalformedText64};
 use crate::user_meta::UserMeta;
 
@@ -17,6 +18,9 @@ pub const NDJSON: &str = "application/x-ndjson";
 pub const DEFAULT_LIST_ITEMS: usize = 100;
 /// A page ends once its keys and values together exceed this many bytes, before they are written as JSON.
 pub const MAX_LIST_BYTES: usize = 8 << 20;
+
+/// The longest time to live: a hundred years, in milliseconds.
+pub const MAX_TTL_MS: u64 = 100 * 365 * 86_400_000;
 
 /// A key with what goes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub struct Entry {
     pub mod_revision: u64,
     /// How many times it was set since it came to be.
     pub version: u64,
+    /// After how many milliseconds it goes by itself, if it does.
+    pub ttl_ms: Option<u64>,
 }
 
 /// How bytes are written in JSON.
@@ -74,6 +80,10 @@ pub struct EntryBody<'a> {
     pub mod_revision: u64,
     /// How many times it was set since it came to be.
     pub version: u64,
+    /// After how many seconds it goes by itself; left out if it does not.
+    #[serde(default, rename = "ttl", with = "seconds", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<f64>")]
+    pub ttl_ms: Option<u64>,
 }
 
 /// Why an [`EntryBody`] is no [`Entry`].
@@ -102,6 +112,7 @@ impl Entry {
             create_revision: self.create_revision,
             mod_revision: self.mod_revision,
             version: self.version,
+            ttl_ms: self.ttl_ms,
         }
     }
 }
@@ -141,6 +152,7 @@ impl TryFrom<EntryBody<'_>> for Entry {
             create_revision: body.create_revision,
             mod_revision: body.mod_revision,
             version: body.version,
+            ttl_ms: body.ttl_ms,
         })
     }
 }
@@ -232,6 +244,7 @@ mod tests {
 
     fn entry(key: &[u8], value: Option<&[u8]>) -> Entry {
         Entry {
+            ttl_ms: value.map(|value| value.len() as u64 * 100),
             key: Bytes::copy_from_slice(key),
             value: value.map(Bytes::copy_from_slice),
             content_type: Some("text/plain".to_owned()),

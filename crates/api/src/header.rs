@@ -16,6 +16,8 @@ pub const CONSISTENCY: &str = "quorate-consistency";
 pub const MIN_REVISION: &str = "quorate-min-revision";
 /// The request's time limit, like `2s`.
 pub const TIMEOUT: &str = "quorate-timeout";
+/// With a write, after how long the pair goes, like `30s`; in answers, after how many seconds.
+pub const TTL: &str = "quorate-ttl";
 /// How many keys a `DELETE` removed.
 pub const DELETED: &str = "quorate-deleted";
 /// Before each name of user metadata, with a write and in answers: `quorate-meta-owner: me`.

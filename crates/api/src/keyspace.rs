@@ -271,7 +271,7 @@ impl Capabilities {
 }
 
 /// `GET /v1/keyspaces/{ks}/stats`: what the answering node has of a keyspace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyspaceStats {
     /// The keyspace.
     pub name: String,
@@ -285,6 +285,59 @@ pub struct KeyspaceStats {
     pub data_bytes: u64,
     /// Its replicas, one of each shard. Empty where replicas do not agree.
     pub replicas: Vec<ReplicaStats>,
+    /// How the engine fares, if it is a cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheFigures>,
+}
+
+/// How the answering node's part of a cache fares. Counts are since the keyspace was opened there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CacheFigures {
+    /// Reads of one key that found it.
+    pub hits: u64,
+    /// Reads of one key that did not.
+    pub misses: u64,
+    /// The share of hits, 0 to 1; none before the first read.
+    pub hit_ratio: Option<f64>,
+    /// The same of the last minute.
+    pub recent_hit_ratio: Option<f64>,
+    /// Why pairs went.
+    pub gone: CacheCauses,
+    /// Bytes of the pairs there are, with the engine's overhead: what counts towards `max_bytes`.
+    pub weight_bytes: u64,
+    /// The bound.
+    pub max_bytes: u64,
+}
+
+/// Pairs that went, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CacheCauses {
+    /// They were deleted.
+    pub explicit: u64,
+    /// Another value took their place.
+    pub replaced: u64,
+    /// Their time was up.
+    pub expired: u64,
+    /// Nobody asked for them for the idle time.
+    pub idle: u64,
+    /// They made room for others.
+    pub size: u64,
+    /// They were new, and others were wanted more; or larger than all the room there is.
+    pub rejected: u64,
+}
+
+impl CacheCauses {
+    /// The numbers with their names.
+    pub fn named(&self) -> [(&'static str, u64); 6] {
+        [
+            ("explicit", self.explicit),
+            ("replaced", self.replaced),
+            ("expired", self.expired),
+            ("idle", self.idle),
+            ("size", self.size),
+            ("rejected", self.rejected),
+        ]
+    }
 }
 
 /// One replica of the answering node.

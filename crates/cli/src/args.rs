@@ -252,6 +252,9 @@ pub(crate) struct PutArgs {
     /// What to note beside the value; can be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_meta)]
     meta: Vec<(String, String)>,
+    /// After how long the pair goes by itself, like 30s or 2h; only where keys may go by themselves
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) ttl: Option<Duration>,
 }
 
 impl PutArgs {

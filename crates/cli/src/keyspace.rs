@@ -3,8 +3,8 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use quorate_api::keyspace::{
-    Amount, Capabilities, EngineBody, EngineInfo, EngineOption, KeyspaceBody, KeyspaceState, LimitsBody, ReplicationBody,
-    SettingsBody,
+    Amount, CacheFigures, Capabilities, EngineBody, EngineInfo, EngineOption, KeyspaceBody, KeyspaceState, LimitsBody,
+    ReplicationBody, SettingsBody,
 };
 use quorate_api::quantity::format_bytes;
 use serde_json::{Map, Value, json};
@@ -150,7 +150,21 @@ async fn stats(output: &mut Output, client: &ClientArgs, name: &str) -> Result<(
             ("log", format!("{}-{}", replica.first_index, replica.last_index)),
         ]);
     }
+    rows.extend(stats.cache.as_ref().map(cache_rows).into_iter().flatten());
     output.table(&["FIELD", "VALUE"], rows.into_iter().map(|(field, value)| vec![field.to_owned(), value]))
+}
+
+fn cache_rows(cache: &CacheFigures) -> Vec<(&'static str, String)> {
+    let percent = |ratio: Option<f64>| ratio.map_or_else(String::new, |ratio| format!("{:.1} %", 100.0 * ratio));
+    let gone: Vec<String> = cache.gone.named().into_iter().map(|(cause, count)| format!("{cause} {count}")).collect();
+    vec![
+        ("hits", cache.hits.to_string()),
+        ("misses", cache.misses.to_string()),
+        ("hit ratio", percent(cache.hit_ratio)),
+        ("last minute", percent(cache.recent_hit_ratio)),
+        ("gone", gone.join(", ")),
+        ("room taken", format!("{} of {}", format_bytes(cache.weight_bytes), format_bytes(cache.max_bytes))),
+    ]
 }
 
 async fn alter(output: &mut Output, client: &ClientArgs, args: AlterArgs) -> Result<(), Failure> {

@@ -1,14 +1,16 @@
 //! A pair as a line of JSON, as exports write it and imports read it: the entry object of the REST API without its revisions,
-//! which a copy cannot have. So an export of a copy is the same as that of the original, byte for byte.
+//! which a copy cannot have. So an export of a copy is the same as that of the original, byte for byte; only of pairs that go by
+//! themselves it says how much time is left.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_api::batch::BatchPut;
 use quorate_api::entry::Entry;
 use quorate_api::key::MAX_KEY_BYTES;
-use quorate_api::text64;
 use quorate_api::user_meta::UserMeta;
+use quorate_api::{duration, text64};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -31,6 +33,9 @@ struct PairLine<'a> {
     content_type: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "is_without_meta")]
     meta: Cow<'a, UserMeta>,
+    /// Seconds that are left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ttl: Option<f64>,
 }
 
 /// The type of a value that is given as JSON.
@@ -44,7 +49,8 @@ pub(crate) fn write(entry: &Entry, out: &mut Vec<u8>) {
     let (key, key64) = split(&entry.key);
     let (value, value64) = split(entry.value.as_deref().unwrap_or_default());
     let content_type = entry.content_type.as_deref().map(Cow::Borrowed);
-    let line = PairLine { key, key64, value, value64, json: None, content_type, meta: Cow::Borrowed(&entry.meta) };
+    let (meta, ttl) = (Cow::Borrowed(&entry.meta), entry.ttl_ms.map(|ttl_ms| ttl_ms as f64 / 1000.0));
+    let line = PairLine { key, key64, value, value64, json: None, content_type, meta, ttl };
     serde_json::to_writer(&mut *out, &line).expect("lines have only string keys and go to memory");
     out.push(b'\n');
 }
@@ -74,7 +80,14 @@ pub(crate) fn read(line: &[u8]) -> Result<Option<BatchPut>, String> {
     check("key", key.len(), MAX_KEY_BYTES)?;
     check("value", value.len(), MAX_VALUE_BYTES as usize)?;
     check("content_type", content_type.as_ref().map_or(0, String::len), MAX_CONTENT_TYPE_BYTES)?;
-    Ok(Some(BatchPut { key, value, content_type, meta: line.meta.into_owned(), ..BatchPut::default() }))
+    let ttl = line.ttl.map(|seconds| time_left(seconds).ok_or("ttl: seconds, 0.001 at least")).transpose()?;
+    Ok(Some(BatchPut { key, value, content_type, meta: line.meta.into_owned(), cas: None, ttl }))
+}
+
+/// As batches take it.
+fn time_left(seconds: f64) -> Option<String> {
+    let ttl_ms = duration::milliseconds(seconds).filter(|ttl_ms| *ttl_ms > 0)?;
+    Some(duration::format(Duration::from_millis(ttl_ms)))
 }
 
 /// What no node would take is not sent: a node that reads it ends with it, and not only with its line.
@@ -116,7 +129,7 @@ mod tests {
         for (key, value) in [(&b"a/b"[..], &b"text \"with\" \\ and \n"[..]), (b"\xff\x00", b"\x80"), (b"a", b"")] {
             let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
             let (content_type, meta) = (Some("text/x".to_owned()), meta.clone());
-            let put = BatchPut { key, value, content_type, meta, ..BatchPut::default() };
+            let put = BatchPut { key, value, content_type, meta, ttl: Some("29400ms".to_owned()), ..BatchPut::default() };
             let entry = |mod_revision| Entry {
                 key: put.key.clone(),
                 value: Some(put.value.clone()),
@@ -125,6 +138,7 @@ mod tests {
                 create_revision: 3,
                 mod_revision,
                 version: 2,
+                ttl_ms: Some(29_400),
             };
             let (mut line, mut of_a_copy) = (Vec::new(), Vec::new());
             write(&entry(4), &mut line);
@@ -159,6 +173,8 @@ mod tests {
             (r#"{"key":"k","key64":"aw","value":"v"}"#, "exactly one of key and key64"),
             (r#"{"key64":"?","value":"v"}"#, "key64: "),
             (r#"{"key":"k","value":7}"#, "no pair in JSON"),
+            (r#"{"key":"k","value":"v","ttl":0}"#, "ttl: "),
+            (r#"{"key":"k","value":"v","ttl":-1}"#, "ttl: "),
             (r#"{"key":"k","value":"v","meta":{"a b":"c"}}"#, "meta"),
             (&long_key, "key: 4097 bytes, no node takes more than 4096"),
             (&large_value, "value: 8388609 bytes, no node takes more than 8388608"),

@@ -1,11 +1,13 @@
 //! One key: read, write, delete.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use quorate_api::entry::Entry;
 use quorate_api::problem::WriteOutcome;
 use quorate_api::user_meta::UserMeta;
-use quorate_api::{header as own_header, problem};
+use quorate_api::{duration, header as own_header, problem};
 
 use crate::call::Client;
 use crate::error::Error;
@@ -53,6 +55,8 @@ pub struct PutOptions {
     pub content_type: Option<String>,
     /// What to note beside the value; it replaces what was noted before.
     pub meta: UserMeta,
+    /// After how long the pair goes by itself; else after the keyspace's own time, if it has one. Whole milliseconds.
+    pub ttl: Option<Duration>,
 }
 
 /// What was read.
@@ -111,6 +115,9 @@ impl Client {
             let name = HeaderName::try_from(name).expect("names of user metadata are tokens");
             request.headers.insert(name, header_value("metadata", value)?);
         }
+        if let Some(ttl) = options.ttl {
+            request.headers.insert(own_header::TTL, header_value("time to live", &duration::format(ttl))?);
+        }
         let answer = self.call(request).await?;
         Ok(Written {
             is_new: answer.status == StatusCode::CREATED,
@@ -148,6 +155,7 @@ fn found(key: &[u8], answer: &Answer) -> Result<Found, Error> {
         create_revision: number(own_header::CREATE_REVISION)?,
         mod_revision: number(own_header::MOD_REVISION)?,
         version: number(own_header::VERSION)?,
+        ttl_ms: answer.text(HeaderName::from_static(own_header::TTL)).and_then(|text| duration::parse_seconds(&text)),
     };
     Ok(Found { entry, etag: answer.text(header::ETAG).unwrap_or_default(), revision: number(own_header::REVISION)? })
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use quorate_api::keyspace::{JobBody, JobState, KeyspaceStats, MoveState, ReplicaMove, ReplicaStats};
+use quorate_api::keyspace::{CacheCauses, CacheFigures, JobBody, JobState, KeyspaceStats, MoveState, ReplicaMove, ReplicaStats};
+use quorate_engine::CacheStats;
 use quorate_node::{
     Catalog, KeyspaceRecord, KeyspaceSettings, Monotonic, MoveStatus, ReplicaRecord, ReplicaStatus, SYSTEM_KEYSPACE,
 };
@@ -91,6 +92,7 @@ impl Running {
             keys: stats.keys,
             data_bytes: stats.data_bytes,
             replicas: own.map(|replica| replica_stats(replica, &catalog)).collect(),
+            cache: hosted.engine.cache_stats().map(|stats| cache_figures(&stats)),
         })
     }
 
@@ -150,6 +152,25 @@ impl Running {
 
 /// What the cluster has now.
 const LATEST: Freshness = Freshness { is_linearizable: true, min_revision: None };
+
+pub(crate) fn cache_figures(stats: &CacheStats) -> CacheFigures {
+    CacheFigures {
+        hits: stats.hits,
+        misses: stats.misses,
+        hit_ratio: stats.hit_ratio(),
+        recent_hit_ratio: stats.recent_hit_ratio(),
+        gone: CacheCauses {
+            explicit: stats.removed,
+            replaced: stats.replaced,
+            expired: stats.expired,
+            idle: stats.idled,
+            size: stats.evicted,
+            rejected: stats.rejected,
+        },
+        weight_bytes: stats.weight_bytes,
+        max_bytes: stats.max_bytes,
+    }
+}
 
 fn replica_stats(replica: &ReplicaStatus, catalog: &Catalog) -> ReplicaStats {
     let names = |ids: &[u64]| ids.iter().map(|id| node_name(catalog, *id)).collect();

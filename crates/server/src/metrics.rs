@@ -2,7 +2,10 @@
 
 use std::fmt::{Display, Write as _};
 
-use quorate_node::{NodeStatus, ReplicaStatus};
+use quorate_api::keyspace::CacheFigures;
+use quorate_node::{Hosted, NodeStatus, ReplicaStatus};
+
+use crate::keyspace_store::cache_figures;
 
 use crate::peers::LinkStatus;
 
@@ -23,6 +26,16 @@ const REPLICA_METRICS: [ReplicaMetric; 13] = [
     ("quorate_snapshot_cut_total", "counter", "Snapshots cut since the start.", |r| r.snapshots_cut),
     ("quorate_snapshot_sent_total", "counter", "Snapshots sent since the start.", |r| r.snapshots_sent),
     ("quorate_snapshot_loaded_total", "counter", "Snapshots loaded since the start.", |r| r.snapshots_loaded),
+];
+
+/// A gauge or counter per cache.
+type CacheMetric = (&'static str, &'static str, &'static str, fn(&CacheFigures) -> u64);
+
+const CACHE_METRICS: [CacheMetric; 4] = [
+    ("quorate_cache_hits_total", "counter", "Reads of one key that found it.", |c| c.hits),
+    ("quorate_cache_misses_total", "counter", "Reads of one key that did not.", |c| c.misses),
+    ("quorate_cache_weight_bytes", "gauge", "Pairs with the engine's overhead.", |c| c.weight_bytes),
+    ("quorate_cache_max_bytes", "gauge", "The bound.", |c| c.max_bytes),
 ];
 
 /// A gauge or counter per peer and lane.
@@ -53,6 +66,33 @@ pub(crate) fn node(out: &mut String, status: &NodeStatus, links: &[LinkStatus]) 
         head(out, (name, kind, help));
         for link in links {
             let _ = writeln!(out, "{name}{{peer=\"{}\",lane=\"{}\"}} {}", link.node, link.lane.name(), value(link));
+        }
+    }
+}
+
+/// Appends the metrics of the caches on a node; nothing if there are none.
+pub(crate) fn caches(out: &mut String, hosted: &Hosted) {
+    let figures = |(name, keyspace): (&'_ String, &quorate_node::HostedKeyspace)| {
+        Some((name.clone(), cache_figures(&keyspace.engine.cache_stats()?), keyspace.engine.stats().keys))
+    };
+    let caches: Vec<(String, CacheFigures, u64)> = hosted.keyspaces.iter().filter_map(figures).collect();
+    if caches.is_empty() {
+        return;
+    }
+    for (name, kind, help, value) in CACHE_METRICS {
+        head(out, (name, kind, help));
+        for (keyspace, figures, _) in &caches {
+            let _ = writeln!(out, "{name}{{keyspace=\"{keyspace}\"}} {}", value(figures));
+        }
+    }
+    head(out, ("quorate_cache_keys", "gauge", "Pairs there are."));
+    for (keyspace, _, keys) in &caches {
+        let _ = writeln!(out, "quorate_cache_keys{{keyspace=\"{keyspace}\"}} {keys}");
+    }
+    head(out, ("quorate_cache_gone_total", "counter", "Pairs that went, by cause."));
+    for (keyspace, figures, _) in &caches {
+        for (cause, count) in figures.gone.named() {
+            let _ = writeln!(out, "quorate_cache_gone_total{{keyspace=\"{keyspace}\",cause=\"{cause}\"}} {count}");
         }
     }
 }

@@ -112,14 +112,15 @@ impl Store for NodeStore {
         } else {
             running.hosted(keyspace, deadline).await?
         };
+        let now_ms = running.handle.clock.now().0;
         let mut view = match &hosted.local {
-            Some(local) => local.view(running.handle.clock.now().0),
+            Some(local) => local.view(now_ms),
             None => hosted.engine.view(),
         };
         if let Some(wanted) = freshness.min_revision {
             view = running.wait_for(keyspace, wanted, deadline).await?;
         }
-        Ok(Reading { epoch: hosted.epoch, view })
+        Ok(Reading { epoch: hosted.epoch, view, now_ms })
     }
 
     fn cluster(&self) -> ClusterStatus {
@@ -227,6 +228,10 @@ impl Store for NodeStore {
         record.is_none_or(|record| record.can(capability))
     }
 
+    fn default_ttl_ms(&self, keyspace: &str) -> Option<u64> {
+        self.running.get()?.handle.views.catalog.load().keyspaces.get(keyspace)?.ttl_ms
+    }
+
     fn liveness(&self) -> Vec<Check> {
         self.running.get().map_or_else(Vec::new, Running::liveness)
     }
@@ -240,7 +245,9 @@ impl Store for NodeStore {
 
     fn metrics(&self, out: &mut String) {
         if let Some(running) = self.running.get() {
-            crate::metrics::node(out, &running.handle.views.status.load(), &running.peers.status());
+            let views = &running.handle.views;
+            crate::metrics::node(out, &views.status.load(), &running.peers.status());
+            crate::metrics::caches(out, &views.hosted.load());
         }
     }
 }

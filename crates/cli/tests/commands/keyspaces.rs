@@ -175,6 +175,21 @@ fn stats_are_those_of_one_node() {
 }
 
 #[test]
+fn a_cache_shows_how_it_fares() {
+    let gone = json!({"explicit": 1, "replaced": 2, "expired": 3, "idle": 4, "size": 5, "rejected": 6});
+    let cache = json!({"hits": 9, "misses": 1, "hit_ratio": 0.9, "recent_hit_ratio": null, "gone": gone, "weight_bytes": 2048,
+        "max_bytes": 1 << 20});
+    let stats = json!({"name": "s", "served_by": "n2", "engine": "cache", "keys": 3, "data_bytes": 9, "replicas": [],
+        "cache": cache});
+    let node = node(&[(200, stats.clone())]);
+    assert_eq!(node.call(&["keyspace", "stats", "s", "-o", "json"]).json(), stats);
+    let table = node.call(&["keyspace", "stats", "s"]);
+    for words in ["90.0 %", "explicit 1, replaced 2, expired 3, idle 4, size 5, rejected 6", "2 KiB of 1 MiB"] {
+        assert!(table.text().contains(words), "{words}: {table:?}");
+    }
+}
+
+#[test]
 fn settings_are_altered_and_taken_away() {
     let node = node(&[(200, value(&keyspace()))]);
     let arguments = ["keyspace", "alter", "orders", "--ttl", "none", "--max-bytes", "2GiB", "--max-key-bytes", "none"];

@@ -6,6 +6,7 @@
 mod abuse;
 mod bad_input;
 mod bad_starts;
+mod caches;
 mod completions;
 mod documents;
 mod formation;

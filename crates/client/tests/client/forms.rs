@@ -1,5 +1,7 @@
 //! How requests are written, and how answers are read.
 
+use std::time::Duration;
+
 use quorate_api::problem::{Code, WriteOutcome};
 use quorate_api::user_meta::UserMeta;
 use quorate_client::{Client, Condition, Consistency, Error, GetOptions, ListQuery, Options, PutOptions, Selection};
@@ -13,6 +15,7 @@ const FOUND: &[(&str, &str)] = &[
     ("quorate-mod-revision", "5"),
     ("quorate-create-revision", "4"),
     ("quorate-version", "2"),
+    ("quorate-ttl", "29.4"),
     ("quorate-meta-owner", "me"),
 ];
 
@@ -28,7 +31,7 @@ async fn a_read_carries_its_freshness_and_brings_all_that_goes_with_the_key() {
     assert_eq!((found.entry.key.as_ref(), found.entry.value.as_deref()), (b"a b/c".as_slice(), Some(b"hello".as_slice())));
     assert_eq!((found.etag.as_str(), found.revision), ("\"1.5\"", 9));
     assert_eq!((found.entry.mod_revision, found.entry.create_revision, found.entry.version), (5, 4, 2));
-    assert_eq!(found.entry.content_type.as_deref(), Some("text/plain"));
+    assert_eq!((found.entry.content_type.as_deref(), found.entry.ttl_ms), (Some("text/plain"), Some(29_400)));
     assert_eq!(found.entry.meta.iter().collect::<Vec<_>>(), [("owner", "me")]);
     let seen = &node.seen()[0];
     assert_eq!(seen.target, "/v1/kv/default/a%20b/c?consistency=local&min_revision=7");
@@ -54,13 +57,17 @@ async fn a_write_carries_its_condition() {
     meta.insert("owner", "me").unwrap();
     for (condition, target, header) in cases {
         let node = FakeNode::always(201, FOUND, "").await;
-        let options = PutOptions { condition, content_type: Some("text/x".to_owned()), meta: meta.clone() };
+        let (content_type, ttl) = (Some("text/x".to_owned()), Some(Duration::from_secs(90)));
+        let options = PutOptions { condition, content_type, meta: meta.clone(), ttl };
         let written = client(&node).put("ks", b"k", "v".into(), &options).await.unwrap();
         assert!(written.is_new);
         assert_eq!((written.etag.as_str(), written.revision, written.version), ("\"1.5\"", 9, 2));
         let seen = &node.seen()[0];
         assert_eq!((seen.method.as_str(), seen.target.as_str(), seen.body.as_ref()), ("PUT", target, b"v".as_slice()));
-        assert_eq!(seen.headers["content-type"], "text/x");
+        assert_eq!(
+            (&seen.headers["content-type"], &seen.headers["quorate-ttl"]),
+            (&"text/x".parse().unwrap(), &"90s".parse().unwrap())
+        );
         assert_eq!(seen.headers["quorate-meta-owner"], "me");
         for name in ["if-match", "if-none-match"] {
             let expected = header.filter(|&(each, _)| each == name).map(|(_, value)| value);

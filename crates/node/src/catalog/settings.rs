@@ -1,5 +1,6 @@
 //! What can be asked of a keyspace, and the one place that says which engine goes with which replication mode.
 
+use quorate_api::entry::MAX_TTL_MS;
 use quorate_api::key::MAX_KEY_BYTES;
 use quorate_api::keyspace::Capability;
 use quorate_engine::{KINDS, Kind, SpecError};
@@ -24,9 +25,6 @@ const LATER_MODES: [&str; 4] = ["push", "read-repair", "batch", "full-copy"];
 
 /// Whether pairs under raft can have a time to live: their end has to go through the log.
 const HAS_TTL_UNDER_RAFT: bool = false;
-
-/// The longest default time to live: a hundred years, in milliseconds.
-const MAX_TTL_MS: u64 = 100 * 365 * 86_400_000;
 
 /// What is asked of a keyspace, complete: defaults are filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,6 +26,7 @@ pub(super) const CREATE_REVISION: HeaderName = HeaderName::from_static(header::C
 pub(super) const VERSION: HeaderName = HeaderName::from_static(header::VERSION);
 pub(super) const NODE: HeaderName = HeaderName::from_static(header::NODE);
 pub(super) const CONSISTENCY: HeaderName = HeaderName::from_static(header::CONSISTENCY);
+pub(super) const TTL: HeaderName = HeaderName::from_static(header::TTL);
 pub(super) const DELETED: HeaderName = HeaderName::from_static(header::DELETED);
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -34,7 +35,7 @@ pub(super) const OCTETS: HeaderValue = HeaderValue::from_static("application/oct
 
 /// A header map that takes all that a key route sets without growing.
 pub(super) fn headers() -> HeaderMap {
-    HeaderMap::with_capacity(12)
+    HeaderMap::with_capacity(13)
 }
 
 /// An answer without a body.

@@ -13,6 +13,7 @@ use quorate_api::batch::{
 };
 use quorate_api::entry::{Encoding, Entry, MAX_LIST_BYTES, NDJSON};
 use quorate_api::key::MAX_KEY_BYTES;
+use quorate_api::keyspace::Capability;
 use quorate_api::problem::{Code, Problem};
 use quorate_node::keyspace::{Op, Put, Revision, Write};
 
@@ -22,7 +23,7 @@ use super::body::RequestBody;
 use super::conditions::{self, Conditions};
 use super::deadline::Deadline;
 use super::endpoint::App;
-use super::one_key::{CONTENT_TYPE_FORM, Target, entry_of, guards, kept_content_type, write_one};
+use super::one_key::{CONTENT_TYPE_FORM, Target, entry_of, guards, kept_content_type, parse_ttl, write_one};
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::store::{Freshness, Store};
@@ -213,14 +214,16 @@ impl<S: Store> Shared<S> {
         let found = quorate_node::keyspace::get(&*reading.view, &key);
         let record = found.map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
         let record = record.ok_or_else(|| Refusal::new(Code::KeyNotFound, "the keyspace does not hold this key"))?;
-        let entry = Some(entry_of(key, record));
+        let entry = Some(entry_of(key, record, reading.now_ms));
         Ok(Finished { status: 200, revision: Some(reading.view.revision()), entry, ..Finished::default() })
     }
 
     async fn put(&self, put: BatchPut) -> Result<Finished, Refusal> {
         let BatchPut { key, value, content_type, meta, cas, ttl } = put;
-        if ttl.is_some() {
-            return Err(Refusal::new(Code::UnsupportedCapability, "ttl: the keyspace does not have the capability ttl_per_key"));
+        let bad_ttl = |why| Refusal::new(Code::BadOperation, format!("ttl: {why}"));
+        let ttl_ms = ttl.map(|ttl| parse_ttl(&ttl).map_err(bad_ttl)).transpose()?;
+        if ttl_ms.is_some() {
+            keyspaces::require(&self.app, &self.keyspace, Capability::TtlPerKey)?;
         }
         let max_bytes = self.app.config.max_value_bytes;
         if value.len() as u64 > max_bytes {
@@ -231,7 +234,7 @@ impl<S: Store> Shared<S> {
             Some(text) => Some(kept_content_type(text.as_bytes()).ok_or_else(bad_type)?),
             None => None,
         };
-        let put = Put { content_type, user_meta: meta::for_record(&meta), ..Put::new(key.clone(), value) };
+        let put = Put { key: key.clone(), value, content_type, user_meta: meta::for_record(&meta), ttl_ms };
         let (revision, result) = self.write(key, cas.as_ref(), Op::Put(put)).await?;
         Ok(Finished {
             status: if result.before.is_some() { 204 } else { 201 },

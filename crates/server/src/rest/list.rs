@@ -80,13 +80,13 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -
     let checksum = options.checksum(keyspace);
     let cursor = options.cursor(checksum)?;
     let cost = if app.store.can(keyspace, Capability::Ordered) { Cost::Returned } else { Cost::Everything };
-    let Reading { view, .. } = app.store.read(keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
+    let Reading { view, now_ms, .. } = app.store.read(keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
     let revision = view.revision();
     let mut headers = answer::headers();
     HeaderText::new().insert_revision(&mut headers, Revision(revision));
     headers.insert(CONSISTENCY, consistency_value(freshness));
     if is_stream {
-        let scan = options.to_stream(view, head.method == Method::HEAD);
+        let scan = options.to_stream((view, now_ms), head.method == Method::HEAD);
         return Ok(Either::Right(answer::ndjson(headers, app.scans.stream(cost, deadline, scan).await?)));
     }
     if options.is_count == Some(true) {
@@ -100,6 +100,7 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -
         first_revision: cursor.map_or(revision, |cursor| cursor.revision),
         encoding: options.encoding.unwrap_or_default(),
         view,
+        now_ms,
     };
     let Rendered { body, next_cursor } = app.turns.run(timeout, move || rendering.render()).await?;
     if let Some(link) = next_cursor.as_deref().and_then(|cursor| next_link(head, cursor)) {
@@ -111,6 +112,7 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -
 /// What takes a processor for some time: reading up to 10,000 pairs or 8 MiB, and writing them as JSON.
 struct Rendering {
     view: Arc<dyn View>,
+    now_ms: u64,
     query: ListQuery,
     checksum: u32,
     first_revision: u64,
@@ -124,11 +126,11 @@ struct Rendered {
 
 impl Rendering {
     fn render(self) -> Result<Rendered, Refusal> {
-        let Self { view, query, checksum, first_revision, encoding } = self;
+        let Self { view, now_ms, query, checksum, first_revision, encoding } = self;
         let page = list(&*view, &query).map_err(damaged)?;
         let next_cursor = page.next.map(|place| Cursor { selection: checksum, revision: first_revision, place }.to_text());
         let entries: Vec<Entry> =
-            page.items.into_iter().map(|(key, record)| trimmed(entry_of(key, record), query.is_with_values)).collect();
+            page.items.into_iter().map(|(key, record)| trimmed(entry_of(key, record, now_ms), query.is_with_values)).collect();
         let (prefixes, prefixes64) = folder_names(&page.folders, encoding);
         let body = ListBody {
             items: entries.iter().map(|entry| entry.to_body(encoding)).collect(),
@@ -263,12 +265,12 @@ impl ListOptions {
     }
 
     /// Every pair of the selection as a line, from one view; then a line that says so.
-    fn to_stream(&self, view: Arc<dyn View>, is_head: bool) -> impl FnOnce(&mut Pieces) + Send + use<> {
+    fn to_stream(&self, (view, now_ms): (Arc<dyn View>, u64), is_head: bool) -> impl FnOnce(&mut Pieces) + Send + use<> {
         let (range, direction) = (self.selection.range(), self.direction());
         let (is_with_values, encoding) = (self.is_with_values == Some(true), self.encoding.unwrap_or_default());
         move |pieces| {
             if !is_head {
-                send_lines(pieces, &*view, (&range, direction), |entry, lines| {
+                send_lines(pieces, (&*view, now_ms), (&range, direction), |entry, lines| {
                     put_line(lines, &trimmed(entry, is_with_values).to_body(encoding));
                 });
             }
@@ -279,7 +281,7 @@ impl ListOptions {
 /// Sends all pairs of a range, until the client goes away.
 fn send_lines(
     pieces: &mut Pieces,
-    view: &dyn View,
+    (view, now_ms): (&dyn View, u64),
     (range, direction): (&KeyRange, Direction),
     mut put_entry: impl FnMut(Entry, &mut BytesMut),
 ) {
@@ -287,7 +289,7 @@ fn send_lines(
     let mut count = 0;
     for pair in pairs(view, range, direction) {
         match pair {
-            Ok((key, record)) => put_entry(entry_of(key, record), &mut lines),
+            Ok((key, record)) => put_entry(entry_of(key, record, now_ms), &mut lines),
             Err(error) => {
                 tracing::error!(%error, "a list was broken off");
                 put_line(&mut lines, &ProblemLine { problem: Problem::new(Code::Internal, error.to_string()) });

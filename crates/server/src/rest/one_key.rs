@@ -6,17 +6,19 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use quorate_api::entry::{Counters, Encoding, Entry, PutBody};
+use quorate_api::entry::{Counters, Encoding, Entry, MAX_TTL_MS, PutBody};
+use quorate_api::keyspace::Capability;
 use quorate_api::problem::Code;
+use quorate_api::{duration, header};
 use quorate_node::keyspace::{KeyMeta, Op, OpResult, Outcome, Put, Record, Revision, Write};
 
-use super::answer::{self, Answer, CONSISTENCY, DELETED, HeaderText, OCTETS, entity_tag};
+use super::answer::{self, Answer, CONSISTENCY, DELETED, HeaderText, OCTETS, TTL, entity_tag};
 use super::body::RequestBody;
 use super::conditions::{Cas, Conditions, ReadVerdict};
 use super::endpoint::App;
 use super::keyspaces;
 use super::meta;
-use super::query::{Parameter, Treatment, consistency_name, parameters};
+use super::query::{Parameter, Treatment, consistency_name, parameters, twin};
 use super::refusal::Refusal;
 use super::store::{Freshness, Reading, Store};
 
@@ -63,6 +65,8 @@ enum Form {
 struct WriteOptions {
     treatment: Treatment,
     cas: Option<Cas>,
+    /// Only of a put.
+    ttl_ms: Option<u64>,
 }
 
 pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_>) -> Result<Answer, Refusal> {
@@ -70,7 +74,7 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_
     let freshness = keyspaces::freshness(app, target.keyspace, &options.treatment, &head.headers)?;
     let conditions = Conditions::parse(&head.headers, None)?;
     let timeout = options.treatment.timeout(&head.headers)?;
-    let Reading { epoch, view } = app.store.read(target.keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
+    let Reading { epoch, view, now_ms } = app.store.read(target.keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
     let revision = Revision(view.revision());
     let record =
         quorate_node::keyspace::get(&*view, &target.key).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
@@ -90,11 +94,14 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_
     text.insert_meta(&mut headers, epoch, &record.meta);
     meta::insert(&mut headers, &record.user_meta);
     headers.insert(CONSISTENCY, consistency_value(freshness));
+    if let Some(ttl_ms) = ttl_left(&record, now_ms) {
+        headers.insert(TTL, text.value(format_args!("{}", duration::format_seconds(ttl_ms))));
+    }
     if verdict == ReadVerdict::NotModified {
         return Ok(answer::empty(StatusCode::NOT_MODIFIED, headers));
     }
     if let Some(form @ (Form::Json | Form::Meta)) = options.form {
-        let entry = entry_of(target.key, record);
+        let entry = entry_of(target.key, record, now_ms);
         let entry = Entry { value: entry.value.filter(|_| form == Form::Json), ..entry };
         return Ok(answer::json(StatusCode::OK, headers, &entry.to_body(options.encoding.unwrap_or_default())));
     }
@@ -109,9 +116,13 @@ pub(super) async fn put<S: Store>(
     target: Target<'_>,
     body: &mut RequestBody<'_>,
 ) -> Result<Answer, Refusal> {
-    let options = WriteOptions::parse(head, target.is_key64)?;
+    let options = WriteOptions::of_put(head, target.is_key64)?;
     let timeout = options.treatment.timeout(&head.headers)?;
     let conditions = Conditions::parse(&head.headers, options.cas)?;
+    let ttl_ms = options.ttl_ms.or(ttl_of_header(&head.headers)?);
+    if ttl_ms.is_some() {
+        keyspaces::require(app, target.keyspace, Capability::TtlPerKey)?;
+    }
     let content_type = check_representation(&head.headers)?;
     let user_meta = meta::of_headers(&head.headers)?;
     let preference = Preference::of(&head.headers);
@@ -120,7 +131,7 @@ pub(super) async fn put<S: Store>(
     let guards = guards(app, &target, &conditions, timeout).await?;
     let returned = (preference == Some(Preference::Representation)).then(|| (target.key.clone(), value.clone()));
     let (key, kept) = (target.key.clone(), (content_type.clone(), user_meta.clone()));
-    let put = Put { content_type: kept.0, user_meta: kept.1, ..Put::new(key, value) };
+    let put = Put { key, value, content_type: kept.0, user_meta: kept.1, ttl_ms };
     let write = Write { guards, ops: vec![Op::Put(put)] };
     let (epoch, revision, result) = write_one(app, &target, write, timeout).await?;
     let meta = result.after.unwrap_or(KeyMeta { create_revision: revision, mod_revision: revision, version: 1 });
@@ -133,7 +144,8 @@ pub(super) async fn put<S: Store>(
         headers.insert(PREFERENCE_APPLIED, preference.value());
     }
     if let Some((key, value)) = returned {
-        let entry = entry_of(key, Record { meta, content_type, user_meta, expires_at_ms: None, value });
+        let entry = entry_of(key, Record { meta, content_type, user_meta, expires_at_ms: None, value }, 0);
+        let entry = Entry { ttl_ms: ttl_ms.or_else(|| app.store.default_ttl_ms(target.keyspace)), ..entry };
         let body = PutBody { entry: entry.to_body(Encoding::Text), prev: result.before.map(counters) };
         return Ok(answer::json(StatusCode::OK, headers, &body));
     }
@@ -142,7 +154,7 @@ pub(super) async fn put<S: Store>(
 }
 
 pub(super) async fn delete<S: Store>(app: &App<S>, head: &Parts, target: Target<'_>) -> Result<Answer, Refusal> {
-    let options = WriteOptions::parse(head, target.is_key64)?;
+    let options = WriteOptions::of_delete(head, target.is_key64)?;
     let timeout = options.treatment.timeout(&head.headers)?;
     let conditions = Conditions::parse(&head.headers, options.cas)?;
     let guards = guards(app, &target, &conditions, timeout).await?;
@@ -208,7 +220,15 @@ impl ReadOptions {
 }
 
 impl WriteOptions {
-    fn parse(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
+    fn of_put(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
+        Self::parse(head, is_key64, &["cas", "ttl", "timeout", "key64"])
+    }
+
+    fn of_delete(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
+        Self::parse(head, is_key64, &["cas", "timeout", "key64"])
+    }
+
+    fn parse(head: &Parts, is_key64: bool, known: &[&str]) -> Result<Self, Refusal> {
         let mut options = Self::default();
         for parameter in parameters(head.uri.query()) {
             match parameter.name {
@@ -217,13 +237,28 @@ impl WriteOptions {
                         Cas::parse(&parameter.text()?).ok_or_else(|| parameter.bad("neither a revision nor EPOCH.REVISION"))?;
                     parameter.set(&mut options.cas, cas)?;
                 }
+                "ttl" if known.contains(&"ttl") => {
+                    let ttl_ms = parse_ttl(&parameter.text()?).map_err(|why| parameter.bad(why))?;
+                    parameter.set(&mut options.ttl_ms, ttl_ms)?;
+                }
                 "key64" if is_key64 => {}
                 _ if options.treatment.take_write(parameter)? => {}
-                _ => return Err(parameter.unknown(&["cas", "timeout", "key64"])),
+                _ => return Err(parameter.unknown(known)),
             }
         }
         Ok(options)
     }
+}
+
+/// How long a pair is to live, in milliseconds, from text like `30s`. The error is one line for people.
+pub(super) fn parse_ttl(text: &str) -> Result<u64, String> {
+    let ttl = duration::parse(text).map_err(|error| error.to_string())?;
+    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    if (1..=MAX_TTL_MS).contains(&ttl_ms) { Ok(ttl_ms) } else { Err("a time to live is 1ms to 36500d".to_owned()) }
+}
+
+fn ttl_of_header(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+    twin(headers, header::TTL, parse_ttl)
 }
 
 fn parse_format(parameter: Parameter<'_>) -> Result<Form, Refusal> {
@@ -300,8 +335,14 @@ fn content_type_value(content_type: Option<Bytes>) -> HeaderValue {
     content_type.and_then(|content_type| HeaderValue::from_maybe_shared(content_type).ok()).unwrap_or(OCTETS)
 }
 
-/// The entry of a record, with its value.
-pub(super) fn entry_of(key: Bytes, record: Record) -> Entry {
+/// After how many milliseconds a pair goes by itself, if it does.
+fn ttl_left(record: &Record, now_ms: u64) -> Option<u64> {
+    record.expires_at_ms.map(|end_ms| end_ms.get().saturating_sub(now_ms))
+}
+
+/// The entry of a record, with its value, as it was read at `now_ms`.
+pub(super) fn entry_of(key: Bytes, record: Record, now_ms: u64) -> Entry {
+    let ttl_ms = ttl_left(&record, now_ms);
     let Record { meta, content_type, user_meta, value, .. } = record;
     Entry {
         key,
@@ -311,6 +352,7 @@ pub(super) fn entry_of(key: Bytes, record: Record) -> Entry {
         create_revision: meta.create_revision.0,
         mod_revision: meta.mod_revision.0,
         version: meta.version,
+        ttl_ms,
     }
 }
 

@@ -174,7 +174,8 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
     Ok(timeout)
 }
 
-fn twin<T, E: std::fmt::Display>(
+/// A header that says what a parameter does.
+pub(super) fn twin<T, E: std::fmt::Display>(
     headers: &HeaderMap,
     name: &'static str,
     parse: impl FnOnce(&str) -> Result<T, E>,

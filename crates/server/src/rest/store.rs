@@ -91,6 +91,10 @@ pub trait Store: Send + Sync + 'static {
     /// Whether a keyspace can do this, as far as this node knows without asking others; one that it does not know can.
     fn can(&self, keyspace: &str, capability: Capability) -> bool;
 
+    /// How long a pair lives that says nothing about it, if not forever, in milliseconds; as far as this node knows without
+    /// asking others.
+    fn default_ttl_ms(&self, keyspace: &str) -> Option<u64>;
+
     /// What `/livez` reports: whether the node's own loops go on. Never depends on others.
     fn liveness(&self) -> Vec<Check>;
 
@@ -126,6 +130,8 @@ pub struct Reading {
     pub epoch: u64,
     /// The pairs.
     pub view: Arc<dyn View>,
+    /// What time it is for pairs that go by themselves, in milliseconds.
+    pub now_ms: u64,
 }
 
 /// A keyspace as the catalog has it.

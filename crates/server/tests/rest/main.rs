@@ -6,6 +6,7 @@ mod bad_input;
 mod batch;
 mod batch_stream;
 mod browser;
+mod cache;
 mod cluster;
 mod compat;
 mod conditions;

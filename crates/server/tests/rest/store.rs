@@ -1,13 +1,14 @@
-//! A store without a cluster: one real shard per keyspace, over the trie.
+//! A store without a cluster: one real shard per keyspace, over the trie or a cache.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use quorate_api::cluster::{
     ClusterStatus, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus, PeerAddress, ShardStatus, TransferAnswer, TransferRequest,
 };
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
+use quorate_engine::{Cache, CacheOptions, Engine, Trie};
 use quorate_node::keyspace::{
     Command, EntryHeader, Limits, Op, Outcome, Put, RequestId, Revision, Shard, ShardHeader, Write, encode_entry,
 };
@@ -36,6 +37,7 @@ struct State {
     calls: Vec<String>,
     checks: Vec<Check>,
     stall: Duration,
+    now_ms: u64,
 }
 
 impl MemoryStore {
@@ -52,7 +54,7 @@ impl MemoryStore {
         ];
         let record = |limits: Limits| record(settings(limits), EPOCH);
         let state = State {
-            shards: shards.iter().map(|(name, limits)| ((*name).to_owned(), shard(*limits))).collect(),
+            shards: shards.iter().map(|(name, limits)| ((*name).to_owned(), shard("trie", *limits))).collect(),
             records: shards.iter().map(|(name, limits)| ((*name).to_owned(), record(*limits))).collect(),
             jobs: Vec::new(),
             sequence: 0,
@@ -62,6 +64,7 @@ impl MemoryStore {
             calls: Vec::new(),
             checks: vec![Check { name: "system", is_ok: true, detail: String::new() }],
             stall: Duration::ZERO,
+            now_ms: 0,
         };
         Self { state: Mutex::new(state) }
     }
@@ -116,6 +119,13 @@ impl MemoryStore {
         self.state().apply(keyspace, write).unwrap();
     }
 
+    /// From now on it is this time in every keyspace.
+    pub(crate) fn advance(&self, now_ms: u64) {
+        let mut state = self.state();
+        state.now_ms = now_ms;
+        state.shards.values().for_each(|shard| shard.engine().advance(now_ms));
+    }
+
     /// How many views were asked for.
     pub(crate) fn reads(&self) -> usize {
         self.state().reads
@@ -163,9 +173,10 @@ impl State {
     fn apply(&mut self, keyspace: &str, write: Write) -> Result<Outcome, StoreError> {
         self.sequence += 1;
         let id = RequestId { origin: 1, sequence: self.sequence };
+        let now_ms = self.now_ms;
         let shard = self.shard(keyspace)?;
         let command = Command { id, floor: id.sequence, write }.to_bytes();
-        let entry = encode_entry(EntryHeader::default(), [command].iter());
+        let entry = encode_entry(EntryHeader { log_time_ms: now_ms }, [command].iter());
         let applied = shard.apply(&[(shard.header().applied_index + 1, 1, entry)]).unwrap();
         let (_, outcome) = applied.outcomes.into_iter().next().unwrap();
         Ok(outcome)
@@ -186,7 +197,7 @@ impl Store for MemoryStore {
         let reached = Revision(view.revision());
         match freshness.min_revision {
             Some(wanted) if wanted > reached => Err(StoreError::NotReached { wanted, reached }),
-            _ => Ok(Reading { epoch: EPOCH, view }),
+            _ => Ok(Reading { epoch: EPOCH, view, now_ms: self.state().now_ms }),
         }
     }
 
@@ -239,10 +250,10 @@ impl Store for MemoryStore {
         }
         let mut state = self.state();
         let epoch = EPOCH + state.records.len() as u64;
-        state.shards.insert(
-            name.to_owned(),
-            shard(Limits { max_bytes: settings.limits.max_bytes.unwrap_or(u64::MAX), ..Limits::default() }),
-        );
+        let limits = Limits { max_bytes: settings.limits.max_bytes.unwrap_or(u64::MAX), ..Limits::default() };
+        let mut made = shard(&settings.engine.kind, limits);
+        made.expire_after(settings.ttl_ms);
+        state.shards.insert(name.to_owned(), made);
         state.records.insert(name.to_owned(), record(settings, epoch));
         drop(state);
         Ok((true, self.known(name)?))
@@ -268,7 +279,7 @@ impl Store for MemoryStore {
         self.fail()?;
         self.known(name)?;
         let (served_by, engine) = ("n1".to_owned(), "trie".to_owned());
-        Ok(KeyspaceStats { name: name.to_owned(), served_by, engine, keys: 3, data_bytes: 30, replicas: Vec::new() })
+        Ok(KeyspaceStats { name: name.to_owned(), served_by, engine, keys: 3, data_bytes: 30, replicas: Vec::new(), cache: None })
     }
 
     async fn jobs(&self, _freshness: Freshness, _timeout: Duration) -> Result<Vec<JobBody>, StoreError> {
@@ -278,6 +289,10 @@ impl Store for MemoryStore {
 
     fn can(&self, keyspace: &str, capability: Capability) -> bool {
         self.state().records.get(keyspace).is_none_or(|record| record.can(capability))
+    }
+
+    fn default_ttl_ms(&self, keyspace: &str) -> Option<u64> {
+        self.state().records.get(keyspace)?.ttl_ms
     }
 
     fn liveness(&self) -> Vec<Check> {
@@ -293,8 +308,10 @@ impl Store for MemoryStore {
     }
 }
 
-fn shard(limits: Limits) -> Shard {
-    let engine = std::sync::Arc::new(quorate_engine::Trie::new());
+/// On a cache where that is asked for, else on a trie, whatever that is.
+fn shard(kind: &str, limits: Limits) -> Shard {
+    let options = CacheOptions { max_bytes: 1 << 20, max_entries: None, idle_ms: None };
+    let engine: Arc<dyn Engine> = if kind == "cache" { Arc::new(Cache::new(options, 1)) } else { Arc::new(Trie::new()) };
     Shard::found(engine, ShardHeader { limits, ..ShardHeader::default() }).unwrap()
 }
 

@@ -189,6 +189,11 @@ fn headers() -> Map<String, Value> {
         (header::CREATE_REVISION, number.clone(), "The revision at which the key came to be."),
         (header::VERSION, number.clone(), "How many times the key was set since it came to be."),
         (header::CONSISTENCY, json!({"enum": ["linearizable", "local"]}), "How fresh the answer is."),
+        (
+            header::TTL,
+            json!({"type": "number", "minimum": 0}),
+            "After how many seconds the pair goes by itself; left out if it does not.",
+        ),
         (header::DELETED, number, "How many keys were removed."),
     ];
     let made = |(name, schema, about): (&str, Value, &str)| (name.to_owned(), json!({"schema": schema, "description": about}));

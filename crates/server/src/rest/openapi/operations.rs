@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use quorate_api::batch::{BatchBody, BatchResults};
 use quorate_api::cluster::{ClusterStatus, Items, JoinAnswer, JoinRequest, NodeStatus, TransferAnswer, TransferRequest};
 use quorate_api::entry::{DeletedBody, EntryBody, ListBody, PutBody};
-use quorate_api::header::{CONSISTENCY, CREATE_REVISION, DELETED, MOD_REVISION, REVISION, VERSION};
+use quorate_api::header::{CONSISTENCY, CREATE_REVISION, DELETED, MOD_REVISION, REVISION, TTL, VERSION};
 use quorate_api::keyspace::{EngineInfo, JobBody, KeyspaceBody, KeyspaceStats, SettingsBody};
 use quorate_api::node::{CompatJoin, CompatStatus, Message, NodeInfo};
 use quorate_api::problem::Code::{self, *};
@@ -13,7 +13,7 @@ use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
 use super::document::{SchemaOf, of};
-use super::parameters::{CATALOG, CONDITIONS, FRESHNESS, SELECTION, TIMEOUT};
+use super::parameters::{CATALOG, CONDITIONS, FRESHNESS, LIFETIME, SELECTION, TIMEOUT};
 
 /// A path and a method.
 pub(super) struct Operation {
@@ -65,7 +65,7 @@ const ANYTHING: &[&str] = &["application/octet-stream"];
 
 /// Headers about one key.
 const OF_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION];
-const OF_READ_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY];
+const OF_READ_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY, TTL];
 
 const QUERY: &[Code] = &[UnknownParameter, BadParameter];
 const BODY: &[Code] = &[IncompleteBody, BodyTimeout, BodyTooLarge];
@@ -75,7 +75,7 @@ const IN_KEYSPACE: &[Code] = &[BadKeyspaceName, KeyspaceNotFound];
 const OF_KEY_CODES: &[Code] = &[MalformedKey, EmptyKey, KeyTooLong, BadHeader, ContradictingConditions, PreconditionFailed];
 const READ_KEY: &[Code] = &[KeyNotFound, UnsupportedCapability, RevisionNotReached];
 const WRITE_KEY: &[Code] = &[KeyspaceReadOnly, TimedOut];
-const PUT_KEY: &[Code] = &[UnsupportedMediaType, BadMeta, ValueTooLarge, KeyspaceFull];
+const PUT_KEY: &[Code] = &[UnsupportedMediaType, BadMeta, ValueTooLarge, KeyspaceFull, UnsupportedCapability];
 const SETTINGS: &[Code] =
     &[BadKeyspaceName, KeyspaceReadOnly, BadBody, UnsupportedMediaType, InvalidSettings, UnsupportedSettings, Conflict, Busy];
 
@@ -106,6 +106,7 @@ fn one_key() -> Vec<Operation> {
             .refuses(&[READ, READ_KEY]),
         of_key("put", "put_key", "Sets a key")
             .takes(&CONDITIONS)
+            .takes(&LIFETIME)
             .takes(&TIMEOUT)
             .takes(&["prefer"])
             .sends(ANYTHING, bytes, false)
@@ -142,6 +143,7 @@ fn by_key64() -> Vec<Operation> {
         of_keys("put", "put_key64", "Sets a key whose name no path can carry")
             .takes(&["required_key64", "prefer"])
             .takes(&CONDITIONS)
+            .takes(&LIFETIME)
             .takes(&TIMEOUT)
             .sends(ANYTHING, bytes, false)
             .answers_with(200, Content::Json(of::<PutBody<'_>>), OF_KEY, "It is set; with `Prefer: return=representation`.")

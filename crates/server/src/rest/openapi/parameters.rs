@@ -21,6 +21,9 @@ pub(super) const TIMEOUT: [&str; 2] = ["timeout", "header_timeout"];
 /// Which keys of a keyspace.
 pub(super) const SELECTION: [&str; 6] = crate::rest::selection::PARAMETERS;
 
+/// How long what a put sets is to live.
+pub(super) const LIFETIME: [&str; 2] = ["ttl", "header_ttl"];
+
 /// What a write to one key takes.
 pub(super) const CONDITIONS: [&str; 3] = ["cas", "if_match", "if_none_match"];
 
@@ -49,11 +52,13 @@ fn in_path() -> [(String, Value); 6] {
     ]
 }
 
-fn of_one_key() -> [(String, Value); 8] {
+fn of_one_key() -> [(String, Value); 10] {
     let key64 = json!({"type": "string", "minLength": 1, "pattern": "^[A-Za-z0-9_-]+$"});
     let key64_about = "The key as base64url, for clients that cannot send every path. It makes the request one about this key.";
     let text = || json!({"type": "string"});
     let tags = "`*`, or entity tags with commas between them.";
+    let ttl = || json!({"type": "string", "pattern": "^[1-9][0-9]{0,3}(ms|s|m|h|d)$"});
+    let ttl_about = "After how long the pair goes by itself, 1ms to 36500d; only with the capability `ttl_per_key`.";
     [
         query("key64", key64.clone(), key64_about),
         parameter("required_key64", ("key64", "query", true), key64, key64_about),
@@ -73,6 +78,8 @@ fn of_one_key() -> [(String, Value); 8] {
             json!({"enum": ["base64"]}),
             "Keys and values in JSON as base64url, always; only where JSON is answered.",
         ),
+        query("ttl", ttl(), ttl_about),
+        header("header_ttl", header::TTL, ttl(), &format!("{ttl_about} The parameter `ttl` wins over this header.")),
         header("if_match", "If-Match", text(), &format!("Only if the key has one of these tags. {tags}")),
         header("if_none_match", "If-None-Match", text(), &format!("Only if the key has none of these tags. {tags}")),
         header(
