@@ -3,10 +3,10 @@
 //! `cargo run --release -p quorate-engine --example disk_bench -- FOLDER KIND [GIB...] [flush=MIB] [many=COUNT] [OPTION=N...]`
 //!
 //! Writes batches of 64 puts of 256-byte values under random 16-byte keys into a new engine in FOLDER, until each of the sizes
-//! (1 without arguments) is reached, and measures there. As a node does, another thread flushes after every `flush` MiB (64). Beside
-//! it a second engine of the kind gets a put every few milliseconds: what it waits is what other keyspaces wait. At most 40 minutes
-//! are written. With `many`, so many engines with 100 pairs each are made and opened again instead. FOLDER is
-//! removed in the end. Linux only: memory, processor time and bytes written are what `/proc/self` says.
+//! (1 without arguments) is reached, and measures there. As a node does, another thread flushes after every `flush` MiB (64).
+//! Beside it a second engine of the kind gets a put every few milliseconds: what it waits is what other keyspaces wait. At most
+//! 40 minutes are written. With `many`, so many engines with 100 pairs each are made and opened again instead. FOLDER is removed
+//! in the end. Linux only: memory, processor time and bytes written are what `/proc/self` says.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 #![expect(clippy::disallowed_methods, reason = "measures time")]
