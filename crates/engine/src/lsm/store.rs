@@ -1,9 +1,10 @@
 //! One tree of files and memtables: batches into it, its durable point, its merges.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::ops::Bound;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -39,6 +40,9 @@ const PAUSE_PER_KIB: Duration = Duration::from_micros(3);
 
 /// So many files a merge may write before it can remove the first of those that they replace; more, if there are very many.
 const MERGED_FILES: u64 = 2;
+
+/// lsm-tree's files are there.
+const TABLES_FOLDER: &str = "tables";
 
 /// Where the numbers are: no table has this tag.
 const NUMBERS_KEY: [u8; 1] = [0xff];
@@ -105,6 +109,7 @@ impl Store {
         let folder = remains.path();
         if !is_new {
             check_list_of_files(folder)?;
+            remove_unreadable_files(folder)?;
             remove_temporary_files(folder)?;
         }
         let is_closing = Arc::new(AtomicBool::new(false));
@@ -541,6 +546,39 @@ fn check_list_of_files(folder: &Path) -> Result<(), EngineError> {
     let mut hasher = ChecksummedWriter::new(io::sink());
     hasher.write_all(&list)?;
     if hasher.checksum().into_u128() == u128::from_le_bytes(*stored) { Ok(()) } else { Err(damaged()) }
+}
+
+/// lsm-tree makes room for as many entries as a file's table of contents claims, before it compares the checksum: a wrong number
+/// ends the process. Such a file is of no use to anybody. If it is in the list, lsm-tree misses it; otherwise a crash left it.
+fn remove_unreadable_files(folder: &Path) -> Result<(), EngineError> {
+    for entry in fs::read_dir(folder.join(TABLES_FOLDER)).map_err(|error| corrupt(error.into()))? {
+        let path = entry?.path();
+        if !has_whole_contents(&mut File::open(&path)?)? {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The contents stand between the position that the last bytes name and these: four magic bytes, two of versions, the checksum,
+/// the position, a length.
+fn has_whole_contents(file: &mut File) -> io::Result<bool> {
+    const TRAILER_LEN: u64 = 38;
+    const MAX_CONTENTS_LEN: u64 = 64 << 10;
+    let len = file.metadata()?.len();
+    let Some(end) = len.checked_sub(TRAILER_LEN) else { return Ok(false) };
+    let mut trailer = [0; TRAILER_LEN as usize];
+    file.read_exact_at(&mut trailer, end)?;
+    let (Some(checksum), Some(begin)) = (trailer[6..].first_chunk::<16>(), trailer[22..].first_chunk::<8>()) else {
+        return Ok(false);
+    };
+    let begin = u64::from_le_bytes(*begin);
+    let Some(contents_len) = end.checked_sub(begin).filter(|len| *len <= MAX_CONTENTS_LEN) else { return Ok(false) };
+    let mut contents = vec![0; contents_len as usize];
+    file.read_exact_at(&mut contents, begin)?;
+    let mut hasher = ChecksummedWriter::new(io::sink());
+    hasher.write_all(&contents)?;
+    Ok(hasher.checksum().into_u128() == u128::from_le_bytes(*checksum))
 }
 
 /// lsm-tree replaces its pointer by way of such a file, which a crash may leave.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -187,4 +187,47 @@ fn a_key_that_is_too_long_is_refused_and_can_be_looked_for() {
     engine.flush().unwrap();
     assert!(engine.apply(Batch { applied: 2, revision: 2, changes: vec![put(&longer)] }).is_err());
     assert!(engine.flush().is_err(), "half a batch must not become durable");
+}
+
+/// A wrong count in a file's table of contents had lsm-tree ask for 80 GiB, which ended the process.
+#[test]
+fn no_damage_at_the_end_of_a_file_ends_the_process() {
+    let scratch = tempfile::tempdir().unwrap();
+    let engine = open(scratch.path()).unwrap();
+    let key = |at: u64| Bytes::from(at.to_be_bytes().to_vec());
+    let changes = (0..100).map(|at| Change::Put { table: Table::Current, key: key(at), value: key(at) }).collect();
+    engine.apply(Batch { applied: 1, revision: 1, changes }).unwrap();
+    engine.flush().unwrap();
+    drop(engine);
+    let file = table_files(scratch.path()).pop().expect("a file");
+    let whole = std::fs::read(&file).unwrap();
+    let mut refused = 0;
+    for at in whole.len() - 300..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x55;
+        std::fs::write(&file, &damaged).unwrap();
+        match open(scratch.path()) {
+            Ok(engine) => assert_eq!(engine.view().get(Table::Current, &key(7)).ok().flatten(), Some(key(7)), "byte {at}"),
+            Err(error) => {
+                assert!(matches!(error, EngineError::Corrupt(_)), "byte {at}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 100, "{refused} of 300");
+    std::fs::write(&file, &whole).unwrap();
+    assert_eq!(open(scratch.path()).unwrap().view().get(Table::Current, &key(7)).unwrap(), Some(key(7)));
+}
+
+fn table_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(table_files(&path));
+        } else if folder.ends_with("tables") {
+            found.push(path);
+        }
+    }
+    found
 }
