@@ -7,8 +7,9 @@ use quorate_engine::{KINDS, Kind, SpecError};
 
 use super::records::{EngineSettings, LimitsRecord, ReplicationSettings};
 
-/// The engine of a keyspace whose settings name none.
-pub const DEFAULT_ENGINE: &str = "trie";
+/// The engine of a keyspace whose settings name none: of those that hold more than fits into memory the one that writes faster
+/// as data grow (ARCHITECTURE.md has the figures).
+pub const DEFAULT_ENGINE: &str = "lsm";
 
 /// How the replicas of a keyspace agree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +58,15 @@ impl Mode {
     /// Whether replicas on this engine can agree in this way.
     pub fn is_possible_with(self, kind: &Kind) -> bool {
         is_possible(kind, self)
+    }
+
+    /// The engine of a keyspace with this mode whose settings name none.
+    pub fn default_engine(self) -> &'static str {
+        match self {
+            Self::Raft => DEFAULT_ENGINE,
+            // Without a log only what is in memory can be had.
+            Self::None => "trie",
+        }
     }
 
     /// Its name in a keyspace's settings.

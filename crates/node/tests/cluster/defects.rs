@@ -7,11 +7,11 @@ use quorate_node::{Answer, Config, Failure, RequestKind};
 use crate::harness::{Cluster, DEFAULT, SYSTEM};
 
 fn soon_cut() -> Config {
-    Config { snapshot_log_bytes: 2 << 10, snapshot_chunk_bytes: 512, ..Config::default() }
+    Config { default_engine: "trie".to_owned(), snapshot_log_bytes: 2 << 10, snapshot_chunk_bytes: 512, ..Config::default() }
 }
 
 fn never_cut() -> Config {
-    Config { snapshot_log_bytes: 1 << 30, ..Config::default() }
+    Config { default_engine: "trie".to_owned(), snapshot_log_bytes: 1 << 30, ..Config::default() }
 }
 
 /// A keyspace of its own, with one key; its group.

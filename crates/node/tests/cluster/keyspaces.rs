@@ -10,7 +10,7 @@ use crate::harness::{Cluster, DEFAULT, SYSTEM};
 const ORDERS: GroupId = GroupId(2);
 
 fn often_flushed() -> Config {
-    Config { flush_log_bytes: 2 << 10, snapshot_log_bytes: 2 << 10, ..Config::default() }
+    Config { default_engine: "trie".to_owned(), flush_log_bytes: 2 << 10, snapshot_log_bytes: 2 << 10, ..Config::default() }
 }
 
 fn settings(engine: &str) -> KeyspaceSettings {

@@ -7,7 +7,7 @@ use crate::harness::{Cluster, DEFAULT};
 
 /// Cuts often, and sends small pieces.
 fn often_cut() -> Config {
-    Config { snapshot_log_bytes: 2 << 10, snapshot_chunk_bytes: 512, ..Config::default() }
+    Config { default_engine: "trie".to_owned(), snapshot_log_bytes: 2 << 10, snapshot_chunk_bytes: 512, ..Config::default() }
 }
 
 /// Three nodes, of which the third missed more than the log still has.

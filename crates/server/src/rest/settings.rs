@@ -2,7 +2,7 @@
 
 use quorate_api::keyspace::{Amount, EngineBody, LIMITS_FIELDS, LimitsBody, ReplicationBody, SETTINGS_FIELDS, SettingsBody};
 use quorate_engine::{OptionSpec, Unit};
-use quorate_node::{DEFAULT_ENGINE, EngineSettings, KeyspaceSettings, LimitsRecord, Mode, ReplicationSettings, SettingsError};
+use quorate_node::{EngineSettings, KeyspaceSettings, LimitsRecord, Mode, ReplicationSettings, SettingsError};
 use serde_json::{Map, Value};
 
 /// A merge patch (RFC 7396) for the settings of a keyspace. Where it names another type of engine, options of the old one are
@@ -71,13 +71,16 @@ pub(super) fn parse(body: Value) -> Result<SettingsBody, SettingsError> {
 
 /// What was asked for, with defaults filled in. It may be something that cannot be had.
 pub(super) fn settings_of(body: SettingsBody, memory_bytes: u64) -> Result<KeyspaceSettings, SettingsError> {
-    let engine = match body.engine {
-        Some(engine) => engine_of(engine)?,
-        None => EngineSettings { kind: DEFAULT_ENGINE.to_owned(), options: [].into() },
-    };
     let replication = match body.replication {
         Some(replication) => ReplicationSettings { mode: replication.mode },
         None => ReplicationSettings::of(Mode::default()),
+    };
+    let engine = match body.engine {
+        Some(engine) => engine_of(engine)?,
+        None => {
+            let kind = replication.check().unwrap_or_default().default_engine();
+            EngineSettings { kind: kind.to_owned(), options: [].into() }
+        }
     };
     let mut settings = KeyspaceSettings::with_defaults(engine, replication, memory_bytes);
     settings.ttl_ms = body.ttl.map(|ttl| ttl.milliseconds().map_err(|why| invalid("ttl", &why))).transpose()?;
@@ -180,8 +183,10 @@ mod tests {
     #[test]
     fn what_is_not_said_has_its_default() {
         let defaults = settings(json!({}));
-        assert_eq!((defaults.engine.kind.as_str(), defaults.replication.mode.as_str()), (DEFAULT_ENGINE, "raft"));
+        assert_eq!((defaults.engine.kind.as_str(), defaults.replication.mode.as_str()), (quorate_node::DEFAULT_ENGINE, "raft"));
         assert_eq!((defaults.ttl_ms, defaults.check().is_ok()), (None, true));
+        let alone = settings(json!({"replication": {"mode": "none"}}));
+        assert_eq!((alone.engine.kind.as_str(), alone.check().is_ok()), ("trie", true));
         let limited = settings(json!({"engine": {"type": "trie"}, "ttl": "30m", "limits": {"max_value_bytes": "1KiB"}}));
         let limits = LimitsRecord { max_bytes: Some(MEMORY_BYTES), max_key_bytes: None, max_value_bytes: Some(1024) };
         assert_eq!((limited.ttl_ms, limited.limits), (Some(1_800_000), limits));
@@ -199,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_patch_changes_what_it_names() {
-        let present = settings(json!({"limits": {"max_bytes": 5, "max_key_bytes": 4}}));
+        let present = settings(json!({"engine": {"type": "trie"}, "limits": {"max_bytes": 5, "max_key_bytes": 4}}));
         let altered = patched(&present, json!({"limits": {"max_bytes": "1KiB", "max_key_bytes": null}})).unwrap();
         let limits = LimitsRecord { max_bytes: Some(1024), ..LimitsRecord::default() };
         assert_eq!(altered, KeyspaceSettings { limits, ..present.clone() });

@@ -13,7 +13,7 @@ fn refused(status: u16, code: &str) -> (u16, String) {
 #[tokio::test]
 async fn a_keyspace_is_made_once() {
     let server = Server::start().await;
-    let asked = json!({"engine": {"type": "trie"}, "replication": {"mode": "raft"}, "limits": {"max_bytes": "1MiB"}});
+    let asked = json!({"engine": {"type": "lsm"}, "replication": {"mode": "raft"}, "limits": {"max_bytes": "1MiB"}});
     let made = server.put_json("/v1/keyspaces/app?timeout=2s", &asked).await;
     assert_eq!(made.status, 201);
     let told = made.json();
@@ -21,7 +21,7 @@ async fn a_keyspace_is_made_once() {
         (&told["name"], &told["engine"], &told["replication"], &told["ttl"], &told["limits"], &told["state"]),
         (
             &json!("app"),
-            &json!({"type": "trie"}),
+            &json!({"type": "lsm"}),
             &json!({"mode": "raft"}),
             &Value::Null,
             &json!({"max_bytes": 1 << 20}),
@@ -57,7 +57,9 @@ async fn what_is_told_can_be_sent_back() {
 async fn a_body_is_not_needed() {
     let server = Server::start_with(|config| config.max_keyspace_bytes = 7 << 20).await;
     let made = server.put("/v1/keyspaces/app", b"").await;
-    assert_eq!((made.status, &made.json()["limits"]), (201, &json!({"max_bytes": 7 << 20})), "memory has a bound");
+    assert_eq!((made.status, &made.json()["limits"]), (201, &json!({})));
+    let in_memory = server.put_json("/v1/keyspaces/small", &json!({"engine": {"type": "trie"}})).await;
+    assert_eq!((in_memory.status, &in_memory.json()["limits"]), (201, &json!({"max_bytes": 7 << 20})), "memory has a bound");
 }
 
 #[tokio::test]
@@ -101,7 +103,7 @@ async fn settings_that_cannot_be_had_are_refused_with_what_can() {
         (json!({"replication": {"mode": "paxos"}}), "invalid_settings", "known: raft, none"),
         (json!({"replication": {"mode": "push"}}), "unsupported_settings", "push is not there yet; known: raft, none"),
         (json!({"replication": {"mode": "full-copy"}}), "unsupported_settings", "is not there yet"),
-        (json!({"ttl": "30m"}), "unsupported_settings", "not possible with the engine trie and replication raft"),
+        (json!({"ttl": "30m"}), "unsupported_settings", "not possible with the engine lsm and replication raft"),
         (json!({"ttl": "soon"}), "invalid_settings", "like 500ms or 2s"),
         (json!({"ttl": "0s"}), "invalid_settings", "1ms to 36500d"),
         (json!({"ttl": 30}), "invalid_settings", "write 30s or 30ms"),

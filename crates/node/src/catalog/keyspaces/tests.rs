@@ -364,7 +364,8 @@ fn records_of_the_first_version_are_read() {
     let keyspace: KeyspaceRecord = serde_json::from_str(FIRST_RECORD).unwrap();
     let founded = System::found().keyspace(DEFAULT_KEYSPACE);
     let limits = LimitsRecord { max_bytes: Some(1 << 30), ..LimitsRecord::default() };
-    assert_eq!(keyspace, KeyspaceRecord { limits, ..founded });
+    let engine = EngineSettings { kind: "trie".to_owned(), options: BTreeMap::new() };
+    assert_eq!(keyspace, KeyspaceRecord { engine, limits, ..founded });
     let cluster: crate::ClusterRecord =
         serde_json::from_str(r#"{"id":7,"version":1,"next_node":2,"next_replica":3,"next_group":2}"#).unwrap();
     assert_eq!(cluster.jobs, 0);
