@@ -4,7 +4,7 @@
 //! piece with the offset up to which it has the file: after a broken connection the same file goes on there. Once the file is
 //! whole, checked and durable, the message is stepped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_api::peer::{Frame, Lane, RaftMessage, SnapshotAck, SnapshotAsk, SnapshotPart};
@@ -106,9 +106,9 @@ impl<D: Disk> Node<D> {
         self.dirty.insert(ask.group);
     }
 
-    /// Asks the leaders of replicas that lost their engines for snapshots.
-    pub(crate) fn ask_for_snapshots(&mut self) {
-        for (group, replica) in &self.replicas {
+    /// Asks the leaders of those of these replicas that lost their engines for snapshots.
+    pub(crate) fn ask_for_snapshots(&mut self, busy: &BTreeSet<u64>) {
+        for (group, replica) in busy.iter().filter_map(|group| self.replicas.get_key_value(group)) {
             let leader = self.routes.get(&(*group, replica.leader()));
             let is_receiving = self.transfers.receives.contains_key(group);
             if let (Some(min_index), Some(leader), false) = (replica.asks_for(), leader, is_receiving) {
@@ -314,8 +314,8 @@ impl<D: Disk> Node<D> {
         lost.into_iter().for_each(|transfer| self.end_send(transfer, false));
     }
 
-    /// Gives up what stands still, and removes files that no longer serve.
-    pub(crate) fn on_copies_tick(&mut self) {
+    /// Gives up what stands still, and removes files that no longer serve these groups.
+    pub(crate) fn on_copies_tick(&mut self, busy: &BTreeSet<u64>) {
         let now = self.now;
         let is_stalled = |since: Monotonic| now.since(since) >= SNAPSHOT_STALL_MS;
         let stalled: Vec<u64> =
@@ -324,7 +324,8 @@ impl<D: Disk> Node<D> {
         let abandoned = self.transfers.receives.iter().filter(|(_, receive)| now.since(receive.progress_at) >= RECEIVE_KEPT_MS);
         let abandoned: Vec<u64> = abandoned.map(|(group, _)| *group).collect();
         abandoned.into_iter().for_each(|group| self.drop_receive(group));
-        for (group, replica) in &mut self.replicas {
+        for group in busy {
+            let Some(replica) = self.replicas.get_mut(group) else { continue };
             let transfers = &self.transfers;
             let moves = &replica.moves;
             let is_unused = |file: &mut SnapshotFile| !transfers.is_sending(*file) && !moves.needs_file(*file);

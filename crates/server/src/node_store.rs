@@ -378,7 +378,7 @@ impl Running {
         }
     }
 
-    fn replica(&self, group: u64) -> Option<ReplicaStatus> {
+    fn replica(&self, group: u64) -> Option<Arc<ReplicaStatus>> {
         self.handle.views.status.load().replicas.iter().find(|replica| replica.group.0 == group).cloned()
     }
 
@@ -435,7 +435,7 @@ impl Running {
             served_by: self.name.clone(),
             leader: system.and_then(|system| system.leader).and_then(|id| catalog.node_name(id)).map(str::to_owned),
             nodes: catalog.nodes.iter().map(node).collect(),
-            shards: status.replicas.iter().map(shard).collect(),
+            shards: status.replicas.iter().map(Arc::as_ref).map(shard).collect(),
         }
     }
 
