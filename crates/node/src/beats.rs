@@ -28,6 +28,7 @@ use raft::eraftpb::{Message, MessageType};
 use raft::{INVALID_ID, INVALID_INDEX, Progress, ProgressState, StateRole};
 
 use crate::io::Effect;
+use crate::limits::Config;
 use crate::node::Node;
 use crate::replica::Replica;
 
@@ -36,6 +37,18 @@ const MAX_FRAME_BEATS: usize = 8 << 10;
 
 /// A group at rest beats so many times per election timeout at least: all but one of them may be lost.
 const BEATS_PER_TIMEOUT: usize = 3;
+
+/// How many ticks a leader at rest lets pass between two beats.
+fn beat_ticks(election_ticks: usize) -> usize {
+    (election_ticks / BEATS_PER_TIMEOUT).max(1)
+}
+
+impl Config {
+    /// How many ticks pass between two beats of a group at rest.
+    pub(crate) fn beat_ticks(&self) -> usize {
+        beat_ticks(self.election_ticks)
+    }
+}
 
 /// Which way a beat goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,27 +64,48 @@ impl<D: Disk> Node<D> {
     pub(crate) fn on_beats(&mut self, from: u64, direction: Direction, beats: Vec<Beat>) {
         let mut answers = Vec::new();
         for beat in beats {
-            let Some(replica) = self.replicas.get_mut(&beat.group).filter(|replica| replica.spec.id == beat.to) else {
-                continue;
-            };
-            // What waits to be carried out may have to be durable before anything is said.
-            let is_at_rest = !self.dirty.contains(&beat.group);
             let is_done = match direction {
-                Direction::Out if is_at_rest => replica.answer(&beat).is_some_and(|answer| {
-                    answers.push(answer);
-                    true
-                }),
-                Direction::Out => false,
-                Direction::Back => replica.hear(&beat),
+                Direction::Out => self.answer_beat(&beat).map(|answer| answers.push(answer)).is_some(),
+                Direction::Back => self.hear(&beat),
             };
             self.beat_counts.count(is_done);
             if !is_done {
-                self.routes.entry((beat.group, beat.from)).or_insert(from);
-                replica.step(message(&beat, direction));
-                self.dirty.insert(beat.group);
+                self.step_beat(from, &beat, direction);
             }
         }
         self.send_beats(BTreeMap::from([(from, answers)]), Frame::BeatAnswers);
+    }
+
+    /// The answer to a leader's beat, if nothing but an answer follows from it.
+    fn answer_beat(&mut self, beat: &Beat) -> Option<Beat> {
+        if let Some(answer) = self.resting.get_mut(&beat.group).and_then(|resting| resting.answer(beat)) {
+            return Some(answer);
+        }
+        // What waits to be carried out may have to be durable before anything is said.
+        if self.dirty.contains(&beat.group) {
+            return None;
+        }
+        self.wake(beat.group);
+        self.replicas.get_mut(&beat.group)?.answer(beat)
+    }
+
+    /// Takes the answer to a beat; false if more follows from it.
+    fn hear(&mut self, answer: &Beat) -> bool {
+        if self.resting.get_mut(&answer.group).is_some_and(|resting| resting.hear(answer)) {
+            return true;
+        }
+        self.wake(answer.group);
+        self.replicas.get_mut(&answer.group).is_some_and(|replica| replica.hear(answer))
+    }
+
+    /// Gives raft-rs the message that a beat stands for.
+    fn step_beat(&mut self, from: u64, beat: &Beat, direction: Direction) {
+        self.wake(beat.group);
+        if let Some(replica) = self.replicas.get_mut(&beat.group).filter(|replica| replica.spec.id == beat.to) {
+            self.routes.entry((beat.group, beat.from)).or_insert(from);
+            replica.step(message(beat, direction));
+            self.dirty.insert(beat.group);
+        }
     }
 
     /// Sends beats to the nodes that they are for.
@@ -103,7 +137,7 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Whether raft-rs would send plain heartbeats at a tick, and could send them at once.
-    fn may_beat(&self) -> bool {
+    pub(crate) fn may_beat(&self) -> bool {
         let raft = &self.raw.raft;
         raft.state == StateRole::Leader
             && raft.lead_transferee.is_none()
@@ -141,12 +175,16 @@ impl<D: Disk> Replica<D> {
     /// Whether a follower lacks something, or has not been heard of since the leader began to count, or if it is time for all.
     fn is_beat_due(&self) -> bool {
         let raft = &self.raw.raft;
-        let (last_index, committed) = (raft.raft_log.last_index(), raft.raft_log.committed);
-        let interval = (raft.election_timeout() / BEATS_PER_TIMEOUT).max(1);
+        let interval = beat_ticks(raft.election_timeout());
         let is_time =
             raft.election_elapsed.is_multiple_of(interval) && raft.election_elapsed + interval <= raft.election_timeout();
-        let has_all = |p: &Progress| p.recent_active && p.matched == last_index && p.committed_index == committed;
-        is_time || raft.prs().iter().any(|(id, progress)| *id != raft.id && !has_all(progress))
+        is_time || raft.prs().iter().any(|(id, progress)| *id != raft.id && !self.has_all(progress))
+    }
+
+    /// Whether a follower has everything, knows that it is committed, and was heard of.
+    pub(crate) fn has_all(&self, progress: &Progress) -> bool {
+        let log = &self.raw.raft.raft_log;
+        progress.recent_active && progress.matched == log.last_index() && progress.committed_index == log.committed
     }
 
     /// Whether this is the tick at which a leader looks whom it heard of, and begins to count anew.
@@ -159,7 +197,8 @@ impl<D: Disk> Replica<D> {
     fn answer(&mut self, beat: &Beat) -> Option<Beat> {
         let is_durable = self.is_durable();
         let raft = &mut self.raw.raft;
-        let is_followed = raft.state == StateRole::Follower && raft.leader_id == beat.from && raft.term == beat.term;
+        let is_mine = raft.id == beat.to && raft.term == beat.term;
+        let is_followed = is_mine && raft.state == StateRole::Follower && raft.leader_id == beat.from;
         let committed = raft.raft_log.committed;
         if !is_followed
             || beat.from == INVALID_ID
@@ -177,7 +216,8 @@ impl<D: Disk> Replica<D> {
     fn hear(&mut self, answer: &Beat) -> bool {
         let raft = &mut self.raw.raft;
         let last_index = raft.raft_log.last_index();
-        if raft.state != StateRole::Leader || raft.term != answer.term || raft.id == answer.from {
+        let is_mine = raft.id == answer.to && raft.term == answer.term && raft.id != answer.from;
+        if !is_mine || raft.state != StateRole::Leader {
             return false;
         }
         let Some(progress) = raft.mut_prs().get_mut(answer.from) else {

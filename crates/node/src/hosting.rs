@@ -86,6 +86,7 @@ impl<D: Disk> Node<D> {
             return;
         };
         self.dirty.remove(&group);
+        self.resting.remove(&group);
         self.routes.retain(|(of, _), _| *of != group);
         for read in replica.reads.take_all() {
             self.fail(read.token, Failure::NotHosted);

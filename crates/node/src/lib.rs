@@ -25,6 +25,7 @@ mod reads;
 mod reopening;
 mod replica;
 mod requests;
+mod resting;
 mod snapshot;
 mod start;
 mod status;

@@ -22,6 +22,7 @@ use crate::limits::{Config, PROMOTE_WITHIN_ENTRIES};
 use crate::membership::{Step, next_step};
 use crate::pending::Pending;
 use crate::replica::{Outbox, Proposal, Replica};
+use crate::resting::Resting;
 use crate::start::Identity;
 use crate::status::{BeatCounts, Hosted, NodeStatus, ReplicaStatus};
 use crate::transfer::Transfers;
@@ -56,8 +57,14 @@ pub struct Node<D: Disk> {
     pub(crate) dirty: BTreeSet<u64>,
     /// Groups for which the next tick may have more to do than to let time pass.
     pub(crate) busy: BTreeSet<u64>,
+    /// Groups that do not rest.
+    pub(crate) awake: BTreeSet<u64>,
+    /// Groups that do.
+    pub(crate) resting: BTreeMap<u64, Resting>,
     /// How the replicas were at the last tick.
     pub(crate) statuses: BTreeMap<u64, Arc<ReplicaStatus>>,
+    /// The same, as it was told.
+    pub(crate) told: Arc<Vec<Arc<ReplicaStatus>>>,
     pub(crate) beat_counts: BeatCounts,
     pub(crate) catalog: Arc<Catalog>,
     /// The system keyspace's revision that the catalog was read at.
@@ -223,6 +230,7 @@ impl<D: Disk> Node<D> {
 
     fn on_raft(&mut self, from: u64, wire: RaftMessage) {
         let group = wire.group;
+        self.wake(group);
         let Some(replica) = self.replicas.get_mut(&group).filter(|replica| replica.spec.id == wire.to) else {
             return;
         };
@@ -340,6 +348,7 @@ impl<D: Disk> Node<D> {
 
     /// Returns whether the group has another leader, or another term.
     fn settle_group(&mut self, group: u64) -> bool {
+        self.wake(group);
         let Some(replica) = self.replicas.get_mut(&group) else {
             return false;
         };
@@ -453,6 +462,7 @@ impl<D: Disk> Node<D> {
                 replica.leaving = leaving.map(|replica| replica.replica).collect();
             }
         }
+        self.wake_all();
         self.busy.extend(self.replicas.keys());
         self.publish_hosted(&catalog);
         self.effects.push(Effect::Catalog(Arc::clone(&catalog)));
@@ -579,10 +589,10 @@ impl<D: Disk> Node<D> {
     /// How the node is.
     pub fn status(&self) -> NodeStatus {
         let replicas = self.replicas.values().map(|replica| Arc::new(self.replica_status(replica))).collect();
-        self.status_of(replicas, self.replicas.values().map(|replica| replica.reads.len()).sum())
+        self.status_of(Arc::new(replicas), self.replicas.values().map(|replica| replica.reads.len()).sum())
     }
 
-    pub(crate) fn status_of(&self, replicas: Vec<Arc<ReplicaStatus>>, reads: usize) -> NodeStatus {
+    pub(crate) fn status_of(&self, replicas: Arc<Vec<Arc<ReplicaStatus>>>, reads: usize) -> NodeStatus {
         NodeStatus {
             replicas,
             pending_requests: self.pending.len() + reads,

@@ -13,7 +13,7 @@ use crate::moving::MoveStatus;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeStatus {
     /// Its replicas, by group.
-    pub replicas: Vec<Arc<ReplicaStatus>>,
+    pub replicas: Arc<Vec<Arc<ReplicaStatus>>>,
     /// Requests that wait.
     pub pending_requests: usize,
     /// How long the oldest write to the log has not been durable.

@@ -44,34 +44,60 @@ impl<D: Disk> Node<D> {
 
     /// One tick for every replica, and whatever is due with it. Returns the groups for which more than a beat was done.
     fn let_time_pass(&mut self, busy: &BTreeSet<u64>, is_forced: bool) -> BTreeSet<u64> {
-        let tick_ms = self.config.tick_ms;
-        let mut looked_at = BTreeSet::new();
         let mut beats: BTreeMap<u64, Vec<Beat>> = BTreeMap::new();
-        for (group, replica) in &mut self.replicas {
-            let is_busy = is_forced || busy.contains(group) || replica.counts_anew();
+        self.let_rest(|node, beat| beats.entry(node).or_default().push(beat));
+        let all_or_awake = if is_forced { self.replicas.keys().copied().collect() } else { &self.awake | busy };
+        let mut looked_at = BTreeSet::new();
+        for group in all_or_awake {
+            let Some(replica) = self.replicas.get_mut(&group) else {
+                self.awake.remove(&group);
+                continue;
+            };
+            let is_busy = is_forced || busy.contains(&group) || replica.counts_anew();
             if is_busy {
-                // Before the tick: raft-rs forgets now and then whom it heard of lately, and begins to count anew.
-                replica.maybe_make_durable(&self.config, is_forced, &mut self.out);
-                replica.maybe_purge(is_forced, &mut self.out);
-                replica.go_on_reopening(&mut self.out);
-                replica.moves.tick();
-                replica.reads.retry(self.now, 3 * tick_ms);
-                let expired = replica.reads.take_expired(self.now);
-                self.effects.extend(expired.into_iter().map(|read| no_leader(read.token)));
-                looked_at.insert(*group);
+                self.do_chores(group, is_forced);
+                looked_at.insert(group);
             }
-            let routes = &self.routes;
-            let is_ready = replica.tick(!self.dirty.contains(group), |beat| {
-                if let Some(node) = routes.get(&(beat.group, beat.to)) {
-                    beats.entry(*node).or_default().push(beat);
-                }
-            });
-            if is_ready || (is_busy && replica.is_restless()) {
-                self.dirty.insert(*group);
+            if !self.resting.contains_key(&group) {
+                self.tick_awake(group, is_busy, &mut beats);
             }
         }
         self.send_beats(beats, Frame::Beats);
         looked_at
+    }
+
+    /// What is due for a replica now and then.
+    fn do_chores(&mut self, group: u64, is_forced: bool) {
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        // Before raft-rs' tick: it forgets now and then whom it heard of lately, and begins to count anew.
+        replica.maybe_make_durable(&self.config, is_forced, &mut self.out);
+        replica.maybe_purge(is_forced, &mut self.out);
+        replica.go_on_reopening(&mut self.out);
+        replica.moves.tick();
+        replica.reads.retry(self.now, 3 * self.config.tick_ms);
+        let expired = replica.reads.take_expired(self.now);
+        self.effects.extend(expired.into_iter().map(|read| no_leader(read.token)));
+    }
+
+    /// raft-rs' time, for a replica that does not rest; perhaps it can from now on.
+    fn tick_awake(&mut self, group: u64, is_busy: bool, beats: &mut BTreeMap<u64, Vec<Beat>>) {
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        let routes = &self.routes;
+        let is_at_rest = !self.dirty.contains(&group);
+        let is_ready = replica.tick(is_at_rest, |beat| {
+            if let Some(node) = routes.get(&(beat.group, beat.to)) {
+                beats.entry(*node).or_default().push(beat);
+            }
+        });
+        if is_ready || (is_busy && replica.is_restless()) {
+            self.dirty.insert(group);
+        } else if is_at_rest
+            && !is_busy
+            && let Some(resting) = replica.rest(routes, self.config.beat_ticks())
+        {
+            self.awake.remove(&group);
+            self.resting.insert(group, resting);
+        }
     }
 
     /// How the node is, if only these groups can have changed since it was last asked.
@@ -86,7 +112,10 @@ impl<D: Disk> Node<D> {
             self.statuses.retain(|group, _| self.replicas.contains_key(group));
         }
         let reads = looked_at.iter().filter_map(|group| self.replicas.get(group)).map(|replica| replica.reads.len()).sum();
-        let status = self.status_of(self.statuses.values().cloned().collect(), reads);
+        if !looked_at.is_empty() {
+            self.told = Arc::new(self.statuses.values().cloned().collect());
+        }
+        let status = self.status_of(Arc::clone(&self.told), reads);
         debug_assert_eq!(status, self.status(), "the groups that were not looked at are as they were");
         status
     }

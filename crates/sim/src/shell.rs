@@ -217,7 +217,7 @@ impl Simulation {
 
     fn on_status(&mut self, id: HostId, status: Arc<quorate_node::NodeStatus>) -> Step {
         let process = self.hosts[id.0].process.as_mut().expect("its effects are carried out");
-        for replica in &status.replicas {
+        for replica in status.replicas.iter() {
             let group = replica.group.0;
             if replica.role == "leader" {
                 let at = (group, replica.term);

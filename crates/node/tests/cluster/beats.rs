@@ -47,8 +47,9 @@ fn groups_at_rest_say_nothing_but_one_frame_of_beats_and_one_of_answers() {
     }
     assert!(frames.values().all(|(frames, _)| *frames <= 10), "one per tick: {frames:?}");
     let beats = |is_answer| frames.iter().filter(|(key, _)| key.2 == is_answer).map(|(_, sum)| sum.1).sum::<usize>();
-    let expected = 22 * 2 * 3;
-    assert_eq!((beats(false), beats(true)), (expected, expected), "each group to each follower, thrice per timeout: {frames:?}");
+    let pairs = 22 * 2;
+    assert!((3 * pairs..=4 * pairs).contains(&beats(false)), "each group to each follower, at each third tick: {frames:?}");
+    assert_eq!(beats(false), beats(true), "and all are answered: {frames:?}");
 }
 
 #[test]
@@ -197,8 +198,16 @@ fn case() -> impl Strategy<Value = Case> {
     )
 }
 
-/// What a node that is alone does after it heard something, tick by tick.
-fn aftermath(case: &Case, is_beat: bool) -> Vec<String> {
+/// What a node that is alone does after it heard something.
+struct Aftermath {
+    was_leader: bool,
+    /// Tick by tick.
+    log: Vec<String>,
+    /// Whether it leads, its term, commit index and last index.
+    end: (bool, u64, u64, u64),
+}
+
+fn aftermath(case: &Case, is_beat: bool) -> Aftermath {
     let Case { is_answer, from, to, alone_ms, terms_ahead, commits_ahead, is_busy } = *case;
     let mut cluster = Cluster::of(3);
     cluster.must_put(1, "key", "value");
@@ -232,17 +241,22 @@ fn aftermath(case: &Case, is_beat: bool) -> Vec<String> {
         cluster.sent.clear();
         cluster.run_for(100);
     }
-    log
+    let end = cluster.replica(to, DEFAULT).unwrap();
+    let end = (end.role == "leader", end.term, end.commit_index, end.last_index);
+    Aftermath { was_leader: own.role == "leader", log, end }
 }
 
-/// A node does the same, at the same time, whether it hears a beat or the message that the beat stands for.
+/// A node does the same, at the same time, whether it hears a beat or the message that the beat stands for. Only a leader that
+/// hears what it expects goes on to rest, where its next beats are due at another tick: it comes to the same.
 #[test]
 fn a_beat_does_what_a_heartbeat_does() {
     let mut runner = TestRunner::deterministic();
     for _ in 0..60 {
         let case = case().new_tree(&mut runner).unwrap().current();
         let (by_beat, by_message) = (aftermath(&case, true), aftermath(&case, false));
-        let difference = by_beat.iter().zip(&by_message).find(|(beat, message)| beat != message);
-        assert_eq!(difference, None, "{case:?}");
+        let is_expected = case.is_answer && by_beat.was_leader;
+        assert_eq!(by_beat.end, by_message.end, "{case:?}");
+        let difference = by_beat.log.iter().zip(&by_message.log).find(|(beat, message)| beat != message);
+        assert!(is_expected || difference.is_none(), "{case:?}: {difference:?}");
     }
 }

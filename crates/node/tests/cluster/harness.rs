@@ -318,7 +318,7 @@ impl Cluster {
     /// How a replica is.
     pub(crate) fn replica(&self, id: u64, group: GroupId) -> Option<ReplicaStatus> {
         let status = self.process(id)?.node.status();
-        status.replicas.into_iter().find(|replica| replica.group == group).map(Arc::unwrap_or_clone)
+        status.replicas.iter().find(|replica| replica.group == group).map(|replica| ReplicaStatus::clone(replica))
     }
 
     /// Whether every replica on the node belongs to its group and has what is committed.
