@@ -67,7 +67,7 @@ fn planted_bugs_are_found() {
 #[test]
 fn lost_writes_votes_and_disks_are_found() {
     for mutation in [Mutation::AckBeforeSync, Mutation::VoteNotWritten, Mutation::WipedNodeKeepsId] {
-        let (_, promise) = find(mutation, 60);
+        let (_, promise) = find(mutation, 150);
         let is_safety =
             ["leader completeness", "election safety", "log matching", "committed entries stay", "state-machine safety"];
         assert!(is_safety.contains(&promise), "{}: {promise}", mutation.name());

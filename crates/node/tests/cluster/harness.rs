@@ -246,6 +246,13 @@ impl Cluster {
         }
     }
 
+    /// Loses what is on its way on a lane, in one direction: only who sent it is told.
+    pub(crate) fn lose(&mut self, from: u64, to: u64, lane: Lane) {
+        self.in_flight.retain(|sent| (sent.from, sent.to, sent.lane) != (from, to, lane));
+        self.held.remove(&(from, to, lane));
+        self.tell(from, Input::Unreachable { node: to, lane });
+    }
+
     /// Hands an input to a node that runs.
     pub(crate) fn tell(&mut self, id: u64, input: Input) {
         if let Some(process) = &mut self.host_mut(id).process {
