@@ -96,6 +96,10 @@ pub enum Frame {
     SnapshotAck(SnapshotAck),
     /// A replica lost its engine and asks its leader for a snapshot.
     SnapshotAsk(SnapshotAsk),
+    /// Heartbeats of groups that the sender leads.
+    Beats(Vec<Beat>),
+    /// Their answers.
+    BeatAnswers(Vec<Beat>),
 }
 
 /// A Raft message, field by field as the thesis' and raft-rs' names have it.
@@ -249,6 +253,22 @@ pub struct SnapshotAsk {
     pub replica: u64,
     /// The snapshot is at this index or a later one.
     pub min_index: u64,
+}
+
+/// A heartbeat of one group, or the answer to one, with nothing but what those must say: most groups of a node have no more to
+/// say at most times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beat {
+    /// The group.
+    pub group: u64,
+    /// The receiving replica.
+    pub to: u64,
+    /// The sending replica.
+    pub from: u64,
+    /// The sender's term.
+    pub term: u64,
+    /// How far the receiver may commit; in an answer, how far the sender has committed.
+    pub commit: u64,
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl<D: Disk> Replica<D> {
     /// Purges the log behind the engine's durable point. A leader keeps what followers that are there still need, unless
     /// `is_forced`.
     pub(crate) fn maybe_purge(&mut self, is_forced: bool, out: &mut Outbox) {
-        let Some((durable, membership)) = self.durable_point().map(|(at, membership)| (at, membership.clone())) else {
+        let Some((durable, _)) = self.durable_point() else {
             return;
         };
         let mut index = self.moves.needs_log_from().map_or(durable.index.0, |needed| needed.min(durable.index.0));
@@ -124,6 +124,7 @@ impl<D: Disk> Replica<D> {
             return;
         };
         let upto = LogId { term: Term(term), index: LogIndex(index) };
+        let membership = self.durable_point().map(|(_, membership)| membership.clone()).unwrap_or_default();
         if self.state.membership != membership {
             // If the engine is lost, only this tells who votes.
             self.state.membership = membership;

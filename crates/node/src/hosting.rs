@@ -1,5 +1,6 @@
 //! Which replicas a node has, and on which engines: it starts, moves and retires them as the catalog says.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quorate_engine::Place;
@@ -61,7 +62,8 @@ impl<D: Disk> Node<D> {
                 origin: self.pending.origin(),
             };
             match opening.new_replica(group, state) {
-                Ok(replica) => {
+                Ok(mut replica) => {
+                    replica.found();
                     self.replicas.insert(group.0, replica);
                     self.dirty.insert(group.0);
                     self.persist(records);
@@ -84,6 +86,7 @@ impl<D: Disk> Node<D> {
             return;
         };
         self.dirty.remove(&group);
+        self.resting.remove(&group);
         self.routes.retain(|(of, _), _| *of != group);
         for read in replica.reads.take_all() {
             self.fail(read.token, Failure::NotHosted);
@@ -103,10 +106,10 @@ impl<D: Disk> Node<D> {
         self.effects.extend(retired.map(|retired| Effect::Job(retired.job)));
     }
 
-    /// Lets the groups that this node leads know their keyspaces' limits, by an entry in their logs.
-    pub(crate) fn drive_limits(&mut self) {
+    /// Lets those of these groups that this node leads know their keyspaces' limits, by an entry in their logs.
+    pub(crate) fn drive_limits(&mut self, busy: &BTreeSet<u64>) {
         let catalog = Arc::clone(&self.catalog);
-        for (_, keyspace, shard) in catalog.shards() {
+        for (_, keyspace, shard) in busy.iter().filter_map(|group| catalog.shard(*group)) {
             let wanted = keyspace.shard_limits();
             let leading = self.replicas.get_mut(&shard.group).filter(|replica| replica.is_leader());
             if let Some(replica) = leading.filter(|replica| replica.header().limits != wanted && !replica.is_loading()) {
@@ -118,13 +121,14 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// Takes each replica a step towards its keyspace's engine. One replica of a shard moves at a time, and says in the catalog
-    /// when it has arrived.
-    pub(crate) fn drive_moves(&mut self) {
+    /// Takes the replica of each of these groups a step towards its keyspace's engine. One replica of a shard moves at a time,
+    /// and says in the catalog when it has arrived.
+    pub(crate) fn drive_moves(&mut self, busy: &BTreeSet<u64>) {
         let catalog = Arc::clone(&self.catalog);
         let node = self.identity.node;
         let mut change = None;
-        for (_, keyspace, shard) in catalog.shards().filter(|(_, _, shard)| shard.group != SYSTEM_GROUP) {
+        let busy_shards = busy.iter().filter_map(|group| catalog.shard(*group));
+        for (_, keyspace, shard) in busy_shards.filter(|(_, _, shard)| shard.group != SYSTEM_GROUP) {
             let (Some(own), Some(replica)) = (shard.replica_on(node), self.replicas.get_mut(&shard.group)) else {
                 continue;
             };
@@ -132,6 +136,7 @@ impl<D: Disk> Node<D> {
             if has_arrived && !own.has_to_move() && !replica.moves.is_moving() {
                 continue;
             }
+            self.busy.insert(shard.group);
             if replica.moves_to().is_some_and(|target| !keyspace.engine.is(target)) {
                 replica.abort_move("the keyspace was given another engine meanwhile".to_owned(), &mut self.out);
             }

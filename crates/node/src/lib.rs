@@ -6,6 +6,7 @@
 //!
 //! What it must not know: tokio, HTTP, real clocks and sockets.
 
+mod beats;
 mod catalog;
 mod convert;
 mod durable_point;
@@ -24,10 +25,12 @@ mod reads;
 mod reopening;
 mod replica;
 mod requests;
+mod resting;
 mod snapshot;
 mod start;
 mod status;
 mod storage;
+mod tick;
 mod transfer;
 
 /// The state machine's words, for those who write to and read from keyspaces through a node.
@@ -46,4 +49,4 @@ pub use moving::MoveStatus;
 pub use node::Node;
 pub use snapshot::SnapshotFile;
 pub use start::{Identity, OpenError};
-pub use status::{Hosted, HostedKeyspace, NodeStatus, ReplicaStatus};
+pub use status::{BeatCounts, Hosted, HostedKeyspace, NodeStatus, ReplicaStatus};

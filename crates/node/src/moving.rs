@@ -76,6 +76,11 @@ impl Moves {
         self.current.is_some()
     }
 
+    /// Whether nothing is under way, and nothing waits for time to pass.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.current.is_none() && self.pause_ticks == 0
+    }
+
     /// Time passes.
     pub(crate) fn tick(&mut self) {
         self.pause_ticks = self.pause_ticks.saturating_sub(1);

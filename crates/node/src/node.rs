@@ -12,6 +12,7 @@ use quorate_log::{Disk, GroupId, Reader, Record};
 use raft::eraftpb::{Message, MessageType};
 use raft::prelude::ConfChangeType;
 
+use crate::beats::Direction;
 use crate::catalog::{Catalog, NodeState, ReplicaRole, SYSTEM_GROUP};
 use crate::convert::{message_from_wire, message_to_wire};
 use crate::hosting::Retired;
@@ -21,8 +22,9 @@ use crate::limits::{Config, PROMOTE_WITHIN_ENTRIES};
 use crate::membership::{Step, next_step};
 use crate::pending::Pending;
 use crate::replica::{Outbox, Proposal, Replica};
+use crate::resting::Resting;
 use crate::start::Identity;
-use crate::status::{Hosted, NodeStatus, ReplicaStatus};
+use crate::status::{BeatCounts, Hosted, NodeStatus, ReplicaStatus};
 use crate::transfer::Transfers;
 
 /// Raft messages are put into frames of about this size at most; a larger one goes alone.
@@ -53,6 +55,17 @@ pub struct Node<D: Disk> {
     pub(crate) replicas: BTreeMap<u64, Replica<D>>,
     /// Groups that may have something ready.
     pub(crate) dirty: BTreeSet<u64>,
+    /// Groups for which the next tick may have more to do than to let time pass.
+    pub(crate) busy: BTreeSet<u64>,
+    /// Groups that do not rest.
+    pub(crate) awake: BTreeSet<u64>,
+    /// Groups that do.
+    pub(crate) resting: BTreeMap<u64, Resting>,
+    /// How the replicas were at the last tick.
+    pub(crate) statuses: BTreeMap<u64, Arc<ReplicaStatus>>,
+    /// The same, as it was told.
+    pub(crate) told: Arc<Vec<Arc<ReplicaStatus>>>,
+    pub(crate) beat_counts: BeatCounts,
     pub(crate) catalog: Arc<Catalog>,
     /// The system keyspace's revision that the catalog was read at.
     pub(crate) catalog_revision: Option<u64>,
@@ -72,8 +85,8 @@ pub struct Node<D: Disk> {
     /// The change of the catalog that this node asked for last: at which revision of it, and when.
     pub(crate) catalog_change: Option<(Revision, Monotonic)>,
     pub(crate) next_ticket: u64,
-    /// Tickets that are not durable yet, and since when.
-    pub(crate) unsynced: VecDeque<(u64, Monotonic)>,
+    /// What was handed to the log and is not durable yet.
+    pub(crate) unsynced: VecDeque<Unsynced>,
     pub(crate) is_disk_full: bool,
     pub(crate) stopping: Option<Stopping>,
     /// What the groups want done; turned into effects once per round, so that all groups share messages and log writes.
@@ -88,6 +101,15 @@ pub(crate) struct LeaderWait {
     pub(crate) group: u64,
     pub(crate) from: u64,
     pub(crate) deadline: Monotonic,
+}
+
+/// What was handed to the log under one ticket.
+#[derive(Debug)]
+pub(crate) struct Unsynced {
+    ticket: u64,
+    since: Monotonic,
+    /// Whose it is.
+    groups: Vec<GroupId>,
 }
 
 /// The node hands over what it leads, and ends.
@@ -201,11 +223,14 @@ impl<D: Disk> Node<D> {
             Frame::Snapshot(part) => self.on_snapshot_part(from, part),
             Frame::SnapshotAck(ack) => self.on_snapshot_ack(from, &ack),
             Frame::SnapshotAsk(ask) => self.on_snapshot_ask(from, &ask),
+            Frame::Beats(beats) => self.on_beats(from, Direction::Out, beats),
+            Frame::BeatAnswers(beats) => self.on_beats(from, Direction::Back, beats),
         }
     }
 
     fn on_raft(&mut self, from: u64, wire: RaftMessage) {
         let group = wire.group;
+        self.wake(group);
         let Some(replica) = self.replicas.get_mut(&group).filter(|replica| replica.spec.id == wire.to) else {
             return;
         };
@@ -248,14 +273,15 @@ impl<D: Disk> Node<D> {
     }
 
     fn on_durable(&mut self, ticket: u64) {
-        while self.unsynced.pop_front_if(|(oldest, _)| *oldest <= ticket).is_some() {}
-        self.remove_retired(ticket);
-        for (group, replica) in &mut self.replicas {
-            if replica.oldest_ticket().is_some_and(|oldest| oldest <= ticket) {
-                replica.on_durable(ticket, &mut self.out);
-                self.dirty.insert(*group);
+        while let Some(unsynced) = self.unsynced.pop_front_if(|oldest| oldest.ticket <= ticket) {
+            for GroupId(group) in unsynced.groups {
+                if let Some(replica) = self.replicas.get_mut(&group) {
+                    replica.on_durable(ticket, &mut self.out);
+                    self.dirty.insert(group);
+                }
             }
         }
+        self.remove_retired(ticket);
     }
 
     fn on_job_done(&mut self, done: JobDone) {
@@ -301,36 +327,6 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    fn on_tick(&mut self) {
-        let tick_ms = self.config.tick_ms;
-        let usage = self.log.usage();
-        let is_above_cap = usage.is_above_cap() || self.is_disk_full;
-        for (group, replica) in &mut self.replicas {
-            // Before the tick: raft-rs forgets now and then whom it heard of lately, and begins to count anew.
-            replica.maybe_make_durable(&self.config, is_above_cap, &mut self.out);
-            replica.maybe_purge(is_above_cap, &mut self.out);
-            replica.go_on_reopening(&mut self.out);
-            replica.tick();
-            replica.reads.retry(self.now, 3 * tick_ms);
-            let expired = replica.reads.take_expired(self.now);
-            self.effects.extend(expired.into_iter().map(|read| no_leader(read.token)));
-            self.dirty.insert(*group);
-        }
-        self.locals.values().for_each(|local| local.advance(self.now.0));
-        self.expire_requests();
-        self.resend_silent();
-        self.drive_members();
-        self.drive_limits();
-        self.drive_moves();
-        self.forget_nodes();
-        self.hand_over_if_slow();
-        self.on_copies_tick();
-        self.ask_for_snapshots();
-        self.finish_stopping();
-        let status = Arc::new(self.status());
-        self.effects.push(Effect::Status(status));
-    }
-
     /// Lets every dirty group carry out what it has ready, until none has anything.
     fn settle(&mut self) {
         loop {
@@ -352,9 +348,11 @@ impl<D: Disk> Node<D> {
 
     /// Returns whether the group has another leader, or another term.
     fn settle_group(&mut self, group: u64) -> bool {
+        self.wake(group);
         let Some(replica) = self.replicas.get_mut(&group) else {
             return false;
         };
+        self.busy.insert(group);
         let mut has_new_leader = replica.take_leader_change(self.now);
         let refused = replica.pack(self.now, self.config.max_entry_bytes);
         replica.begin_reads(self.now);
@@ -398,7 +396,9 @@ impl<D: Disk> Node<D> {
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.unsynced.push_back((ticket, self.now));
+        let mut groups: Vec<GroupId> = records.iter().map(|(group, _)| *group).collect();
+        groups.dedup();
+        self.unsynced.push_back(Unsynced { ticket, since: self.now, groups });
         self.effects.push(Effect::Persist { ticket, records });
     }
 
@@ -462,6 +462,8 @@ impl<D: Disk> Node<D> {
                 replica.leaving = leaving.map(|replica| replica.replica).collect();
             }
         }
+        self.wake_all();
+        self.busy.extend(self.replicas.keys());
         self.publish_hosted(&catalog);
         self.effects.push(Effect::Catalog(Arc::clone(&catalog)));
         if catalog.is_removed(self.identity.node) {
@@ -469,10 +471,10 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// Takes each group that this node leads one step towards its descriptor.
-    fn drive_members(&mut self) {
+    /// Takes each of these groups that this node leads one step towards its descriptor.
+    pub(crate) fn drive_members(&mut self, busy: &BTreeSet<u64>) {
         let catalog = Arc::clone(&self.catalog);
-        for (_, _, shard) in catalog.shards() {
+        for (_, _, shard) in busy.iter().filter_map(|group| catalog.shard(*group)) {
             // The system keyspace last: only through it does a node that leads another group hear that it shall go.
             let is_needed = shard.group == SYSTEM_GROUP && self.has_leaving_elsewhere(&catalog);
             let Some(replica) = self.replicas.get_mut(&shard.group).filter(|replica| replica.is_leader()) else {
@@ -486,7 +488,12 @@ impl<D: Disk> Node<D> {
                     p.recent_active && p.matched + PROMOTE_WITHIN_ENTRIES >= raft.raft_log.committed && p.matched > 0
                 })
             };
-            match next_step(shard, &present, raft.id, is_caught_up) {
+            let step = next_step(shard, &present, raft.id, is_caught_up);
+            if step.is_none() && next_step(shard, &present, raft.id, |_| true).is_none() {
+                continue;
+            }
+            self.busy.insert(shard.group);
+            match step {
                 None => continue,
                 Some(Step::Remove(_)) if is_needed => continue,
                 Some(Step::AddLearner(id)) => replica.propose_member(ConfChangeType::AddLearnerNode, id),
@@ -514,7 +521,7 @@ impl<D: Disk> Node<D> {
 
     /// Takes nodes out of the catalog that shall go and are in no group any more. Done by the node that leads the system
     /// keyspace, which has a replica of every group.
-    fn forget_nodes(&mut self) {
+    pub(crate) fn forget_nodes(&mut self) {
         if !self.replicas.get(&SYSTEM_GROUP).is_some_and(Replica::is_leader) {
             return;
         }
@@ -539,8 +546,8 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    fn hand_over_if_slow(&mut self) {
-        if self.unsynced.front().is_some_and(|(_, since)| self.now.since(*since) >= SLOW_DISK_MS) {
+    pub(crate) fn hand_over_if_slow(&mut self) {
+        if self.unsynced.front().is_some_and(|oldest| self.now.since(oldest.since) >= SLOW_DISK_MS) {
             self.hand_over_all();
         }
     }
@@ -565,7 +572,7 @@ impl<D: Disk> Node<D> {
         self.stopping.is_some()
     }
 
-    fn finish_stopping(&mut self) {
+    pub(crate) fn finish_stopping(&mut self) {
         let Some(stopping) = &self.stopping else {
             return;
         };
@@ -581,17 +588,22 @@ impl<D: Disk> Node<D> {
 
     /// How the node is.
     pub fn status(&self) -> NodeStatus {
-        let reads: usize = self.replicas.values().map(|replica| replica.reads.len()).sum();
+        let replicas = self.replicas.values().map(|replica| Arc::new(self.replica_status(replica))).collect();
+        self.status_of(Arc::new(replicas), self.replicas.values().map(|replica| replica.reads.len()).sum())
+    }
+
+    pub(crate) fn status_of(&self, replicas: Arc<Vec<Arc<ReplicaStatus>>>, reads: usize) -> NodeStatus {
         NodeStatus {
-            replicas: self.replicas.values().map(|replica| self.replica_status(replica)).collect(),
+            replicas,
             pending_requests: self.pending.len() + reads,
-            unsynced_ms: self.unsynced.front().map_or(0, |(_, since)| self.now.since(*since)),
+            unsynced_ms: self.unsynced.front().map_or(0, |oldest| self.now.since(oldest.since)),
             is_disk_full: self.is_disk_full,
             is_stopping: self.is_stopping(),
+            beats: self.beat_counts,
         }
     }
 
-    fn replica_status(&self, replica: &Replica<D>) -> ReplicaStatus {
+    pub(crate) fn replica_status(&self, replica: &Replica<D>) -> ReplicaStatus {
         let group = replica.spec.group.0;
         let raft = replica.raft();
         let conf = raft.prs().conf().to_conf_state();

@@ -47,6 +47,11 @@ impl Reads {
         self.waiting.push(read);
     }
 
+    /// Whether any waits for a round.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Takes out all that wait, wherever they are.
     pub(crate) fn take_all(&mut self) -> Vec<Read> {
         let confirmed = std::mem::take(&mut self.confirmed).into_values().flatten();

@@ -33,6 +33,11 @@ impl Reopening {
         Self { pause_ticks: PAUSE_TICKS }
     }
 
+    /// Whether one is to come.
+    pub(crate) fn is_to_come(&self) -> bool {
+        self.pause_ticks > 0
+    }
+
     /// Whether it is time.
     fn is_due(&mut self) -> bool {
         let was_waiting = self.pause_ticks > 0;

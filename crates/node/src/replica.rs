@@ -41,7 +41,7 @@ use crate::moving::{Moves, next_work};
 use crate::reads::{Read, Reads};
 use crate::reopening::Reopening;
 use crate::snapshot::SnapshotFile;
-use crate::start::ReplicaState;
+use crate::start::{FOUNDED_AT, ReplicaState};
 use crate::status::ReplicaStatus;
 use crate::storage::GroupLog;
 
@@ -125,6 +125,8 @@ pub(crate) struct Replica<D: Disk> {
     logged_vote: (u64, u64),
     election_rng: SmallRng,
     election_ticks: usize,
+    /// For so many ticks it stands for election again and again: see [`Replica::found`].
+    founding_ticks: usize,
     clock: LogClock,
     pub(crate) files: Files,
     /// Replicas that shall go, as the catalog says: none of them is a successor.
@@ -227,6 +229,7 @@ impl<D: Disk> Replica<D> {
             awaiting: VecDeque::new(),
             election_rng: SmallRng::seed_from_u64(seed ^ spec.id.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             election_ticks: config.election_ticks,
+            founding_ticks: 0,
             clock: LogClock::default(),
             files,
             leaving: Vec::new(),
@@ -246,6 +249,29 @@ impl<D: Disk> Replica<D> {
         }
         replica.draw_election_timeout();
         Ok(replica)
+    }
+
+    /// The group begins now. There is no leader whose silence could be waited for: one of the founders stands at once, and at
+    /// each tick until the others have their replicas. Who it is follows from the group's number, so that each node leads some.
+    pub(crate) fn found(&mut self) {
+        let voters = self.state.founding.as_ref().map_or(&[][..], |founding| &founding.voters);
+        let turn = voters.get(self.spec.group.0 as usize % voters.len().max(1));
+        if turn == Some(&self.spec.id) {
+            self.founding_ticks = self.election_ticks;
+            self.maybe_stand();
+        }
+    }
+
+    /// Stands for election if the group has just begun and nobody has led it yet; whether it did.
+    pub(crate) fn maybe_stand(&mut self) -> bool {
+        if self.founding_ticks == 0 {
+            return false;
+        }
+        let has_begun = self.leader() != 0 || self.raw.raft.term != FOUNDED_AT.term.0;
+        self.founding_ticks = if has_begun { 0 } else { self.founding_ticks - 1 };
+        let stands = !has_begun && self.raw.campaign().is_ok();
+        self.draw_election_timeout();
+        stands
     }
 
     pub(crate) fn header(&self) -> &ShardHeader {
@@ -317,15 +343,16 @@ impl<D: Disk> Replica<D> {
         is_changed
     }
 
-    /// Time stands still while a snapshot is loaded: raft-rs looks for configuration changes between its applied and its commit
-    /// index before it campaigns, and those entries are not in the log any more.
-    pub(crate) fn tick(&mut self) {
-        if self.is_loading() && !self.is_leader() {
-            return;
-        }
-        self.moves.tick();
-        self.raw.tick();
-        self.draw_election_timeout();
+    /// Whether all that was handed out is durable: what is said now may leave at once.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.awaiting.is_empty()
+    }
+
+    /// Whether there is something that only the next ticks bring forward.
+    pub(crate) fn is_restless(&self) -> bool {
+        let waits = self.reads.len() > 0 || !self.proposals.is_empty() || self.is_handing_over();
+        let has_work = self.files.is_wanted || !self.files.old.is_empty() || !self.moves.is_at_rest();
+        waits || has_work || self.is_loading() || self.machine.is_lost() || self.reopening.is_to_come()
     }
 
     /// Takes in a peer's message.
@@ -461,6 +488,10 @@ impl<D: Disk> Replica<D> {
 
     /// Begins a read-index round for the reads that wait, if there is a place. Returns whether it did.
     pub(crate) fn begin_reads(&mut self, now: Monotonic) -> bool {
+        // raft-rs drops what it cannot serve yet, and who dropped it does not say so.
+        if !self.reads.has_waiting() || self.leader() == 0 || !self.raw.raft.commit_to_current_term() {
+            return false;
+        }
         let context = self.reads.begin_round(now);
         if let Some(context) = &context {
             self.raw.read_index(context.to_vec());
@@ -572,11 +603,6 @@ impl<D: Disk> Replica<D> {
         if std::mem::take(&mut self.loadable) {
             out.jobs.push(Job::Load { file, engine });
         }
-    }
-
-    /// Whether something handed to the log at or before this ticket is not durable yet.
-    pub(crate) fn oldest_ticket(&self) -> Option<u64> {
-        self.awaiting.front().map(|awaiting| awaiting.ticket)
     }
 
     /// A snapshot was loaded into the engine: the shard is what its file says.
@@ -723,7 +749,7 @@ impl<D: Disk> Replica<D> {
         self.clock = LogClock { base_ms: self.header().log_time_ms, since: now };
     }
 
-    fn draw_election_timeout(&mut self) {
+    pub(crate) fn draw_election_timeout(&mut self) {
         if self.raw.raft.randomized_election_timeout() >= 2 * self.election_ticks {
             let ticks = self.election_rng.random_range(self.election_ticks..2 * self.election_ticks);
             self.raw.raft.set_randomized_election_timeout(ticks);

@@ -18,7 +18,7 @@ use crate::opening::Opening;
 use crate::pending::Pending;
 use crate::replica::Outbox;
 use crate::snapshot::{SnapshotFile, find};
-use crate::status::Hosted;
+use crate::status::{BeatCounts, Hosted};
 use crate::transfer::Transfers;
 
 /// Who a node is. Kept in its data folder by the shell.
@@ -306,6 +306,12 @@ impl<D: Disk> Node<D> {
             pending,
             replicas,
             dirty,
+            busy: BTreeSet::new(),
+            awake: BTreeSet::new(),
+            resting: BTreeMap::new(),
+            told: Arc::default(),
+            statuses: BTreeMap::new(),
+            beat_counts: BeatCounts::default(),
             catalog: Arc::default(),
             catalog_revision: None,
             hosted: Arc::new(Hosted::default()),

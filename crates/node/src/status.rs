@@ -10,10 +10,10 @@ use quorate_log::GroupId;
 use crate::moving::MoveStatus;
 
 /// How a node is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeStatus {
     /// Its replicas, by group.
-    pub replicas: Vec<ReplicaStatus>,
+    pub replicas: Arc<Vec<Arc<ReplicaStatus>>>,
     /// Requests that wait.
     pub pending_requests: usize,
     /// How long the oldest write to the log has not been durable.
@@ -22,10 +22,27 @@ pub struct NodeStatus {
     pub is_disk_full: bool,
     /// Whether the node hands over what it leads, to end.
     pub is_stopping: bool,
+    /// The beats that came in.
+    pub beats: BeatCounts,
+}
+
+/// What was done with beats, and with answers to beats, since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BeatCounts {
+    /// Nothing but to note that they came.
+    pub noted: u64,
+    /// They were given to raft-rs as the messages that they stand for.
+    pub stepped: u64,
+}
+
+impl BeatCounts {
+    pub(crate) fn count(&mut self, is_done: bool) {
+        *(if is_done { &mut self.noted } else { &mut self.stepped }) += 1;
+    }
 }
 
 /// How a replica is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaStatus {
     /// The group.
     pub group: GroupId,

@@ -4,7 +4,7 @@
 //! piece with the offset up to which it has the file: after a broken connection the same file goes on there. Once the file is
 //! whole, checked and durable, the message is stepped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_api::peer::{Frame, Lane, RaftMessage, SnapshotAck, SnapshotAsk, SnapshotPart};
@@ -28,6 +28,17 @@ pub(crate) struct Transfers {
     sends: BTreeMap<u64, Send>,
     /// By group: a replica takes one at a time.
     receives: BTreeMap<u64, Receive>,
+    /// Of each group the last one that came to its end: the sender may not have heard of it.
+    finished: BTreeMap<u64, Finished>,
+}
+
+#[derive(Debug)]
+struct Finished {
+    from: u64,
+    transfer: u64,
+    at: Monotonic,
+    /// What was said of it may be lost: it is said again at the next tick.
+    is_unheard: bool,
 }
 
 #[derive(Debug)]
@@ -59,7 +70,7 @@ struct Receive {
 
 impl Transfers {
     pub(crate) fn new(chunk_bytes: u64) -> Self {
-        Self { chunk_bytes, next_transfer: 1, sends: BTreeMap::new(), receives: BTreeMap::new() }
+        Self { chunk_bytes, next_transfer: 1, sends: BTreeMap::new(), receives: BTreeMap::new(), finished: BTreeMap::new() }
     }
 
     fn is_sending(&self, file: SnapshotFile) -> bool {
@@ -106,9 +117,9 @@ impl<D: Disk> Node<D> {
         self.dirty.insert(ask.group);
     }
 
-    /// Asks the leaders of replicas that lost their engines for snapshots.
-    pub(crate) fn ask_for_snapshots(&mut self) {
-        for (group, replica) in &self.replicas {
+    /// Asks the leaders of those of these replicas that lost their engines for snapshots.
+    pub(crate) fn ask_for_snapshots(&mut self, busy: &BTreeSet<u64>) {
+        for (group, replica) in busy.iter().filter_map(|group| self.replicas.get_key_value(group)) {
             let leader = self.routes.get(&(*group, replica.leader()));
             let is_receiving = self.transfers.receives.contains_key(group);
             if let (Some(min_index), Some(leader), false) = (replica.asks_for(), leader, is_receiving) {
@@ -243,6 +254,7 @@ impl<D: Disk> Node<D> {
             Ok((next_offset, false)) => self.acknowledge(from, group, transfer, Progress::At(*next_offset)),
             Ok((_, true)) => {
                 if let Some(receive) = self.transfers.receives.remove(&group) {
+                    self.transfers.finished.insert(group, Finished { from, transfer, at: self.now, is_unheard: false });
                     self.acknowledge(from, group, transfer, Progress::Done);
                     self.install(receive);
                 }
@@ -263,6 +275,7 @@ impl<D: Disk> Node<D> {
     /// The group is no more.
     pub(crate) fn forget_transfers(&mut self, group: u64) {
         self.drop_receive(group);
+        self.transfers.finished.remove(&group);
         self.transfers.sends.retain(|_, send| send.file.group.0 != group);
     }
 
@@ -276,6 +289,7 @@ impl<D: Disk> Node<D> {
         let Some(message) = message else {
             return;
         };
+        self.wake(group.0);
         let Some(replica) = self.replicas.get_mut(&group.0) else {
             return;
         };
@@ -307,24 +321,36 @@ impl<D: Disk> Node<D> {
         self.effects.push(Effect::Send { to, lane: Lane::Bulk, frame: Frame::SnapshotAck(ack) });
     }
 
-    /// What was on its way to a node may be lost: the copies begin again, where they stopped.
+    /// What was on its way to a node may be lost: the copies begin again, where they stopped, and what was said of those from
+    /// there is said again, or their sender would wait until it gives them up.
     pub(crate) fn on_copies_lost(&mut self, node: u64) {
+        let finished = self.transfers.finished.values_mut();
+        finished.filter(|finished| finished.from == node).for_each(|finished| finished.is_unheard = true);
         let lost = |(transfer, send): (&u64, &Send)| (send.to == node).then_some(*transfer);
         let lost: Vec<u64> = self.transfers.sends.iter().filter_map(lost).collect();
         lost.into_iter().for_each(|transfer| self.end_send(transfer, false));
     }
 
-    /// Gives up what stands still, and removes files that no longer serve.
-    pub(crate) fn on_copies_tick(&mut self) {
+    /// Gives up what stands still, and removes files that no longer serve these groups.
+    pub(crate) fn on_copies_tick(&mut self, busy: &BTreeSet<u64>) {
         let now = self.now;
         let is_stalled = |since: Monotonic| now.since(since) >= SNAPSHOT_STALL_MS;
         let stalled: Vec<u64> =
             self.transfers.sends.iter().filter(|(_, send)| is_stalled(send.progress_at)).map(|(transfer, _)| *transfer).collect();
         stalled.into_iter().for_each(|transfer| self.end_send(transfer, false));
+        self.transfers.finished.retain(|_, finished| !is_stalled(finished.at));
+        let mut unheard = Vec::new();
+        for (group, finished) in &mut self.transfers.finished {
+            if std::mem::take(&mut finished.is_unheard) {
+                unheard.push((finished.from, *group, finished.transfer));
+            }
+        }
+        unheard.into_iter().for_each(|(to, group, transfer)| self.acknowledge(to, group, transfer, Progress::Done));
         let abandoned = self.transfers.receives.iter().filter(|(_, receive)| now.since(receive.progress_at) >= RECEIVE_KEPT_MS);
         let abandoned: Vec<u64> = abandoned.map(|(group, _)| *group).collect();
         abandoned.into_iter().for_each(|group| self.drop_receive(group));
-        for (group, replica) in &mut self.replicas {
+        for group in busy {
+            let Some(replica) = self.replicas.get_mut(group) else { continue };
             let transfers = &self.transfers;
             let moves = &replica.moves;
             let is_unused = |file: &mut SnapshotFile| !transfers.is_sending(*file) && !moves.needs_file(*file);

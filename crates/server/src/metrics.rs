@@ -58,7 +58,7 @@ pub(crate) fn node(out: &mut String, status: &NodeStatus, links: &[LinkStatus]) 
     plain(out, ("quorate_node_is_disk_full", "gauge", "1 if writes are refused."), u8::from(status.is_disk_full));
     for (name, kind, help, value) in REPLICA_METRICS {
         head(out, (name, kind, help));
-        for replica in &status.replicas {
+        for replica in status.replicas.iter() {
             let _ = writeln!(out, "{name}{{keyspace=\"{}\"}} {}", replica.keyspace, value(replica));
         }
     }

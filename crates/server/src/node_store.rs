@@ -15,6 +15,7 @@ use quorate_node::{
     Answer, Catalog, CatalogError, Failure, HostedKeyspace, KeyspaceSettings, Monotonic, NodeState, ReplicaStatus, RequestKind,
     SYSTEM_GROUP, SYSTEM_KEYSPACE,
 };
+use tokio::sync::Mutex;
 
 use crate::node_loop::LoopHandle;
 use crate::peers::Peers;
@@ -49,6 +50,9 @@ pub(crate) struct Running {
     pub(crate) peers: Peers,
     pub(crate) name: String,
     pub(crate) node: u64,
+    /// Held while the catalog is changed through this node. Of changes that are planned at the same time one is written, and all
+    /// others are planned anew: many at once would hardly come to an end, and the last ones not in time.
+    catalog_turn: Mutex<()>,
 }
 
 impl NodeStore {
@@ -253,6 +257,10 @@ impl Store for NodeStore {
 }
 
 impl Running {
+    pub(crate) fn new(handle: LoopHandle, peers: Peers, name: String, node: u64) -> Self {
+        Self { handle, peers, name, node, catalog_turn: Mutex::default() }
+    }
+
     /// Where a keyspace is. What is missing here may have been made through another node a moment ago, so the cluster is asked
     /// before that is said; and until the catalog has arrived, nothing is known to be missing.
     pub(crate) async fn hosted(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
@@ -355,12 +363,15 @@ impl Running {
         Ok(Catalog::read(system.engine.view().as_ref())?)
     }
 
-    /// Reads the catalog, plans a change and writes it; begins again when somebody else changed it in between.
+    /// Reads the catalog, plans a change and writes it; begins again when another node changed it in between. Changes through
+    /// this node wait for each other, in the order in which they came.
     pub(crate) async fn change_catalog<T>(
         &self,
         deadline: Monotonic,
         plan: impl Fn(&Catalog) -> Result<(Option<Write>, T), StoreError>,
     ) -> Result<T, StoreError> {
+        let turn = tokio::time::timeout(self.handle.clock.until(deadline), self.catalog_turn.lock()).await;
+        let _turn = turn.map_err(|_| StoreError::Overloaded)?;
         loop {
             let catalog = self.latest_catalog(deadline).await?;
             let (write, answer) = plan(&catalog)?;
@@ -378,7 +389,7 @@ impl Running {
         }
     }
 
-    fn replica(&self, group: u64) -> Option<ReplicaStatus> {
+    fn replica(&self, group: u64) -> Option<Arc<ReplicaStatus>> {
         self.handle.views.status.load().replicas.iter().find(|replica| replica.group.0 == group).cloned()
     }
 
@@ -435,7 +446,7 @@ impl Running {
             served_by: self.name.clone(),
             leader: system.and_then(|system| system.leader).and_then(|id| catalog.node_name(id)).map(str::to_owned),
             nodes: catalog.nodes.iter().map(node).collect(),
-            shards: status.replicas.iter().map(shard).collect(),
+            shards: status.replicas.iter().map(Arc::as_ref).map(shard).collect(),
         }
     }
 

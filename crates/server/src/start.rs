@@ -275,7 +275,7 @@ fn begin(
         let _io = io.enter();
         node_loop.run(queues);
     })?;
-    store.begin(Running { handle: handle.clone(), peers, name: identity.name, node: identity.node });
+    store.begin(Running::new(handle.clone(), peers, identity.name, identity.node));
     Ok((handle, node_thread, log_thread))
 }
 

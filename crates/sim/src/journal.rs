@@ -113,6 +113,15 @@ impl Journal {
             .map_or_else(Default::default, |group| (group.durable_hard_state.term, group.durable_hard_state.vote))
     }
 
+    /// Entries of terms that the node does not know to be durable: group, index and term.
+    pub(crate) fn lost_entries(&self) -> impl Iterator<Item = (u64, u64, u64)> {
+        self.groups.iter().flat_map(|(id, group)| {
+            let is_lost = |term: u64| term > group.durable_hard_state.term.0;
+            let lost = group.entries.iter().filter(move |(_, (term, _))| is_lost(*term));
+            lost.map(|(index, (term, _))| (id.0, *index, *term))
+        })
+    }
+
     /// The last entry that the node knows to be durable.
     pub(crate) fn durable_last(&self, group: u64) -> u64 {
         self.groups.get(&GroupId(group)).map_or(0, |group| group.durable_last)

@@ -288,8 +288,11 @@ impl Simulation {
                     nodes.sort_unstable();
                     nodes
                 };
-                let statuses =
-                    self.hosts.iter().filter_map(|host| host.process.as_ref()).flat_map(|process| &process.shell.status.replicas);
+                let statuses = self
+                    .hosts
+                    .iter()
+                    .filter_map(|host| host.process.as_ref())
+                    .flat_map(|process| process.shell.status.replicas.iter());
                 let leading = statuses.filter(|status| status.group.0 == shard.group && status.role == "leader");
                 leading.max_by_key(|status| status.term).is_some_and(|leader| {
                     leader.voters == wanted(ReplicaRole::Voter) && leader.learners == wanted(ReplicaRole::Learner)

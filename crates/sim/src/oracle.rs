@@ -9,11 +9,11 @@
 //! - Nothing that was published goes back while a process lives.
 //! - Answers agree with what was applied; what was refused is never applied, nothing is applied twice.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use quorate_api::peer::{Frame, RaftMessage};
+use quorate_api::peer::{Beat, Frame, RaftMessage};
 use quorate_engine::{KeyRange, View};
 use quorate_keyspace::Removed;
 use quorate_log::{GroupId, Record};
@@ -33,6 +33,7 @@ mod kind {
     pub(super) const VOTE_RESPONSE: u8 = 6;
     pub(super) const SNAPSHOT: u8 = 7;
     pub(super) const HEARTBEAT: u8 = 8;
+    pub(super) const HEARTBEAT_RESPONSE: u8 = 9;
     pub(super) const TIMEOUT_NOW: u8 = 14;
 }
 
@@ -44,6 +45,8 @@ const CONF_CHANGE_MARK: u8 = 0xc2;
 pub(crate) struct Oracle {
     groups: BTreeMap<u64, Ledger>,
     leaders: BTreeMap<(u64, u64), u64>,
+    /// Terms in which a leader said something.
+    heard_terms: BTreeSet<(u64, u64)>,
     entries: BTreeMap<(u64, u64, u64), Fingerprint>,
     states: BTreeMap<(u64, u64), Fingerprint>,
     /// The order of revisions in answers about the clients' keyspace.
@@ -89,6 +92,16 @@ impl Oracle {
         journal.on_persist(ticket, records).map_err(|why| Violation::new("durable votes", format!("{host}: {why}")))
     }
 
+    /// A process has ended. A term that never became durable, and in which nothing was said, was one that an only voter led
+    /// alone: it may lead in the same term again, with other entries.
+    pub(crate) fn on_end(&mut self, journal: &Journal) {
+        for (group, index, term) in journal.lost_entries() {
+            if !self.heard_terms.contains(&(group, term)) {
+                self.entries.remove(&(group, index, term));
+            }
+        }
+    }
+
     /// Entries may be replaced, but none that was applied anywhere.
     fn check_overwritten(&self, host: HostId, group: u64, journal: &Journal, entries: &[quorate_log::Entry]) -> Step {
         let (Some(first), Some(ledger)) = (entries.first(), self.groups.get(&group)) else { return Ok(()) };
@@ -109,8 +122,18 @@ impl Oracle {
         match frame {
             Frame::Raft(messages) => messages.iter().try_for_each(|message| self.on_message(host, journal, message)),
             Frame::Snapshot(part) => part.message.iter().try_for_each(|message| self.on_message(host, journal, message)),
+            Frame::Beats(beats) => self.on_beats(host, journal, beats, kind::HEARTBEAT),
+            Frame::BeatAnswers(beats) => self.on_beats(host, journal, beats, kind::HEARTBEAT_RESPONSE),
             Frame::Forward(_) | Frame::ForwardReply(_) | Frame::SnapshotAck(_) | Frame::SnapshotAsk(_) => Ok(()),
         }
+    }
+
+    /// A beat promises what the message does that it stands for.
+    fn on_beats(&mut self, host: HostId, journal: &Journal, beats: &[Beat], kind: u8) -> Step {
+        beats.iter().try_for_each(|beat| {
+            let Beat { group, to, from, term, commit } = *beat;
+            self.on_message(host, journal, &RaftMessage { kind, group, to, from, term, commit, ..RaftMessage::default() })
+        })
     }
 
     fn on_message(&mut self, host: HostId, journal: &Journal, message: &RaftMessage) -> Step {
@@ -122,7 +145,12 @@ impl Oracle {
                     let detail = format!("{host}: leads group {group} in term {term}, durable is term {}", durable_term.0);
                     return Err(Violation::new("votes are durable", detail));
                 }
+                self.heard_terms.insert((group, term));
                 self.on_leader(host, journal, (group, term), from)
+            }
+            kind::HEARTBEAT_RESPONSE if durable_term.0 < term => {
+                let detail = format!("{host}: follows in group {group} in term {term}, durable is term {}", durable_term.0);
+                Err(Violation::new("votes are durable", detail))
             }
             kind::VOTE_RESPONSE if !message.reject => {
                 if durable_term.0 < term || durable_term.0 == term && durable_vote != message.to {

@@ -95,6 +95,9 @@ impl Simulation {
 
     /// Ends the process of a host without a word to it.
     pub(crate) fn crash(&mut self, id: HostId, end: ProcessEnd) {
+        if let Some(process) = &self.hosts[id.0].process {
+            self.oracle.on_end(&process.shell.journal);
+        }
         if let Some(boot) = self.hosts[id.0].end_process(end, &mut self.random) {
             self.trace.note(self.now, format_args!("{id} ends: {end:?}"));
             self.drop_links(id, boot);
@@ -214,7 +217,7 @@ impl Simulation {
 
     fn on_status(&mut self, id: HostId, status: Arc<quorate_node::NodeStatus>) -> Step {
         let process = self.hosts[id.0].process.as_mut().expect("its effects are carried out");
-        for replica in &status.replicas {
+        for replica in status.replicas.iter() {
             let group = replica.group.0;
             if replica.role == "leader" {
                 let at = (group, replica.term);
@@ -229,6 +232,9 @@ impl Simulation {
                 self.oracle.on_state(id, group, replica.applied_index, &state)?;
             }
         }
+        let (beats, before) = (status.beats, process.shell.status.beats);
+        self.coverage.add("beats that were noted", beats.noted - before.noted);
+        self.coverage.add("beats that raft-rs had to see", beats.stepped - before.stepped);
         process.shell.status = status;
         self.refresh_addresses(id);
         self.look_at_disk(id);

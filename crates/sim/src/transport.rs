@@ -441,6 +441,10 @@ impl std::fmt::Display for FrameText<'_> {
             Frame::Snapshot(part) => {
                 write!(f, "snapshot g{} {}+{}/{}", part.group, part.offset, part.data.len(), part.total_bytes)
             }
+            Frame::Beats(beats) | Frame::BeatAnswers(beats) => {
+                f.write_str(if matches!(self.0, Frame::Beats(_)) { "beats" } else { "beats-ok" })?;
+                beats.iter().try_for_each(|beat| write!(f, " g{} t{} c{}", beat.group, beat.term, beat.commit))
+            }
             Frame::SnapshotAsk(ask) => write!(f, "snapshot-ask g{} from {}", ask.group, ask.min_index),
             Frame::SnapshotAck(ack) => {
                 write!(f, "snapshot-ack g{} {} failed={} done={}", ack.group, ack.next_offset, ack.failed, ack.done)

@@ -16,9 +16,9 @@
 use bytes::{Bytes, BytesMut};
 
 use super::message::{
-    MIN_FORWARD_BYTES, MIN_FORWARD_REPLY_BYTES, MIN_MESSAGE_BYTES, put_forward, put_forward_reply, put_message, put_snapshot_ack,
-    put_snapshot_ask, put_snapshot_part, read_forward, read_forward_reply, read_message, read_snapshot_ack, read_snapshot_ask,
-    read_snapshot_part,
+    MIN_BEAT_BYTES, MIN_FORWARD_BYTES, MIN_FORWARD_REPLY_BYTES, MIN_MESSAGE_BYTES, put_beat, put_forward, put_forward_reply,
+    put_message, put_snapshot_ack, put_snapshot_ask, put_snapshot_part, read_beat, read_forward, read_forward_reply,
+    read_message, read_snapshot_ack, read_snapshot_ask, read_snapshot_part,
 };
 use super::wire::{DecodeError, Measure, Reader, Sink};
 use super::{Frame, MAX_FRAME_BYTES, MAX_FRAME_ITEMS, RaftMessage};
@@ -39,6 +39,8 @@ const KIND_FORWARD_REPLY: u8 = 3;
 const KIND_SNAPSHOT: u8 = 4;
 const KIND_SNAPSHOT_ACK: u8 = 5;
 const KIND_SNAPSHOT_ASK: u8 = 6;
+const KIND_BEATS: u8 = 7;
+const KIND_BEAT_ANSWERS: u8 = 8;
 
 /// Why a frame cannot be sent: no receiver would take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -168,7 +170,7 @@ impl Header {
         if version != FRAME_FORMAT_VERSION {
             return Err(DecodeError::Version(version));
         }
-        if !(KIND_RAFT..=KIND_SNAPSHOT_ASK).contains(&kind) {
+        if !(KIND_RAFT..=KIND_BEAT_ANSWERS).contains(&kind) {
             return Err(DecodeError::Unknown { what: "frame kind", tag: kind.into() });
         }
         let flags = u16::from_le_bytes([f0, f1]);
@@ -203,6 +205,8 @@ fn kind_of(frame: &Frame) -> u8 {
         Frame::Snapshot(_) => KIND_SNAPSHOT,
         Frame::SnapshotAck(_) => KIND_SNAPSHOT_ACK,
         Frame::SnapshotAsk(_) => KIND_SNAPSHOT_ASK,
+        Frame::Beats(_) => KIND_BEATS,
+        Frame::BeatAnswers(_) => KIND_BEAT_ANSWERS,
     }
 }
 
@@ -214,6 +218,7 @@ fn put_body(out: &mut impl Sink, frame: &Frame) {
         Frame::Snapshot(part) => put_snapshot_part(out, part),
         Frame::SnapshotAck(ack) => put_snapshot_ack(out, ack),
         Frame::SnapshotAsk(ask) => put_snapshot_ask(out, ask),
+        Frame::Beats(beats) | Frame::BeatAnswers(beats) => put_list(out, beats, put_beat),
     }
 }
 
@@ -233,6 +238,8 @@ fn read_body(kind: u8, body: Bytes) -> Result<Frame, DecodeError> {
         KIND_SNAPSHOT => Frame::Snapshot(read_snapshot_part(&mut reader)?),
         KIND_SNAPSHOT_ACK => Frame::SnapshotAck(read_snapshot_ack(&mut reader)?),
         KIND_SNAPSHOT_ASK => Frame::SnapshotAsk(read_snapshot_ask(&mut reader)?),
+        KIND_BEATS => Frame::Beats(reader.list(MIN_BEAT_BYTES, read_beat)?),
+        KIND_BEAT_ANSWERS => Frame::BeatAnswers(reader.list(MIN_BEAT_BYTES, read_beat)?),
         tag => return Err(DecodeError::Unknown { what: "frame kind", tag: tag.into() }),
     };
     reader.finish()?;

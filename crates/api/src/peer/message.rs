@@ -5,12 +5,15 @@
 use bytes::{Bytes, BytesMut};
 
 use super::wire::{DecodeError, Measure, Reader, Sink};
-use super::{Forward, ForwardReply, ForwardResult, RaftEntry, RaftMessage, SnapshotAck, SnapshotAsk, SnapshotMeta, SnapshotPart};
+use super::{
+    Beat, Forward, ForwardReply, ForwardResult, RaftEntry, RaftMessage, SnapshotAck, SnapshotAsk, SnapshotMeta, SnapshotPart,
+};
 
 // The least that an item takes on the wire, a byte per field; a list cannot be longer than its bytes allow.
 pub(super) const MIN_MESSAGE_BYTES: usize = 15;
 pub(super) const MIN_FORWARD_BYTES: usize = 4;
 pub(super) const MIN_FORWARD_REPLY_BYTES: usize = 4;
+pub(super) const MIN_BEAT_BYTES: usize = 5;
 const MIN_ENTRY_BYTES: usize = 5;
 const MIN_REPLICA_BYTES: usize = 1;
 
@@ -232,6 +235,24 @@ pub(super) fn put_snapshot_ask(out: &mut impl Sink, ask: &SnapshotAsk) {
 
 pub(super) fn read_snapshot_ask(reader: &mut Reader) -> Result<SnapshotAsk, DecodeError> {
     Ok(SnapshotAsk { group: reader.integer()?, replica: reader.integer()?, min_index: reader.integer()? })
+}
+
+pub(super) fn put_beat(out: &mut impl Sink, beat: &Beat) {
+    out.integer(beat.group);
+    out.integer(beat.to);
+    out.integer(beat.from);
+    out.integer(beat.term);
+    out.integer(beat.commit);
+}
+
+pub(super) fn read_beat(reader: &mut Reader) -> Result<Beat, DecodeError> {
+    Ok(Beat {
+        group: reader.integer()?,
+        to: reader.integer()?,
+        from: reader.integer()?,
+        term: reader.integer()?,
+        commit: reader.integer()?,
+    })
 }
 
 /// A byte of which only the bits in `known` may be set.

@@ -110,6 +110,12 @@ fn snapshot_ack() -> impl Strategy<Value = SnapshotAck> {
         .prop_map(|(group, transfer, next_offset, failed, done)| SnapshotAck { group, transfer, next_offset, failed, done })
 }
 
+fn beats() -> impl Strategy<Value = Vec<Beat>> {
+    let beat =
+        proptest::array::uniform5(integer()).prop_map(|[group, to, from, term, commit]| Beat { group, to, from, term, commit });
+    proptest::collection::vec(beat, 0..20)
+}
+
 fn frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
         proptest::collection::vec(message(), 0..5).prop_map(Frame::Raft),
@@ -122,6 +128,8 @@ fn frame() -> impl Strategy<Value = Frame> {
             replica,
             min_index
         })),
+        beats().prop_map(Frame::Beats),
+        beats().prop_map(Frame::BeatAnswers),
     ]
 }
 
@@ -327,6 +335,13 @@ fn the_format_stays_as_it_is() {
     let fields = [1, 8, 1, 3, 2, 0xac, 2, 5, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 5, 9, 0, 2, b'a', b'b'];
     assert_eq!(body, fields);
 
+    let beat = Beat { group: 3, to: 2, from: 300, term: 5, commit: 9 };
+    for (frame, kind) in [(Frame::Beats(vec![beat]), 7), (Frame::BeatAnswers(vec![beat]), 8)] {
+        let stream = encoded(&frame);
+        assert_eq!(stream[..8], [7, 0, 0, 0, kind, 1, 0, 0]);
+        assert_eq!(stream[FRAME_HEADER_BYTES..], [1, 3, 2, 0xac, 2, 5, 9]);
+    }
+
     let hello = Hello { cluster: 1, node: 2, incarnation: 3, lane: Lane::Bulk, min_wire: 1, max_wire: 2 };
     let mut stream = BytesMut::new();
     encode_greeting(&Greeting::Hello(hello), &mut stream);
@@ -437,11 +452,12 @@ fn a_later_hello_is_understood_and_a_long_reason_is_cut_between_characters() {
 /// What lists are checked against before room is made for them.
 #[test]
 fn the_least_item_takes_what_its_list_assumes() {
-    use super::message::{MIN_FORWARD_BYTES, MIN_FORWARD_REPLY_BYTES, MIN_MESSAGE_BYTES};
+    use super::message::{MIN_BEAT_BYTES, MIN_FORWARD_BYTES, MIN_FORWARD_REPLY_BYTES, MIN_MESSAGE_BYTES};
     assert_eq!(message_bytes(&RaftMessage::default()), MIN_MESSAGE_BYTES);
     let body_bytes = |frame: Frame| frame_bytes(&frame).unwrap() - FRAME_HEADER_BYTES - 1;
     let forward = Forward { group: 0, origin: 0, sequence: 0, command: Bytes::new() };
     assert_eq!(body_bytes(Frame::Forward(vec![forward])), MIN_FORWARD_BYTES);
     let reply = ForwardReply { group: 0, origin: 0, sequence: 0, result: ForwardResult::Overloaded };
     assert_eq!(body_bytes(Frame::ForwardReply(vec![reply])), MIN_FORWARD_REPLY_BYTES);
+    assert_eq!(body_bytes(Frame::Beats(vec![Beat::default()])), MIN_BEAT_BYTES);
 }

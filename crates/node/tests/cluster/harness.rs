@@ -246,6 +246,13 @@ impl Cluster {
         }
     }
 
+    /// Loses what is on its way on a lane, in one direction: only who sent it is told.
+    pub(crate) fn lose(&mut self, from: u64, to: u64, lane: Lane) {
+        self.in_flight.retain(|sent| (sent.from, sent.to, sent.lane) != (from, to, lane));
+        self.held.remove(&(from, to, lane));
+        self.tell(from, Input::Unreachable { node: to, lane });
+    }
+
     /// Hands an input to a node that runs.
     pub(crate) fn tell(&mut self, id: u64, input: Input) {
         if let Some(process) = &mut self.host_mut(id).process {
@@ -318,7 +325,7 @@ impl Cluster {
     /// How a replica is.
     pub(crate) fn replica(&self, id: u64, group: GroupId) -> Option<ReplicaStatus> {
         let status = self.process(id)?.node.status();
-        status.replicas.into_iter().find(|replica| replica.group == group)
+        status.replicas.iter().find(|replica| replica.group == group).map(|replica| ReplicaStatus::clone(replica))
     }
 
     /// Whether every replica on the node belongs to its group and has what is committed.

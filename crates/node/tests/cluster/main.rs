@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the test's own cluster: what goes wrong in it fails the test")]
 
+mod beats;
 mod defects;
 mod durability;
 mod failing_engines;

@@ -6,7 +6,7 @@ use proptest::sample::select;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use quorate_api::peer::{
-    Forward, ForwardReply, ForwardResult, Frame, Lane, RaftEntry, RaftMessage, SnapshotAck, SnapshotMeta, SnapshotPart,
+    Beat, Forward, ForwardReply, ForwardResult, Frame, Lane, RaftEntry, RaftMessage, SnapshotAck, SnapshotMeta, SnapshotPart,
 };
 use raft::eraftpb::MessageType;
 
@@ -338,6 +338,13 @@ fn whatever_is_said_to_a_node_it_does_not_panic() {
         for kind in (3..19_u8).cycle().take(200) {
             let (_, term, last_index, ..) = standing(&cluster, to);
             let message = any_message(kind, replica, (term, last_index)).new_tree(&mut runner).unwrap().current();
+            let RaftMessage { group, to: receiver, from, term, commit, .. } = message;
+            let beat = Beat { group, to: receiver, from, term, commit };
+            match kind {
+                8 => cluster.say(1 + to % 3, to, Lane::Control, Frame::Beats(vec![beat; 2])),
+                9 => cluster.say(1 + to % 3, to, Lane::Control, Frame::BeatAnswers(vec![beat; 2])),
+                _ => {}
+            }
             say(&mut cluster, 1 + to % 3, to, message);
             cluster.round();
             if !cluster.hosts[&to].is_running() {

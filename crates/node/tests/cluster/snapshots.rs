@@ -75,6 +75,28 @@ fn a_snapshot_goes_on_where_its_connection_broke() {
     assert_eq!(snapshots_loaded(&cluster, 3), loaded + 1);
 }
 
+/// The answers that a snapshot had arrived were lost on a way that was cut in one direction. The sender, who was told of nothing,
+/// waited ten seconds before it tried again (seed 531 at the time).
+#[test]
+fn that_a_snapshot_has_arrived_is_said_again_when_it_was_lost() {
+    let mut cluster = with_node_3_behind();
+    run_into_the_middle(&mut cluster);
+    let since = cluster.sent.len();
+    let is_done = |cluster: &Cluster| {
+        cluster.sent[since..].iter().any(|sent| matches!(&sent.frame, Frame::SnapshotAck(ack) if ack.done && sent.from == 3))
+    };
+    while !is_done(&cluster) {
+        cluster.step();
+    }
+    cluster.lose(3, 1, Lane::Bulk);
+    cluster.hold(3, 1, Lane::Append);
+    cluster.settle();
+    cluster.lose(3, 1, Lane::Append);
+    cluster.must_put(1, "after", "all");
+    let has_it = |cluster: &Cluster| cluster.local(3, "after").is_some();
+    assert!(cluster.is_reached(3_000, has_it), "node 3 is behind");
+}
+
 #[test]
 fn an_answer_that_claims_more_of_a_snapshot_than_there_is_begins_it_anew() {
     let mut cluster = with_node_3_behind();
