@@ -13,7 +13,8 @@ pub(super) async fn with_cpu(
     let before = cpu_s();
     let mut measured = measured.await?;
     // The warm-up's requests are paid for too, but not counted: the figure is a little too high rather than too low.
-    let spent = before.zip(cpu_s()).map(|(before, after)| after - before);
+    // Threads that had not begun, or had no name yet, have taken none.
+    let spent = cpu_s().map(|after| after - before.unwrap_or_default());
     if let [whole, ..] = measured.as_mut_slice() {
         whole.server_cpu_s_per_100k = spent.filter(|_| whole.requests > 0).map(|spent| spent * 100_000.0 / whole.requests as f64);
     }

@@ -101,8 +101,11 @@ fn an_interrupted_import_says_how_far_it_came() {
     give(&mut import, &lines(0..1000));
     // Lines are written although more may come.
     until_there(&cluster, "n1", "slow", 1000);
+    // Open until it has ended: waiting closes it, and it would take that for the end of the lines.
+    let input = import.stdin.take();
     kill_process(Pid::from_child(&import), Signal::TERM).expect("a child can be signalled");
     let (output, told) = ended(import);
+    drop(input);
     assert_eq!(output.status.code(), Some(1), "{told}");
     let way_on = "quorate: the first 1000 lines are in; go on with the same lines and --skip 1000\n";
     assert_eq!(told, format!("quorate: interrupted\n{way_on}"));
