@@ -122,6 +122,11 @@ impl Remains {
         &self.path
     }
 
+    /// Whether it is to be removed.
+    pub(crate) fn is_obsolete(&self) -> bool {
+        self.is_obsolete.load(Ordering::Acquire)
+    }
+
     /// The content is not in force any more, or never was.
     pub(crate) fn set_obsolete(&self, is_obsolete: bool) {
         self.is_obsolete.store(is_obsolete, Ordering::Release);

@@ -1,8 +1,5 @@
 //! How far a replica comes back without its log, and how it is filled again when it does not: flushes and snapshot files, the
 //! purge of the log behind them, and what a lost engine gets from the leader.
-
-use std::sync::Arc;
-
 use bytes::Bytes;
 use quorate_engine::{EngineError, Place};
 use quorate_keyspace::ShardError;
@@ -38,7 +35,7 @@ impl<D: Disk> Replica<D> {
     }
 
     fn flush(&mut self, out: &mut Outbox) {
-        let Some(engine) = self.engine().map(Arc::clone).filter(|_| self.files.flushing.is_none() && !self.is_loading()) else {
+        let Some(engine) = self.engine().cloned().filter(|_| self.files.flushing.is_none() && !self.is_loading()) else {
             return;
         };
         let header = self.header();

@@ -21,7 +21,7 @@ pub(crate) struct Files {
     pub(crate) flushed: Option<(LogId, Bytes)>,
     /// What `flushed` will be.
     pub(crate) flushing: Option<(LogId, Bytes)>,
-    /// Why the engine did not come back at the start and was made anew, empty.
+    /// Why the engine did not come back at the start and was made anew, or failed last; also when it is in order again.
     pub(crate) damage: Option<String>,
     /// Applied since the durable point was last moved.
     pub(crate) log_bytes: u64,

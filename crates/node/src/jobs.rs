@@ -108,6 +108,8 @@ pub enum Job {
     Retire {
         /// Where it is.
         place: Place,
+        /// Dropped by the job: that may take as long as the engine is large.
+        engine: Option<Arc<dyn Engine>>,
     },
     /// Remove all that a group has on this node: engines, also unfinished ones, and snapshot files.
     Forget {
@@ -253,8 +255,9 @@ impl Job {
                 remove(files, [file.part()]);
                 JobResult::Removed
             }
-            Self::Retire { place } => {
+            Self::Retire { place, engine } => {
                 let _ = engines.remove(place);
+                drop(engine);
                 JobResult::Retired
             }
             Self::Forget { group } => {

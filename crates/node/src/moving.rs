@@ -122,7 +122,7 @@ impl<D: Disk> Replica<D> {
             self.machine.hold(false);
             self.moves.last_error = Some(why);
             self.moves.pause_ticks = MOVE_PAUSE_TICKS;
-            out.jobs.push(Job::Retire { place: current.place });
+            out.jobs.push(Job::Retire { place: current.place, engine: None });
             self.go_on(out);
         }
     }
@@ -213,7 +213,7 @@ impl<D: Disk> Replica<D> {
             return;
         };
         assert_eq!(shard.header(), self.header(), "both engines hold the same");
-        out.retired.push(self.place());
+        out.retired.push((self.place(), self.engine().cloned()));
         self.state.engine = target;
         self.state.build = place.build;
         out.records.push((self.spec.group, Record::State(self.state.to_bytes())));

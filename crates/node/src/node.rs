@@ -379,7 +379,8 @@ impl<D: Disk> Node<D> {
         }
         self.send_messages(out.messages);
         let ticket = self.next_ticket;
-        self.retired.extend(out.retired.into_iter().map(|place| Retired { ticket, job: Job::Retire { place } }));
+        self.retired
+            .extend(out.retired.into_iter().map(|(place, engine)| Retired { ticket, job: Job::Retire { place, engine } }));
         self.persist(out.records);
         for done in out.outcomes {
             self.on_applied(done);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use quorate_engine::{EngineError, Place};
 use quorate_keyspace::{Shard, ShardError};
-use quorate_log::{Disk, LogId, LogIndex, Term};
+use quorate_log::Disk;
 
 use crate::jobs::Job;
 use crate::replica::{Outbox, Replica};
@@ -59,11 +59,7 @@ impl<D: Disk> Replica<D> {
         self.machine.close();
         self.files.flushing = None;
         self.files.damage = Some(error.to_string());
-        if self.is_leader()
-            && let Some(successor) = self.best_successor()
-        {
-            self.transfer_leader(successor);
-        }
+        self.hand_over();
         // Who reads it lets go of it first.
         self.reopening = Reopening::after_pause();
         self.go_on(out);
@@ -74,11 +70,22 @@ impl<D: Disk> Replica<D> {
         if !self.reopening.is_due() {
             return;
         }
+        // A successor may not have been there the last time.
+        self.hand_over();
         if self.machine.is_closed() {
             let (place, spec, founding) = (self.place(), self.state.engine.clone(), self.state.founding.clone());
             out.jobs.push(Job::Reopen { place, spec, founding });
         }
         self.maybe_load(out);
+    }
+
+    /// Who cannot read should not lead.
+    fn hand_over(&mut self) {
+        if self.is_leader()
+            && let Some(successor) = self.best_successor()
+        {
+            self.transfer_leader(successor);
+        }
     }
 
     /// The engine was opened again, or could not be.
@@ -88,9 +95,7 @@ impl<D: Disk> Replica<D> {
         }
         match shard {
             Ok(shard) if shard.header().applied_index >= self.log().purged().index.0 => {
-                let header = shard.header();
-                let at = LogId { term: Term(header.applied_term), index: LogIndex(header.applied_index) };
-                self.files.flushed = Some((at, header.membership.clone()));
+                // How far it is durable is not known after a failure: the log is purged behind what was before, until a flush.
                 self.machine.reopen(shard);
                 self.counters.reopened += 1;
                 self.maybe_load(out);

@@ -62,7 +62,7 @@ pub(crate) struct Outbox {
     pub(crate) jobs: Vec<Job>,
     pub(crate) broken: Option<String>,
     /// Engines that serve no more, to be removed once the log says so.
-    pub(crate) retired: Vec<Place>,
+    pub(crate) retired: Vec<(Place, Option<Arc<dyn Engine>>)>,
     /// Another engine serves now.
     pub(crate) has_switched: bool,
 }

@@ -18,7 +18,7 @@ use std::fmt;
 use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use quorate_engine::{Direction, Engine, EngineError, KeyRange, Table, View};
+use quorate_engine::{Engine, EngineError, Table, View};
 use quorate_keyspace::Shard;
 use quorate_log::{Disk, DiskFile, GroupId, LogId, LogIndex, Term};
 
@@ -130,7 +130,7 @@ pub(crate) fn cut<D: Disk>(files: &D, file: &SnapshotFile, view: &dyn View, stat
 
 fn write<D: Disk>(files: &D, file: &SnapshotFile, view: &dyn View, state: &Bytes) -> io::Result<u64> {
     let part = file.part();
-    let mut writer = Writer { file: files.create(&part)?, offset: 0, buffer: BytesMut::new() };
+    let mut writer = Writer { file: files.create(&part)?, offset: 0, unsynced_bytes: 0, buffer: BytesMut::new() };
     writer.buffer.put_slice(MAGIC);
     writer.buffer.put_u16_le(VERSION);
     writer.buffer.put_u16_le(0);
@@ -138,7 +138,7 @@ fn write<D: Disk>(files: &D, file: &SnapshotFile, view: &dyn View, state: &Bytes
     let mut pairs = 0_u64;
     let mut block = BytesMut::with_capacity(BLOCK_BYTES + 1024);
     for table in [Table::Current, Table::History] {
-        for item in view.scan(table, &KeyRange::all(), Direction::Forward) {
+        for item in view.pairs(table) {
             let (key, value) = item.map_err(io::Error::other)?;
             put_pair(&mut block, table, &key, &value);
             pairs += 1;
@@ -256,9 +256,13 @@ fn check_end(mut payload: Bytes, pairs: u64) -> io::Result<u64> {
     Ok(payload.get_u64_le())
 }
 
+/// A file is synced as it is written: a sync of all of it at the end would hold up those of the log.
+const SYNCED_AT_ONCE_BYTES: u64 = 8 << 20;
+
 struct Writer<F> {
     file: F,
     offset: u64,
+    unsynced_bytes: u64,
     buffer: BytesMut,
 }
 
@@ -271,7 +275,12 @@ impl<F: DiskFile> Writer<F> {
         self.buffer.put_slice(payload);
         self.file.write_at(&self.buffer, self.offset)?;
         self.offset += self.buffer.len() as u64;
+        self.unsynced_bytes += self.buffer.len() as u64;
         self.buffer.clear();
+        if self.unsynced_bytes >= SYNCED_AT_ONCE_BYTES {
+            self.unsynced_bytes = 0;
+            self.file.sync_data()?;
+        }
         Ok(())
     }
 

@@ -439,7 +439,7 @@ fn job_name(job: &quorate_node::Job) -> String {
         Job::Replay { place, work, .. } => format!("replay {work} at {place}"),
         Job::Reopen { place, .. } => format!("reopen {place}"),
         Job::Flush { .. } => "flush".to_owned(),
-        Job::Retire { place } => format!("retire {place}"),
+        Job::Retire { place, .. } => format!("retire {place}"),
         Job::Forget { .. } => "forget all".to_owned(),
         Job::Remove { files, .. } => format!("remove {} files", files.len()),
     }

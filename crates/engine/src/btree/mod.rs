@@ -181,7 +181,7 @@ impl Engine for Btree {
         numbers.advance_to(batch.applied, batch.revision);
         let batch_bytes: u64 = batch.changes.iter().map(|change| change.pair_bytes() as u64).sum();
         // Without room it stays in memory: the log takes no more either.
-        let is_due = writer.unsynced_bytes + batch_bytes > MAX_UNSYNCED_BYTES && self.shared.has_room(&writer.store);
+        let is_due = writer.unsynced_bytes + batch_bytes > MAX_UNSYNCED_BYTES && self.shared.has_room(&writer);
         let durability = if is_due { Durability::Synced } else { Durability::Later };
         let content = writer.store.write(&batch.changes, numbers, durability)?;
         if is_due {
@@ -197,8 +197,8 @@ impl Engine for Btree {
     }
 
     fn flush(&self) -> Result<u64, EngineError> {
-        let store = Arc::clone(&self.shared.lock_writer().store);
-        if !self.shared.has_room(&store) {
+        let has_room = self.shared.has_room(&self.shared.lock_writer());
+        if !has_room {
             return Ok(self.durable_applied());
         }
         self.sync_ahead()?;
@@ -227,8 +227,8 @@ impl Engine for Btree {
 
 impl Shared {
     /// Whether what redb has not written yet can be. After a sync that failed it does nothing more, not even for readers.
-    fn has_room(&self, store: &Store) -> bool {
-        self.room.has(store.unsynced_bytes())
+    fn has_room(&self, writer: &Writer) -> bool {
+        self.room.has(writer.store.most_synced_bytes(writer.unsynced_bytes))
     }
 
     /// A writer that panicked committed nothing, so the content is whole and the lock's poison means nothing.

@@ -15,6 +15,9 @@ use crate::folder::Remains;
 use crate::numbers::Numbers;
 use crate::{Change, Direction, EngineError, KeyRange, ScanItem, Table, View};
 
+/// Bytes of pages that are copied for each byte that changes, at most about: 4 KiB and what lies above it for 256 bytes.
+const PAGES_PER_CHANGE: u64 = 64;
+
 type Pairs = TableDefinition<'static, &'static [u8], &'static [u8]>;
 type ReadPairs = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
@@ -68,9 +71,10 @@ impl Store {
         Arc::new(Self { database, cache_bytes, path: Some(remains.path().to_owned()), remains: Some(remains) })
     }
 
-    /// What a sync may have to write.
-    pub(super) fn unsynced_bytes(&self) -> u64 {
-        self.cache_bytes as u64 / 2
+    /// What a sync may have to write after so many bytes of changes: each copies pages, and what is more than half the cache is
+    /// written out already.
+    pub(super) fn most_synced_bytes(&self, changed_bytes: u64) -> u64 {
+        (1 << 20) + changed_bytes.saturating_mul(PAGES_PER_CHANGE).min(self.cache_bytes as u64 / 2)
     }
 
     /// Around what is no file.

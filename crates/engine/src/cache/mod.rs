@@ -70,7 +70,7 @@ use crate::{
 
 /// Of the pairs whose time is up, one call of `advance` frees this many in each part at most; the rest is hidden, and freed by
 /// the next calls.
-const MAX_FREED_BY_ADVANCE: usize = 256;
+const MAX_FREED_BY_ADVANCE: usize = 64;
 
 const MAX_BYTES: OptionSpec = OptionSpec {
     name: "max_bytes",
@@ -186,7 +186,9 @@ impl Engine for Cache {
     }
 
     fn advance(&self, now_ms: u64) {
-        self.shared.now_ms.fetch_max(now_ms, Ordering::AcqRel);
+        if self.shared.now_ms.fetch_max(now_ms, Ordering::AcqRel) >= now_ms {
+            return;
+        }
         let parts = self.shared.parts.load();
         parts.free_ended(self.shared.time(), MAX_FREED_BY_ADVANCE);
         self.shared.lock_recent().advance(now_ms, || parts.stats());

@@ -17,7 +17,8 @@
 //! # Waiting
 //!
 //! `apply` pauses, more and more, from ten runs in level 0 on. It waits when there are 24, or three memtables wait for the disk,
-//! until a flush or a merge is done. Views never wait.
+//! until a flush or a merge is done. Views never wait. On a full disk both are tried again until there is room: so long `apply` may
+//! wait, in the end. A flush that is asked for leaves the durable point where it is, and a rebuild gives up.
 
 mod node;
 mod pin;
@@ -26,6 +27,7 @@ mod store;
 mod tests;
 mod workers;
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -160,7 +162,9 @@ impl Rebuild for LsmRebuild {
 
     fn commit(mut self: Box<Self>, applied: u64, revision: u64) -> Result<(), EngineError> {
         self.write_waiting(applied, revision)?;
-        self.store.0.flush()?;
+        if self.store.0.flush()? < applied {
+            return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+        }
         let _replacing = self.shared.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.folder.put_in_force(self.number)?;
         self.store.0.set_obsolete(false);

@@ -25,7 +25,7 @@ use super::pin::Pin;
 use super::workers::Work;
 use crate::folder::Remains;
 use crate::numbers::Numbers;
-use crate::room::{Room, is_full};
+use crate::room::Room;
 use crate::{Change, Direction, EngineError, KeyRange, ScanItem, Table, View};
 
 /// Sealed memtables that wait for the disk. At so many, `apply` waits.
@@ -38,8 +38,11 @@ const MAX_L0_RUNS: usize = 24;
 const SLOWING_L0_RUNS: usize = 10;
 const PAUSE_PER_KIB: Duration = Duration::from_micros(3);
 
-/// So many files a merge may write before it can remove the first of those that they replace; more, if there are very many.
-const MERGED_FILES: u64 = 2;
+/// A file overlaps about ten of the level below, which is ten times as large, and rarely many more.
+const OVERLAPPED_FILES: usize = 16;
+
+/// How soon who lacked room looks again.
+const ROOM_POLL: Duration = Duration::from_millis(200);
 
 /// lsm-tree's files are there.
 const TABLES_FOLDER: &str = "tables";
@@ -187,7 +190,7 @@ impl Store {
 
     /// Applies and publishes a batch. Waits if files are too far behind.
     pub(super) fn write(self: &Arc<Self>, changes: Vec<Change>, applied: u64, revision: u64) -> Result<(), EngineError> {
-        self.wait_for_files(&changes);
+        self.wait_for_files(&changes)?;
         let mut writer = self.lock_writer();
         self.check_whole(&writer)?;
         let content = self.content();
@@ -214,7 +217,7 @@ impl Store {
         Ok(())
     }
 
-    /// Makes all that was written durable.
+    /// Makes all that was written durable, if there is room; returns the durable point.
     pub(super) fn flush(self: &Arc<Self>) -> Result<u64, EngineError> {
         self.want_seal();
         self.flush_sealed()
@@ -223,7 +226,7 @@ impl Store {
     /// What threads beside the writer do; a failure waits for the next write.
     pub(super) fn work(self: &Arc<Self>, work: Work) {
         let attempt = std::panic::AssertUnwindSafe(|| match work {
-            Work::Flush => self.flush_sealed().map(drop),
+            Work::Flush => self.flush_beside(),
             Work::Merge => self.merge(),
         });
         match std::panic::catch_unwind(attempt) {
@@ -234,8 +237,27 @@ impl Store {
         }
     }
 
-    /// Writes the sealed memtables to files, and the youngest one too if that is wanted.
+    /// Flushes for a writer that goes on meanwhile; again later, if there is no room now.
+    fn flush_beside(self: &Arc<Self>) -> Result<(), EngineError> {
+        self.flush_sealed()?;
+        if !self.lock_writer().sealed.is_empty() && !self.has_room() {
+            std::thread::sleep(ROOM_POLL);
+            self.node.workers.ask(Work::Flush, self)?;
+        }
+        Ok(())
+    }
+
+    /// Whether all memtables can be written to files. A flush that fails half-way leaves what it wrote until the tree is opened
+    /// again.
+    fn has_room(&self) -> bool {
+        self.room.has(self.memtables_bytes())
+    }
+
+    /// Writes the sealed memtables to files, and the youngest one too if that is wanted. Does nothing without room.
     fn flush_sealed(self: &Arc<Self>) -> Result<u64, EngineError> {
+        if !self.has_room() {
+            return Ok(self.durable_applied());
+        }
         let _flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
         // Sealing waits for a new list of files to be synced, if one is. Better here than with the writer's lock.
         drop(self.tree.get_version_history_lock());
@@ -250,8 +272,8 @@ impl Store {
                 None => return Ok(self.durable_applied()),
             }
         };
-        let written = self.write_sealed();
-        written.inspect_err(|error| self.fail(error.to_string()))?;
+        let outcome = self.tree.flush(&self.tree.get_flush_lock(), SeqNo::MAX);
+        outcome.map_err(corrupt).inspect_err(|error| self.fail(error.to_string()))?;
         let flushed: Vec<Sealed> = self.lock_writer().sealed.drain(..count).collect();
         self.durable_applied.store(applied, Ordering::Release);
         self.pin_anew();
@@ -260,39 +282,32 @@ impl Store {
         Ok(applied)
     }
 
-    /// Once there is room for it.
-    fn write_sealed(&self) -> Result<(), EngineError> {
-        loop {
-            let bytes = self.lock_writer().sealed.iter().map(|sealed| sealed.memtable.size()).sum();
-            self.wait_for_room(bytes)?;
-            match self.tree.flush(&self.tree.get_flush_lock(), SeqNo::MAX) {
-                // The memtables are as they were; what was begun of a file is removed at the next start.
-                Err(lsm_tree::Error::Io(error)) if is_full(&error) => {}
-                outcome => return outcome.map(drop).map_err(corrupt),
-            }
-        }
-    }
-
-    fn wait_for_room(&self, bytes: u64) -> Result<(), EngineError> {
-        let is_closing = || self.is_closing.load(Ordering::Acquire);
-        self.room.wait_for(bytes, is_closing);
-        if is_closing() { Err(EngineError::Io(io::Error::other("the engine is being closed"))) } else { Ok(()) }
-    }
-
     /// Does one merge, if one is due and there is room for it, and asks for the next.
     fn merge(self: &Arc<Self>) -> Result<(), EngineError> {
-        let before = self.tree.current_version().id();
-        self.wait_for_room(MERGED_FILES * self.node.sizes.file_bytes)?;
-        match self.tree.compact(Arc::<Leveled>::clone(&self.merging), SeqNo::MAX) {
-            // It is begun anew when there is.
-            Err(lsm_tree::Error::Io(error)) if is_full(&error) => return Ok(self.node.workers.ask(Work::Merge, self)?),
-            outcome => drop(outcome.map_err(corrupt)?),
+        let l0_runs = self.lock_lag().l0_runs;
+        if !self.room.has(self.most_merged_bytes(l0_runs)) {
+            if l0_runs >= SLOWING_L0_RUNS {
+                std::thread::sleep(ROOM_POLL);
+                self.node.workers.ask(Work::Merge, self)?;
+            }
+            return Ok(());
         }
+        let before = self.tree.current_version().id();
+        self.tree.compact(Arc::<Leveled>::clone(&self.merging), SeqNo::MAX).map_err(corrupt)?;
         if self.tree.current_version().id() != before {
             self.pin_anew();
             self.node.workers.ask(Work::Merge, self)?;
         }
         Ok(())
+    }
+
+    /// What the next merge may write before it removes anything: all of level 0 and the files below that it overlaps, or one file
+    /// and those. lsm-tree does not tell beforehand. A merge that fails half-way leaves what it wrote until the tree is opened
+    /// again.
+    fn most_merged_bytes(&self, l0_runs: usize) -> u64 {
+        let files = fs::read_dir(self.remains.path().join(TABLES_FOLDER)).into_iter().flatten().flatten();
+        let all_bytes: u64 = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+        all_bytes.min((l0_runs + OVERLAPPED_FILES) as u64 * self.node.sizes.file_bytes)
     }
 
     /// Ends the youngest memtable with the numbers of the last batch, unless nothing happened since the one before.
@@ -346,10 +361,19 @@ impl Store {
         self.published.store(Arc::new(Content { pin, end, numbers, _remains: Arc::clone(&self.remains) }));
     }
 
-    fn wait_for_files(&self, changes: &[Change]) {
+    /// What is being rebuilt does not wait for room: nobody needs it as much as what it lies beside.
+    fn wait_for_files(&self, changes: &[Change]) -> Result<(), EngineError> {
         let mut lag = self.lock_lag();
         while (lag.sealed >= MAX_SEALED || lag.l0_runs >= MAX_L0_RUNS) && self.failure.get().is_none() {
-            lag = self.has_caught_up.wait(lag).unwrap_or_else(PoisonError::into_inner);
+            let waited = self.has_caught_up.wait_timeout(lag, ROOM_POLL).unwrap_or_else(PoisonError::into_inner);
+            lag = waited.0;
+            if waited.1.timed_out() && self.remains.is_obsolete() {
+                drop(lag);
+                if !self.has_room() {
+                    return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+                }
+                lag = self.lock_lag();
+            }
         }
         let excess_runs = (lag.l0_runs + 1).saturating_sub(SLOWING_L0_RUNS);
         drop(lag);
@@ -357,6 +381,7 @@ impl Store {
             let kib = changes.iter().map(Change::pair_bytes).sum::<usize>() >> 10;
             std::thread::sleep(PAUSE_PER_KIB * (kib * excess_runs) as u32);
         }
+        Ok(())
     }
 
     fn check_whole(&self, writer: &Writer) -> Result<(), EngineError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use quorate_engine::testing::SimulatedEngines;
-use quorate_engine::{Batch, Change, Trie};
+use quorate_engine::{Batch, Change, Direction, KeyRange, Trie};
 use quorate_keyspace::ShardHeader;
 use quorate_log::testing::{Fault, MemoryDisk};
 
