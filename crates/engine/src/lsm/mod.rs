@@ -17,8 +17,8 @@
 //! # Waiting
 //!
 //! `apply` pauses, more and more, from ten runs in level 0 on. It waits when there are 24, or three memtables wait for the disk,
-//! until a flush or a merge is done. Views never wait. On a full disk both are tried again until there is room: so long `apply` may
-//! wait, in the end. A flush that is asked for leaves the durable point where it is, and a rebuild gives up.
+//! until a flush or a merge is done. Views never wait. On a full disk both are tried again until there is room: so long `apply`
+//! may wait, in the end. A flush that is asked for leaves the durable point where it is, and a rebuild gives up.
 
 mod node;
 mod pin;
