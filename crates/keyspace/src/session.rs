@@ -14,6 +14,10 @@ use crate::{Command, Outcome, RequestId};
 /// [`Outcome::Forgotten`]. Twice what one node lets wait at once, so that it takes a stuck request to get here.
 const MAX_OUTCOMES_PER_ORIGIN: usize = 1 << 16;
 
+/// Bytes of what transactions read that are kept per origin, to be forgotten in the same way: what an origin waits for at once
+/// is bounded by the same.
+const MAX_READ_BYTES_PER_ORIGIN: u64 = 16 << 20;
+
 /// Origins kept. Beyond it the one silent for longest is dropped.
 const MAX_ORIGINS: usize = 1 << 10;
 
@@ -22,7 +26,7 @@ const IDLE_MS: u64 = 10 * 60 * 1000;
 
 /// The sessions of a shard.
 ///
-/// Invariant: every outcome's sequence is at or above its session's floor.
+/// Invariants: every outcome's sequence is at or above its session's floor; `read_bytes` of a session are those of its outcomes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sessions {
     by_origin: BTreeMap<u64, Session>,
@@ -43,6 +47,7 @@ struct Session {
     floor: u64,
     last_used_ms: u64,
     outcomes: BTreeMap<u64, Outcome>,
+    read_bytes: u64,
 }
 
 impl Sessions {
@@ -74,8 +79,9 @@ impl Sessions {
         let session = self.by_origin.entry(id.origin).or_default();
         session.last_used_ms = *log_time_ms;
         session.raise_floor(*floor);
+        session.read_bytes += outcome.read_bytes();
         session.outcomes.insert(id.sequence, outcome.clone());
-        if session.outcomes.len() > MAX_OUTCOMES_PER_ORIGIN
+        while session.is_over_a_limit()
             && let Some((&oldest, _)) = session.outcomes.first_key_value()
         {
             session.raise_floor(oldest + 1);
@@ -145,8 +151,16 @@ impl Session {
     fn raise_floor(&mut self, floor: u64) {
         if floor > self.floor {
             self.floor = floor;
-            self.outcomes = self.outcomes.split_off(&floor);
+            let kept = self.outcomes.split_off(&floor);
+            let dropped = std::mem::replace(&mut self.outcomes, kept);
+            if self.read_bytes > 0 {
+                self.read_bytes -= dropped.values().map(Outcome::read_bytes).sum::<u64>();
+            }
         }
+    }
+
+    fn is_over_a_limit(&self) -> bool {
+        self.outcomes.len() > MAX_OUTCOMES_PER_ORIGIN || self.read_bytes > MAX_READ_BYTES_PER_ORIGIN
     }
 }
 
@@ -154,8 +168,9 @@ fn read_session(reader: &mut Reader) -> Result<(u64, Session), DecodeError> {
     let origin = reader.varint()?;
     let floor = reader.varint()?;
     let last_used_ms = reader.varint()?;
-    let outcomes = reader.list(read_outcome)?.into_iter().collect();
-    Ok((origin, Session { floor, last_used_ms, outcomes }))
+    let outcomes: BTreeMap<u64, Outcome> = reader.list(read_outcome)?.into_iter().collect();
+    let read_bytes = outcomes.values().map(Outcome::read_bytes).sum();
+    Ok((origin, Session { floor, last_used_ms, outcomes, read_bytes }))
 }
 
 fn read_outcome(reader: &mut Reader) -> Result<(u64, Outcome), DecodeError> {
@@ -167,7 +182,7 @@ fn read_outcome(reader: &mut Reader) -> Result<(u64, Outcome), DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Revision, Write};
+    use crate::{Detail, KeyMeta, OpResult, Pairs, Record, Revision, Write};
 
     fn command(sequence: u64, floor: u64) -> Command {
         Command { id: RequestId { origin: 7, sequence }, floor, write: Write::default() }
@@ -197,6 +212,25 @@ mod tests {
         }
         assert_eq!(sessions.by_origin[&7].outcomes.len(), MAX_OUTCOMES_PER_ORIGIN);
         assert_eq!(sessions.seen(command(2, 1).id), Some(Outcome::Forgotten));
+    }
+
+    #[test]
+    fn what_was_read_is_remembered_up_to_a_bound() {
+        let meta = KeyMeta { create_revision: Revision(2), mod_revision: Revision(2), version: 1 };
+        let value = Bytes::from(vec![7; 3 << 20]);
+        let record = Record { meta, content_type: None, user_meta: Vec::new(), expires_at_ms: None, value };
+        let pairs = Pairs { items: vec![(Bytes::from_static(b"k"), record)], has_more: false };
+        let read = Outcome::Applied { revision: Revision(3), results: vec![OpResult::of(Detail::Read(pairs))] };
+        let mut sessions = Sessions::default();
+        for sequence in 1..=9 {
+            sessions.remember(&command(sequence, 1), &read, 0);
+        }
+        sessions.remember(&command(10, 1), &outcome(4), 0);
+        assert_eq!(sessions.seen(command(4, 1).id), Some(Outcome::Forgotten));
+        assert_eq!(sessions.seen(command(5, 1).id), Some(read));
+        assert_eq!(sessions.by_origin[&7].outcomes.len(), 6);
+        sessions.remember(&command(11, 11), &outcome(5), 0);
+        assert_eq!(sessions.by_origin[&7].read_bytes, 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - Votes and acknowledgements leave a node only after what they promise is durable there.
 //! - Equal replicas: after the same index, every replica holds what the model holds, with an equal state.
 //! - Nothing that was published goes back while a process lives.
+//! - Transactions are serializable: each came to what it must on what was there before its revision, and made all of it.
 //! - Answers agree with what was applied; what was refused is never applied, nothing is applied twice.
 
 use std::collections::btree_map::Entry;
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use quorate_api::peer::{Beat, Frame, RaftMessage};
 use quorate_engine::{KeyRange, View};
-use quorate_keyspace::Removed;
+use quorate_keyspace::{Removed, Transaction, TransactionResult};
 use quorate_log::{GroupId, Record};
 
 use crate::fingerprint::Fingerprint;
@@ -23,6 +24,7 @@ use crate::history::{Action, Operation, RevisionOrder, Seen, Sent};
 use crate::host::{HostId, Process};
 use crate::journal::Journal;
 use crate::model::{KeyChange, Model, content_of};
+use crate::transactions::expected;
 use crate::values::value_number;
 use crate::violation::{Step, Violation};
 
@@ -335,6 +337,27 @@ impl Oracle {
         let detail =
             format!("revision {revision} made {changes:?} and left {left:?}, the client was told {removed:?} of {range:?}");
         Err(Violation::new("acknowledged writes are applied", detail))
+    }
+
+    /// A client was told what its transaction came to, at a revision that it made, or found.
+    pub(crate) fn check_transaction(
+        &self,
+        transaction: &Transaction,
+        (revision, is_changed): (u64, bool),
+        told: &TransactionResult,
+    ) -> Step {
+        let Some(model) = self.clients_model() else { return Ok(()) };
+        let before = model.content_at(if is_changed { revision - 1 } else { revision });
+        let (result, changes) = expected(transaction, &before, revision);
+        let made = if is_changed { model.changes(revision) } else { &[] };
+        if (told, made) == (&result, &changes[..]) {
+            return Ok(());
+        }
+        let detail = format!(
+            "{transaction:?} at revision {revision} comes to {result:?} with {changes:?}, the client was told {told:?}; \
+             made was {made:?}"
+        );
+        Err(Violation::new("transactions are serializable", detail))
     }
 
     /// Somebody read a key at a revision. The revision of the key's last change, for later conditions.
