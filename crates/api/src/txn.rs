@@ -130,6 +130,17 @@ pub struct TxnList {
     pub is_with_values: bool,
 }
 
+impl Txn {
+    /// Whether it changes nothing, whatever it finds.
+    pub fn is_read_only(&self) -> bool {
+        self.then.iter().chain(&self.otherwise).all(|op| match op {
+            TxnOp::Get { .. } | TxnOp::List(_) => true,
+            TxnOp::Txn(within) => within.is_read_only(),
+            TxnOp::Put(_) | TxnOp::Delete { .. } | TxnOp::DeleteRange(_) => false,
+        })
+    }
+}
+
 impl TxnRange {
     /// Whether it leaves out no key.
     pub fn is_everything(&self) -> bool {

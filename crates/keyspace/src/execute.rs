@@ -415,7 +415,7 @@ impl Step {
     fn changed(&self, place: usize) -> &Bytes {
         match &self.changes[place] {
             Change::Put { value, .. } | Change::PutUntil { value, .. } => value,
-            change => unreachable!("{change:?} sets nothing"),
+            change @ Change::Delete { .. } => unreachable!("{change:?} sets nothing"),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::oracle::CLIENT_GROUP;
 use crate::queue::Event;
 use crate::simulation::{Asker, Simulation};
 use crate::time::SimTime;
-use crate::transactions::{Ingredients, any_transaction, every_op, told_by, written_by};
+use crate::transactions::{Ingredients, any_transaction, every_op, left_by, told_by, written_by};
 use crate::values::{key_of, value_number, value_of};
 use crate::violation::{Step, Violation};
 
@@ -29,6 +29,8 @@ use crate::violation::{Step, Violation};
 pub(crate) struct Clients {
     all: Vec<Client>,
     history: BTreeMap<u64, Vec<Operation>>,
+    /// Transactions of which nobody knows what became of them, and when they were sent.
+    unknown: Vec<(SimTime, Transaction)>,
     next_value: u64,
 }
 
@@ -165,14 +167,8 @@ impl Kind {
             Self::DeleteRange { keys, .. } => keys.iter().map(|key| (*key, Action::Write(None))).collect(),
             Self::Create { key, value } => vec![(*key, Action::Swap(None, Some(*value)))],
             Self::Swap { key, from, value } => vec![(*key, Action::Swap(Some(from.0), Some(*value)))],
-            Self::Transaction(transaction) => {
-                let mut actions = Vec::new();
-                every_op(transaction, &mut |op| {
-                    actions.extend(written_by(op).map(|(key, value)| (key, Action::Write(value))));
-                });
-                actions
-            }
-            Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
+            // What a transaction did is known from its answer, or from what it left.
+            Self::Transaction(_) | Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
         }
     }
 }
@@ -441,6 +437,9 @@ impl Simulation {
         if !under_way.kind.is_read() {
             self.coverage.count("writes with unknown outcome");
         }
+        if let Kind::Transaction(transaction) = &under_way.kind {
+            self.clients.unknown.push((under_way.called_at, (**transaction).clone()));
+        }
         let claims_done = self.scenario.mutation == Some(Mutation::UnknownIsDone);
         for (key, action) in under_way.kind.actions() {
             let end = claims_done.then_some(self.now.0);
@@ -601,6 +600,11 @@ impl Simulation {
         // What is still under way may have happened too.
         let under_way: Vec<UnderWay> = self.clients.all.iter_mut().filter_map(|client| client.under_way.take()).collect();
         under_way.iter().for_each(|under_way| self.on_unknown(under_way));
+        for (called_at, transaction) in std::mem::take(&mut self.clients.unknown) {
+            for (key, value) in left_by(&transaction, &|value| self.oracle.is_written(value)) {
+                self.note(key, Operation { call: called_at.0, end: None, action: Action::Write(value) });
+            }
+        }
         for (key, operations) in &self.clients.history {
             let settled: Vec<Operation> =
                 operations.iter().filter(|operation| self.oracle.may_have_happened(operation)).copied().collect();

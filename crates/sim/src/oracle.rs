@@ -380,6 +380,11 @@ impl Oracle {
         Err(Violation::new("reads see what was written", detail))
     }
 
+    /// Whether a value was written.
+    pub(crate) fn is_written(&self, value: u64) -> bool {
+        matches!(self.values.get(&value), Some(ValueFate::Written(_)))
+    }
+
     /// Whether an operation whose outcome the client does not know can have happened: its value would have been written.
     pub(crate) fn may_have_happened(&self, operation: &Operation) -> bool {
         match (operation.end, operation.action) {

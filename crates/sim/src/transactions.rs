@@ -161,6 +161,26 @@ pub(crate) fn written_by(op: &Op) -> Option<(u64, Option<u64>)> {
     }
 }
 
+/// What a transaction may have written, by number, of which no answer came: each put has a value of its own, and leaves it where
+/// it was done.
+pub(crate) fn left_by(transaction: &Transaction, is_written: &impl Fn(u64) -> bool) -> Vec<(u64, Option<u64>)> {
+    let mut left = Vec::new();
+    for ops in [&transaction.then, &transaction.otherwise] {
+        let written: Vec<_> = ops.iter().filter_map(written_by).collect();
+        let mut values = written.iter().filter_map(|(_, value)| *value).peekable();
+        if values.peek().is_some() && !values.any(is_written) {
+            continue;
+        }
+        left.extend(written);
+        for op in ops {
+            if let Op::Transaction(within) = op {
+                left.extend(left_by(within, is_written));
+            }
+        }
+    }
+    left
+}
+
 /// What a transaction's answer says of single keys: what it wrote, and what it read that it had not written itself.
 pub(crate) fn told_by(transaction: &Transaction, result: &TransactionResult) -> Vec<(u64, Action)> {
     let mut told = Vec::new();

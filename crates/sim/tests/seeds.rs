@@ -62,11 +62,17 @@ fn planted_bugs_are_found() {
         (Mutation::UnknownIsNotDone, "refused writes stay undone"),
         (Mutation::SnapshotLosesKey, "equal replicas"),
         (Mutation::ComparesDropped, "transactions are serializable"),
-        (Mutation::TransactionInTwo, "transactions are serializable"),
         (Mutation::TransactionReadsElsewhere, "transactions are serializable"),
     ] {
         assert_eq!(find(mutation, 10).1, promise, "{}", mutation.name());
     }
+}
+
+#[test]
+fn transactions_that_are_not_one_are_found() {
+    let (_, promise) = find(Mutation::TransactionInTwo, 10);
+    // Its first half may be there although it was refused as a whole.
+    assert!(["transactions are serializable", "refused writes stay undone"].contains(&promise), "{promise}");
 }
 
 #[test]
