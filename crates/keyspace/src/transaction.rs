@@ -300,9 +300,8 @@ impl<'a> Touched<'a> {
                 Op::Transaction(within) => one = Self::by_either(within)?,
                 Op::Get { .. } | Op::List(_) | Op::Configure(_) => continue,
             }
-            let twice = one.set.iter().find(|key| all.set.contains(*key) || all.deletes(key));
-            if let Some(key) = twice.or_else(|| all.set.iter().find(|key| one.deletes(key))) {
-                return Err(TransactionError::DuplicateKey { key: Bytes::clone(key) });
+            if let Some(key) = one.clash_with(&all).or_else(|| all.clash_with(&one)) {
+                return Err(TransactionError::DuplicateKey { key: key.clone() });
             }
             all.add(one);
         }
@@ -322,7 +321,16 @@ impl<'a> Touched<'a> {
         self.deleted_ranges.extend(other.deleted_ranges);
     }
 
-    fn deletes(&self, key: &Bytes) -> bool {
-        self.deleted.contains(key) || self.deleted_ranges.iter().any(|range| range.contains(key))
+    /// A key that this sets and the other one sets or deletes. Costs what the other one is long: of transactions within each
+    /// other, one side may be many times as long as its list.
+    fn clash_with(&self, other: &Self) -> Option<&'a Bytes> {
+        let (few, many) = if self.set.len() < other.set.len() { (&self.set, &other.set) } else { (&other.set, &self.set) };
+        let in_range = |range: &'a KeyRange| {
+            let bounds = (range.start.as_ref(), range.end.as_ref());
+            if range.is_empty() { None } else { self.set.range::<&Bytes, _>(bounds).next() }
+        };
+        let set_twice = few.iter().find(|key| many.contains(*key));
+        let deleted = || other.deleted.iter().find(|key| self.set.contains(*key));
+        set_twice.or_else(deleted).or_else(|| other.deleted_ranges.iter().find_map(|range| in_range(range))).copied()
     }
 }

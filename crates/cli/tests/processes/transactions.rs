@@ -105,3 +105,28 @@ fn nothing_is_lost_between_accounts_while_leaders_are_killed() {
     }
     cluster.assert_same_everywhere();
 }
+
+#[test]
+fn a_large_answer_comes_through_a_node_that_does_not_lead() {
+    let cluster = Cluster::ready(3);
+    let follower = cluster.other_than(&[&cluster.leader()]);
+    let mut connection = cluster.connection(&follower);
+    let value = |number: usize| (0..1_400_000).map(|index| b'a' + ((index * number) % 26) as u8).collect::<Vec<u8>>();
+    for number in 0..7 {
+        connection.expect(201, &Request::put(format!("large/{number}").as_bytes(), value(number)));
+    }
+    let with_gets = |count: usize| {
+        let put = json!({"op": "put", "key": "small", "value": count.to_string()});
+        let gets = (0..count).map(|number| json!({"op": "get", "key": format!("large/{number}")}));
+        let ops: Vec<Value> = std::iter::once(put).chain(gets).collect();
+        Request::json("POST", "/v1/txn", json!({ "then": ops }).to_string())
+    };
+    let answer: Value = connection.expect(200, &with_gets(6)).json();
+    for number in 0..6 {
+        let read = answer["results"][number + 1]["entry"]["value"].as_str().expect("it is text");
+        assert!(read.as_bytes() == value(number), "value {number} came back otherwise");
+    }
+    let refused: Value = connection.expect(413, &with_gets(7)).json();
+    assert_eq!(refused["code"], json!("transaction_too_large"));
+    assert_eq!(connection.expect(200, &Request::get(b"small")).text(), "6", "what is refused is not done");
+}

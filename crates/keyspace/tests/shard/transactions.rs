@@ -1,5 +1,7 @@
 //! Transactions: what they look at and when, what is refused as a whole, and what cannot be.
 
+use std::ops::Bound;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorate_engine::{Direction, KeyRange};
@@ -200,6 +202,10 @@ fn a_key_may_be_written_once_on_each_path() {
     assert_eq!(check(&[put("a", ""), put("a", "")], &[]), twice("a"));
     assert_eq!(check(&[], &[put("a", ""), delete("a")]), twice("a"));
     assert_eq!(check(&[delete_range("a"), put("ab", "")], &[]), twice("ab"));
+    assert_eq!(check(&[put("ab", ""), delete_range("a")], &[]), twice("ab"));
+    assert_eq!(check(&[put("b", ""), delete_range("a"), delete("c"), put("d", "")], &[]), Ok(()));
+    let nothing = KeyRange { start: Bound::Included(bytes("z")), end: Bound::Excluded(bytes("a")) };
+    assert_eq!(check(&[put("b", ""), Op::DeleteRange { range: nothing, max_keys: 1 }], &[]), Ok(()));
     assert_eq!(check(&[delete_range("a"), delete_range("ab"), delete("a")], &[]), Ok(()));
     assert_eq!(check(&[alternatives(put("a", ""), put("a", ""))], &[]), Ok(()));
     assert_eq!(check(&[alternatives(put("a", ""), delete("b")), put("a", "")], &[]), twice("a"));

@@ -8,7 +8,8 @@ use quorate_api::key::DEFAULT_KEYSPACE;
 use quorate_api::keyspace::Capability;
 use quorate_api::problem::Code;
 use quorate_api::txn::{
-    MAX_TXN_BYTES, Relation, Txn, TxnCompare, TxnDone, TxnError, TxnErrorKind, TxnKeys, TxnList, TxnOp, TxnResult, TxnTest,
+    MAX_TXN_BYTES, MAX_TXN_DEPTH, MAX_TXN_OPS, Relation, Txn, TxnCompare, TxnDone, TxnError, TxnErrorKind, TxnKeys, TxnList,
+    TxnOp, TxnResult, TxnTest,
 };
 use quorate_engine::Direction;
 use quorate_node::keyspace::{
@@ -28,6 +29,11 @@ use super::refusal::Refusal;
 use super::scans::Cost;
 use super::selection;
 use super::store::{Freshness, Store, Written};
+
+const _: () = assert!(
+    MAX_TXN_OPS == keyspace::MAX_TRANSACTION_OPS && MAX_TXN_DEPTH == keyspace::MAX_TRANSACTION_DEPTH,
+    "what is told is what holds"
+);
 
 /// Pairs of a keyspace that can do transactions have no end, so it does not matter what time it is.
 const NO_TIME_MS: u64 = 0;
