@@ -18,6 +18,11 @@ const MAX_OUTCOMES_PER_ORIGIN: usize = 1 << 16;
 /// is bounded by the same.
 const MAX_READ_BYTES_PER_ORIGIN: u64 = 16 << 20;
 
+/// The same of all origins together: the state travels in one piece, which must not grow too large for it. Beyond it what the
+/// origin silent for longest read is forgotten.
+const MAX_READ_BYTES: u64 = 64 << 20;
+const _: () = assert!(MAX_READ_BYTES > MAX_READ_BYTES_PER_ORIGIN, "what an origin reads itself it need not forget for this");
+
 /// Origins kept. Beyond it the one silent for longest is dropped.
 const MAX_ORIGINS: usize = 1 << 10;
 
@@ -89,6 +94,9 @@ impl Sessions {
         if self.by_origin.len() > MAX_ORIGINS {
             self.drop_most_idle();
         }
+        if outcome.read_bytes() > 0 {
+            self.bound_read_bytes();
+        }
     }
 
     /// Drops the sessions that are idle at `log_time_ms`. Looks at them now and then only; returns whether it did.
@@ -99,6 +107,15 @@ impl Sessions {
         self.by_origin.retain(|_, session| session.last_used_ms.saturating_add(IDLE_MS) > log_time_ms);
         self.next_sweep_ms = log_time_ms.saturating_add(IDLE_MS / 10);
         true
+    }
+
+    fn bound_read_bytes(&mut self) {
+        while self.by_origin.values().map(|session| session.read_bytes).sum::<u64>() > MAX_READ_BYTES {
+            let readers = self.by_origin.values_mut().filter(|session| session.read_bytes > 0);
+            let Some(most_idle) = readers.min_by_key(|session| session.last_used_ms) else { return };
+            let last = most_idle.outcomes.iter().rfind(|(_, outcome)| outcome.read_bytes() > 0).map(|(sequence, _)| *sequence);
+            most_idle.raise_floor(last.map_or(0, |last| last + 1));
+        }
     }
 
     fn drop_most_idle(&mut self) {
@@ -214,13 +231,17 @@ mod tests {
         assert_eq!(sessions.seen(command(2, 1).id), Some(Outcome::Forgotten));
     }
 
-    #[test]
-    fn what_was_read_is_remembered_up_to_a_bound() {
+    fn read(bytes: usize) -> Outcome {
         let meta = KeyMeta { create_revision: Revision(2), mod_revision: Revision(2), version: 1 };
-        let value = Bytes::from(vec![7; 3 << 20]);
+        let value = Bytes::from(vec![7; bytes]);
         let record = Record { meta, content_type: None, user_meta: Vec::new(), expires_at_ms: None, value };
         let pairs = Pairs { items: vec![(Bytes::from_static(b"k"), record)], has_more: false };
-        let read = Outcome::Applied { revision: Revision(3), results: vec![OpResult::of(Detail::Read(pairs))] };
+        Outcome::Applied { revision: Revision(3), results: vec![OpResult::of(Detail::Read(pairs))] }
+    }
+
+    #[test]
+    fn what_was_read_is_remembered_up_to_a_bound() {
+        let read = read(3 << 20);
         let mut sessions = Sessions::default();
         for sequence in 1..=9 {
             sessions.remember(&command(sequence, 1), &read, 0);
@@ -231,6 +252,23 @@ mod tests {
         assert_eq!(sessions.by_origin[&7].outcomes.len(), 6);
         sessions.remember(&command(11, 11), &outcome(5), 0);
         assert_eq!(sessions.by_origin[&7].read_bytes, 0);
+    }
+
+    #[test]
+    fn what_silent_origins_read_is_forgotten_first() {
+        let of = |origin, sequence| Command { id: RequestId { origin, sequence }, ..command(sequence, 1) };
+        let mut sessions = Sessions::default();
+        for origin in 1..=8 {
+            sessions.remember(&of(origin, 1), &outcome(2), origin);
+            sessions.remember(&of(origin, 2), &read(9 << 20), origin);
+            sessions.remember(&of(origin, 3), &outcome(4), origin);
+        }
+        let seen = |origin, sequence| sessions.seen(of(origin, sequence).id);
+        assert_eq!(
+            [1, 2, 3].map(|sequence| seen(1, sequence)),
+            [Some(Outcome::Forgotten), Some(Outcome::Forgotten), Some(outcome(4))]
+        );
+        assert_eq!([1, 2, 3].map(|sequence| seen(2, sequence)), [Some(outcome(2)), Some(read(9 << 20)), Some(outcome(4))]);
     }
 
     #[test]

@@ -165,10 +165,12 @@ pub(crate) fn written_by(op: &Op) -> Option<(u64, Option<u64>)> {
 /// it was done.
 pub(crate) fn left_by(transaction: &Transaction, is_written: &impl Fn(u64) -> bool) -> Vec<(u64, Option<u64>)> {
     let mut left = Vec::new();
-    for ops in [&transaction.then, &transaction.otherwise] {
-        let written: Vec<_> = ops.iter().filter_map(written_by).collect();
-        let mut values = written.iter().filter_map(|(_, value)| *value).peekable();
-        if values.peek().is_some() && !values.any(is_written) {
+    let written_in = |ops: &[Op]| ops.iter().filter_map(written_by).collect::<Vec<_>>();
+    let is_left = |written: &[(u64, Option<u64>)]| written.iter().any(|(_, value)| value.is_some_and(is_written));
+    for (ops, others) in [(&transaction.then, &transaction.otherwise), (&transaction.otherwise, &transaction.then)] {
+        let written = written_in(ops);
+        let has_puts = written.iter().any(|(_, value)| value.is_some());
+        if (has_puts && !is_left(&written)) || is_left(&written_in(others)) {
             continue;
         }
         left.extend(written);
@@ -228,7 +230,9 @@ pub(crate) fn any_transaction(random: &mut Random, ingredients: Ingredients<'_>)
         then.push(any_list(random));
         return Transaction { compares, then, otherwise: vec![any_list(random)] };
     }
-    let mut then: Vec<Op> = keys.iter().map(|key| any_op(random, *key, &mut put)).collect();
+    // What is put first tells whether all of it was done, also where no answer does.
+    let mut then: Vec<Op> = keys.iter().take(1).map(|key| put(*key)).collect();
+    then.extend(keys.iter().skip(1).map(|key| any_op(random, *key, &mut put)));
     if let [first, .., last] = keys[..]
         && random.chance(300)
     {
