@@ -153,35 +153,38 @@ impl BatchOp {
     /// As it travels, in at most [`MAX_BATCH_BYTES`] with every value that a node can be set to accept. What is not UTF-8 goes as
     /// base64url.
     pub fn to_body(&self) -> BatchOpBody<'_> {
-        let (key, key64) = split(self.key());
-        let body = BatchOpBody { op: Cow::Borrowed(self.name()), key, key64, ..BatchOpBody::default() };
         match self {
-            Self::Get { .. } => body,
-            Self::Delete { cas, .. } => BatchOpBody { cas: cas.clone(), ..body },
-            Self::Put(put) => {
-                let (value, value64) = match put.value.len() {
-                    0..=MAX_TEXT_VALUE_BYTES => split(&put.value),
-                    _ => (None, Some(Cow::Owned(text64::encode(&put.value)))),
-                };
-                BatchOpBody {
-                    value,
-                    value64,
-                    content_type: put.content_type.as_deref().map(Cow::Borrowed),
-                    meta: put.meta.clone(),
-                    cas: put.cas.clone(),
-                    ttl: put.ttl.as_deref().map(Cow::Borrowed),
-                    ..body
-                }
-            }
+            Self::Get { key } => BatchOpBody::of_key("get", key),
+            Self::Delete { key, cas } => BatchOpBody { cas: cas.clone(), ..BatchOpBody::of_key("delete", key) },
+            Self::Put(put) => put.to_body(),
         }
     }
+}
 
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Get { .. } => "get",
-            Self::Put(_) => "put",
-            Self::Delete { .. } => "delete",
+impl BatchPut {
+    /// As it travels.
+    pub(crate) fn to_body(&self) -> BatchOpBody<'_> {
+        let (value, value64) = match self.value.len() {
+            0..=MAX_TEXT_VALUE_BYTES => split(&self.value),
+            _ => (None, Some(Cow::Owned(text64::encode(&self.value)))),
+        };
+        BatchOpBody {
+            value,
+            value64,
+            content_type: self.content_type.as_deref().map(Cow::Borrowed),
+            meta: self.meta.clone(),
+            cas: self.cas.clone(),
+            ttl: self.ttl.as_deref().map(Cow::Borrowed),
+            ..BatchOpBody::of_key("put", &self.key)
         }
+    }
+}
+
+impl<'a> BatchOpBody<'a> {
+    /// An operation on a key, without anything else.
+    pub(crate) fn of_key(op: &'static str, key: &'a [u8]) -> Self {
+        let (key, key64) = split(key);
+        Self { op: Cow::Borrowed(op), key, key64, ..Self::default() }
     }
 }
 

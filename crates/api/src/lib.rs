@@ -13,4 +13,5 @@ pub mod peer;
 pub mod problem;
 pub mod quantity;
 pub mod text64;
+pub mod txn;
 pub mod user_meta;

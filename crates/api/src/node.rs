@@ -31,6 +31,12 @@ pub struct NodeLimits {
     /// Largest body of such a batch, and largest line of a batch as lines.
     #[serde(default)]
     pub max_batch_bytes: u64,
+    /// Most compares of a transaction, and most operations on each side.
+    #[serde(default)]
+    pub max_txn_ops: u64,
+    /// Largest body of a transaction.
+    #[serde(default)]
+    pub max_txn_bytes: u64,
     /// Longest time limit of a request.
     pub max_timeout_ms: u64,
     /// Time limit of a request that names none.

@@ -80,6 +80,14 @@ codes! {
         "Names of user metadata are HTTP tokens, values visible ASCII; at most 32 of them, 2048 bytes in all, beside a value.";
     BadOperation "bad_operation" 400 final "Bad operation"
         "An operation of a batch is not the JSON object that it should be; the detail says where. Nothing was done by it.";
+    BadTransaction "bad_transaction" 400 final "Bad transaction"
+        "A compare or an operation of a transaction is not what it should be; the detail says which, as in `then[2]`. Nothing \
+         was done.";
+    TooManyOperations "too_many_operations" 400 final "Too many operations"
+        "A transaction has at most 128 compares, and as many operations on each side; one within another has what that one \
+         left, and they may lie 16 deep. Nothing was done.";
+    DuplicateKey "duplicate_key" 400 final "Key written twice"
+        "A transaction sets each key once, and deletes no key that it sets. Nothing was done.";
     BadBody "bad_body" 400 final "Bad body"
         "The body is not the JSON that the route expects; the detail says where.";
     IncompleteBody "incomplete_body" 400 final "Incomplete body"
@@ -108,13 +116,17 @@ codes! {
     Conflict "conflict" 409 final "Conflict"
         "It stands in contradiction to what is there; the detail says to what.";
     PreconditionFailed "precondition_failed" 412 final "Precondition failed"
-        "If-Match, If-None-Match or `cas` did not hold. Nothing was done; `current` says what the key is like.";
+        "If-Match, If-None-Match or `cas` did not hold, and `current` says what the key is like; or, with `strict`, `if` of a \
+         transaction. Nothing was done.";
     ValueTooLarge "value_too_large" 413 final "Value too large"
         "The value is larger than the server accepts, whose limit /v1/node names, or than the keyspace does. Nothing was done.";
     BodyTooLarge "body_too_large" 413 final "Body too large"
         "The body, or the write that it asks for, is larger than this route accepts. Nothing was done.";
     AnswerTooLarge "answer_too_large" 413 final "Answer too large"
         "What the batch read before this operation is as much as one answer holds. Read the rest with another batch or as lines.";
+    TransactionTooLarge "transaction_too_large" 413 final "Transaction too large"
+        "The transaction compares, lists or deletes more than 10,000 keys of ranges, or reads more than 9 MiB. Nothing was done; \
+         narrower ranges or `limit` help.";
     TargetTooLong "target_too_long" 414 final "Path too long"
         "Path and query are longer than any route takes. Nothing was done.";
     UnsupportedMediaType "unsupported_media_type" 415 final "Unsupported media type"
@@ -126,7 +138,7 @@ codes! {
         "Each of the settings is known, but not possible together, or not possible yet. The detail says why, and what is \
          possible. Nothing was done.";
     UnknownOperation "unknown_operation" 422 final "Unknown operation"
-        "A batch does not know this operation; the detail names those that it knows. Nothing was done by it.";
+        "There is no such operation in a batch or a transaction; the detail names those that there are. Nothing was done by it.";
     UnsupportedCapability "unsupported_capability" 422 final "The keyspace cannot do this"
         "The keyspace's engine and replication do not offer what was asked for; the detail names the capability, and \
          /v1/keyspaces/{keyspace} lists those that it has. Nothing was done.";

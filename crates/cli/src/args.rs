@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// List keys
     #[command(after_help = examples::LS)]
     Ls(LsArgs),
+    /// Compare keys, and do one thing or another, as a whole
+    #[command(after_help = examples::TXN)]
+    Txn(TxnArgs),
     /// Make, see, alter and delete keyspaces
     #[command(after_help = examples::KEYSPACE)]
     Keyspace {
@@ -313,6 +316,29 @@ impl DelArgs {
             (false, true) => Err(Failure::usage("an empty selection is every key: say --all if that is meant")),
             (false, false) => Ok(Deletion::Many(selection)),
         }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TxnArgs {
+    /// Where it stands, as JSON; - is standard input
+    #[arg(conflicts_with_all = ["compares", "then", "otherwise"])]
+    pub(crate) file: Option<PathBuf>,
+    /// What must hold; can be given several times
+    #[arg(long = "if", value_name = "COMPARE")]
+    pub(crate) compares: Vec<String>,
+    /// What to do if all of it holds; can be given several times
+    #[arg(long, value_name = "OPERATION")]
+    pub(crate) then: Vec<String>,
+    /// What to do if not; can be given several times
+    #[arg(long = "else", value_name = "OPERATION")]
+    pub(crate) otherwise: Vec<String>,
+}
+
+impl TxnArgs {
+    /// Whether it stands on the command line.
+    pub(crate) fn has_words(&self) -> bool {
+        !(self.compares.is_empty() && self.then.is_empty() && self.otherwise.is_empty())
     }
 }
 

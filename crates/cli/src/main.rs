@@ -22,6 +22,7 @@ mod printable;
 mod progress;
 mod server;
 mod top;
+mod txn;
 mod value_source;
 
 use std::process::ExitCode;
@@ -64,6 +65,7 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Put(args) => keys::put(args, client).await,
         Command::Del(args) => keys::del(args, client).await,
         Command::Ls(args) => keys::ls(args, client).await,
+        Command::Txn(args) => txn::run(args, client).await,
         Command::Export(args) => export::run(args, client).await,
         Command::Import(args) => import::run(args, client).await,
         Command::Cluster { command } => cluster::run(command, client).await,

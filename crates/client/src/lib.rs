@@ -32,6 +32,7 @@ mod list_stream;
 mod selection;
 mod streams;
 mod transport;
+mod txn;
 
 pub use batch::BatchOutcome;
 pub use batch_stream::{BatchReceiver, BatchSender, StreamEnded};

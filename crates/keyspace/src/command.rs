@@ -9,6 +9,7 @@ use crate::Revision;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::limits::{Limits, Settings};
 use crate::record::{encode_user_meta, read_user_meta, user_meta_bytes};
+use crate::transaction::{Listing, MAX_TRANSACTION_DEPTH, Transaction};
 
 /// Guards and operations that take effect together or not at all, under one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +29,17 @@ impl Write {
     /// Removes one key.
     pub fn delete(key: Bytes) -> Self {
         Self { guards: Vec::new(), ops: vec![Op::Delete { key }] }
+    }
+
+    /// A transaction alone.
+    pub fn transaction(transaction: Transaction) -> Self {
+        Self { guards: Vec::new(), ops: vec![Op::Transaction(Box::new(transaction))] }
+    }
+
+    /// Whether what it does depends on what is there.
+    pub fn is_conditional(&self) -> bool {
+        let is_conditional = |op: &Op| op.as_transaction().is_some_and(Transaction::is_conditional);
+        !self.guards.is_empty() || self.ops.iter().any(is_conditional)
     }
 
     /// The encoded form: guards, then operations.
@@ -93,9 +105,36 @@ pub enum Op {
         /// At most this many keys; what is left is named in the result.
         max_keys: u64,
     },
+    /// Reads a key, as those before left it.
+    Get {
+        /// The key.
+        key: Bytes,
+    },
+    /// Reads pairs of a range, as those before left them.
+    List(Listing),
+    /// Does one of two things.
+    Transaction(Box<Transaction>),
     /// Changes what the keyspace sets for the shard. No pair changes, and no revision. What the same write does besides is
     /// still measured by the limits before.
     Configure(Settings),
+}
+
+impl Op {
+    /// Whether it changes nothing, whatever it finds.
+    pub fn is_read_only(&self) -> bool {
+        match self {
+            Self::Get { .. } | Self::List(_) => true,
+            Self::Transaction(transaction) => transaction.is_read_only(),
+            Self::Put(_) | Self::Delete { .. } | Self::DeleteRange { .. } | Self::Configure(_) => false,
+        }
+    }
+
+    pub(crate) fn as_transaction(&self) -> Option<&Transaction> {
+        match self {
+            Self::Transaction(transaction) => Some(transaction),
+            _ => None,
+        }
+    }
 }
 
 /// A key, its new value, and what goes with it.
@@ -157,6 +196,9 @@ const OP_DELETE_RANGE: u8 = 3;
 const OP_CONFIGURE: u8 = 4;
 const OP_PUT_WITH_META: u8 = 5;
 const OP_PUT_FOR_A_TIME: u8 = 6;
+const OP_GET: u8 = 7;
+const OP_LIST: u8 = 8;
+const OP_TRANSACTION: u8 = 9;
 
 const BOUND_NONE: u8 = 0;
 const BOUND_INCLUDED: u8 = 1;
@@ -200,24 +242,27 @@ impl Command {
         let floor = sequence.checked_sub(reader.varint()?).ok_or(DecodeError::Malformed("floor above sequence"))?;
         let _principal = reader.bytes()?;
         let guards = reader.list(read_guard)?;
-        let ops = reader.list(read_op)?;
+        let ops = reader.list(|reader| read_op(reader, MAX_TRANSACTION_DEPTH))?;
         Ok(Self { id: RequestId { origin, sequence }, floor, write: Write { guards, ops } })
     }
 }
 
-fn op_bytes_hint(op: &Op) -> usize {
+pub(crate) fn op_bytes_hint(op: &Op) -> usize {
     match op {
         Op::Put(put) => {
             let content_type_bytes = put.content_type.as_ref().map_or(0, Bytes::len);
             put.key.len() + put.value.len() + content_type_bytes + user_meta_bytes(&put.user_meta) + 24
         }
-        Op::Delete { key } => key.len() + 8,
-        Op::DeleteRange { range, .. } => bound_bytes_hint(&range.start) + bound_bytes_hint(&range.end) + 12,
+        Op::Delete { key } | Op::Get { key } => key.len() + 8,
+        Op::DeleteRange { range, .. } | Op::List(Listing { range, .. }) => {
+            bound_bytes_hint(&range.start) + bound_bytes_hint(&range.end) + 13
+        }
+        Op::Transaction(transaction) => transaction.bytes_hint(),
         Op::Configure(_) => 32,
     }
 }
 
-fn bound_bytes_hint(bound: &Bound<Bytes>) -> usize {
+pub(crate) fn bound_bytes_hint(bound: &Bound<Bytes>) -> usize {
     match bound {
         Bound::Included(key) | Bound::Excluded(key) => key.len() + 6,
         Bound::Unbounded => 1,
@@ -258,7 +303,7 @@ fn read_revision(reader: &mut Reader) -> Result<Revision, DecodeError> {
     reader.varint().map(Revision)
 }
 
-fn encode_op(op: &Op, out: &mut BytesMut) {
+pub(crate) fn encode_op(op: &Op, out: &mut BytesMut) {
     match op {
         Op::Put(put) => {
             let tag = match put.ttl_ms {
@@ -281,9 +326,20 @@ fn encode_op(op: &Op, out: &mut BytesMut) {
         }
         Op::DeleteRange { range, max_keys } => {
             out.put_u8(OP_DELETE_RANGE);
-            encode_bound(&range.start, out);
-            encode_bound(&range.end, out);
+            encode_range(range, out);
             out.put_varint(*max_keys);
+        }
+        Op::Get { key } => {
+            out.put_u8(OP_GET);
+            out.put_bytes_with_len(key);
+        }
+        Op::List(listing) => {
+            out.put_u8(OP_LIST);
+            listing.encode(out);
+        }
+        Op::Transaction(transaction) => {
+            out.put_u8(OP_TRANSACTION);
+            transaction.encode(out);
         }
         Op::Configure(Settings { limits }) => {
             out.put_u8(OP_CONFIGURE);
@@ -292,7 +348,8 @@ fn encode_op(op: &Op, out: &mut BytesMut) {
     }
 }
 
-fn read_op(reader: &mut Reader) -> Result<Op, DecodeError> {
+/// Reads an operation; transactions in it may lie `max_depth` deep.
+pub(crate) fn read_op(reader: &mut Reader, max_depth: usize) -> Result<Op, DecodeError> {
     match reader.u8()? {
         tag @ (OP_PUT | OP_PUT_WITH_META | OP_PUT_FOR_A_TIME) => {
             let key = reader.bytes()?;
@@ -304,12 +361,24 @@ fn read_op(reader: &mut Reader) -> Result<Op, DecodeError> {
         }
         OP_DELETE => Ok(Op::Delete { key: reader.bytes()? }),
         OP_DELETE_RANGE => {
-            let range = KeyRange { start: read_bound(reader)?, end: read_bound(reader)? };
+            let range = read_range(reader)?;
             Ok(Op::DeleteRange { range, max_keys: reader.varint()? })
         }
+        OP_GET => Ok(Op::Get { key: reader.bytes()? }),
+        OP_LIST => Ok(Op::List(Listing::read(reader)?)),
+        OP_TRANSACTION => Ok(Op::Transaction(Box::new(Transaction::read(reader, max_depth)?))),
         OP_CONFIGURE => Ok(Op::Configure(Settings { limits: Limits::read(reader)? })),
         tag => Err(DecodeError::UnknownTag { what: "operation", tag }),
     }
+}
+
+pub(crate) fn encode_range(range: &KeyRange, out: &mut BytesMut) {
+    encode_bound(&range.start, out);
+    encode_bound(&range.end, out);
+}
+
+pub(crate) fn read_range(reader: &mut Reader) -> Result<KeyRange, DecodeError> {
+    Ok(KeyRange { start: read_bound(reader)?, end: read_bound(reader)? })
 }
 
 fn encode_bound(bound: &Bound<Bytes>, out: &mut BytesMut) {
@@ -363,8 +432,10 @@ pub fn decode_entry(bytes: Bytes) -> Result<(EntryHeader, Vec<Command>), DecodeE
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use quorate_engine::Direction;
 
     use super::*;
+    use crate::transaction::{Compare, Keys, Relation, Target};
 
     fn bytes() -> impl Strategy<Value = Bytes> {
         proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
@@ -384,15 +455,43 @@ mod tests {
         prop_oneof![Just(Bound::Unbounded), bytes().prop_map(Bound::Included), bytes().prop_map(Bound::Excluded)]
     }
 
+    fn range() -> impl Strategy<Value = KeyRange> {
+        (bound(), bound()).prop_map(|(start, end)| KeyRange { start, end })
+    }
+
+    fn compare() -> impl Strategy<Value = Compare> {
+        let keys = prop_oneof![bytes().prop_map(Keys::One), range().prop_map(Keys::Range)];
+        let relation = prop::sample::select(vec![Relation::Equal, Relation::NotEqual, Relation::Less, Relation::Greater]);
+        let target = prop_oneof![
+            any::<u64>().prop_map(|number| Target::CreateRevision(Revision(number))),
+            any::<u64>().prop_map(|number| Target::ModRevision(Revision(number))),
+            any::<u64>().prop_map(Target::Version),
+            bytes().prop_map(Target::Value),
+        ];
+        (keys, relation, target).prop_map(|(keys, relation, target)| Compare { keys, relation, target })
+    }
+
     fn op() -> impl Strategy<Value = Op> {
+        leaf_op().prop_recursive(4, 20, 3, |within| {
+            let ops = || proptest::collection::vec(within.clone(), 0..3);
+            (proptest::collection::vec(compare(), 0..3), ops(), ops())
+                .prop_map(|(compares, then, otherwise)| Op::Transaction(Box::new(Transaction { compares, then, otherwise })))
+        })
+    }
+
+    fn leaf_op() -> impl Strategy<Value = Op> {
         let user_meta = proptest::collection::vec((bytes(), bytes()), 0..3);
         prop_oneof![
             (bytes(), bytes(), proptest::option::of(bytes()), user_meta, proptest::option::of(any::<u64>())).prop_map(
                 |(key, value, content_type, user_meta, ttl_ms)| Op::Put(Put { key, value, content_type, user_meta, ttl_ms })
             ),
             bytes().prop_map(|key| Op::Delete { key }),
-            (bound(), bound(), any::<u64>())
-                .prop_map(|(start, end, max_keys)| Op::DeleteRange { range: KeyRange { start, end }, max_keys }),
+            bytes().prop_map(|key| Op::Get { key }),
+            (range(), any::<u64>()).prop_map(|(range, max_keys)| Op::DeleteRange { range, max_keys }),
+            (range(), any::<u64>(), any::<bool>(), any::<bool>()).prop_map(|(range, max_pairs, is_reverse, is_with_values)| {
+                let direction = if is_reverse { Direction::Reverse } else { Direction::Forward };
+                Op::List(Listing { range, max_pairs, direction, is_with_values })
+            }),
             (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(max_bytes, max_key_bytes, max_value_bytes)| {
                 Op::Configure(Settings { limits: Limits { max_bytes, max_key_bytes, max_value_bytes } })
             }),
@@ -428,6 +527,56 @@ mod tests {
         #[test]
         fn any_bytes_decode_without_panic(noise in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode_entry(noise.into());
+        }
+    }
+
+    fn nested(depth: usize) -> Write {
+        let around = |within| Transaction { then: vec![Op::Transaction(Box::new(within))], ..Transaction::default() };
+        Write::transaction((1..depth).fold(Transaction::default(), |within, _| around(within)))
+    }
+
+    #[test]
+    fn transactions_that_lie_too_deep_are_refused() {
+        let decoded = |depth| {
+            let command = Command { id: RequestId::default(), floor: 0, write: nested(depth) };
+            Command::decode(command.to_bytes())
+        };
+        assert!(decoded(MAX_TRANSACTION_DEPTH).is_ok());
+        assert!(decoded(MAX_TRANSACTION_DEPTH + 1).is_err());
+    }
+
+    /// Written out, so that they stay readable whatever is written in future.
+    #[test]
+    fn forms_are_as_they_were() {
+        let k = || Bytes::from_static(b"k");
+        let range = || KeyRange { start: Bound::Included(k()), end: Bound::Excluded(Bytes::from_static(b"l")) };
+        let compare = |keys, relation, target| Compare { keys, relation, target };
+        let transaction = Transaction {
+            compares: vec![
+                compare(Keys::One(k()), Relation::Equal, Target::Value(k())),
+                compare(Keys::Range(range()), Relation::Greater, Target::Version(300)),
+                compare(Keys::One(k()), Relation::Less, Target::ModRevision(Revision(3))),
+                compare(Keys::One(k()), Relation::NotEqual, Target::CreateRevision(Revision(3))),
+            ],
+            then: vec![
+                Op::Get { key: k() },
+                Op::List(Listing { range: range(), max_pairs: 5, direction: Direction::Reverse, is_with_values: true }),
+            ],
+            otherwise: vec![Op::Transaction(Box::default())],
+        };
+        let cases = [
+            (Write::put(k(), k()), &b"\x00\x01\x01\x01k\x00\x01k"[..]),
+            (Write::delete(k()), b"\x00\x01\x02\x01k"),
+            (
+                Write::transaction(transaction),
+                b"\x00\x01\x09\x04\x04\x00\x01k\x01k\x83\x03\x01\x01k\x02\x01l\xac\x02\x02\x02\x01k\x03\
+                  \x01\x01\x01k\x03\x02\x07\x01k\x08\x03\x01\x01k\x02\x01l\x05\x01\x09\x00\x00\x00",
+            ),
+        ];
+        for (write, bytes) in cases {
+            assert_eq!(write.to_bytes(), bytes);
+            let command = [&b"\x00\x00\x00\x00"[..], bytes].concat();
+            assert_eq!(Command::decode(command.into()).map(|command| command.write), Ok(write));
         }
     }
 }

@@ -3,16 +3,29 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::vec;
 
 use bytes::Bytes;
-use quorate_engine::{Change, Direction, KeyRange, Table, View};
+use quorate_engine::{Change, Direction, EngineError, KeyRange, Table, View};
 
 use crate::Revision;
 use crate::command::{Condition, Op, Put, Write};
 use crate::limits::Limits;
-use crate::outcome::{KeyMeta, OpResult, Outcome, Removed};
+use crate::outcome::{Detail, KeyMeta, OpResult, Outcome, Pairs, Removed, TransactionResult};
 use crate::record::Record;
 use crate::shard::{Applied, KeyChange, ShardError, ShardHeader};
+use crate::transaction::{Compare, Keys, Listing, MAX_TRANSACTION_KEYS, MAX_TRANSACTION_READ_BYTES, Target, Transaction};
+
+/// What a write that only reads finds in a view: the same as in the log, where the view is of its place there.
+///
+/// # Panics
+///
+/// If the write has guards, or an operation that may change something: those must go through the log.
+pub fn read_only(view: Arc<dyn View>, write: &Write) -> Result<Outcome, ShardError> {
+    assert!(write.guards.is_empty() && write.ops.iter().all(Op::is_read_only), "what changes something goes through the log");
+    let mut header = ShardHeader { revision: Revision(view.revision()), ..ShardHeader::default() };
+    Step::new(view, Lifetime::default(), false).execute(write, &mut header)
+}
 
 /// What one call of [`crate::Shard::apply`] gathers, on top of what the engine holds.
 pub(crate) struct Step {
@@ -54,16 +67,71 @@ struct Stored {
 /// What a command of this step left of a key.
 #[derive(Clone, Copy)]
 enum Pending {
-    Set(Stored),
+    /// With the place of its record among the changes.
+    Set(Stored, usize),
     Removed,
 }
 
 impl Pending {
     fn stored(self) -> Option<Stored> {
         match self {
-            Self::Set(stored) => Some(stored),
+            Self::Set(stored, _) => Some(stored),
             Self::Removed => None,
         }
+    }
+}
+
+/// A write that is under way.
+struct UnderWay {
+    /// The revision of what it changes.
+    revision: Revision,
+    /// Those that it is measured by: what it sets itself holds for those after it.
+    limits: Limits,
+    /// For each transaction that is done, in order, the first compare that did not hold.
+    path: vec::IntoIter<Option<u64>>,
+    budget: Budget,
+}
+
+/// How much of the keyspace a write may still look at, so that none keeps the others waiting for long.
+struct Budget {
+    keys: u64,
+    read_bytes: u64,
+}
+
+/// Why a write ends before its end.
+enum Stop {
+    /// It is refused: nothing of it is done.
+    Refused(Outcome),
+    Failed(ShardError),
+}
+
+impl From<ShardError> for Stop {
+    fn from(error: ShardError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<EngineError> for Stop {
+    fn from(error: EngineError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Budget {
+    const WHOLE: Self = Self { keys: MAX_TRANSACTION_KEYS, read_bytes: MAX_TRANSACTION_READ_BYTES };
+
+    fn take_key(&mut self) -> Result<(), Stop> {
+        self.keys = self.keys.checked_sub(1).ok_or_else(Self::exceeded)?;
+        Ok(())
+    }
+
+    fn take_bytes(&mut self, bytes: usize) -> Result<(), Stop> {
+        self.read_bytes = self.read_bytes.checked_sub(bytes as u64).ok_or_else(Self::exceeded)?;
+        Ok(())
+    }
+
+    fn exceeded() -> Stop {
+        Stop::Refused(Outcome::TooMuch { max_keys: MAX_TRANSACTION_KEYS, max_bytes: MAX_TRANSACTION_READ_BYTES })
     }
 }
 
@@ -102,30 +170,75 @@ impl Step {
                 return Ok(Outcome::ConditionFailed { revision, guard: position, current });
             }
         }
-        if let Some(refused) = header.limits.refusal(write) {
-            return Ok(refused);
-        }
         let before = self.mark(header);
-        let mut results = Vec::with_capacity(write.ops.len());
-        for op in &write.ops {
-            results.push(self.execute_op(op, revision.next(), header)?);
+        match self.attempt(write, &before, header) {
+            Ok(results) => {
+                if results.iter().any(OpResult::is_change) {
+                    header.revision = revision.next();
+                }
+                Ok(Outcome::Applied { revision: header.revision, results })
+            }
+            Err(Stop::Refused(outcome)) => {
+                self.roll_back(&before, header);
+                Ok(outcome)
+            }
+            Err(Stop::Failed(error)) => Err(error),
         }
-        let max_bytes = before.limits.max_bytes;
-        if header.data_bytes > max_bytes && header.data_bytes > before.data_bytes {
-            self.roll_back(&before, header);
-            return Ok(Outcome::Full { max_bytes });
-        }
-        if results.iter().any(OpResult::is_change) {
-            header.revision = revision.next();
-        }
-        Ok(Outcome::Applied { revision: header.revision, results })
     }
 
-    fn execute_op(&mut self, op: &Op, revision: Revision, header: &mut ShardHeader) -> Result<OpResult, ShardError> {
+    /// Does what the write says, perhaps in part if it is refused.
+    fn attempt(&mut self, write: &Write, before: &Mark, header: &mut ShardHeader) -> Result<Vec<OpResult>, Stop> {
+        let mut budget = Budget::WHOLE;
+        let mut path = Vec::new();
+        self.choose_all(&write.ops, &mut path, &mut budget)?;
+        let mut under_way = UnderWay { revision: header.revision.next(), limits: before.limits, path: path.into_iter(), budget };
+        let results = self.execute_all(&write.ops, &mut under_way, header)?;
+        let max_bytes = before.limits.max_bytes;
+        if header.data_bytes > max_bytes && header.data_bytes > before.data_bytes {
+            return Err(Stop::Refused(Outcome::Full { max_bytes }));
+        }
+        Ok(results)
+    }
+
+    /// Finds out what each transaction will do, before anything is done.
+    fn choose_all(&self, ops: &[Op], path: &mut Vec<Option<u64>>, budget: &mut Budget) -> Result<(), Stop> {
+        for transaction in ops.iter().filter_map(Op::as_transaction) {
+            let mut failed = None;
+            for (compare, position) in transaction.compares.iter().zip(0..) {
+                if !self.holds(compare, budget)? {
+                    failed = Some(position);
+                    break;
+                }
+            }
+            path.push(failed);
+            self.choose_all(branch(transaction, failed), path, budget)?;
+        }
+        Ok(())
+    }
+
+    fn execute_all(&mut self, ops: &[Op], under_way: &mut UnderWay, header: &mut ShardHeader) -> Result<Vec<OpResult>, Stop> {
+        let mut results = Vec::with_capacity(ops.len());
+        for op in ops {
+            results.push(self.execute_op(op, under_way, header)?);
+        }
+        Ok(results)
+    }
+
+    fn execute_op(&mut self, op: &Op, under_way: &mut UnderWay, header: &mut ShardHeader) -> Result<OpResult, Stop> {
         match op {
-            Op::Put(put) => self.put(put, revision, header),
-            Op::Delete { key } => self.delete(key, header),
-            Op::DeleteRange { range, max_keys } => self.delete_range(range, *max_keys, header),
+            Op::Put(put) => match under_way.limits.refusal(put) {
+                None => Ok(self.put(put, under_way.revision, header)?),
+                Some(refused) => Err(Stop::Refused(refused)),
+            },
+            Op::Delete { key } => Ok(self.delete(key, header)?),
+            Op::DeleteRange { range, max_keys } => self.delete_range(range, *max_keys, &mut under_way.budget, header),
+            Op::Get { key } => self.get(key, &mut under_way.budget),
+            Op::List(listing) => self.list(listing, &mut under_way.budget),
+            Op::Transaction(transaction) => {
+                let failed = under_way.path.next().expect("every transaction on the path was looked at");
+                let results = self.execute_all(branch(transaction, failed), under_way, header)?;
+                Ok(OpResult::of(Detail::Transaction(TransactionResult { failed, results })))
+            }
             Op::Configure(settings) => {
                 header.limits = settings.limits;
                 Ok(OpResult::default())
@@ -143,7 +256,7 @@ impl Step {
         let key = Bytes::copy_from_slice(&put.key);
         let after = Stored { meta, bytes: stored_bytes(&key, value.len()) };
         header.data_bytes = header.data_bytes + after.bytes - before.map_or(0, |stored| stored.bytes);
-        self.set(key.clone(), Pending::Set(after));
+        self.set(key.clone(), Pending::Set(after, self.changes.len()));
         if self.collects_changes {
             self.applied.changes.push(KeyChange { key: key.clone(), record: Some(record) });
         }
@@ -151,7 +264,7 @@ impl Step {
             None => Change::Put { table: Table::Current, key, value },
             Some(until_ms) => Change::PutUntil { table: Table::Current, key, value, until_ms: until_ms.get() },
         });
-        Ok(OpResult { before: before.map(|stored| stored.meta), after: Some(meta), removed: None })
+        Ok(OpResult { before: before.map(|stored| stored.meta), after: Some(meta), detail: None })
     }
 
     fn delete(&mut self, key: &Bytes, header: &mut ShardHeader) -> Result<OpResult, ShardError> {
@@ -159,48 +272,128 @@ impl Step {
             return Ok(OpResult::default());
         };
         self.remove(Bytes::copy_from_slice(key), before, header);
-        Ok(OpResult { before: Some(before.meta), after: None, removed: None })
+        Ok(OpResult { before: Some(before.meta), after: None, detail: None })
     }
 
-    fn delete_range(&mut self, range: &KeyRange, max_keys: u64, header: &mut ShardHeader) -> Result<OpResult, ShardError> {
-        let max_found = usize::try_from(max_keys).unwrap_or(usize::MAX).saturating_add(1);
-        let mut found = self.first_keys(range, max_found)?;
-        let next = if found.len() == max_found { found.pop().map(|(key, _)| key) } else { None };
+    fn delete_range(
+        &mut self,
+        range: &KeyRange,
+        max_keys: u64,
+        budget: &mut Budget,
+        header: &mut ShardHeader,
+    ) -> Result<OpResult, Stop> {
+        let (mut found, mut next) = (Vec::new(), None);
+        self.scan(range, Direction::Forward, |key, record| {
+            if found.len() as u64 >= max_keys {
+                next = Some(key.clone());
+                return Ok(false);
+            }
+            budget.take_key()?;
+            found.push((key.clone(), Stored::decode(key, record.clone())?));
+            Ok(true)
+        })?;
         let removed = Removed { keys: found.len() as u64, next };
         for (key, before) in found {
             self.remove(key, before, header);
         }
-        Ok(OpResult { removed: Some(Box::new(removed)), ..OpResult::default() })
+        Ok(OpResult::of(Detail::Removed(removed)))
     }
 
-    /// The first keys of a range after the commands before, of this step too, in order.
-    fn first_keys(&self, range: &KeyRange, max_keys: usize) -> Result<Vec<(Bytes, Stored)>, ShardError> {
-        let mut found = Vec::new();
-        if range.is_empty() {
-            return Ok(found);
+    fn get(&self, key: &Bytes, budget: &mut Budget) -> Result<OpResult, Stop> {
+        let mut items = Vec::new();
+        if let Some(record) = self.record(key)? {
+            budget.take_bytes(key.len() + record.len())?;
+            items.push((Bytes::copy_from_slice(key), own(Record::decode(record).map_err(ShardError::from)?)));
         }
-        let mut pending = self.pending.range::<Bytes, _>((range.start.as_ref(), range.end.as_ref())).peekable();
-        let mut scan = self.view.scan(Table::Current, range, Direction::Forward);
-        let mut in_view = scan.next().transpose()?;
-        while found.len() < max_keys {
-            let is_pending_next = |key: &Bytes| in_view.as_ref().is_none_or(|(other, _)| key <= other);
-            match pending.next_if(|(key, _)| is_pending_next(key)) {
-                Some((key, pending)) => {
+        Ok(OpResult::of(Detail::Read(Pairs { items, has_more: false })))
+    }
+
+    fn list(&self, listing: &Listing, budget: &mut Budget) -> Result<OpResult, Stop> {
+        let mut pairs = Pairs::default();
+        self.scan(&listing.range, listing.direction, |key, record| {
+            if pairs.items.len() as u64 >= listing.max_pairs {
+                pairs.has_more = true;
+                return Ok(false);
+            }
+            budget.take_key()?;
+            let mut record = Record::decode(record.clone()).map_err(ShardError::from)?;
+            if !listing.is_with_values {
+                record.value = Bytes::new();
+            }
+            budget.take_bytes(key.len() + record.encoded_bytes())?;
+            pairs.items.push((Bytes::copy_from_slice(key), own(record)));
+            Ok(true)
+        })?;
+        Ok(OpResult::of(Detail::Read(pairs)))
+    }
+
+    /// Whether a compare holds, as things are now.
+    fn holds(&self, compare: &Compare, budget: &mut Budget) -> Result<bool, Stop> {
+        let Compare { keys, relation, target } = compare;
+        let range = match (keys, target) {
+            (Keys::Range(range), _) => range,
+            (Keys::One(key), Target::Value(_)) => {
+                let found = self.record(key)?.map(Record::decode).transpose().map_err(ShardError::from)?;
+                return Ok(target.holds(*relation, found.as_ref().map(|record| (record.meta, &*record.value))));
+            }
+            (Keys::One(key), _) => {
+                let found = self.stored(key)?;
+                return Ok(target.holds(*relation, found.map(|stored| (stored.meta, &[][..]))));
+            }
+        };
+        let (mut is_empty, mut holds) = (true, true);
+        self.scan(range, Direction::Forward, |_, record| {
+            budget.take_key()?;
+            is_empty = false;
+            let found = Record::decode(record.clone()).map_err(ShardError::from)?;
+            holds = target.holds(*relation, Some((found.meta, &found.value)));
+            Ok(holds)
+        })?;
+        Ok(if is_empty { target.holds(*relation, None) } else { holds })
+    }
+
+    /// Goes over the pairs of a range after the commands before, of this step too, in order, until told not to go on.
+    fn scan(
+        &self,
+        range: &KeyRange,
+        direction: Direction,
+        mut each: impl FnMut(&Bytes, &Bytes) -> Result<bool, Stop>,
+    ) -> Result<(), Stop> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut pending = self.pending.range::<Bytes, _>((range.start.as_ref(), range.end.as_ref()));
+        let mut next_pending = || if direction == Direction::Forward { pending.next() } else { pending.next_back() };
+        let mut scan = self.view.scan(Table::Current, range, direction);
+        let (mut is_pending, mut in_view) = (next_pending(), scan.next().transpose()?);
+        loop {
+            let is_first = |key: &Bytes| match &in_view {
+                None => true,
+                Some((other, _)) if direction == Direction::Forward => key <= other,
+                Some((other, _)) => key >= other,
+            };
+            let goes_on = match is_pending {
+                Some((key, pending)) if is_first(key) => {
                     // What is pending hides what the view has.
                     if in_view.as_ref().is_some_and(|(other, _)| other == key) {
                         in_view = scan.next().transpose()?;
                     }
-                    found.extend(pending.stored().map(|stored| (key.clone(), stored)));
+                    is_pending = next_pending();
+                    match pending {
+                        Pending::Set(_, place) => each(key, self.changed(*place))?,
+                        Pending::Removed => true,
+                    }
                 }
-                None => {
-                    let Some((key, record)) = in_view else { break };
+                _ => {
+                    let Some((key, record)) = in_view else { return Ok(()) };
                     in_view = scan.next().transpose()?;
-                    let stored = Stored::decode(&key, record)?;
-                    found.push((key, stored));
+                    each(&key, &record)?
                 }
+            };
+            if !goes_on {
+                return Ok(());
             }
         }
-        Ok(found)
     }
 
     /// Removes a key that is there.
@@ -216,6 +409,23 @@ impl Step {
     fn set(&mut self, key: Bytes, pending: Pending) {
         let replaced = self.pending.insert(key.clone(), pending);
         self.undo.push((key, replaced));
+    }
+
+    /// The record that a change of this step writes.
+    fn changed(&self, place: usize) -> &Bytes {
+        match &self.changes[place] {
+            Change::Put { value, .. } | Change::PutUntil { value, .. } => value,
+            change @ Change::Delete { .. } => unreachable!("{change:?} sets nothing"),
+        }
+    }
+
+    /// A key's record after the commands before, of this step too.
+    fn record(&self, key: &Bytes) -> Result<Option<Bytes>, ShardError> {
+        match self.pending.get(key) {
+            Some(Pending::Set(_, place)) => Ok(Some(self.changed(*place).clone())),
+            Some(Pending::Removed) => Ok(None),
+            None => Ok(self.view.peek(Table::Current, key)?),
+        }
     }
 
     /// What the key is like after the commands before, of this step too.
@@ -259,6 +469,20 @@ impl Stored {
         let bytes = stored_bytes(key, record.len());
         Ok(Self { meta: Record::decode(record)?.meta, bytes })
     }
+}
+
+/// What a transaction does.
+fn branch(transaction: &Transaction, failed: Option<u64>) -> &[Op] {
+    if failed.is_none() { &transaction.then } else { &transaction.otherwise }
+}
+
+/// A record that keeps no larger buffer alive: outcomes are remembered for a while.
+fn own(mut record: Record) -> Record {
+    let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+    record.content_type = record.content_type.as_ref().map(copy);
+    record.user_meta = record.user_meta.iter().map(|(name, value)| (copy(name), copy(value))).collect();
+    record.value = copy(&record.value);
+    record
 }
 
 /// The record that a put leaves where it found `before`.

@@ -15,15 +15,21 @@ mod record;
 mod session;
 mod shard;
 mod stored_state;
+mod transaction;
 
 pub use codec::DecodeError;
 pub use command::{Command, Condition, EntryHeader, Guard, Op, Put, RequestId, Write, decode_entry, encode_entry};
+pub use execute::read_only;
 pub use limits::{Limits, Settings};
 pub use local::LocalKeyspace;
-pub use outcome::{KeyMeta, OpResult, Outcome, Removed};
+pub use outcome::{Detail, KeyMeta, OpResult, Outcome, Pairs, Removed, TransactionResult};
 pub use read::{Folding, ListQuery, Page, Place, get, keys, list, pairs};
 pub use record::Record;
 pub use shard::{Applied, KeyChange, Shard, ShardError, ShardHeader};
+pub use transaction::{
+    Compare, Keys, Listing, MAX_TRANSACTION_DEPTH, MAX_TRANSACTION_KEYS, MAX_TRANSACTION_OPS, MAX_TRANSACTION_READ_BYTES,
+    Relation, Target, Transaction, TransactionError,
+};
 
 /// A position in a shard's history. An empty shard is at 1; each mutating command adds 1, and all its writes carry it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

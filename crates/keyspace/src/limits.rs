@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::command::{Op, Write};
+use crate::command::Put;
 use crate::outcome::Outcome;
 
 /// Limits of a keyspace.
@@ -17,7 +17,7 @@ pub struct Limits {
     pub max_value_bytes: u64,
 }
 
-/// All that can be set, as [`Op::Configure`] carries it.
+/// All that can be set, as [`crate::Op::Configure`] carries it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// The limits.
@@ -25,16 +25,14 @@ pub struct Settings {
 }
 
 impl Limits {
-    /// Why the write is refused for a key or a value of its own, whatever the shard holds.
-    pub(crate) fn refusal(&self, write: &Write) -> Option<Outcome> {
+    /// Why a put is refused for its key or its value, whatever the shard holds.
+    pub(crate) fn refusal(&self, put: &Put) -> Option<Outcome> {
         let is_over = |bytes: &Bytes, max_bytes: u64| max_bytes > 0 && bytes.len() as u64 > max_bytes;
-        write.ops.iter().find_map(|op| match op {
-            Op::Put(put) if is_over(&put.key, self.max_key_bytes) => Some(Outcome::KeyTooLong { max_bytes: self.max_key_bytes }),
-            Op::Put(put) if is_over(&put.value, self.max_value_bytes) => {
-                Some(Outcome::ValueTooLarge { max_bytes: self.max_value_bytes })
-            }
-            _ => None,
-        })
+        if is_over(&put.key, self.max_key_bytes) {
+            return Some(Outcome::KeyTooLong { max_bytes: self.max_key_bytes });
+        }
+        let max_bytes = self.max_value_bytes;
+        is_over(&put.value, max_bytes).then_some(Outcome::ValueTooLarge { max_bytes })
     }
 
     /// Appends the encoded form, in commands and in the shard's state.

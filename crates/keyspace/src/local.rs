@@ -89,10 +89,17 @@ mod tests {
     use quorate_engine::{Cache, CacheOptions, Trie};
 
     use super::*;
-    use crate::{Condition, Put, Revision};
+    use crate::{Condition, Detail, OpResult, Put, Removed, Revision};
 
     fn put(key: &'static str, value: &'static str) -> Write {
         Write::put(Bytes::from_static(key.as_bytes()), Bytes::from_static(value.as_bytes()))
+    }
+
+    fn removed_by(result: &OpResult) -> Removed {
+        match result.detail.as_deref() {
+            Some(Detail::Removed(removed)) => removed.clone(),
+            detail => panic!("{detail:?}"),
+        }
     }
 
     fn value(keyspace: &LocalKeyspace, key: &str) -> Option<Bytes> {
@@ -182,7 +189,7 @@ mod tests {
         let all = Op::DeleteRange { range: KeyRange::all(), max_keys: 1 };
         let write = || Write { ops: vec![all.clone()], ..Write::default() };
         let removed = |outcome| match outcome {
-            Outcome::Applied { revision, results } => (revision, results[0].removed.clone().unwrap()),
+            Outcome::Applied { revision, results } => (revision, removed_by(&results[0])),
             other => panic!("{other:?}"),
         };
         let (revision, what) = removed(keyspace.write(2, write()).unwrap());
@@ -203,7 +210,7 @@ mod tests {
         let Outcome::Applied { results, .. } = keyspace.write(1, Write { ops: vec![op], ..Write::default() }).unwrap() else {
             panic!("refused")
         };
-        let removed = results[0].removed.as_ref().unwrap();
+        let removed = removed_by(&results[0]);
         assert_eq!((removed.keys, removed.next.as_deref()), (2, Some(&b"a/3"[..])));
         assert_eq!(["a/1", "a/3", "b/1"].map(|key| value_at(&keyspace, 1, key).is_some()), [false, true, true]);
     }

@@ -2,8 +2,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::Revision;
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::transaction::MAX_TRANSACTION_DEPTH;
+use crate::{Record, Revision};
 
 /// What became of a command. The same on every replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,13 @@ pub enum Outcome {
         /// The limit in bytes.
         max_bytes: u64,
     },
+    /// The write would look at more of the keyspace than one may; nothing was done.
+    TooMuch {
+        /// Most keys of ranges.
+        max_keys: u64,
+        /// Most bytes that are read.
+        max_bytes: u64,
+    },
     /// The request was seen before, and its outcome is forgotten: it may have been done.
     Forgotten,
 }
@@ -46,12 +54,23 @@ pub enum Outcome {
 /// What an operation found and left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpResult {
-    /// The key before.
+    /// The key before, of an operation that changes one.
     pub before: Option<KeyMeta>,
     /// The key after.
     pub after: Option<KeyMeta>,
-    /// What became of a range of keys.
-    pub removed: Option<Box<Removed>>,
+    /// What there is to tell of other operations.
+    pub detail: Option<Box<Detail>>,
+}
+
+/// What there is to tell of an operation that is not about changing one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Keys of a range were removed.
+    Removed(Removed),
+    /// Pairs were read.
+    Read(Pairs),
+    /// Of a transaction.
+    Transaction(TransactionResult),
 }
 
 /// What an operation on a range of keys did.
@@ -63,10 +82,49 @@ pub struct Removed {
     pub next: Option<Bytes>,
 }
 
+/// What an operation read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pairs {
+    /// In the order asked for; of one key, none if it is not there. Values that were not asked for are empty.
+    pub items: Vec<(Bytes, Record)>,
+    /// Whether the range has more than were asked for.
+    pub has_more: bool,
+}
+
+/// What a transaction came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TransactionResult {
+    /// The first compare that did not hold, from 0; none if all did.
+    pub failed: Option<u64>,
+    /// One per operation that was done.
+    pub results: Vec<OpResult>,
+}
+
 impl OpResult {
+    /// That of an operation that has this to tell.
+    pub fn of(detail: Detail) -> Self {
+        Self { before: None, after: None, detail: Some(Box::new(detail)) }
+    }
+
     /// Whether anything was changed.
     pub fn is_change(&self) -> bool {
-        self.before.is_some() || self.after.is_some() || self.removed.as_ref().is_some_and(|removed| removed.keys > 0)
+        let is_change = |detail: &Detail| match detail {
+            Detail::Removed(removed) => removed.keys > 0,
+            Detail::Read(_) => false,
+            Detail::Transaction(within) => within.results.iter().any(Self::is_change),
+        };
+        self.before.is_some() || self.after.is_some() || self.detail.as_deref().is_some_and(is_change)
+    }
+
+    /// Bytes of keys and values within.
+    fn read_bytes(&self) -> u64 {
+        match self.detail.as_deref() {
+            Some(Detail::Read(pairs)) => {
+                pairs.items.iter().map(|(key, record)| (key.len() + record.encoded_bytes()) as u64).sum()
+            }
+            Some(Detail::Transaction(within)) => within.results.iter().map(Self::read_bytes).sum(),
+            Some(Detail::Removed(_)) | None => 0,
+        }
     }
 }
 
@@ -85,10 +143,18 @@ const APPLIED: u8 = 1;
 const CONDITION_FAILED: u8 = 2;
 const FULL: u8 = 3;
 const FORGOTTEN: u8 = 4;
-/// As [`APPLIED`], each result followed by what was removed.
+/// As [`APPLIED`], each result followed by what was removed. Written by earlier versions.
 const APPLIED_TO_RANGES: u8 = 5;
 const KEY_TOO_LONG: u8 = 6;
 const VALUE_TOO_LARGE: u8 = 7;
+const TOO_MUCH: u8 = 8;
+/// As [`APPLIED`], each result followed by its detail.
+const APPLIED_WITH_DETAILS: u8 = 9;
+
+const DETAIL_NONE: u8 = 0;
+const DETAIL_REMOVED: u8 = 1;
+const DETAIL_READ: u8 = 2;
+const DETAIL_TRANSACTION: u8 = 3;
 
 impl Outcome {
     /// The encoded form.
@@ -96,17 +162,10 @@ impl Outcome {
         let mut out = BytesMut::with_capacity(48);
         match self {
             Self::Applied { revision, results } => {
-                let has_removed = results.iter().any(|result| result.removed.is_some());
-                out.put_u8(if has_removed { APPLIED_TO_RANGES } else { APPLIED });
+                let has_details = results.iter().any(|result| result.detail.is_some());
+                out.put_u8(if has_details { APPLIED_WITH_DETAILS } else { APPLIED });
                 out.put_varint(revision.0);
-                out.put_varint(results.len() as u64);
-                for result in results {
-                    encode_meta(result.before, &mut out);
-                    encode_meta(result.after, &mut out);
-                    if has_removed {
-                        encode_removed(result.removed.as_deref(), &mut out);
-                    }
-                }
+                encode_results(results, has_details, &mut out);
             }
             Self::ConditionFailed { revision, guard, current } => {
                 out.put_u8(CONDITION_FAILED);
@@ -126,9 +185,22 @@ impl Outcome {
                 out.put_u8(VALUE_TOO_LARGE);
                 out.put_varint(*max_bytes);
             }
+            Self::TooMuch { max_keys, max_bytes } => {
+                out.put_u8(TOO_MUCH);
+                out.put_varint(*max_keys);
+                out.put_varint(*max_bytes);
+            }
             Self::Forgotten => out.put_u8(FORGOTTEN),
         }
         out.freeze()
+    }
+
+    /// Bytes of keys and values that it carries.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        match self {
+            Self::Applied { results, .. } => results.iter().map(OpResult::read_bytes).sum(),
+            _ => 0,
+        }
     }
 
     /// Decodes what [`Outcome::to_bytes`] made.
@@ -139,6 +211,10 @@ impl Outcome {
                 Self::Applied { revision: Revision(reader.varint()?), results: reader.list(read_result_with_removed)? }
             }
             APPLIED => Self::Applied { revision: Revision(reader.varint()?), results: reader.list(read_result)? },
+            APPLIED_WITH_DETAILS => {
+                Self::Applied { revision: Revision(reader.varint()?), results: read_results(&mut reader, MAX_TRANSACTION_DEPTH)? }
+            }
+            TOO_MUCH => Self::TooMuch { max_keys: reader.varint()?, max_bytes: reader.varint()? },
             CONDITION_FAILED => Self::ConditionFailed {
                 revision: Revision(reader.varint()?),
                 guard: reader.varint()?,
@@ -155,26 +231,81 @@ impl Outcome {
     }
 }
 
-fn read_result(reader: &mut Reader) -> Result<OpResult, DecodeError> {
-    Ok(OpResult { before: read_meta(reader)?, after: read_meta(reader)?, removed: None })
+fn encode_results(results: &[OpResult], has_details: bool, out: &mut BytesMut) {
+    out.put_varint(results.len() as u64);
+    for result in results {
+        encode_meta(result.before, out);
+        encode_meta(result.after, out);
+        if has_details {
+            encode_detail(result.detail.as_deref(), out);
+        }
+    }
 }
 
-fn read_result_with_removed(reader: &mut Reader) -> Result<OpResult, DecodeError> {
-    let result = read_result(reader)?;
-    let removed = match reader.varint()? {
-        0 => None,
-        keys => Some(Box::new(Removed { keys: keys - 1, next: reader.optional_bytes()? })),
-    };
-    Ok(OpResult { removed, ..result })
+fn read_result(reader: &mut Reader) -> Result<OpResult, DecodeError> {
+    Ok(OpResult { before: read_meta(reader)?, after: read_meta(reader)?, detail: None })
 }
 
 /// The number of keys plus one, so that none and no key differ.
-fn encode_removed(removed: Option<&Removed>, out: &mut BytesMut) {
-    let Some(removed) = removed else {
-        return out.put_varint(0);
+fn read_result_with_removed(reader: &mut Reader) -> Result<OpResult, DecodeError> {
+    let result = read_result(reader)?;
+    let detail = match reader.varint()? {
+        0 => None,
+        keys => Some(Box::new(Detail::Removed(Removed { keys: keys - 1, next: reader.optional_bytes()? }))),
     };
-    out.put_varint(removed.keys.saturating_add(1));
-    out.put_optional_bytes(removed.next.as_deref());
+    Ok(OpResult { detail, ..result })
+}
+
+/// Results with details, in which transactions may lie `max_depth` deep.
+fn read_results(reader: &mut Reader, max_depth: usize) -> Result<Vec<OpResult>, DecodeError> {
+    reader.list(|reader| {
+        let result = read_result(reader)?;
+        Ok(OpResult { detail: read_detail(reader, max_depth)?, ..result })
+    })
+}
+
+fn encode_detail(detail: Option<&Detail>, out: &mut BytesMut) {
+    match detail {
+        None => out.put_u8(DETAIL_NONE),
+        Some(Detail::Removed(Removed { keys, next })) => {
+            out.put_u8(DETAIL_REMOVED);
+            out.put_varint(*keys);
+            out.put_optional_bytes(next.as_deref());
+        }
+        Some(Detail::Read(Pairs { items, has_more })) => {
+            out.put_u8(DETAIL_READ);
+            out.put_u8(u8::from(*has_more));
+            out.put_varint(items.len() as u64);
+            for (key, record) in items {
+                out.put_bytes_with_len(key);
+                out.put_bytes_with_len(&record.to_bytes());
+            }
+        }
+        Some(Detail::Transaction(TransactionResult { failed, results })) => {
+            out.put_u8(DETAIL_TRANSACTION);
+            out.put_varint(failed.map_or(0, |compare| compare.saturating_add(1)));
+            encode_results(results, true, out);
+        }
+    }
+}
+
+fn read_detail(reader: &mut Reader, max_depth: usize) -> Result<Option<Box<Detail>>, DecodeError> {
+    let detail = match reader.u8()? {
+        DETAIL_NONE => return Ok(None),
+        DETAIL_REMOVED => Detail::Removed(Removed { keys: reader.varint()?, next: reader.optional_bytes()? }),
+        DETAIL_READ => {
+            let has_more = reader.u8()? != 0;
+            let items = reader.list(|reader| Ok((reader.bytes()?, Record::decode(reader.bytes()?)?)))?;
+            Detail::Read(Pairs { items, has_more })
+        }
+        DETAIL_TRANSACTION => {
+            let max_depth = max_depth.checked_sub(1).ok_or(DecodeError::Malformed("transactions too deep"))?;
+            let failed = reader.varint()?.checked_sub(1);
+            Detail::Transaction(TransactionResult { failed, results: read_results(reader, max_depth)? })
+        }
+        tag => return Err(DecodeError::UnknownTag { what: "detail", tag }),
+    };
+    Ok(Some(Box::new(detail)))
 }
 
 /// Version 0 stands for "no such key": a key that is there was set at least once.
@@ -203,14 +334,25 @@ mod tests {
 
     use super::*;
 
+    const META: KeyMeta = KeyMeta { create_revision: Revision(3), mod_revision: Revision(900), version: 77 };
+
     fn removed(keys: u64, next: Option<&'static [u8]>) -> OpResult {
-        let next = next.map(Bytes::from_static);
-        OpResult { removed: Some(Box::new(Removed { keys, next })), ..OpResult::default() }
+        OpResult::of(Detail::Removed(Removed { keys, next: next.map(Bytes::from_static) }))
+    }
+
+    fn read(value: &'static [u8], has_more: bool) -> OpResult {
+        let value = Bytes::from_static(value);
+        let record = Record { meta: META, content_type: None, user_meta: Vec::new(), expires_at_ms: None, value };
+        OpResult::of(Detail::Read(Pairs { items: vec![(Bytes::from_static(b"k"), record)], has_more }))
+    }
+
+    fn transaction(failed: Option<u64>, results: Vec<OpResult>) -> OpResult {
+        OpResult::of(Detail::Transaction(TransactionResult { failed, results }))
     }
 
     #[test]
     fn outcomes_round_trip() {
-        let meta = KeyMeta { create_revision: Revision(3), mod_revision: Revision(900), version: 77 };
+        let meta = META;
         let outcomes = [
             Outcome::Applied { revision: Revision(5), results: vec![OpResult { after: Some(meta), ..OpResult::default() }] },
             Outcome::Applied {
@@ -218,6 +360,16 @@ mod tests {
                 results: vec![OpResult::default(), removed(0, None), removed(9, Some(b"k"))],
             },
             Outcome::Applied { revision: Revision(1), results: vec![] },
+            Outcome::Applied {
+                revision: Revision(5),
+                results: vec![
+                    OpResult { after: Some(meta), ..OpResult::default() },
+                    transaction(Some(0), vec![]),
+                    transaction(None, vec![read(b"v", true), transaction(Some(7), vec![removed(1, None), read(b"", false)])]),
+                    OpResult::of(Detail::Read(Pairs::default())),
+                ],
+            },
+            Outcome::TooMuch { max_keys: 10, max_bytes: 1 << 20 },
             Outcome::ConditionFailed { revision: Revision(9), guard: 2, current: Some(meta) },
             Outcome::ConditionFailed { revision: Revision(9), guard: 0, current: None },
             Outcome::Full { max_bytes: 1 << 40 },
@@ -228,7 +380,38 @@ mod tests {
         for outcome in outcomes {
             assert_eq!(Outcome::decode(outcome.to_bytes()), Ok(outcome));
         }
-        assert!(Outcome::decode(Bytes::from_static(b"\x09")).is_err());
+        assert!(Outcome::decode(Bytes::from_static(b"\x0a")).is_err());
+    }
+
+    /// Written out, so that they stay readable whatever is written in future.
+    #[test]
+    fn forms_are_as_they_were() {
+        let applied = |results| Outcome::Applied { revision: Revision(5), results };
+        let put = || OpResult { after: Some(META), ..OpResult::default() };
+        let cases = [
+            (applied(vec![put()]), &b"\x01\x05\x01\x00\x4d\x03\x84\x07"[..]),
+            (
+                applied(vec![put(), removed(2, Some(b"k")), transaction(Some(0), vec![read(b"v", true)])]),
+                b"\x09\x05\x03\x00\x4d\x03\x84\x07\x00\x00\x00\x01\x02\x02k\x00\x00\x03\x01\x01\x00\x00\
+                  \x02\x01\x01\x01k\x07\x01\x03\x84\x07\x4d\x00v",
+            ),
+            (Outcome::TooMuch { max_keys: 3, max_bytes: 4 }, b"\x08\x03\x04"),
+        ];
+        for (outcome, bytes) in cases {
+            assert_eq!(outcome.to_bytes(), bytes);
+            assert_eq!(Outcome::decode(Bytes::from_static(bytes)), Ok(outcome));
+        }
+        let before_details = Outcome::decode(Bytes::from_static(b"\x05\x05\x02\x00\x00\x00\x00\x00\x03\x02k"));
+        assert_eq!(before_details, Ok(applied(vec![OpResult::default(), removed(2, Some(b"k"))])));
+    }
+
+    #[test]
+    fn results_that_lie_too_deep_are_refused() {
+        let nested = |depth| (0..depth).fold(OpResult::default(), |within, _| transaction(None, vec![within]));
+        let decoded =
+            |depth| Outcome::decode(Outcome::Applied { revision: Revision(5), results: vec![nested(depth)] }.to_bytes());
+        assert!(decoded(MAX_TRANSACTION_DEPTH).is_ok());
+        assert!(decoded(MAX_TRANSACTION_DEPTH + 1).is_err());
     }
 
     proptest! {
@@ -240,9 +423,10 @@ mod tests {
 
     #[test]
     fn an_outcome_that_is_cut_or_goes_on_is_refused() {
-        let meta = KeyMeta { create_revision: Revision(3), mod_revision: Revision(900), version: 77 };
-        let of_keys = vec![OpResult { before: Some(meta), after: Some(meta), removed: None }, OpResult::default()];
-        for results in [of_keys, vec![removed(9, Some(b"k"))]] {
+        let meta = META;
+        let of_keys = vec![OpResult { before: Some(meta), after: Some(meta), detail: None }, OpResult::default()];
+        let of_pairs = vec![read(b"", true), transaction(Some(1), vec![removed(3, Some(b"k"))])];
+        for results in [of_keys, vec![removed(9, Some(b"k"))], of_pairs] {
             let encoded = Outcome::Applied { revision: Revision(5), results }.to_bytes();
             for len in 0..encoded.len() {
                 assert_eq!(Outcome::decode(encoded.slice(..len)), Err(DecodeError::Truncated), "{len} bytes");

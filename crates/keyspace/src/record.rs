@@ -51,7 +51,7 @@ impl Record {
     }
 
     /// How long [`Record::to_bytes`] is.
-    fn encoded_bytes(&self) -> usize {
+    pub(crate) fn encoded_bytes(&self) -> usize {
         let counters = [self.meta.create_revision.0, self.meta.mod_revision.0, self.meta.version];
         let counters_bytes: usize = counters.into_iter().map(varint_bytes).sum();
         let content_type_bytes = match &self.content_type {

@@ -14,6 +14,15 @@ use crate::{Command, Outcome, RequestId};
 /// [`Outcome::Forgotten`]. Twice what one node lets wait at once, so that it takes a stuck request to get here.
 const MAX_OUTCOMES_PER_ORIGIN: usize = 1 << 16;
 
+/// Bytes of what transactions read that are kept per origin, to be forgotten in the same way: what an origin waits for at once
+/// is bounded by the same.
+const MAX_READ_BYTES_PER_ORIGIN: u64 = 16 << 20;
+
+/// The same of all origins together: the state travels in one piece, which must not grow too large for it. Beyond it what the
+/// origin silent for longest read is forgotten.
+const MAX_READ_BYTES: u64 = 64 << 20;
+const _: () = assert!(MAX_READ_BYTES > MAX_READ_BYTES_PER_ORIGIN, "what an origin reads itself it need not forget for this");
+
 /// Origins kept. Beyond it the one silent for longest is dropped.
 const MAX_ORIGINS: usize = 1 << 10;
 
@@ -22,7 +31,7 @@ const IDLE_MS: u64 = 10 * 60 * 1000;
 
 /// The sessions of a shard.
 ///
-/// Invariant: every outcome's sequence is at or above its session's floor.
+/// Invariants: every outcome's sequence is at or above its session's floor; `read_bytes` of a session are those of its outcomes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sessions {
     by_origin: BTreeMap<u64, Session>,
@@ -43,6 +52,7 @@ struct Session {
     floor: u64,
     last_used_ms: u64,
     outcomes: BTreeMap<u64, Outcome>,
+    read_bytes: u64,
 }
 
 impl Sessions {
@@ -74,14 +84,18 @@ impl Sessions {
         let session = self.by_origin.entry(id.origin).or_default();
         session.last_used_ms = *log_time_ms;
         session.raise_floor(*floor);
+        session.read_bytes += outcome.read_bytes();
         session.outcomes.insert(id.sequence, outcome.clone());
-        if session.outcomes.len() > MAX_OUTCOMES_PER_ORIGIN
+        while session.is_over_a_limit()
             && let Some((&oldest, _)) = session.outcomes.first_key_value()
         {
             session.raise_floor(oldest + 1);
         }
         if self.by_origin.len() > MAX_ORIGINS {
             self.drop_most_idle();
+        }
+        if outcome.read_bytes() > 0 {
+            self.bound_read_bytes();
         }
     }
 
@@ -93,6 +107,15 @@ impl Sessions {
         self.by_origin.retain(|_, session| session.last_used_ms.saturating_add(IDLE_MS) > log_time_ms);
         self.next_sweep_ms = log_time_ms.saturating_add(IDLE_MS / 10);
         true
+    }
+
+    fn bound_read_bytes(&mut self) {
+        while self.by_origin.values().map(|session| session.read_bytes).sum::<u64>() > MAX_READ_BYTES {
+            let readers = self.by_origin.values_mut().filter(|session| session.read_bytes > 0);
+            let Some(most_idle) = readers.min_by_key(|session| session.last_used_ms) else { return };
+            let last = most_idle.outcomes.iter().rfind(|(_, outcome)| outcome.read_bytes() > 0).map(|(sequence, _)| *sequence);
+            most_idle.raise_floor(last.map_or(0, |last| last + 1));
+        }
     }
 
     fn drop_most_idle(&mut self) {
@@ -145,8 +168,16 @@ impl Session {
     fn raise_floor(&mut self, floor: u64) {
         if floor > self.floor {
             self.floor = floor;
-            self.outcomes = self.outcomes.split_off(&floor);
+            let kept = self.outcomes.split_off(&floor);
+            let dropped = std::mem::replace(&mut self.outcomes, kept);
+            if self.read_bytes > 0 {
+                self.read_bytes -= dropped.values().map(Outcome::read_bytes).sum::<u64>();
+            }
         }
+    }
+
+    fn is_over_a_limit(&self) -> bool {
+        self.outcomes.len() > MAX_OUTCOMES_PER_ORIGIN || self.read_bytes > MAX_READ_BYTES_PER_ORIGIN
     }
 }
 
@@ -154,8 +185,9 @@ fn read_session(reader: &mut Reader) -> Result<(u64, Session), DecodeError> {
     let origin = reader.varint()?;
     let floor = reader.varint()?;
     let last_used_ms = reader.varint()?;
-    let outcomes = reader.list(read_outcome)?.into_iter().collect();
-    Ok((origin, Session { floor, last_used_ms, outcomes }))
+    let outcomes: BTreeMap<u64, Outcome> = reader.list(read_outcome)?.into_iter().collect();
+    let read_bytes = outcomes.values().map(Outcome::read_bytes).sum();
+    Ok((origin, Session { floor, last_used_ms, outcomes, read_bytes }))
 }
 
 fn read_outcome(reader: &mut Reader) -> Result<(u64, Outcome), DecodeError> {
@@ -167,7 +199,7 @@ fn read_outcome(reader: &mut Reader) -> Result<(u64, Outcome), DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Revision, Write};
+    use crate::{Detail, KeyMeta, OpResult, Pairs, Record, Revision, Write};
 
     fn command(sequence: u64, floor: u64) -> Command {
         Command { id: RequestId { origin: 7, sequence }, floor, write: Write::default() }
@@ -197,6 +229,46 @@ mod tests {
         }
         assert_eq!(sessions.by_origin[&7].outcomes.len(), MAX_OUTCOMES_PER_ORIGIN);
         assert_eq!(sessions.seen(command(2, 1).id), Some(Outcome::Forgotten));
+    }
+
+    fn read(bytes: usize) -> Outcome {
+        let meta = KeyMeta { create_revision: Revision(2), mod_revision: Revision(2), version: 1 };
+        let value = Bytes::from(vec![7; bytes]);
+        let record = Record { meta, content_type: None, user_meta: Vec::new(), expires_at_ms: None, value };
+        let pairs = Pairs { items: vec![(Bytes::from_static(b"k"), record)], has_more: false };
+        Outcome::Applied { revision: Revision(3), results: vec![OpResult::of(Detail::Read(pairs))] }
+    }
+
+    #[test]
+    fn what_was_read_is_remembered_up_to_a_bound() {
+        let read = read(3 << 20);
+        let mut sessions = Sessions::default();
+        for sequence in 1..=9 {
+            sessions.remember(&command(sequence, 1), &read, 0);
+        }
+        sessions.remember(&command(10, 1), &outcome(4), 0);
+        assert_eq!(sessions.seen(command(4, 1).id), Some(Outcome::Forgotten));
+        assert_eq!(sessions.seen(command(5, 1).id), Some(read));
+        assert_eq!(sessions.by_origin[&7].outcomes.len(), 6);
+        sessions.remember(&command(11, 11), &outcome(5), 0);
+        assert_eq!(sessions.by_origin[&7].read_bytes, 0);
+    }
+
+    #[test]
+    fn what_silent_origins_read_is_forgotten_first() {
+        let of = |origin, sequence| Command { id: RequestId { origin, sequence }, ..command(sequence, 1) };
+        let mut sessions = Sessions::default();
+        for origin in 1..=8 {
+            sessions.remember(&of(origin, 1), &outcome(2), origin);
+            sessions.remember(&of(origin, 2), &read(9 << 20), origin);
+            sessions.remember(&of(origin, 3), &outcome(4), origin);
+        }
+        let seen = |origin, sequence| sessions.seen(of(origin, sequence).id);
+        assert_eq!(
+            [1, 2, 3].map(|sequence| seen(1, sequence)),
+            [Some(Outcome::Forgotten), Some(Outcome::Forgotten), Some(outcome(4))]
+        );
+        assert_eq!([1, 2, 3].map(|sequence| seen(2, sequence)), [Some(outcome(2)), Some(read(9 << 20)), Some(outcome(4))]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{Command, RequestId, decode_entry};
 use crate::execute::{Lifetime, Step};
 use crate::limits::Limits;
-use crate::outcome::{OpResult, Outcome, Removed};
+use crate::outcome::{Detail, OpResult, Outcome, Removed};
 use crate::record::Record;
 use crate::session::Sessions;
 use crate::stored_state::{SessionChange, StoredState};
@@ -151,8 +151,7 @@ impl Shard {
             self.header.revision = self.header.revision.next();
         }
         self.engine.rebuild()?.commit(self.header.applied_index, self.header.revision.0)?;
-        let removed = Some(Box::new(Removed { keys, next: None }));
-        let results = vec![OpResult { removed, ..OpResult::default() }];
+        let results = vec![OpResult::of(Detail::Removed(Removed { keys, next: None }))];
         Ok(Outcome::Applied { revision: self.header.revision, results })
     }
 

@@ -100,8 +100,8 @@ impl Store for NodeStore {
             };
             match outcome {
                 Some(outcome) => return Ok(Written { epoch: hosted.epoch, outcome }),
-                // Deleted, and perhaps made anew. What guards say of a key was true of the old one.
-                None if write.guards.is_empty() && running.handle.clock.now() < deadline => {
+                // Deleted, and perhaps made anew. What guards and compares say of a key was true of the old one.
+                None if !write.is_conditional() && running.handle.clock.now() < deadline => {
                     tokio::time::sleep(START_POLL).await;
                 }
                 None => return Err(StoreError::NoLeader),
@@ -381,7 +381,7 @@ impl Running {
             match self.write(GroupId(SYSTEM_GROUP), &write, deadline).await? {
                 Outcome::Applied { .. } => return Ok(answer),
                 Outcome::ConditionFailed { .. } => {}
-                Outcome::Full { .. } | Outcome::KeyTooLong { .. } | Outcome::ValueTooLarge { .. } => {
+                Outcome::Full { .. } | Outcome::KeyTooLong { .. } | Outcome::ValueTooLarge { .. } | Outcome::TooMuch { .. } => {
                     return Err(StoreError::Internal("the catalog is full".to_owned()));
                 }
                 Outcome::Forgotten => return Err(StoreError::Unknown),

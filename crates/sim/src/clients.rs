@@ -2,21 +2,25 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_engine::KeyRange;
-use quorate_keyspace::{Condition, KeyMeta, Op, OpResult, Outcome, Put, Removed, Revision, Write};
+use quorate_engine::{KeyRange, View};
+use quorate_keyspace::{
+    Condition, Detail, KeyMeta, Op, OpResult, Outcome, Put, Removed, Revision, Transaction, TransactionResult, Write,
+};
 use quorate_log::GroupId;
 use quorate_node::{Answer, Failure, Input, Request, RequestKind};
 
 use crate::history::{Action, Operation, Seen, Sent, Verdict, check};
 use crate::host::{Boot, HostId};
 use crate::model::KeyChange;
-use crate::mutation::Mutation;
+use crate::mutation::{Mutation, in_two};
 use crate::oracle::CLIENT_GROUP;
 use crate::queue::Event;
 use crate::simulation::{Asker, Simulation};
 use crate::time::SimTime;
+use crate::transactions::{Ingredients, any_transaction, every_op, left_by, told_by, written_by};
 use crate::values::{key_of, value_number, value_of};
 use crate::violation::{Step, Violation};
 
@@ -25,6 +29,8 @@ use crate::violation::{Step, Violation};
 pub(crate) struct Clients {
     all: Vec<Client>,
     history: BTreeMap<u64, Vec<Operation>>,
+    /// Transactions of which nobody knows what became of them, and when they were sent.
+    unknown: Vec<(SimTime, Transaction)>,
     next_value: u64,
 }
 
@@ -85,6 +91,7 @@ pub(crate) enum Kind {
         from: (u64, u64),
         value: u64,
     },
+    Transaction(Box<Transaction>),
     Get {
         key: u64,
     },
@@ -93,28 +100,38 @@ pub(crate) enum Kind {
     },
 }
 
-/// What a read found: the shard's revision, and the key's value.
+/// What a read found.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
-    revision: u64,
-    mod_revision: u64,
-    value: Option<Bytes>,
+pub(crate) enum Found {
+    /// The shard's revision, and of a key the revision of its last change and its value.
+    Key { revision: u64, mod_revision: u64, value: Option<Bytes> },
+    /// What a transaction that only reads came to.
+    Transaction(Outcome),
 }
 
 /// Steps of the search for an order, per key.
 const MAX_SEARCH_STEPS: u64 = 1_000_000;
 
 impl Kind {
-    /// The number of the value that it writes.
-    fn value(&self) -> Option<u64> {
+    /// The numbers of the values that it may write.
+    fn values(&self) -> Vec<u64> {
         match self {
-            Self::Put { value, .. } | Self::Create { value, .. } | Self::Swap { value, .. } => Some(*value),
-            Self::Delete { .. } | Self::DeleteRange { .. } | Self::Get { .. } | Self::LocalGet { .. } => None,
+            Self::Put { value, .. } | Self::Create { value, .. } | Self::Swap { value, .. } => vec![*value],
+            Self::Transaction(transaction) => {
+                let mut values = Vec::new();
+                every_op(transaction, &mut |op| values.extend(written_by(op).and_then(|(_, value)| value)));
+                values
+            }
+            Self::Delete { .. } | Self::DeleteRange { .. } | Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
         }
     }
 
     fn is_read(&self) -> bool {
-        matches!(self, Self::Get { .. } | Self::LocalGet { .. })
+        match self {
+            Self::Get { .. } | Self::LocalGet { .. } => true,
+            Self::Transaction(transaction) => transaction.is_read_only(),
+            Self::Put { .. } | Self::Delete { .. } | Self::DeleteRange { .. } | Self::Create { .. } | Self::Swap { .. } => false,
+        }
     }
 
     /// What it asks of the state machine; none if it reads.
@@ -137,6 +154,7 @@ impl Kind {
                 let condition = Condition::ModRevisionIn(vec![Revision(from.1)]);
                 Some(Write::put(key_of(*key), value_of(*value, 0)).only_if(key_of(*key), condition))
             }
+            Self::Transaction(transaction) => Some(Write::transaction((**transaction).clone())),
             Self::Get { .. } | Self::LocalGet { .. } => None,
         }
     }
@@ -149,7 +167,8 @@ impl Kind {
             Self::DeleteRange { keys, .. } => keys.iter().map(|key| (*key, Action::Write(None))).collect(),
             Self::Create { key, value } => vec![(*key, Action::Swap(None, Some(*value)))],
             Self::Swap { key, from, value } => vec![(*key, Action::Swap(Some(from.0), Some(*value)))],
-            Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
+            // What a transaction did is known from its answer, or from what it left.
+            Self::Transaction(_) | Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
         }
     }
 }
@@ -238,9 +257,20 @@ impl Simulation {
                 Some(from) => Kind::Swap { key, from, value: self.next_value() },
                 None => Kind::Get { key },
             },
-            60..90 => Kind::Get { key },
+            60..75 => Kind::Get { key },
+            75..90 => self.a_transaction(index, key),
             _ => Kind::LocalGet { key },
         }
+    }
+
+    /// A transaction over this key and up to two others.
+    fn a_transaction(&mut self, index: usize, key: u64) -> Kind {
+        let count = self.scenario.load.keys;
+        let keys: Vec<u64> = (0..self.random.between(1, 4).min(count)).map(|next| (key + next) % count).collect();
+        let Clients { all, next_value: last_value, .. } = &mut self.clients;
+        let transaction = any_transaction(&mut self.random, Ingredients { keys: &keys, seen: &all[index].seen, last_value });
+        assert_eq!(transaction.check(), Ok(()), "clients ask for what can be");
+        Kind::Transaction(Box::new(transaction))
     }
 
     /// A delete of some or all of the keys between a key and another one.
@@ -267,14 +297,23 @@ impl Simulation {
         let request = |kind| Request { token, group: GroupId(CLIENT_GROUP), deadline, kind };
         match kind {
             Kind::LocalGet { .. } => self.queue.schedule(self.now, Event::ReadIsMade(host, boot, token)),
-            Kind::Get { .. } if self.scenario.mutation == Some(Mutation::ReadWithoutIndex) => {
+            kind if kind.is_read() && self.scenario.mutation == Some(Mutation::ReadWithoutIndex) => {
                 self.queue.schedule(self.now, Event::ReadIsMade(host, boot, token));
             }
-            Kind::Get { .. } => self.tell(host, Input::Request(request(RequestKind::ReadIndex))),
+            kind if kind.is_read() => self.tell(host, Input::Request(request(RequestKind::ReadIndex))),
             kind => {
                 let mut write = kind.write().expect("it does not read");
-                if self.scenario.mutation == Some(Mutation::ConditionsDropped) {
-                    write.guards.clear();
+                match self.scenario.mutation {
+                    Some(Mutation::ConditionsDropped) => write.guards.clear(),
+                    Some(Mutation::ComparesDropped) => drop_compares(&mut write),
+                    Some(Mutation::TransactionInTwo) => {
+                        if let Some(first) = first_of_two(&mut write) {
+                            let token = self.unasked_token();
+                            let kind = RequestKind::Write(first.to_bytes());
+                            self.tell(host, Input::Request(Request { token, ..request(kind) }));
+                        }
+                    }
+                    _ => {}
                 }
                 self.tell(host, Input::Request(request(RequestKind::Write(write.to_bytes()))));
             }
@@ -287,19 +326,42 @@ impl Simulation {
         let Some(under_way) = self.clients.all[index].under_way.as_ref().filter(|under_way| under_way.token == token) else {
             return Ok(());
         };
-        let (Kind::Get { key } | Kind::LocalGet { key }) = under_way.kind else { return Ok(()) };
-        let process = self.hosts[host.0].process.as_ref().expect("the read was not deferred");
-        let Some(view) = process.shell.view(CLIENT_GROUP).filter(|view| view.applied() > 0) else {
+        let kind = under_way.kind.clone();
+        let Some(view) = self.view_of(host) else {
             return self.finish(index, token, &Answer::Failed(Failure::NotHosted), None);
         };
-        let record = quorate_keyspace::get(view.as_ref(), &key_of(key))
-            .map_err(|error| Violation::new("records can be read", format!("{host}: {error}")))?;
-        let mod_revision = record.as_ref().map_or(0, |record| record.meta.mod_revision.0);
-        let found = Found { revision: view.revision(), mod_revision, value: record.map(|record| record.value) };
-        self.oracle.check_read(found.revision, &key_of(key), found.value.as_ref())?;
+        let unreadable = |error| Violation::new("records can be read", format!("{host}: {error}"));
+        let found = match kind {
+            Kind::Get { key } | Kind::LocalGet { key } => {
+                let record = quorate_keyspace::get(view.as_ref(), &key_of(key)).map_err(unreadable)?;
+                let mod_revision = record.as_ref().map_or(0, |record| record.meta.mod_revision.0);
+                let value = record.map(|record| record.value);
+                self.oracle.check_read(view.revision(), &key_of(key), value.as_ref())?;
+                Found::Key { revision: view.revision(), mod_revision, value }
+            }
+            Kind::Transaction(transaction) => {
+                let write = Write::transaction(*transaction);
+                let mut outcome = quorate_keyspace::read_only(view, &write).map_err(unreadable)?;
+                if self.scenario.mutation == Some(Mutation::TransactionReadsElsewhere) {
+                    let elsewhere = (0..self.hosts.len()).filter_map(|other| self.view_of(HostId(other)));
+                    for other in elsewhere.collect::<Vec<_>>() {
+                        let other = quorate_keyspace::read_only(other, &write).map_err(unreadable)?;
+                        mix_reads(&mut outcome, other);
+                    }
+                }
+                Found::Transaction(outcome)
+            }
+            _ => return Ok(()),
+        };
         self.reads.insert(token, found);
         self.answer_later(token, Answer::ReadReady);
         Ok(())
+    }
+
+    /// What a process shows of the clients' keyspace, once it has any of it.
+    fn view_of(&self, host: HostId) -> Option<Arc<dyn View>> {
+        let process = self.hosts[host.0].process.as_ref()?;
+        process.shell.view(CLIENT_GROUP).filter(|view| view.applied() > 0)
     }
 
     /// A client has its answer.
@@ -345,7 +407,7 @@ impl Simulation {
             }
             Answer::Failed(_) => {
                 self.coverage.count("operations refused");
-                under_way.kind.value().map_or(Ok(()), |value| self.oracle.on_refused(value))?;
+                under_way.kind.values().into_iter().try_for_each(|value| self.oracle.on_refused(value))?;
                 false
             }
             Answer::Transferred => false,
@@ -375,6 +437,9 @@ impl Simulation {
         if !under_way.kind.is_read() {
             self.coverage.count("writes with unknown outcome");
         }
+        if let Kind::Transaction(transaction) = &under_way.kind {
+            self.clients.unknown.push((under_way.called_at, (**transaction).clone()));
+        }
         let claims_done = self.scenario.mutation == Some(Mutation::UnknownIsDone);
         for (key, action) in under_way.kind.actions() {
             let end = claims_done.then_some(self.now.0);
@@ -383,17 +448,26 @@ impl Simulation {
     }
 
     fn on_read(&mut self, index: usize, under_way: &UnderWay, found: Option<Found>) -> Step<bool> {
-        let (Some(found), Kind::Get { key } | Kind::LocalGet { key }) = (found, &under_way.kind) else { return Ok(false) };
-        let number = found.value.as_deref().and_then(value_number);
+        let (key, revision, mod_revision, value) = match (found, &under_way.kind) {
+            (Some(Found::Key { revision, mod_revision, value }), Kind::Get { key } | Kind::LocalGet { key }) => {
+                (key, revision, mod_revision, value)
+            }
+            (Some(Found::Transaction(outcome)), Kind::Transaction(_)) => {
+                self.coverage.count("transactions that only read");
+                return self.on_written(index, under_way, &outcome);
+            }
+            _ => return Ok(false),
+        };
+        let number = value.as_deref().and_then(value_number);
         if let Some(number) = number {
-            self.clients.all[index].seen.insert(*key, (number, found.mod_revision));
+            self.clients.all[index].seen.insert(*key, (number, mod_revision));
         }
         if matches!(under_way.kind, Kind::LocalGet { .. }) {
             self.coverage.count("local reads");
             return Ok(true);
         }
         self.coverage.count("linearizable reads");
-        self.oracle.on_answer(under_way.sent, Seen::Read(found.revision))?;
+        self.oracle.on_answer(under_way.sent, Seen::Read(revision))?;
         self.note_ended(*key, under_way, Action::Saw(number));
         Ok(true)
     }
@@ -401,25 +475,21 @@ impl Simulation {
     fn on_written(&mut self, index: usize, under_way: &UnderWay, outcome: &Outcome) -> Step<bool> {
         match outcome {
             Outcome::Applied { revision, results } => {
-                let is_changed = results.iter().any(OpResult::is_change);
-                self.coverage.count("writes acknowledged");
-                if let (Kind::DeleteRange { keys, .. }, [OpResult { removed: Some(removed), .. }]) =
-                    (&under_way.kind, &results[..])
-                {
-                    self.on_removed(under_way, keys, revision.0, removed)?;
-                    return Ok(true);
+                if !under_way.kind.is_read() {
+                    self.coverage.count("writes acknowledged");
                 }
-                if is_changed {
-                    self.oracle.check_written(revision.0, &changes_of(&under_way.kind))?;
-                    self.oracle.on_answer(under_way.sent, Seen::Changed(revision.0))?;
-                } else {
-                    self.oracle.on_answer(under_way.sent, Seen::Read(revision.0))?;
-                }
-                for (key, action) in under_way.kind.actions() {
-                    self.note_ended(key, under_way, action);
-                    if let Some(value) = under_way.kind.value() {
-                        self.clients.all[index].seen.insert(key, (value, revision.0));
+                let detail = match &results[..] {
+                    [OpResult { detail, .. }] => detail.as_deref(),
+                    _ => None,
+                };
+                match (&under_way.kind, detail) {
+                    (Kind::DeleteRange { keys, .. }, Some(Detail::Removed(removed))) => {
+                        self.on_removed(under_way, keys, revision.0, removed)?;
                     }
+                    (Kind::Transaction(transaction), Some(Detail::Transaction(result))) => {
+                        self.on_transaction(index, under_way, transaction, (revision.0, result))?;
+                    }
+                    _ => self.on_applied(index, under_way, revision.0, results)?,
                 }
                 Ok(true)
             }
@@ -434,10 +504,57 @@ impl Simulation {
                 self.on_unknown(under_way);
                 Ok(false)
             }
-            Outcome::Full { .. } | Outcome::KeyTooLong { .. } | Outcome::ValueTooLarge { .. } => {
+            Outcome::Full { .. } | Outcome::KeyTooLong { .. } | Outcome::ValueTooLarge { .. } | Outcome::TooMuch { .. } => {
                 Err(Violation::new("there is room", format!("a write was refused: {outcome:?}")))
             }
         }
+    }
+
+    fn on_applied(&mut self, index: usize, under_way: &UnderWay, revision: u64, results: &[OpResult]) -> Step {
+        if results.iter().any(OpResult::is_change) {
+            self.oracle.check_written(revision, &changes_of(&under_way.kind))?;
+            self.oracle.on_answer(under_way.sent, Seen::Changed(revision))?;
+        } else {
+            self.oracle.on_answer(under_way.sent, Seen::Read(revision))?;
+        }
+        for (key, action) in under_way.kind.actions() {
+            self.note_ended(key, under_way, action);
+            if let Some(value) = under_way.kind.values().first() {
+                self.clients.all[index].seen.insert(key, (*value, revision));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a transaction came to must be what it comes to on what was there before its revision; what it says of single keys
+    /// goes into their histories, with what it did not do.
+    fn on_transaction(
+        &mut self,
+        index: usize,
+        under_way: &UnderWay,
+        transaction: &Transaction,
+        (revision, result): (u64, &TransactionResult),
+    ) -> Step {
+        self.coverage.count(if result.failed.is_none() { "transactions done then" } else { "transactions done otherwise" });
+        let is_changed = result.results.iter().any(OpResult::is_change);
+        self.oracle.check_transaction(transaction, (revision, is_changed), result)?;
+        let seen = if is_changed { Seen::Changed(revision) } else { Seen::Read(revision) };
+        self.oracle.on_answer(under_way.sent, seen)?;
+        let told = told_by(transaction, result);
+        for value in under_way.kind.values() {
+            if !told.iter().any(|(_, action)| *action == Action::Write(Some(value))) {
+                self.oracle.on_refused(value)?;
+            }
+        }
+        for (key, action) in told {
+            self.note_ended(key, under_way, action);
+            match action {
+                Action::Write(Some(value)) => drop(self.clients.all[index].seen.insert(key, (value, revision))),
+                Action::Write(None) => drop(self.clients.all[index].seen.remove(&key)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Some keys of a range are gone: those before the first one that is said to be left.
@@ -464,9 +581,7 @@ impl Simulation {
             return Err(Violation::new("conditions are those asked for", detail));
         }
         self.oracle.check_condition(revision, &key_of(key), current.map(|meta| meta.mod_revision.0))?;
-        if let Some(value) = under_way.kind.value() {
-            self.oracle.on_refused(value)?;
-        }
+        under_way.kind.values().into_iter().try_for_each(|value| self.oracle.on_refused(value))?;
         self.clients.all[index].seen.remove(&key);
         self.note_ended(key, under_way, Action::SawOther(refused.map(|(value, _)| value)));
         Ok(())
@@ -485,6 +600,11 @@ impl Simulation {
         // What is still under way may have happened too.
         let under_way: Vec<UnderWay> = self.clients.all.iter_mut().filter_map(|client| client.under_way.take()).collect();
         under_way.iter().for_each(|under_way| self.on_unknown(under_way));
+        for (called_at, transaction) in std::mem::take(&mut self.clients.unknown) {
+            for (key, value) in left_by(&transaction, &|value| self.oracle.is_written(value)) {
+                self.note(key, Operation { call: called_at.0, end: None, action: Action::Write(value) });
+            }
+        }
         for (key, operations) in &self.clients.history {
             let settled: Vec<Operation> =
                 operations.iter().filter(|operation| self.oracle.may_have_happened(operation)).copied().collect();
@@ -516,9 +636,40 @@ fn changes_of(kind: &Kind) -> Vec<KeyChange> {
     let change = |op: Op| match op {
         Op::Put(put) => Some(KeyChange { key: put.key, value: Some(put.value) }),
         Op::Delete { key } => Some(KeyChange { key, value: None }),
-        Op::DeleteRange { .. } | Op::Configure(_) => None,
+        Op::DeleteRange { .. } | Op::Get { .. } | Op::List(_) | Op::Transaction(_) | Op::Configure(_) => None,
     };
     write.ops.into_iter().filter_map(change).collect()
+}
+
+/// The planted bug of [`Mutation::ComparesDropped`].
+fn drop_compares(write: &mut Write) {
+    if let [Op::Transaction(transaction)] = &mut write.ops[..] {
+        transaction.compares.clear();
+    }
+}
+
+/// The planted bug of [`Mutation::TransactionInTwo`]: what is sent before the rest.
+fn first_of_two(write: &mut Write) -> Option<Write> {
+    let [Op::Transaction(transaction)] = &mut write.ops[..] else { return None };
+    let [first, second] = in_two(transaction);
+    **transaction = second;
+    Some(Write::transaction(first))
+}
+
+/// The planted bug of [`Mutation::TransactionReadsElsewhere`]: every other read is that of another replica.
+fn mix_reads(outcome: &mut Outcome, mut other: Outcome) {
+    let (Some(results), Some(others)) = (results_of(outcome), results_of(&mut other)) else { return };
+    for (result, other) in results.iter_mut().zip(others.drain(..)).step_by(2) {
+        *result = other;
+    }
+}
+
+fn results_of(outcome: &mut Outcome) -> Option<&mut Vec<OpResult>> {
+    let Outcome::Applied { results, .. } = outcome else { return None };
+    match results.first_mut()?.detail.as_deref_mut()? {
+        Detail::Transaction(result) => Some(&mut result.results),
+        Detail::Removed(_) | Detail::Read(_) => None,
+    }
 }
 
 impl Simulation {

@@ -29,6 +29,7 @@ mod shell;
 mod simulation;
 mod time;
 mod trace;
+mod transactions;
 mod transport;
 mod values;
 mod violation;

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_engine::{Direction, KeyRange, Table, View};
-use quorate_keyspace::{Command, Condition, KeyMeta, Op, Record, Revision, Write, decode_entry};
+use quorate_keyspace::{Command, Condition, KeyMeta, Record, Revision, Write, decode_entry};
 
 use crate::fingerprint::Fingerprint;
+use crate::transactions::{Content as Pairs, changes};
 
 /// What one group's shard must hold.
 ///
@@ -15,7 +16,7 @@ use crate::fingerprint::Fingerprint;
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     revision: u64,
-    pairs: BTreeMap<Bytes, (KeyMeta, Bytes)>,
+    pairs: Pairs,
     content: u64,
     past: BTreeMap<Bytes, BTreeMap<u64, Option<(KeyMeta, Bytes)>>>,
     changes: BTreeMap<u64, Vec<KeyChange>>,
@@ -110,27 +111,16 @@ impl Model {
         }
     }
 
+    /// All that was there at a revision.
+    pub(crate) fn content_at(&self, revision: u64) -> Pairs {
+        let pair = |key: &Bytes| Some((key.clone(), self.get(key, revision)?.clone()));
+        self.past.keys().filter_map(pair).collect()
+    }
+
     fn write(&mut self, write: &Write) {
         let revision = self.revision + 1;
-        for op in &write.ops {
-            match op {
-                Op::Put(put) => {
-                    let mod_revision = Revision(revision);
-                    let meta = match self.pairs.get(&put.key) {
-                        Some((before, _)) => KeyMeta { mod_revision, version: before.version + 1, ..*before },
-                        None => KeyMeta { create_revision: mod_revision, mod_revision, version: 1 },
-                    };
-                    self.set(revision, put.key.clone(), Some((meta, put.value.clone())));
-                }
-                Op::Delete { key } if self.pairs.contains_key(key) => self.set(revision, key.clone(), None),
-                Op::DeleteRange { range, max_keys } => {
-                    let keys = self.pairs.keys().filter(|key| range.contains(key)).take(*max_keys as usize);
-                    for key in keys.cloned().collect::<Vec<_>>() {
-                        self.set(revision, key, None);
-                    }
-                }
-                Op::Delete { .. } | Op::Configure(_) => {}
-            }
+        for (key, pair) in changes(&write.ops, &self.pairs, revision) {
+            self.set(revision, key, pair);
         }
     }
 
@@ -185,10 +175,11 @@ mod tests {
     use std::ops::Bound;
 
     use quorate_engine::Engine;
-    use quorate_keyspace::{EntryHeader, Limits, RequestId, Shard, ShardHeader, encode_entry};
+    use quorate_keyspace::{EntryHeader, Limits, Op, RequestId, Shard, ShardHeader, encode_entry};
 
     use super::*;
     use crate::random::Random;
+    use crate::transactions::{Ingredients, any_transaction};
 
     /// The model and the real state machine agree on random commands: this is what makes a difference in a run worth a look.
     #[test]
@@ -215,7 +206,13 @@ mod tests {
 
     fn command(random: &mut Random, index: u64) -> Command {
         let key = |random: &mut Random| Bytes::from(format!("k{}", random.below(3)));
-        let write = match random.below(7) {
+        let write = match random.below(10) {
+            7..10 => {
+                let seen = (0..3).map(|key| (key, (index, random.between(1, index)))).collect();
+                let keys = [[0, 1, 2], [2, 0, 1], [1, 2, 0]][random.below(3) as usize];
+                let ingredients = Ingredients { keys: &keys, seen: &seen, last_value: &mut random.bits() };
+                Write::transaction(any_transaction(random, ingredients))
+            }
             0 => {
                 let range = KeyRange { start: Bound::Included(key(random)), end: Bound::Excluded(key(random)) };
                 Write { guards: Vec::new(), ops: vec![Op::DeleteRange { range, max_keys: random.below(3) }] }

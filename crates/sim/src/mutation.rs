@@ -1,7 +1,7 @@
 //! Bugs that are planted in the shell, one at a time, to see that the checkers find them.
 
 use quorate_api::peer::Forward;
-use quorate_keyspace::Command;
+use quorate_keyspace::{Command, Op, Transaction};
 use quorate_log::{Batch, HardState, Record};
 
 /// A planted bug.
@@ -25,11 +25,17 @@ pub enum Mutation {
     WipedNodeKeepsId,
     /// The engine of one replica loses a key when a snapshot is loaded.
     SnapshotLosesKey,
+    /// Compares of transactions are dropped.
+    ComparesDropped,
+    /// A transaction is sent as two, one after the other.
+    TransactionInTwo,
+    /// A transaction that reads several keys reads some of them from another replica.
+    TransactionReadsElsewhere,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::AckBeforeSync,
         Self::VoteNotWritten,
         Self::ReadWithoutIndex,
@@ -39,6 +45,9 @@ impl Mutation {
         Self::UnknownIsNotDone,
         Self::WipedNodeKeepsId,
         Self::SnapshotLosesKey,
+        Self::ComparesDropped,
+        Self::TransactionInTwo,
+        Self::TransactionReadsElsewhere,
     ];
 
     /// Its name on the command line.
@@ -53,6 +62,9 @@ impl Mutation {
             Self::UnknownIsNotDone => "unknown-is-not-done",
             Self::WipedNodeKeepsId => "wiped-node-keeps-id",
             Self::SnapshotLosesKey => "snapshot-loses-key",
+            Self::ComparesDropped => "compares-dropped",
+            Self::TransactionInTwo => "transaction-in-two",
+            Self::TransactionReadsElsewhere => "transaction-reads-elsewhere",
         }
     }
 }
@@ -63,6 +75,13 @@ pub(crate) fn with_another_id(forward: &Forward) -> Option<Forward> {
     command.id.sequence += 1 << 32;
     let sequence = command.id.sequence;
     Some(Forward { sequence, command: command.to_bytes(), ..forward.clone() })
+}
+
+/// The same transaction in two. What is done otherwise is left to the second.
+pub(crate) fn in_two(transaction: &Transaction) -> [Transaction; 2] {
+    let (first, second) = transaction.then.split_at(transaction.then.len() / 2);
+    let part = |then: &[Op]| Transaction { then: then.to_vec(), ..transaction.clone() };
+    [Transaction { otherwise: Vec::new(), ..part(first) }, part(second)]
 }
 
 /// The records without votes.

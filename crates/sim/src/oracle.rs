@@ -7,6 +7,7 @@
 //! - Votes and acknowledgements leave a node only after what they promise is durable there.
 //! - Equal replicas: after the same index, every replica holds what the model holds, with an equal state.
 //! - Nothing that was published goes back while a process lives.
+//! - Transactions are serializable: each came to what it must on what was there before its revision, and made all of it.
 //! - Answers agree with what was applied; what was refused is never applied, nothing is applied twice.
 
 use std::collections::btree_map::Entry;
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use quorate_api::peer::{Beat, Frame, RaftMessage};
 use quorate_engine::{KeyRange, View};
-use quorate_keyspace::Removed;
+use quorate_keyspace::{Removed, Transaction, TransactionResult};
 use quorate_log::{GroupId, Record};
 
 use crate::fingerprint::Fingerprint;
@@ -23,6 +24,7 @@ use crate::history::{Action, Operation, RevisionOrder, Seen, Sent};
 use crate::host::{HostId, Process};
 use crate::journal::Journal;
 use crate::model::{KeyChange, Model, content_of};
+use crate::transactions::expected;
 use crate::values::value_number;
 use crate::violation::{Step, Violation};
 
@@ -337,6 +339,27 @@ impl Oracle {
         Err(Violation::new("acknowledged writes are applied", detail))
     }
 
+    /// A client was told what its transaction came to, at a revision that it made, or found.
+    pub(crate) fn check_transaction(
+        &self,
+        transaction: &Transaction,
+        (revision, is_changed): (u64, bool),
+        told: &TransactionResult,
+    ) -> Step {
+        let Some(model) = self.clients_model() else { return Ok(()) };
+        let before = model.content_at(if is_changed { revision - 1 } else { revision });
+        let (result, changes) = expected(transaction, &before, revision);
+        let made = if is_changed { model.changes(revision) } else { &[] };
+        if (told, made) == (&result, &changes[..]) {
+            return Ok(());
+        }
+        let detail = format!(
+            "{transaction:?} at revision {revision} comes to {result:?} with {changes:?}, the client was told {told:?}; \
+             made was {made:?}"
+        );
+        Err(Violation::new("transactions are serializable", detail))
+    }
+
     /// Somebody read a key at a revision. The revision of the key's last change, for later conditions.
     pub(crate) fn check_read(&self, revision: u64, key: &[u8], value: Option<&Bytes>) -> Step {
         let found = self.clients_model().and_then(|model| model.get(key, revision)).map(|(_, value)| value);
@@ -355,6 +378,11 @@ impl Oracle {
         }
         let detail = format!("{key:?} at revision {revision} was changed at {found:?}, the answer says {mod_revision:?}");
         Err(Violation::new("reads see what was written", detail))
+    }
+
+    /// Whether a value was written.
+    pub(crate) fn is_written(&self, value: u64) -> bool {
+        matches!(self.values.get(&value), Some(ValueFate::Written(_)))
     }
 
     /// Whether an operation whose outcome the client does not know can have happened: its value would have been written.

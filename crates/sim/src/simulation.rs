@@ -198,6 +198,12 @@ impl Simulation {
         }
     }
 
+    /// A number for a request whose answer nobody waits for.
+    pub(crate) fn unasked_token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
     /// A number for a new request.
     pub(crate) fn next_token(&mut self, asker: Asker) -> u64 {
         self.next_token += 1;

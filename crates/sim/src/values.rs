@@ -17,6 +17,11 @@ pub(crate) fn value_number(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(&value[..end]).ok()?.parse().ok()
 }
 
+/// The number of a key; none if no client has it.
+pub(crate) fn key_number(key: &[u8]) -> Option<u64> {
+    std::str::from_utf8(key.strip_prefix(b"k")?).ok()?.parse().ok()
+}
+
 /// The key with a number.
 pub(crate) fn key_of(number: u64) -> Bytes {
     format!("k{number}").into()

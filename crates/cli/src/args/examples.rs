@@ -6,6 +6,8 @@ Examples:
   quorate put greeting hello                   any node takes any request
   quorate get greeting
   quorate ls                                   what is there
+  quorate txn --if 'a exists' --then 'del a' --then 'put b 1'
+                                               several keys as a whole
   quorate keyspace create orders --engine lsm  keys of their own, on an engine that suits them
   quorate cluster status -e http://db2:2379    who leads, who is behind
 
@@ -62,6 +64,28 @@ Examples:
   quorate ls users/ --delimiter /              what is directly in it: keys and folders
   quorate ls --count                           how many keys there are
   quorate ls logs/ --reverse --limit 1         the last one";
+
+pub(super) const TXN: &str = "\
+COMPARE is one of
+  KEY exists               KEY absent
+  KEY = VALUE              also !=, < and >, byte by byte
+  version(KEY) > 3         also mod_revision(KEY) and create_revision(KEY); 0 if KEY is not there
+OPERATION is one of
+  put KEY VALUE            get KEY            del KEY
+  ls [PREFIX]              del-prefix PREFIX
+A word with spaces stands in double quotes, as in JSON, also in version(\"a b\"). In a FILE more is
+possible: any bytes, media types, compares of every key of a range, transactions within others.
+
+All compares look at what was there before; operations are done in order, each upon what those before
+it left, all under one revision, or not at all. Exit code 4 if a compare does not hold and there is no
+--else.
+
+Examples:
+  quorate txn --if 'config exists' --then 'get config' --else 'put config {}'
+  quorate txn --if 'account/a = 70' --if 'account/b = 30' --then 'put account/a 60' --then 'put account/b 40'
+  quorate txn --then 'get user/7' --then 'ls user/7/'    one moment's content
+  quorate txn transfer.json -o json
+  echo '{\"if\": [{\"prefix\": \"job/\", \"version\": 1}], \"then\": [{\"op\": \"list\", \"prefix\": \"job/\"}]}' | quorate txn";
 
 pub(super) const KEYSPACE: &str = "\
 Examples:

@@ -6,4 +6,5 @@ mod bench;
 mod calls;
 mod keyspaces;
 mod transfers;
+mod txn;
 mod usage;

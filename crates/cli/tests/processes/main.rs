@@ -19,4 +19,6 @@ mod pauses;
 mod restarts;
 mod support;
 mod top;
+mod tours;
+mod transactions;
 mod transfers;

@@ -6,3 +6,4 @@ mod forms;
 mod keyspaces;
 mod many;
 mod retries;
+mod txn;

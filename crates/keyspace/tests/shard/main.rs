@@ -8,4 +8,5 @@ mod pages;
 mod ranges;
 mod replicas;
 mod restarts;
+mod transactions;
 mod writes;

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use quorate_engine::Direction;
 use quorate_keyspace::{
-    Command, Condition, KeyMeta, Limits, Op, OpResult, Outcome, Put, Record, Removed, RequestId, Revision, Write,
+    Command, Compare, Condition, Detail, KeyMeta, Keys, Limits, Op, OpResult, Outcome, Pairs, Put, Record, Relation, Removed,
+    RequestId, Revision, Target, Transaction, TransactionResult, Write,
 };
 
 use crate::writes::{apply, counted_bytes, entries, limits, records, shard};
@@ -50,57 +52,74 @@ impl Model {
                 return Outcome::ConditionFailed { revision: Revision(self.revision), guard: position as u64, current };
             }
         }
-        if let Some(refused) = self.oversize(write) {
-            return refused;
-        }
         let before = (self.pairs.clone(), self.data_bytes(), self.limits);
-        let results: Vec<OpResult> = write.ops.iter().map(|op| self.change(op)).collect();
+        let done: Result<Vec<OpResult>, Outcome> = write.ops.iter().map(|op| self.change(op, &before.0, before.2)).collect();
         let max_bytes = before.2.max_bytes;
-        if self.data_bytes() > max_bytes && self.data_bytes() > before.1 {
-            (self.pairs, self.limits) = (before.0, before.2);
-            return Outcome::Full { max_bytes };
-        }
-        let has_removed = |result: &OpResult| result.removed.as_ref().is_some_and(|removed| removed.keys > 0);
-        let is_change = |result: &OpResult| result.before.is_some() || result.after.is_some() || has_removed(result);
-        self.revision += u64::from(results.iter().any(is_change));
-        Outcome::Applied { revision: Revision(self.revision), results }
-    }
-
-    /// The refusal of the first key or value that is over a limit.
-    fn oversize(&self, write: &Write) -> Option<Outcome> {
-        let Limits { max_key_bytes, max_value_bytes, .. } = self.limits;
-        for op in &write.ops {
-            let Op::Put(put) = op else { continue };
-            if max_key_bytes != 0 && put.key.len() as u64 > max_key_bytes {
-                return Some(Outcome::KeyTooLong { max_bytes: max_key_bytes });
+        let is_full = self.data_bytes() > max_bytes && self.data_bytes() > before.1;
+        let done = done.and_then(|results| if is_full { Err(Outcome::Full { max_bytes }) } else { Ok(results) });
+        match done {
+            Ok(results) => {
+                self.revision += u64::from(results.iter().any(is_change));
+                Outcome::Applied { revision: Revision(self.revision), results }
             }
-            if max_value_bytes != 0 && put.value.len() as u64 > max_value_bytes {
-                return Some(Outcome::ValueTooLarge { max_bytes: max_value_bytes });
+            Err(refused) => {
+                (self.pairs, self.limits) = (before.0, before.2);
+                refused
             }
         }
-        None
     }
 
-    fn change(&mut self, op: &Op) -> OpResult {
-        match op {
+    /// Does an operation of a write before which there was this, under these limits.
+    fn change(&mut self, op: &Op, before_all: &BTreeMap<Bytes, Record>, limits: Limits) -> Result<OpResult, Outcome> {
+        Ok(match op {
             Op::Put(put) => {
+                let Limits { max_key_bytes, max_value_bytes, .. } = limits;
+                if max_key_bytes != 0 && put.key.len() as u64 > max_key_bytes {
+                    return Err(Outcome::KeyTooLong { max_bytes: max_key_bytes });
+                }
+                if max_value_bytes != 0 && put.value.len() as u64 > max_value_bytes {
+                    return Err(Outcome::ValueTooLarge { max_bytes: max_value_bytes });
+                }
                 let before = self.meta(&put.key);
                 self.put(put);
-                OpResult { before, after: self.meta(&put.key), removed: None }
+                OpResult { before, after: self.meta(&put.key), detail: None }
             }
             Op::Delete { key } => OpResult { before: self.pairs.remove(key).map(|record| record.meta), ..OpResult::default() },
             Op::DeleteRange { range, max_keys } => {
                 let mut keys: Vec<Bytes> = self.pairs.keys().filter(|key| range.contains(key)).cloned().collect();
                 let left = keys.split_off(keys.len().min(*max_keys as usize));
                 keys.iter().for_each(|key| drop(self.pairs.remove(key)));
-                let removed = Removed { keys: keys.len() as u64, next: left.first().cloned() };
-                OpResult { removed: Some(Box::new(removed)), ..OpResult::default() }
+                OpResult::of(Detail::Removed(Removed { keys: keys.len() as u64, next: left.first().cloned() }))
+            }
+            Op::Get { key } => {
+                let items = self.pairs.get(key).map(|record| (key.clone(), record.clone())).into_iter().collect();
+                OpResult::of(Detail::Read(Pairs { items, has_more: false }))
+            }
+            Op::List(listing) => {
+                let within = self.pairs.iter().filter(|(key, _)| listing.range.contains(key));
+                let mut items: Vec<(Bytes, Record)> = within.map(|(key, record)| (key.clone(), record.clone())).collect();
+                if listing.direction == Direction::Reverse {
+                    items.reverse();
+                }
+                let has_more = items.len() as u64 > listing.max_pairs;
+                items.truncate(listing.max_pairs as usize);
+                if !listing.is_with_values {
+                    items.iter_mut().for_each(|(_, record)| record.value.clear());
+                }
+                OpResult::of(Detail::Read(Pairs { items, has_more }))
+            }
+            Op::Transaction(transaction) => {
+                let Transaction { compares, then, otherwise } = &**transaction;
+                let failed = compares.iter().position(|compare| !compare_holds(compare, before_all)).map(|at| at as u64);
+                let ops = if failed.is_some() { otherwise } else { then };
+                let results = ops.iter().map(|op| self.change(op, before_all, limits)).collect::<Result<_, _>>()?;
+                OpResult::of(Detail::Transaction(TransactionResult { failed, results }))
             }
             Op::Configure(settings) => {
                 self.limits = settings.limits;
                 OpResult::default()
             }
-        }
+        })
     }
 
     fn put(&mut self, put: &Put) {
@@ -131,6 +150,53 @@ impl Model {
     fn data_bytes(&self) -> u64 {
         self.pairs.iter().map(|(key, record)| (key.len() + record.to_bytes().len()) as u64).sum()
     }
+}
+
+fn is_change(result: &OpResult) -> bool {
+    let is_change = match result.detail.as_deref() {
+        Some(Detail::Removed(removed)) => removed.keys > 0,
+        Some(Detail::Transaction(within)) => within.results.iter().any(is_change),
+        Some(Detail::Read(_)) | None => false,
+    };
+    is_change || result.before.is_some() || result.after.is_some()
+}
+
+/// As etcd's description has it, not as the state machine does.
+fn compare_holds(compare: &Compare, pairs: &BTreeMap<Bytes, Record>) -> bool {
+    let keys: Vec<Option<&Record>> = match &compare.keys {
+        Keys::One(key) => vec![pairs.get(key)],
+        Keys::Range(range) => {
+            let within: Vec<_> = pairs.iter().filter(|(key, _)| range.contains(key)).map(|(_, record)| Some(record)).collect();
+            if within.is_empty() { vec![None] } else { within }
+        }
+    };
+    let number = |record: Option<&Record>, of: fn(&KeyMeta) -> u64| record.map_or(0, |record| of(&record.meta));
+    keys.into_iter().all(|record| {
+        let (is_less, is_equal) = match &compare.target {
+            Target::Version(told) => {
+                let found = number(record, |meta| meta.version);
+                (found < *told, found == *told)
+            }
+            Target::ModRevision(told) => {
+                let found = number(record, |meta| meta.mod_revision.0);
+                (found < told.0, found == told.0)
+            }
+            Target::CreateRevision(told) => {
+                let found = number(record, |meta| meta.create_revision.0);
+                (found < told.0, found == told.0)
+            }
+            Target::Value(told) => match record {
+                Some(record) => (record.value < told, record.value == told),
+                None => return false,
+            },
+        };
+        match compare.relation {
+            Relation::Equal => is_equal,
+            Relation::NotEqual => !is_equal,
+            Relation::Less => is_less,
+            Relation::Greater => !is_less && !is_equal,
+        }
+    })
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quorate_engine::KeyRange;
-use quorate_keyspace::{Op, OpResult, Outcome, Put, Removed, Revision, Shard, Write};
+use quorate_keyspace::{Detail, Op, OpResult, Outcome, Put, Removed, Revision, Shard, Write};
 
 use crate::writes::{Entry, ROOMY, apply, counted_bytes, records, shard};
 
@@ -25,8 +25,8 @@ fn keys(shard: &Shard) -> Vec<String> {
 /// What the last operation of a write removed, and the first key that it left.
 fn removed(outcome: &Outcome) -> (u64, Option<&str>) {
     let Outcome::Applied { results, .. } = outcome else { panic!("{outcome:?}") };
-    let Some(OpResult { before: None, after: None, removed: Some(removed) }) = results.last() else { panic!("{results:?}") };
-    let Removed { keys, next } = &**removed;
+    let Some(OpResult { before: None, after: None, detail: Some(detail) }) = results.last() else { panic!("{results:?}") };
+    let Detail::Removed(Removed { keys, next }) = &**detail else { panic!("{detail:?}") };
     (*keys, next.as_deref().map(|key| std::str::from_utf8(key).unwrap()))
 }
 

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use quorate_engine::{Direction, KeyRange, Table, Trie};
 use quorate_keyspace::{
-    Applied, Command, Condition, EntryHeader, Guard, Limits, Op, Put, Record, RequestId, Revision, Settings, Shard, ShardHeader,
-    Write, encode_entry,
+    Applied, Command, Compare, Condition, EntryHeader, Guard, Keys, Limits, Listing, Op, Put, Record, Relation, RequestId,
+    Revision, Settings, Shard, ShardHeader, Target, Transaction, Write, encode_entry,
 };
 
 /// The term of every entry.
@@ -89,7 +89,32 @@ fn bound() -> impl Strategy<Value = Bound<Bytes>> {
     prop_oneof![Just(Bound::Unbounded), key().prop_map(Bound::Included), key().prop_map(Bound::Excluded)]
 }
 
-fn op() -> impl Strategy<Value = Op> {
+fn range() -> impl Strategy<Value = KeyRange> {
+    (bound(), bound()).prop_map(|(start, end)| KeyRange { start, end })
+}
+
+/// Compares that often hold, and often do not.
+pub(crate) fn compare() -> impl Strategy<Value = Compare> {
+    let keys = prop_oneof![3 => key().prop_map(Keys::One), 1 => range().prop_map(Keys::Range)];
+    let relation = select(vec![Relation::Equal, Relation::NotEqual, Relation::Less, Relation::Greater]);
+    let target = prop_oneof![
+        (0..8_u64).prop_map(|number| Target::CreateRevision(Revision(number))),
+        (0..8_u64).prop_map(|number| Target::ModRevision(Revision(number))),
+        (0..4_u64).prop_map(Target::Version),
+        vec(any::<u8>(), 0..2).prop_map(|value| Target::Value(value.into())),
+    ];
+    (keys, relation, target).prop_map(|(keys, relation, target)| Compare { keys, relation, target })
+}
+
+/// Transactions, some within others.
+pub(crate) fn op() -> impl Strategy<Value = Op> {
+    leaf_op().prop_recursive(3, 20, 3, |within| {
+        let lists = (vec(compare(), 0..3), vec(within.clone(), 0..4), vec(within, 0..3));
+        lists.prop_map(|(compares, then, otherwise)| Op::Transaction(Box::new(Transaction { compares, then, otherwise })))
+    })
+}
+
+fn leaf_op() -> impl Strategy<Value = Op> {
     let value = vec(any::<u8>(), 0..60).prop_map(Bytes::from);
     let content_type = option::of(select(vec!["", "text/plain"]).prop_map(|text| Bytes::from_static(text.as_bytes())));
     let user_meta = vec((key(), vec(any::<u8>(), 0..9).prop_map(Bytes::from)), 0..2);
@@ -99,8 +124,12 @@ fn op() -> impl Strategy<Value = Op> {
                 Op::Put(Put { key, value, content_type, user_meta, ttl_ms: None })
             }),
         4 => key().prop_map(|key| Op::Delete { key }),
-        2 => (bound(), bound(), 0..4_u64)
-            .prop_map(|(start, end, max_keys)| Op::DeleteRange { range: KeyRange { start, end }, max_keys }),
+        2 => (range(), 0..4_u64).prop_map(|(range, max_keys)| Op::DeleteRange { range, max_keys }),
+        2 => key().prop_map(|key| Op::Get { key }),
+        2 => (range(), 0..4_u64, any::<bool>(), any::<bool>()).prop_map(|(range, max_pairs, is_reverse, is_with_values)| {
+            let direction = if is_reverse { Direction::Reverse } else { Direction::Forward };
+            Op::List(Listing { range, max_pairs, direction, is_with_values })
+        }),
         1 => limits().prop_map(|limits| Op::Configure(Settings { limits })),
     ]
 }

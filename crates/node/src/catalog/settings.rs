@@ -211,14 +211,11 @@ fn can(kind: &Kind, mode: Mode, capability: Capability) -> bool {
                     kind.capabilities.evicts
                 }
             }
-            Capability::Linearizable => is_raft,
+            Capability::Linearizable | Capability::Txn => is_raft,
             // Not built yet, for any engine.
-            Capability::Txn
-            | Capability::Watch
-            | Capability::History
-            | Capability::Snapshot
-            | Capability::Counters
-            | Capability::AtomicBatch => false,
+            Capability::Watch | Capability::History | Capability::Snapshot | Capability::Counters | Capability::AtomicBatch => {
+                false
+            }
         }
 }
 

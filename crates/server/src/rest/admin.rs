@@ -18,6 +18,7 @@ use quorate_api::entry::{MAX_LIST_BYTES, MAX_LIST_ITEMS};
 use quorate_api::key::{MAX_KEY_BYTES, is_address, is_node_name};
 use quorate_api::node::{NodeInfo, NodeLimits};
 use quorate_api::problem::{Code, Facts};
+use quorate_api::txn::{MAX_TXN_BYTES, MAX_TXN_OPS};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -145,6 +146,8 @@ async fn node<S: Store>(State(app): Shared<S>, query: RawQuery) -> Result {
         max_list_bytes: MAX_LIST_BYTES as u64,
         max_batch_ops: MAX_BATCH_OPS as u64,
         max_batch_bytes: MAX_BATCH_BYTES,
+        max_txn_ops: MAX_TXN_OPS as u64,
+        max_txn_bytes: MAX_TXN_BYTES,
         max_timeout_ms: MAX_TIMEOUT.as_millis() as u64,
         default_timeout_ms: DEFAULT_TIMEOUT.as_millis() as u64,
         max_connections: u64::from(app.config.max_connections),

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Either;
@@ -19,7 +18,7 @@ use quorate_node::keyspace::{Op, Put, Revision, Write};
 
 use super::answer::{self, Answer, AnswerBody};
 use super::batch_stream;
-use super::body::RequestBody;
+use super::body::{RequestBody, media_type, refuse_coding};
 use super::conditions::{self, Conditions};
 use super::deadline::Deadline;
 use super::endpoint::App;
@@ -99,11 +98,8 @@ pub(super) async fn answer<S: Store>(
 
 /// Whether the body is lines, and not one object.
 fn is_lines(headers: &HeaderMap) -> Result<bool, Refusal> {
-    if headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(Refusal::new(Code::UnsupportedMediaType, "content-encoding: a batch is taken as it is sent"));
-    }
-    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
-    match media_type.map(str::trim) {
+    refuse_coding(headers, "a batch")?;
+    match media_type(headers) {
         Some(media_type) if media_type.eq_ignore_ascii_case(NDJSON) => Ok(true),
         Some(media_type) if media_type.eq_ignore_ascii_case("application/json") => Ok(false),
         _ => Err(Refusal::new(Code::UnsupportedMediaType, format!("content-type: a batch is application/json or {NDJSON}"))),
@@ -219,22 +215,8 @@ impl<S: Store> Shared<S> {
     }
 
     async fn put(&self, put: BatchPut) -> Result<Finished, Refusal> {
-        let BatchPut { key, value, content_type, meta, cas, ttl } = put;
-        let bad_ttl = |why| Refusal::new(Code::BadOperation, format!("ttl: {why}"));
-        let ttl_ms = ttl.map(|ttl| parse_ttl(&ttl).map_err(bad_ttl)).transpose()?;
-        if ttl_ms.is_some() {
-            keyspaces::require(&self.app, &self.keyspace, Capability::TtlPerKey)?;
-        }
-        let max_bytes = self.app.config.max_value_bytes;
-        if value.len() as u64 > max_bytes {
-            return Err(Refusal::new(Code::ValueTooLarge, format!("a value has at most {max_bytes} bytes")));
-        }
-        let bad_type = || Refusal::new(Code::BadOperation, format!("content_type: {CONTENT_TYPE_FORM}"));
-        let content_type = match content_type {
-            Some(text) => Some(kept_content_type(text.as_bytes()).ok_or_else(bad_type)?),
-            None => None,
-        };
-        let put = Put { key: key.clone(), value, content_type, user_meta: meta::for_record(&meta), ttl_ms };
+        let (key, cas) = (put.key.clone(), put.cas.clone());
+        let put = put_of(&self.app, &self.keyspace, put)?;
         let (revision, result) = self.write(key, cas.as_ref(), Op::Put(put)).await?;
         Ok(Finished {
             status: if result.before.is_some() { 204 } else { 201 },
@@ -270,7 +252,27 @@ impl<S: Store> Shared<S> {
     }
 }
 
-fn check_key(key: &Bytes) -> Result<(), Refusal> {
+/// What is to be set, without conditions; it does not look at the key.
+pub(super) fn put_of<S: Store>(app: &App<S>, keyspace: &str, put: BatchPut) -> Result<Put, Refusal> {
+    let BatchPut { key, value, content_type, meta, ttl, .. } = put;
+    let bad_ttl = |why| Refusal::new(Code::BadOperation, format!("ttl: {why}"));
+    let ttl_ms = ttl.map(|ttl| parse_ttl(&ttl).map_err(bad_ttl)).transpose()?;
+    if ttl_ms.is_some() {
+        keyspaces::require(app, keyspace, Capability::TtlPerKey)?;
+    }
+    let max_bytes = app.config.max_value_bytes;
+    if value.len() as u64 > max_bytes {
+        return Err(Refusal::new(Code::ValueTooLarge, format!("a value has at most {max_bytes} bytes")));
+    }
+    let bad_type = || Refusal::new(Code::BadOperation, format!("content_type: {CONTENT_TYPE_FORM}"));
+    let content_type = match content_type {
+        Some(text) => Some(kept_content_type(text.as_bytes()).ok_or_else(bad_type)?),
+        None => None,
+    };
+    Ok(Put { key, value, content_type, user_meta: meta::for_record(&meta), ttl_ms })
+}
+
+pub(super) fn check_key(key: &Bytes) -> Result<(), Refusal> {
     match key.len() {
         0 => Err(Refusal::new(Code::EmptyKey, "a key has at least one byte")),
         1..=MAX_KEY_BYTES => Ok(()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
@@ -15,6 +15,28 @@ use tokio::time::timeout;
 use super::config::RestConfig;
 use super::lines::Lines;
 use super::refusal::Refusal;
+
+/// The media type that is told, without its parameters.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<&str> {
+    Some(headers.get(CONTENT_TYPE)?.to_str().ok()?.split(';').next()?.trim())
+}
+
+/// Refuses a content coding; `what` is what has none.
+pub(super) fn refuse_coding(headers: &HeaderMap, what: &str) -> Result<(), Refusal> {
+    if headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Refusal::new(Code::UnsupportedMediaType, format!("content-encoding: {what} is taken as it is sent")));
+    }
+    Ok(())
+}
+
+/// Refuses what is not said to be JSON as it is.
+pub(super) fn require_json(headers: &HeaderMap, what: &str) -> Result<(), Refusal> {
+    refuse_coding(headers, what)?;
+    if !media_type(headers).is_some_and(|told| told.eq_ignore_ascii_case("application/json")) {
+        return Err(Refusal::new(Code::UnsupportedMediaType, format!("content-type: {what} is application/json")));
+    }
+    Ok(())
+}
 
 /// Memory for large bodies, shared by all connections.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 use quorate_api::entry::DeletedBody;
 use quorate_api::problem::{Code, WriteOutcome};
 use quorate_engine::KeyRange;
-use quorate_node::keyspace::{Op, Outcome, Removed, Revision, Write};
+use quorate_node::keyspace::{Detail, Op, Outcome, Removed, Revision, Write};
 
 use super::answer::{self, Answer, DELETED, HeaderText};
 use super::conditions::Conditions;
@@ -73,8 +73,10 @@ async fn step<S: Store>(
         return Err(refusal);
     }
     let Outcome::Applied { revision, results } = written.outcome else { unreachable!("everything else is a refusal") };
-    let removed = results.into_iter().next().and_then(|result| result.removed);
-    let Removed { keys, next } = *removed.ok_or_else(|| Refusal::new(Code::Internal, "a range delete without its result"))?;
+    let detail = results.into_iter().next().and_then(|result| result.detail).map(|detail| *detail);
+    let Some(Detail::Removed(Removed { keys, next })) = detail else {
+        return Err(Refusal::new(Code::Internal, "a range delete without its result"));
+    };
     progress.deleted += keys;
     progress.revision = revision;
     Ok(next)

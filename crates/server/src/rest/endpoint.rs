@@ -10,7 +10,7 @@ use axum::Router;
 use bytes::Bytes;
 use http::header::ALLOW;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::service::Service as _;
@@ -33,7 +33,7 @@ use super::refusal::{Asked, Refusal};
 use super::scans::Scans;
 use super::store::{Store, StoreError};
 use super::turns::Turns;
-use super::{admin, batch, compat, delete_range, list, one_key};
+use super::{admin, batch, compat, delete_range, list, one_key, txn};
 
 /// What the routes share.
 #[derive(Debug)]
@@ -67,6 +67,7 @@ enum Route<'a> {
     Key { keyspace: &'a str, key: &'a str },
     Keyspace(&'a str),
     Batch(&'a str),
+    Txn,
     CompatKey(Option<&'a str>),
     Other,
 }
@@ -81,6 +82,9 @@ impl<'a> Route<'a> {
         }
         if let Some(keyspace) = path.strip_prefix("/v1/batch/") {
             return Self::Batch(keyspace);
+        }
+        if path == "/v1/txn" {
+            return Self::Txn;
         }
         match path.strip_prefix("/key") {
             Some("") => Self::CompatKey(None),
@@ -171,6 +175,13 @@ impl<S: Store> Endpoint<S> {
                     Either::Right(stream) => return Ok(stream),
                 }
             }
+            Route::Txn => {
+                *kind = RouteKind::Txn;
+                if head.method != Method::POST {
+                    return Err(Refusal::method_not_allowed(&head.method, "POST"));
+                }
+                Box::pin(txn::answer(app, head, body)).await?
+            }
             Route::CompatKey(key) => {
                 *kind = RouteKind::Compat;
                 Box::pin(compat::answer(app, head, key, body)).await?
@@ -230,14 +241,18 @@ impl<S: Store> App<S> {
     }
 
     /// Who leads what the route is about: its keyspace, or else the system keyspace.
-    fn leader(&self, route: Route<'_>) -> Option<String> {
+    fn leader(&self, uri: &Uri) -> Option<String> {
         let cluster = self.store.cluster();
-        match route {
-            Route::Key { keyspace, .. } | Route::Keyspace(keyspace) | Route::Batch(keyspace) => {
-                cluster.shards.into_iter().find(|shard| shard.keyspace == keyspace)?.leader
+        let named;
+        let keyspace = match Route::of(uri.path()) {
+            Route::Key { keyspace, .. } | Route::Keyspace(keyspace) | Route::Batch(keyspace) => keyspace,
+            Route::Txn => {
+                named = txn::keyspace_in(uri.query());
+                &named
             }
-            Route::CompatKey(_) | Route::Other => cluster.leader,
-        }
+            Route::CompatKey(_) | Route::Other => return cluster.leader,
+        };
+        cluster.shards.into_iter().find(|shard| shard.keyspace == keyspace)?.leader
     }
 
     fn render(&self, mut refusal: Refusal, head: &Parts) -> Answer {
@@ -246,7 +261,7 @@ impl<S: Store> App<S> {
         if compat::is_compat_path(path) {
             return refusal.into_message(&asked);
         }
-        refusal.name_leader(|| self.leader(Route::of(path)));
+        refusal.name_leader(|| self.leader(&head.uri));
         refusal.into_problem(asked)
     }
 }
@@ -263,7 +278,7 @@ fn check_method(head: &Parts, methods: &'static str) -> Result<(), Refusal> {
 }
 
 /// The keyspace's name, if a request with this method may use it.
-fn keyspace_name<'a>(raw: &'a str, method: &Method) -> Result<Cow<'a, str>, Refusal> {
+pub(super) fn keyspace_name<'a>(raw: &'a str, method: &Method) -> Result<Cow<'a, str>, Refusal> {
     let bad = || Refusal::new(Code::BadKeyspaceName, format!("{raw:?} cannot be a keyspace"));
     let name = match decode_percent(raw.as_bytes()) {
         _ if !raw.contains('%') => Cow::Borrowed(raw),
@@ -344,6 +359,8 @@ mod tests {
             ("/v1/kv", Route::Other),
             ("/v1/batch/a", Route::Batch("a")),
             ("/v1/batch", Route::Other),
+            ("/v1/txn", Route::Txn),
+            ("/v1/txn/a", Route::Other),
             ("/key", Route::CompatKey(None)),
             ("/key/", Route::CompatKey(Some(""))),
             ("/key//a", Route::CompatKey(Some("/a"))),

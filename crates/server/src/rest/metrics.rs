@@ -22,17 +22,19 @@ pub(super) enum RouteKind {
     KeyDelete,
     List,
     Batch,
+    Txn,
     Compat,
     Other,
 }
 
 impl RouteKind {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::KeyGet, "key_get"),
         (Self::KeyPut, "key_put"),
         (Self::KeyDelete, "key_delete"),
         (Self::List, "list"),
         (Self::Batch, "batch"),
+        (Self::Txn, "txn"),
         (Self::Compat, "compat"),
         (Self::Other, "other"),
     ];

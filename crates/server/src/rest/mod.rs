@@ -38,6 +38,7 @@ mod selection;
 mod settings;
 mod store;
 mod turns;
+mod txn;
 mod unparsed;
 mod window;
 

@@ -84,6 +84,10 @@ impl Refusal {
             Outcome::ValueTooLarge { max_bytes } => {
                 Some(Self::new(Code::ValueTooLarge, format!("the keyspace takes values of at most {max_bytes} bytes")))
             }
+            Outcome::TooMuch { max_keys, max_bytes } => {
+                let detail = format!("more than {max_keys} keys of ranges are looked at, or more than {max_bytes} bytes read");
+                Some(Self::new(Code::TransactionTooLarge, detail))
+            }
             Outcome::Forgotten => Some(Self::of_write(StoreError::Unknown)),
         }
     }
@@ -113,6 +117,13 @@ impl Refusal {
     #[must_use]
     pub(super) fn with_outcome(mut self, outcome: WriteOutcome) -> Self {
         self.0.problem.outcome = Some(outcome);
+        self
+    }
+
+    /// Says in which part of the request it is.
+    #[must_use]
+    pub(super) fn within(mut self, part: &str) -> Self {
+        self.0.problem.detail.insert_str(0, &format!("{part}: "));
         self
     }
 

@@ -3,6 +3,9 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
+use quorate_api::key::MAX_KEY_BYTES;
+use quorate_api::problem::Code;
+use quorate_api::txn::TxnRange;
 use quorate_engine::KeyRange;
 
 use super::query::Parameter;
@@ -17,6 +20,19 @@ pub(super) struct Selection {
     prefix: Option<Bytes>,
     start: Option<Bytes>,
     end: Option<Bytes>,
+}
+
+/// The keys of a range within a transaction.
+pub(super) fn range_of(range: &TxnRange) -> Result<KeyRange, Refusal> {
+    let TxnRange { prefix, start, end } = range;
+    for (name, bound) in [("prefix", prefix), ("start", start), ("end", end)] {
+        if bound.len() > MAX_KEY_BYTES {
+            let detail = format!("{name}: {} bytes, at most {MAX_KEY_BYTES} are possible", bound.len());
+            return Err(Refusal::new(Code::KeyTooLong, detail));
+        }
+    }
+    let selection = Selection { prefix: Some(prefix.clone()), start: Some(start.clone()), end: Some(end.clone()) };
+    Ok(selection.range())
 }
 
 impl Selection {

@@ -177,7 +177,7 @@ async fn what_a_keyspace_can_do_follows_from_its_settings() {
     assert_eq!(raft["consistency"], json!(["linearizable", "local"]));
     assert_eq!(
         (&raft["ordered"], &raft["cas"], &raft["ttl_per_key"], &raft["txn"]),
-        (&json!(true), &json!(true), &json!(false), &json!(false))
+        (&json!(true), &json!(true), &json!(false), &json!(true))
     );
     let local = server.put_json("/v1/keyspaces/local", &json!({"replication": {"mode": "none"}})).await.json();
     assert_eq!(local["capabilities"]["consistency"], json!(["local"]));

@@ -20,4 +20,5 @@ mod one_key;
 mod openapi;
 mod server;
 mod store;
+mod txn;
 mod user_meta;

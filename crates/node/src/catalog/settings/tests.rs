@@ -110,6 +110,7 @@ fn what_a_keyspace_can_do_follows_from_engine_and_mode() {
     assert!(can(&plain, Mode::Raft, Capability::Ordered) && !can(&unordered(plain), Mode::Raft, Capability::Ordered));
     assert!(can(&unordered(plain), Mode::Raft, Capability::Prefix), "it reads and sorts");
     assert!(can(&plain, Mode::Raft, Capability::Linearizable) && !can(&plain, Mode::None, Capability::Linearizable));
+    assert!(can(&unordered(plain), Mode::Raft, Capability::Txn) && !can(&plain, Mode::None, Capability::Txn));
     assert!(can(&kind(false, true), Mode::None, Capability::TtlPerKey));
     assert!(!can(&kind(false, true), Mode::Raft, Capability::Prefix), "what cannot be had can do nothing");
     assert!(settings().can(Capability::Cas) && !settings().can(Capability::TtlPerKey));

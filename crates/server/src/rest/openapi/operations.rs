@@ -9,6 +9,7 @@ use quorate_api::header::{CONSISTENCY, CREATE_REVISION, DELETED, MOD_REVISION, R
 use quorate_api::keyspace::{EngineInfo, JobBody, KeyspaceBody, KeyspaceStats, SettingsBody};
 use quorate_api::node::{CompatJoin, CompatStatus, Message, NodeInfo};
 use quorate_api::problem::Code::{self, *};
+use quorate_api::txn::{TxnBody, TxnResultBody};
 use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
@@ -76,12 +77,27 @@ const OF_KEY_CODES: &[Code] = &[MalformedKey, EmptyKey, KeyTooLong, BadHeader, C
 const READ_KEY: &[Code] = &[KeyNotFound, UnsupportedCapability, RevisionNotReached];
 const WRITE_KEY: &[Code] = &[KeyspaceReadOnly, TimedOut];
 const PUT_KEY: &[Code] = &[UnsupportedMediaType, BadMeta, ValueTooLarge, KeyspaceFull, UnsupportedCapability];
+const TXN: &[Code] = &[
+    BadHeader,
+    BadBody,
+    BadTransaction,
+    BadOperation,
+    UnknownOperation,
+    TooManyOperations,
+    DuplicateKey,
+    EmptyKey,
+    KeyTooLong,
+    EmptySelection,
+    PreconditionFailed,
+    TransactionTooLarge,
+    UnsupportedCapability,
+];
 const SETTINGS: &[Code] =
     &[BadKeyspaceName, KeyspaceReadOnly, BadBody, UnsupportedMediaType, InvalidSettings, UnsupportedSettings, Conflict, Busy];
 
 /// All of them; `HEAD` goes with each `GET`.
 pub(super) fn operations() -> Vec<Operation> {
-    [one_key(), by_key64(), batches(), keyspaces(), jobs_and_engines(), cluster(), this_node(), help(), compat()]
+    [one_key(), by_key64(), batches(), transactions(), keyspaces(), jobs_and_engines(), cluster(), this_node(), help(), compat()]
         .into_iter()
         .flatten()
         .collect()
@@ -178,6 +194,23 @@ fn batches() -> Vec<Operation> {
                 READ,
                 &[BadHeader, BadBody, KeyspaceReadOnly, UnsupportedMediaType, UnsupportedCapability],
             ]),
+    ]
+}
+
+fn transactions() -> Vec<Operation> {
+    let about = "Compares, and does one thing if all compares hold and another if not: as a whole, under one revision";
+    vec![
+        Operation::new("post", "/v1/txn", "txn", "keys", about)
+            .takes(&["ks", "strict"])
+            .takes(&TIMEOUT)
+            .sends(JSON, of::<TxnBody>, true)
+            .answers_with(
+                200,
+                Content::Json(of::<TxnResultBody<'_>>),
+                &[REVISION],
+                "Which side was done, with a result for each of its operations.",
+            )
+            .refuses(&[IN_KEYSPACE, QUERY, BODY, READ, WRITE, WRITE_KEY, PUT_KEY, TXN]),
     ]
 }
 

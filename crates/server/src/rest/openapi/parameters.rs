@@ -2,7 +2,7 @@
 
 use quorate_api::entry::{DEFAULT_LIST_ITEMS, MAX_LIST_ITEMS};
 use quorate_api::header;
-use quorate_api::key::{MAX_KEY_BYTES, MAX_NAME_BYTES, SYSTEM_KEYSPACE};
+use quorate_api::key::{DEFAULT_KEYSPACE, MAX_KEY_BYTES, MAX_NAME_BYTES, SYSTEM_KEYSPACE};
 use quorate_api::problem::Code;
 use serde_json::{Map, Value, json};
 
@@ -92,13 +92,14 @@ fn of_one_key() -> [(String, Value); 10] {
     ]
 }
 
-fn of_lists() -> [(String, Value); 17] {
+fn of_lists() -> [(String, Value); 19] {
     let part = || json!({"type": "string", "maxLength": MAX_KEY_BYTES});
     let part64 = || json!({"type": "string", "pattern": "^[A-Za-z0-9_-]*$"});
     let not_empty = || json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES});
     let not_empty64 = || json!({"type": "string", "minLength": 1, "pattern": "^[A-Za-z0-9_-]+$"});
     // The bare name, which is an empty value, stands for true.
     let flag = || json!({"anyOf": [{"type": "boolean"}, {"enum": ["", "1", "0"]}], "default": false});
+    let name = format!("^[a-z0-9][a-z0-9_-]{{0,{}}}$", MAX_NAME_BYTES - 1);
     let limit = json!({"type": "integer", "minimum": 1, "maximum": MAX_LIST_ITEMS, "default": DEFAULT_LIST_ITEMS});
     [
         query("prefix", part(), "Keys that begin so, percent-encoded."),
@@ -117,6 +118,8 @@ fn of_lists() -> [(String, Value); 17] {
         query("count_only", flag(), "Only how many keys there are."),
         query("results", json!({"enum": ["all", "failed"]}), "Of a batch as lines: the results to answer with."),
         query("all", flag(), "Every key of the keyspace; only without a selection."),
+        query("ks", json!({"type": "string", "pattern": name, "default": DEFAULT_KEYSPACE}), "The keyspace."),
+        query("strict", flag(), "If `if` does not hold and there is no `else`, answers 412 instead of 200."),
         query("verbose", flag(), "One line for each check, also if all is well."),
     ]
 }
