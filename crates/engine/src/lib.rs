@@ -138,7 +138,8 @@ fn ratio(part: u64, rest: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-/// Why an engine could not do something. Never an outcome of a command: the caller stops the replica and rebuilds it.
+/// Why an engine could not do something. Never an outcome of a command: the caller gives the engine up, and opens it again or
+/// rebuilds it.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The operating system refused.

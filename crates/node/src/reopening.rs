@@ -70,8 +70,11 @@ impl<D: Disk> Replica<D> {
         if !self.reopening.is_due() {
             return;
         }
-        // A successor may not have been there the last time.
+        // A successor may not have been there the last time. A leader that lost its content can have it from nobody.
         self.hand_over();
+        if self.is_leader() && self.machine.is_lost() {
+            self.reopening = Reopening::after_pause();
+        }
         if self.machine.is_closed() {
             let (place, spec, founding) = (self.place(), self.state.engine.clone(), self.state.founding.clone());
             out.jobs.push(Job::Reopen { place, spec, founding });
@@ -104,6 +107,7 @@ impl<D: Disk> Replica<D> {
             Ok(shard) if self.machine.awaits_snapshot() || self.members().len() > 1 => {
                 self.files.damage = Some(EMPTY.to_owned());
                 self.machine.lose(Arc::clone(shard.engine()));
+                self.reopening = Reopening::after_pause();
                 self.maybe_load(out);
             }
             // Nobody else has it. A start looks at what else this node has.

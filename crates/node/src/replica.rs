@@ -106,8 +106,8 @@ pub(crate) struct ReplicaSpec {
 
 /// One group's replica.
 ///
-/// *Invariants*: `awaiting` is in the order of tickets and ready numbers; the shard's applied index is raft-rs' applied index
-/// while no snapshot is loaded; `backlog` is empty unless one is.
+/// *Invariants*: `awaiting` is in the order of tickets and ready numbers; raft-rs' applied index is what the shard has applied,
+/// or had, before its content was lost or its engine given up.
 pub(crate) struct Replica<D: Disk> {
     pub(crate) spec: ReplicaSpec,
     /// As the log has it.

@@ -354,8 +354,10 @@ impl<D: Disk> Node<D> {
             let transfers = &self.transfers;
             let moves = &replica.moves;
             let is_unused = |file: &mut SnapshotFile| !transfers.is_sending(*file) && !moves.needs_file(*file);
-            let unused: Vec<SnapshotFile> = replica.files.old.extract_if(.., is_unused).collect();
-            if !unused.is_empty() && !replica.is_loading() {
+            // One that is about to be loaded may be among them.
+            let is_loading = replica.is_loading();
+            let unused: Vec<SnapshotFile> = replica.files.old.extract_if(.., |file| !is_loading && is_unused(file)).collect();
+            if !unused.is_empty() {
                 self.effects.push(Effect::Job(Job::Remove { group: GroupId(*group), files: unused }));
             }
         }

@@ -20,8 +20,8 @@ const FLUSH_THREADS: usize = 2;
 
 /// Hands jobs to their threads.
 ///
-/// The queues need no bound of their own: each group has at most one apply, one flush, one cut, one load and one move, what
-/// it removes, and a window of pieces per copy.
+/// The queues need no bound of their own: each group has at most one apply, one flush, one cut, one load, one reopening and one
+/// move, what it removes, and a window of pieces per copy.
 #[derive(Debug)]
 pub(crate) struct JobWorkers {
     applies: Arc<Queue>,
