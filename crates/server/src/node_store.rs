@@ -90,16 +90,20 @@ impl Store for NodeStore {
             return Err(StoreError::ReadOnly(keyspace.to_owned()));
         }
         loop {
-            let hosted = running.hosted(keyspace, deadline).await?;
-            let outcome = match &hosted.local {
+            // Who waits for an outcome holds no engine: one that failed is opened again only when nobody does.
+            let (group, epoch, local) = {
+                let hosted = running.hosted(keyspace, deadline).await?;
+                (hosted.group, hosted.epoch, hosted.local)
+            };
+            let outcome = match &local {
                 Some(local) => {
                     let now_ms = running.handle.clock.now().0;
                     Some(local.write(now_ms, write.clone()).map_err(|error| StoreError::Internal(error.to_string()))?)
                 }
-                None => running.maybe_write(hosted.group, &write, deadline).await?,
+                None => running.maybe_write(group, &write, deadline).await?,
             };
             match outcome {
-                Some(outcome) => return Ok(Written { epoch: hosted.epoch, outcome }),
+                Some(outcome) => return Ok(Written { epoch, outcome }),
                 // Deleted, and perhaps made anew. What guards and compares say of a key was true of the old one.
                 None if !write.is_conditional() && running.handle.clock.now() < deadline => {
                     tokio::time::sleep(START_POLL).await;
@@ -293,11 +297,14 @@ impl Running {
                 // There is nobody to confirm it with.
                 return Ok(hosted);
             }
+            // Who waits holds no engine: one that failed is opened again only when nobody does.
+            let group = hosted.group;
+            drop(hosted);
             let left = self.handle.clock.until(deadline);
-            match self.handle.ask(hosted.group, RequestKind::ReadIndex, left).await {
+            match self.handle.ask(group, RequestKind::ReadIndex, left).await {
                 // Asked for again: the keyspace may have moved to another engine since, and the old one knows nothing newer.
                 Answer::ReadReady => match self.hosted(keyspace, deadline).await? {
-                    now if now.group == hosted.group => return Ok(now),
+                    now if now.group == group => return Ok(now),
                     _ => {}
                 },
                 Answer::Failed(Failure::NotHosted) if !left.is_zero() => tokio::time::sleep(START_POLL).await,

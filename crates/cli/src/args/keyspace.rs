@@ -39,7 +39,7 @@ pub(crate) struct CreateArgs {
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     /// How replicas agree: raft, or none for keys that each node keeps to itself [default: raft]
-    #[arg(long, value_name = "MODE")]
+    #[arg(long, value_name = "MODE", visible_alias = "replication")]
     pub(crate) mode: Option<String>,
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
