@@ -199,6 +199,7 @@ const OP_PUT_FOR_A_TIME: u8 = 6;
 const OP_GET: u8 = 7;
 const OP_LIST: u8 = 8;
 const OP_TRANSACTION: u8 = 9;
+const OP_CONFIGURE_ALL: u8 = 10;
 
 const BOUND_NONE: u8 = 0;
 const BOUND_INCLUDED: u8 = 1;
@@ -341,9 +342,9 @@ pub(crate) fn encode_op(op: &Op, out: &mut BytesMut) {
             out.put_u8(OP_TRANSACTION);
             transaction.encode(out);
         }
-        Op::Configure(Settings { limits }) => {
-            out.put_u8(OP_CONFIGURE);
-            limits.encode(out);
+        Op::Configure(settings) => {
+            out.put_u8(OP_CONFIGURE_ALL);
+            settings.encode(out);
         }
     }
 }
@@ -367,7 +368,8 @@ pub(crate) fn read_op(reader: &mut Reader, max_depth: usize) -> Result<Op, Decod
         OP_GET => Ok(Op::Get { key: reader.bytes()? }),
         OP_LIST => Ok(Op::List(Listing::read(reader)?)),
         OP_TRANSACTION => Ok(Op::Transaction(Box::new(Transaction::read(reader, max_depth)?))),
-        OP_CONFIGURE => Ok(Op::Configure(Settings { limits: Limits::read(reader)? })),
+        OP_CONFIGURE => Ok(Op::Configure(Settings::of(Limits::read(reader)?))),
+        OP_CONFIGURE_ALL => Ok(Op::Configure(Settings::read(reader)?)),
         tag => Err(DecodeError::UnknownTag { what: "operation", tag }),
     }
 }
@@ -435,6 +437,7 @@ mod tests {
     use quorate_engine::Direction;
 
     use super::*;
+    use crate::limits::Retention;
     use crate::transaction::{Compare, Keys, Relation, Target};
 
     fn bytes() -> impl Strategy<Value = Bytes> {
@@ -492,8 +495,12 @@ mod tests {
                 let direction = if is_reverse { Direction::Reverse } else { Direction::Forward };
                 Op::List(Listing { range, max_pairs, direction, is_with_values })
             }),
-            (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(max_bytes, max_key_bytes, max_value_bytes)| {
-                Op::Configure(Settings { limits: Limits { max_bytes, max_key_bytes, max_value_bytes } })
+            proptest::array::uniform7(any::<u64>()).prop_map(|[a, b, c, ttl_ms, d, e, f]| {
+                Op::Configure(Settings {
+                    limits: Limits { max_bytes: a, max_key_bytes: b, max_value_bytes: c },
+                    ttl_ms: Some(ttl_ms).filter(|ttl_ms| *ttl_ms > 0),
+                    retention: Retention { max_revisions: d, max_age_ms: e, max_bytes: f },
+                })
             }),
         ]
     }
@@ -564,9 +571,15 @@ mod tests {
             ],
             otherwise: vec![Op::Transaction(Box::default())],
         };
+        let settings = Settings {
+            limits: Limits { max_bytes: 1, max_key_bytes: 2, max_value_bytes: 3 },
+            ttl_ms: Some(4),
+            retention: Retention { max_revisions: 5, max_age_ms: 6, max_bytes: 7 },
+        };
         let cases = [
             (Write::put(k(), k()), &b"\x00\x01\x01\x01k\x00\x01k"[..]),
             (Write::delete(k()), b"\x00\x01\x02\x01k"),
+            (Write { ops: vec![Op::Configure(settings)], ..Write::default() }, b"\x00\x01\x0a\x01\x02\x03\x04\x05\x06\x07"),
             (
                 Write::transaction(transaction),
                 b"\x00\x01\x09\x04\x04\x00\x01k\x01k\x83\x03\x01\x01k\x02\x01l\xac\x02\x02\x02\x01k\x03\

@@ -10,10 +10,11 @@ use quorate_engine::{Change, Direction, EngineError, KeyRange, Table, View};
 
 use crate::Revision;
 use crate::command::{Condition, Op, Put, Write};
-use crate::limits::Limits;
+use crate::event::{Cause, Changes, Event};
+use crate::limits::Settings;
 use crate::outcome::{Detail, KeyMeta, OpResult, Outcome, Pairs, Removed, TransactionResult};
 use crate::record::Record;
-use crate::shard::{Applied, KeyChange, ShardError, ShardHeader};
+use crate::shard::{Applied, ShardError, ShardHeader};
 use crate::transaction::{Compare, Keys, Listing, MAX_TRANSACTION_KEYS, MAX_TRANSACTION_READ_BYTES, Target, Transaction};
 
 /// What a write that only reads finds in a view: the same as in the log, where the view is of its place there.
@@ -24,7 +25,7 @@ use crate::transaction::{Compare, Keys, Listing, MAX_TRANSACTION_KEYS, MAX_TRANS
 pub fn read_only(view: Arc<dyn View>, write: &Write) -> Result<Outcome, ShardError> {
     assert!(write.guards.is_empty() && write.ops.iter().all(Op::is_read_only), "what changes something goes through the log");
     let mut header = ShardHeader { revision: Revision(view.revision()), ..ShardHeader::default() };
-    Step::new(view, Lifetime::default(), false).execute(write, &mut header)
+    Step::new(view, Lifetime::default()).execute(write, &mut header)
 }
 
 /// What one call of [`crate::Shard::apply`] gathers, on top of what the engine holds.
@@ -36,8 +37,9 @@ pub(crate) struct Step {
     /// What the write that is under way replaced in `pending`.
     undo: Vec<(Bytes, Option<Pending>)>,
     lifetime: Lifetime,
-    collects_changes: bool,
     changes: Vec<Change>,
+    /// What the write that is under way did to keys.
+    events: Vec<Event>,
     pub(crate) applied: Applied,
 }
 
@@ -86,7 +88,7 @@ struct UnderWay {
     /// The revision of what it changes.
     revision: Revision,
     /// Those that it is measured by: what it sets itself holds for those after it.
-    limits: Limits,
+    settings: Settings,
     /// For each transaction that is done, in order, the first compare that did not hold.
     path: vec::IntoIter<Option<u64>>,
     budget: Budget,
@@ -138,20 +140,19 @@ impl Budget {
 /// How things stood before a write.
 struct Mark {
     data_bytes: u64,
-    limits: Limits,
+    settings: Settings,
     changes: usize,
-    key_changes: usize,
 }
 
 impl Step {
-    pub(crate) fn new(view: Arc<dyn View>, lifetime: Lifetime, collects_changes: bool) -> Self {
+    pub(crate) fn new(view: Arc<dyn View>, lifetime: Lifetime) -> Self {
         Self {
             view,
             pending: BTreeMap::new(),
             undo: Vec::new(),
             lifetime,
-            collects_changes,
             changes: Vec::new(),
+            events: Vec::new(),
             applied: Applied::default(),
         }
     }
@@ -175,6 +176,8 @@ impl Step {
             Ok(results) => {
                 if results.iter().any(OpResult::is_change) {
                     header.revision = revision.next();
+                    let events = std::mem::take(&mut self.events);
+                    self.applied.changes.push(Changes::of(header.revision, events));
                 }
                 Ok(Outcome::Applied { revision: header.revision, results })
             }
@@ -191,9 +194,10 @@ impl Step {
         let mut budget = Budget::WHOLE;
         let mut path = Vec::new();
         self.choose_all(&write.ops, &mut path, &mut budget)?;
-        let mut under_way = UnderWay { revision: header.revision.next(), limits: before.limits, path: path.into_iter(), budget };
+        let mut under_way =
+            UnderWay { revision: header.revision.next(), settings: before.settings, path: path.into_iter(), budget };
         let results = self.execute_all(&write.ops, &mut under_way, header)?;
-        let max_bytes = before.limits.max_bytes;
+        let max_bytes = before.settings.limits.max_bytes;
         if header.data_bytes > max_bytes && header.data_bytes > before.data_bytes {
             return Err(Stop::Refused(Outcome::Full { max_bytes }));
         }
@@ -226,7 +230,7 @@ impl Step {
 
     fn execute_op(&mut self, op: &Op, under_way: &mut UnderWay, header: &mut ShardHeader) -> Result<OpResult, Stop> {
         match op {
-            Op::Put(put) => match under_way.limits.refusal(put) {
+            Op::Put(put) => match under_way.settings.limits.refusal(put) {
                 None => Ok(self.put(put, under_way.revision, header)?),
                 Some(refused) => Err(Stop::Refused(refused)),
             },
@@ -240,26 +244,23 @@ impl Step {
                 Ok(OpResult::of(Detail::Transaction(TransactionResult { failed, results })))
             }
             Op::Configure(settings) => {
-                header.limits = settings.limits;
+                header.settings = *settings;
                 Ok(OpResult::default())
             }
         }
     }
 
     fn put(&mut self, put: &Put, revision: Revision, header: &mut ShardHeader) -> Result<OpResult, ShardError> {
-        let before = self.stored(&put.key)?;
+        let (before, replaced) = self.found(&put.key)?.unzip();
         let expires_at_ms = self.lifetime.end(put, header.log_time_ms);
         let record = Record { expires_at_ms, ..record_after(put, before, revision) };
-        let meta = record.meta;
-        let value = record.to_bytes();
+        let (meta, value) = (record.meta, record.to_bytes());
         // The entry's buffer may be large and shared by many keys: the engine gets a key of its own.
         let key = Bytes::copy_from_slice(&put.key);
         let after = Stored { meta, bytes: stored_bytes(&key, value.len()) };
         header.data_bytes = header.data_bytes + after.bytes - before.map_or(0, |stored| stored.bytes);
         self.set(key.clone(), Pending::Set(after, self.changes.len()));
-        if self.collects_changes {
-            self.applied.changes.push(KeyChange { key: key.clone(), record: Some(record) });
-        }
+        self.events.push(Event { key: key.clone(), cause: Cause::Put, after: Some(value.clone()), before: replaced });
         self.changes.push(match expires_at_ms {
             None => Change::Put { table: Table::Current, key, value },
             Some(until_ms) => Change::PutUntil { table: Table::Current, key, value, until_ms: until_ms.get() },
@@ -268,10 +269,10 @@ impl Step {
     }
 
     fn delete(&mut self, key: &Bytes, header: &mut ShardHeader) -> Result<OpResult, ShardError> {
-        let Some(before) = self.stored(key)? else {
+        let Some((before, record)) = self.found(key)? else {
             return Ok(OpResult::default());
         };
-        self.remove(Bytes::copy_from_slice(key), before, header);
+        self.remove(Bytes::copy_from_slice(key), before, record, header);
         Ok(OpResult { before: Some(before.meta), after: None, detail: None })
     }
 
@@ -289,12 +290,12 @@ impl Step {
                 return Ok(false);
             }
             budget.take_key()?;
-            found.push((key.clone(), Stored::decode(key, record.clone())?));
+            found.push((key.clone(), Stored::decode(key, record.clone())?, record.clone()));
             Ok(true)
         })?;
         let removed = Removed { keys: found.len() as u64, next };
-        for (key, before) in found {
-            self.remove(key, before, header);
+        for (key, before, record) in found {
+            self.remove(key, before, record, header);
         }
         Ok(OpResult::of(Detail::Removed(removed)))
     }
@@ -397,12 +398,10 @@ impl Step {
     }
 
     /// Removes a key that is there.
-    fn remove(&mut self, key: Bytes, before: Stored, header: &mut ShardHeader) {
+    fn remove(&mut self, key: Bytes, before: Stored, record: Bytes, header: &mut ShardHeader) {
         header.data_bytes -= before.bytes;
         self.set(key.clone(), Pending::Removed);
-        if self.collects_changes {
-            self.applied.changes.push(KeyChange { key: key.clone(), record: None });
-        }
+        self.events.push(Event { key: key.clone(), cause: Cause::Delete, after: None, before: Some(record) });
         self.changes.push(Change::Delete { table: Table::Current, key });
     }
 
@@ -428,6 +427,18 @@ impl Step {
         }
     }
 
+    /// What the key is like after the commands before, of this step too, and its record.
+    fn found(&self, key: &Bytes) -> Result<Option<(Stored, Bytes)>, ShardError> {
+        match self.pending.get(key) {
+            Some(Pending::Set(stored, place)) => Ok(Some((*stored, self.changed(*place).clone()))),
+            Some(Pending::Removed) => Ok(None),
+            None => match self.view.peek(Table::Current, key)? {
+                Some(record) => Ok(Some((Stored::decode(key, record.clone())?, record))),
+                None => Ok(None),
+            },
+        }
+    }
+
     /// What the key is like after the commands before, of this step too.
     fn stored(&self, key: &Bytes) -> Result<Option<Stored>, ShardError> {
         if let Some(pending) = self.pending.get(key) {
@@ -441,20 +452,15 @@ impl Step {
 
     fn mark(&mut self, header: &ShardHeader) -> Mark {
         self.undo.clear();
-        Mark {
-            data_bytes: header.data_bytes,
-            limits: header.limits,
-            changes: self.changes.len(),
-            key_changes: self.applied.changes.len(),
-        }
+        self.events.clear();
+        Mark { data_bytes: header.data_bytes, settings: header.settings, changes: self.changes.len() }
     }
 
     /// Takes back all that was done since.
     fn roll_back(&mut self, to: &Mark, header: &mut ShardHeader) {
         header.data_bytes = to.data_bytes;
-        header.limits = to.limits;
+        header.settings = to.settings;
         self.changes.truncate(to.changes);
-        self.applied.changes.truncate(to.key_changes);
         while let Some((key, replaced)) = self.undo.pop() {
             match replaced {
                 Some(pending) => self.pending.insert(key, pending),

@@ -6,6 +6,7 @@
 
 mod codec;
 mod command;
+mod event;
 mod execute;
 mod limits;
 mod local;
@@ -19,13 +20,14 @@ mod transaction;
 
 pub use codec::DecodeError;
 pub use command::{Command, Condition, EntryHeader, Guard, Op, Put, RequestId, Write, decode_entry, encode_entry};
+pub use event::{Cause, Changes, Event};
 pub use execute::read_only;
-pub use limits::{Limits, Settings};
+pub use limits::{Limits, Retention, Settings};
 pub use local::LocalKeyspace;
 pub use outcome::{Detail, KeyMeta, OpResult, Outcome, Pairs, Removed, TransactionResult};
 pub use read::{Folding, ListQuery, Page, Place, get, keys, list, pairs};
 pub use record::Record;
-pub use shard::{Applied, KeyChange, Shard, ShardError, ShardHeader};
+pub use shard::{Applied, Shard, ShardError, ShardHeader};
 pub use transaction::{
     Compare, Keys, Listing, MAX_TRANSACTION_DEPTH, MAX_TRANSACTION_KEYS, MAX_TRANSACTION_OPS, MAX_TRANSACTION_READ_BYTES,
     Relation, Target, Transaction, TransactionError,

@@ -17,11 +17,50 @@ pub struct Limits {
     pub max_value_bytes: u64,
 }
 
+/// How much of what was is kept beside what is. Whichever bound is reached first counts; all of them 0: nothing is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Most revisions.
+    pub max_revisions: u64,
+    /// For how long, in milliseconds of log time.
+    pub max_age_ms: u64,
+    /// Most bytes of keys and records that were replaced or removed.
+    pub max_bytes: u64,
+}
+
 /// All that can be set, as [`crate::Op::Configure`] carries it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// The limits.
     pub limits: Limits,
+    /// How long a pair lives that says nothing about it, in milliseconds of log time; not 0.
+    pub ttl_ms: Option<u64>,
+    /// How much of the past is kept.
+    pub retention: Retention,
+}
+
+impl Settings {
+    /// With these limits, and nothing else set.
+    pub fn of(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Appends the encoded form, in commands and in the shard's state.
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        self.limits.encode(out);
+        out.put_varint(self.ttl_ms.unwrap_or(0));
+        for bound in [self.retention.max_revisions, self.retention.max_age_ms, self.retention.max_bytes] {
+            out.put_varint(bound);
+        }
+    }
+
+    /// Reads what [`Settings::encode`] wrote.
+    pub(crate) fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+        let limits = Limits::read(reader)?;
+        let ttl_ms = Some(reader.varint()?).filter(|ttl_ms| *ttl_ms > 0);
+        let retention = Retention { max_revisions: reader.varint()?, max_age_ms: reader.varint()?, max_bytes: reader.varint()? };
+        Ok(Self { limits, ttl_ms, retention })
+    }
 }
 
 impl Limits {
@@ -35,14 +74,13 @@ impl Limits {
         is_over(&put.value, max_bytes).then_some(Outcome::ValueTooLarge { max_bytes })
     }
 
-    /// Appends the encoded form, in commands and in the shard's state.
-    pub(crate) fn encode(&self, out: &mut BytesMut) {
+    fn encode(&self, out: &mut BytesMut) {
         out.put_varint(self.max_bytes);
         out.put_varint(self.max_key_bytes);
         out.put_varint(self.max_value_bytes);
     }
 
-    /// Reads what [`Limits::encode`] wrote.
+    /// Reads the limits of a shard, or of a command that sets nothing else.
     pub(crate) fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self { max_bytes: reader.varint()?, max_key_bytes: reader.varint()?, max_value_bytes: reader.varint()? })
     }

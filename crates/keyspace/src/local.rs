@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use quorate_engine::{Engine, KeyRange, View};
 
-use crate::Settings;
 use crate::command::{Command, EntryHeader, Op, RequestId, Write, encode_entry};
-use crate::limits::Limits;
+use crate::limits::{Limits, Settings};
 use crate::outcome::Outcome;
 use crate::shard::{Shard, ShardError, ShardHeader};
 
@@ -25,7 +24,7 @@ pub struct LocalKeyspace {
 impl LocalKeyspace {
     /// Over an empty engine. Pairs live for `ttl_ms` unless they say otherwise, if the engine evicts.
     pub fn new(engine: Arc<dyn Engine>, limits: Limits, ttl_ms: Option<u64>) -> Result<Self, ShardError> {
-        let header = ShardHeader { limits, ..ShardHeader::default() };
+        let header = ShardHeader { settings: Settings::of(limits), ..ShardHeader::default() };
         let mut shard = Shard::found(Arc::clone(&engine), header)?;
         shard.expire_after(ttl_ms);
         Ok(Self { engine, shard: Mutex::new(shard) })
@@ -41,11 +40,11 @@ impl LocalKeyspace {
         {
             let mut shard = self.shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.expire_after(ttl_ms);
-            if shard.header().limits == limits {
+            if shard.header().settings.limits == limits {
                 return Ok(());
             }
         }
-        let write = Write { ops: vec![Op::Configure(Settings { limits })], ..Write::default() };
+        let write = Write { ops: vec![Op::Configure(Settings::of(limits))], ..Write::default() };
         self.write(0, write).map(|_| ())
     }
 

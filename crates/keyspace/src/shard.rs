@@ -8,10 +8,10 @@ use quorate_engine::{Batch, Change, Engine, EngineError};
 use crate::Revision;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{Command, RequestId, decode_entry};
+use crate::event::Changes;
 use crate::execute::{Lifetime, Step};
-use crate::limits::Limits;
+use crate::limits::{Limits, Settings};
 use crate::outcome::{Detail, OpResult, Outcome, Removed};
-use crate::record::Record;
 use crate::session::Sessions;
 use crate::stored_state::{SessionChange, StoredState};
 
@@ -33,7 +33,6 @@ pub struct Shard {
     /// The state beside the pairs, in a durable engine.
     stored: Option<StoredState>,
     lifetime: Lifetime,
-    collects_changes: bool,
 }
 
 /// The numbers of a shard.
@@ -50,8 +49,8 @@ pub struct ShardHeader {
     /// Keys and records in `Current`, in bytes, exactly; in an engine that evicts, those that went by themselves are still
     /// counted.
     pub data_bytes: u64,
-    /// Limits of the keyspace.
-    pub limits: Limits,
+    /// What the keyspace sets.
+    pub settings: Settings,
     /// The group's membership at the applied index; opaque here.
     pub membership: Bytes,
 }
@@ -61,17 +60,8 @@ pub struct ShardHeader {
 pub struct Applied {
     /// One per command, in order.
     pub outcomes: Vec<(RequestId, Outcome)>,
-    /// What changed, if the shard collects changes.
-    pub changes: Vec<KeyChange>,
-}
-
-/// A key that was set or removed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyChange {
-    /// The key.
-    pub key: Bytes,
-    /// Its record, or none if it was removed.
-    pub record: Option<Record>,
+    /// What changed, by revision.
+    pub changes: Vec<Changes>,
 }
 
 /// Why a shard cannot go on. Never an outcome: the replica stops.
@@ -85,8 +75,9 @@ pub enum ShardError {
     Decode(#[from] DecodeError),
 }
 
-/// Of the header, and of the whole state that begins with it. Version 1 had one limit, `max_bytes`.
-const STATE_VERSION: u8 = 2;
+/// Of the header, and of the whole state that begins with it. Version 1 had one limit, `max_bytes`, and version 2
+/// limits only.
+const STATE_VERSION: u8 = 3;
 
 impl Shard {
     /// A new, empty shard over an empty engine, standing at a log position with a membership.
@@ -94,7 +85,7 @@ impl Shard {
         let header = ShardHeader { revision: Revision::FIRST, ..header };
         let stored = engine.capabilities().durable.then(StoredState::default);
         let sessions = Sessions::default();
-        let mut shard = Self { engine, header, sessions, stored, lifetime: Lifetime::default(), collects_changes: false };
+        let mut shard = Self { engine, header, sessions, stored, lifetime: Lifetime::default() };
         shard.commit(Vec::new(), &[])?;
         Ok(shard)
     }
@@ -106,7 +97,7 @@ impl Shard {
             return Self::open(engine)?.ok_or(ShardError::Decode(DecodeError::Malformed("the engine holds no state")));
         }
         let (header, sessions) = decode_state(state)?;
-        Ok(Self { engine, header, sessions, stored: None, lifetime: Lifetime::default(), collects_changes: false })
+        Ok(Self { engine, header, sessions, stored: None, lifetime: Lifetime::default() })
     }
 
     /// The shard that a durable engine came back with; none if it is empty.
@@ -119,20 +110,13 @@ impl Shard {
             return Err(ShardError::Decode(DecodeError::Malformed("the engine's numbers are not those of its state")));
         }
         let lifetime = Lifetime::default();
-        Ok(Some(Self { engine, header, sessions, stored: Some(stored), lifetime, collects_changes: false }))
+        Ok(Some(Self { engine, header, sessions, stored: Some(stored), lifetime }))
     }
 
     /// Pairs of the `Meta` table that go with an encoded state into a durable engine.
     pub fn state_rows(state: Bytes) -> Result<Vec<(Bytes, Bytes)>, DecodeError> {
         let (header, sessions) = decode_state(state)?;
         Ok(StoredState::rows(&header, &sessions).into())
-    }
-
-    /// From now on [`Applied::changes`] is filled.
-    #[must_use]
-    pub fn collecting_changes(mut self) -> Self {
-        self.collects_changes = true;
-        self
     }
 
     /// From now on pairs that are written go by themselves when their time is up, if the engine evicts: so many milliseconds of
@@ -158,7 +142,7 @@ impl Shard {
     /// Applies committed entries in one batch. Entries are (index, term, payload), consecutive, the first right after the
     /// applied index.
     pub fn apply(&mut self, entries: &[(u64, u64, Bytes)]) -> Result<Applied, ShardError> {
-        let mut step = Step::new(self.engine.view(), self.lifetime, self.collects_changes);
+        let mut step = Step::new(self.engine.view(), self.lifetime);
         let mut session_changes = Vec::new();
         for (index, term, payload) in entries {
             assert_eq!(*index, self.header.applied_index + 1, "entries are applied in order, without gaps");
@@ -250,7 +234,7 @@ pub(crate) fn write_header(header: &ShardHeader, out: &mut BytesMut) {
     out.put_varint(header.revision.0);
     out.put_varint(header.log_time_ms);
     out.put_varint(header.data_bytes);
-    header.limits.encode(out);
+    header.settings.encode(out);
     out.put_bytes_with_len(&header.membership);
 }
 
@@ -265,9 +249,10 @@ pub(crate) fn read_header(reader: &mut Reader) -> Result<ShardHeader, DecodeErro
         revision: Revision(reader.varint()?),
         log_time_ms: reader.varint()?,
         data_bytes: reader.varint()?,
-        limits: match version {
-            1 => Limits { max_bytes: reader.varint()?, ..Limits::default() },
-            _ => Limits::read(reader)?,
+        settings: match version {
+            1 => Settings::of(Limits { max_bytes: reader.varint()?, ..Limits::default() }),
+            2 => Settings::of(Limits::read(reader)?),
+            _ => Settings::read(reader)?,
         },
         membership: reader.bytes()?,
     })

@@ -38,7 +38,7 @@ impl<D: Disk> Node<D> {
                 continue;
             }
             let founding = shard.founding.contains(&own.replica).then(|| Founding {
-                limits: keyspace.shard_limits(),
+                settings: keyspace.shard_settings(),
                 voters: shard.founding.clone(),
                 entry: bytes::Bytes::new(),
             });
@@ -106,14 +106,14 @@ impl<D: Disk> Node<D> {
         self.effects.extend(retired.map(|retired| Effect::Job(retired.job)));
     }
 
-    /// Lets those of these groups that this node leads know their keyspaces' limits, by an entry in their logs.
-    pub(crate) fn drive_limits(&mut self, busy: &BTreeSet<u64>) {
+    /// Lets those of these groups that this node leads know their keyspaces' settings, by an entry in their logs.
+    pub(crate) fn drive_settings(&mut self, busy: &BTreeSet<u64>) {
         let catalog = Arc::clone(&self.catalog);
         for (_, keyspace, shard) in busy.iter().filter_map(|group| catalog.shard(*group)) {
-            let wanted = keyspace.shard_limits();
+            let wanted = keyspace.shard_settings();
             let leading = self.replicas.get_mut(&shard.group).filter(|replica| replica.is_leader());
-            if let Some(replica) = leading.filter(|replica| replica.header().limits != wanted && !replica.is_loading()) {
-                let write = Write { ops: vec![Op::Configure(Settings { limits: wanted })], ..Write::default() };
+            if let Some(replica) = leading.filter(|replica| replica.header().settings != wanted && !replica.is_loading()) {
+                let write = Write { ops: vec![Op::Configure(wanted)], ..Write::default() };
                 // Proposed again at each tick until it is applied: the last one says the same as the first.
                 replica.propose(Proposal::nameless(&write));
                 self.dirty.insert(shard.group);
@@ -178,7 +178,7 @@ impl<D: Disk> Node<D> {
         let own =
             catalog.shards().filter(|(_, keyspace, shard)| !keyspace.replication.is_raft() && shard.replica_on(node).is_some());
         for (name, keyspace, shard) in own {
-            let (limits, ttl_ms) = (keyspace.shard_limits(), keyspace.ttl_ms);
+            let Settings { limits, ttl_ms, .. } = keyspace.shard_settings();
             let result = match self.locals.get(&shard.group) {
                 Some(local) => local.configure(limits, ttl_ms),
                 None => {

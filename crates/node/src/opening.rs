@@ -225,8 +225,8 @@ pub(crate) fn begin(engine: Arc<dyn Engine>, founding: Option<&Founding>, group:
         return Shard::found(engine, ShardHeader::default());
     };
     let membership = encode_membership(&founding_membership(founding));
-    let limits = founding.limits;
-    let mut shard = Shard::found(engine, ShardHeader { limits, membership, ..ShardHeader::default() })?;
+    let settings = founding.settings;
+    let mut shard = Shard::found(engine, ShardHeader { settings, membership, ..ShardHeader::default() })?;
     assert!(group.0 == SYSTEM_GROUP || founding.entry.is_empty(), "only the catalog begins with content");
     shard.apply(&[(FOUNDED_AT.index.0, FOUNDED_AT.term.0, founding.entry.clone())])?;
     Ok(shard)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_api::cluster::JoinAnswer;
 use quorate_engine::{EngineError, EngineSpec, Engines, Place};
-use quorate_keyspace::{Command, EntryHeader, Limits, RequestId, ShardError, encode_entry};
+use quorate_keyspace::{Command, EntryHeader, Limits, RequestId, Settings, ShardError, encode_entry};
 use quorate_log::{Disk, GroupId, HardState, Log, LogError, LogId, LogIndex, Reader, Record, Term};
 
 use crate::catalog::{Catalog, CatalogError, KeyspaceRecord, SYSTEM_GROUP, SYSTEM_KEYSPACE};
@@ -112,7 +112,7 @@ pub(crate) struct ReplicaState {
 /// The beginning of a group: its entry at index 1, which is in no log but here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Founding {
-    pub(crate) limits: Limits,
+    pub(crate) settings: Settings,
     pub(crate) voters: Vec<u64>,
     pub(crate) entry: Bytes,
 }
@@ -120,11 +120,12 @@ pub struct Founding {
 /// The log position of a group's founding.
 pub(crate) const FOUNDED_AT: LogId = LogId { term: Term(1), index: LogIndex(1) };
 
-const STATE_VERSION: u8 = 2;
+const STATE_VERSION: u8 = 3;
 
 impl ReplicaState {
     /// Version, replica, epoch, names of keyspace and engine, the engine's options and build, membership, and, if there is a
-    /// founding, a 1, its limits, voters and entry. Version 1 had no options, build and membership, and one limit.
+    /// founding, a 1, its settings, voters and entry. Version 1 had no options, build and membership, and one limit; version 2
+    /// had limits only.
     pub(crate) fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(STATE_VERSION);
@@ -145,8 +146,12 @@ impl ReplicaState {
             return out.freeze();
         };
         out.put_u8(1);
-        for limit in [founding.limits.max_bytes, founding.limits.max_key_bytes, founding.limits.max_value_bytes] {
+        let Settings { limits, ttl_ms, retention } = founding.settings;
+        for limit in [limits.max_bytes, limits.max_key_bytes, limits.max_value_bytes, ttl_ms.unwrap_or(0)] {
             out.put_u64_le(limit);
+        }
+        for bound in [retention.max_revisions, retention.max_age_ms, retention.max_bytes] {
+            out.put_u64_le(bound);
         }
         out.put_u32_le(founding.voters.len() as u32);
         founding.voters.iter().for_each(|voter| out.put_u64_le(*voter));
@@ -204,17 +209,23 @@ fn take_name(bytes: &mut Bytes) -> Option<String> {
 }
 
 fn take_founding(mut bytes: Bytes, version: u8) -> Option<Founding> {
-    let mut limits = Limits { max_bytes: bytes.try_get_u64_le().ok()?, ..Limits::default() };
+    let mut settings = Settings::of(Limits { max_bytes: bytes.try_get_u64_le().ok()?, ..Limits::default() });
     if version >= 2 {
-        limits.max_key_bytes = bytes.try_get_u64_le().ok()?;
-        limits.max_value_bytes = bytes.try_get_u64_le().ok()?;
+        settings.limits.max_key_bytes = bytes.try_get_u64_le().ok()?;
+        settings.limits.max_value_bytes = bytes.try_get_u64_le().ok()?;
+    }
+    if version >= 3 {
+        settings.ttl_ms = Some(bytes.try_get_u64_le().ok()?).filter(|ttl_ms| *ttl_ms > 0);
+        settings.retention.max_revisions = bytes.try_get_u64_le().ok()?;
+        settings.retention.max_age_ms = bytes.try_get_u64_le().ok()?;
+        settings.retention.max_bytes = bytes.try_get_u64_le().ok()?;
     }
     let count = bytes.try_get_u32_le().ok()? as usize;
     if bytes.len() / 8 < count {
         return None;
     }
     let voters = (0..count).map(|_| bytes.get_u64_le()).collect();
-    Some(Founding { limits, voters, entry: bytes })
+    Some(Founding { settings, voters, entry: bytes })
 }
 
 impl<D: Disk> Node<D> {
@@ -226,7 +237,7 @@ impl<D: Disk> Node<D> {
         Command::encode_prefix(RequestId::default(), 0, &mut command);
         command.put_slice(&write.to_bytes());
         let entry = encode_entry(EntryHeader::default(), [command.freeze()].iter());
-        let limits = catalog.keyspaces.get(SYSTEM_KEYSPACE).map(KeyspaceRecord::shard_limits).unwrap_or_default();
+        let settings = catalog.keyspaces.get(SYSTEM_KEYSPACE).map(KeyspaceRecord::shard_settings).unwrap_or_default();
         let state = ReplicaState {
             replica: 1,
             epoch: 1,
@@ -234,7 +245,7 @@ impl<D: Disk> Node<D> {
             engine: EngineSpec::of("trie"),
             build: 0,
             membership: Bytes::new(),
-            founding: Some(Founding { limits, voters: vec![1], entry }),
+            founding: Some(Founding { settings, voters: vec![1], entry }),
         };
         Ok(log.write(&[state.records(GroupId(SYSTEM_GROUP))])?)
     }
@@ -335,6 +346,8 @@ impl<D: Disk> Node<D> {
 
 #[cfg(test)]
 mod tests {
+    use quorate_keyspace::Retention;
+
     use super::*;
 
     #[test]
@@ -351,7 +364,9 @@ mod tests {
             founding: None,
         };
         let limits = Limits { max_bytes: 9, max_key_bytes: 8, max_value_bytes: 7 };
-        let founding = Founding { limits, voters: vec![1, 2], entry: Bytes::from_static(b"entry") };
+        let settings =
+            Settings { limits, ttl_ms: Some(6), retention: Retention { max_revisions: 5, max_age_ms: 4, max_bytes: 3 } };
+        let founding = Founding { settings, voters: vec![1, 2], entry: Bytes::from_static(b"entry") };
         let founded = ReplicaState { founding: Some(founding), ..plain.clone() };
         for state in [plain, founded] {
             let bytes = state.to_bytes();

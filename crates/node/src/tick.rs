@@ -30,7 +30,7 @@ impl<D: Disk> Node<D> {
         self.expire_requests();
         self.resend_silent();
         self.drive_members(&busy);
-        self.drive_limits(&busy);
+        self.drive_settings(&busy);
         self.drive_moves(&busy);
         self.forget_nodes();
         self.hand_over_if_slow();

@@ -175,7 +175,7 @@ mod tests {
     use std::ops::Bound;
 
     use quorate_engine::Engine;
-    use quorate_keyspace::{EntryHeader, Limits, Op, RequestId, Shard, ShardHeader, encode_entry};
+    use quorate_keyspace::{EntryHeader, Limits, Op, RequestId, Settings, Shard, ShardHeader, encode_entry};
 
     use super::*;
     use crate::random::Random;
@@ -187,7 +187,8 @@ mod tests {
         for seed in 0..50 {
             let mut random = Random::new(seed);
             let engine: std::sync::Arc<dyn Engine> = std::sync::Arc::new(quorate_engine::Trie::new());
-            let header = ShardHeader { limits: Limits { max_bytes: 1 << 30, ..Limits::default() }, ..ShardHeader::default() };
+            let settings = Settings::of(Limits { max_bytes: 1 << 30, ..Limits::default() });
+            let header = ShardHeader { settings, ..ShardHeader::default() };
             let mut shard = Shard::found(engine, header).unwrap();
             let mut model = Model::of(shard.engine().view().as_ref()).unwrap();
             for index in 1..200 {

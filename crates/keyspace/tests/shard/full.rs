@@ -21,7 +21,7 @@ fn full_at(max_bytes: u64) -> Shard {
 }
 
 fn configure(limits: Limits) -> Op {
-    Op::Configure(Settings { limits })
+    Op::Configure(Settings::of(limits))
 }
 
 /// Applies one write, and tells whether it was refused because the keyspace is full.
@@ -30,7 +30,7 @@ fn is_refused(shard: &mut Shard, ops: impl Into<Vec<Op>>) -> bool {
     let write = Write { guards: Vec::new(), ops: ops.into() };
     let outcome = apply(shard, &[Entry::of([write])]).outcomes.remove(0).1;
     assert_eq!(shard.header().data_bytes, counted_bytes(shard));
-    let is_refused = outcome == Outcome::Full { max_bytes: shard.header().limits.max_bytes };
+    let is_refused = outcome == Outcome::Full { max_bytes: shard.header().settings.limits.max_bytes };
     assert!(!is_refused || before == (shard.header().revision, counted_bytes(shard)), "what is refused changes nothing");
     is_refused
 }
@@ -93,10 +93,10 @@ fn limits_change_by_command_and_without_a_revision() {
     let limits = Limits { max_bytes: 3 * EMPTY_PAIR_BYTES, max_key_bytes: 2, max_value_bytes: 5 };
     // What goes with the change is still measured by the old limits.
     assert!(is_refused(&mut shard, [configure(limits), put("a", 1)]));
-    assert_eq!(shard.header().limits, Limits::default());
+    assert_eq!(shard.header().settings.limits, Limits::default());
     let revision = shard.header().revision;
     assert!(!is_refused(&mut shard, [configure(limits)]));
-    assert_eq!((shard.header().limits, shard.header().revision), (limits, revision));
+    assert_eq!((shard.header().settings.limits, shard.header().revision), (limits, revision));
     assert!(!is_refused(&mut shard, [put("a", 5)]));
 }
 

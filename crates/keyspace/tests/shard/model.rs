@@ -218,7 +218,7 @@ proptest! {
             prop_assert_eq!(shard.engine().view().revision(), model.revision);
             prop_assert_eq!(records(&shard), model.pairs.clone().into_iter().collect::<Vec<_>>());
             prop_assert_eq!(header.data_bytes, counted_bytes(&shard));
-            prop_assert_eq!(header.limits, model.limits);
+            prop_assert_eq!(header.settings.limits, model.limits);
         }
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use quorate_engine::{Engine, Table, Trie};
-use quorate_keyspace::{Applied, Limits, Revision, Shard, ShardHeader};
+use quorate_keyspace::{Applied, Limits, Revision, Settings, Shard, ShardHeader};
 
 use crate::writes::{Entry, ROOMY, apply, entries, limits, pairs, records, shard};
 
@@ -78,13 +78,20 @@ proptest! {
 
     #[test]
     fn the_changes_collected_lead_to_the_same_pairs(entries in entries(AN_HOUR_MS), limits in limits()) {
-        let mut shard = shard(limits).collecting_changes();
+        let mut shard = shard(limits);
         let mut followed = BTreeMap::new();
         for change in apply(&mut shard, &entries).changes {
-            match change.record {
-                Some(record) => followed.insert(change.key, record),
-                None => followed.remove(&change.key),
-            };
+            for event in change.events {
+                let before = event.record_before().unwrap();
+                prop_assert_eq!(followed.get(&event.key), before.as_ref());
+                match event.record().unwrap() {
+                    Some(record) => {
+                        prop_assert_eq!(record.meta.mod_revision, change.revision);
+                        followed.insert(event.key, record);
+                    }
+                    None => drop(followed.remove(&event.key)),
+                }
+            }
         }
         prop_assert_eq!(followed.into_iter().collect::<Vec<_>>(), records(&shard));
     }
@@ -120,7 +127,7 @@ fn a_state_of_version_1_is_read() {
         revision: Revision(5),
         log_time_ms: 300,
         data_bytes: 40,
-        limits: Limits { max_bytes: 1024, max_key_bytes: 0, max_value_bytes: 0 },
+        settings: Settings::of(Limits { max_bytes: 1024, max_key_bytes: 0, max_value_bytes: 0 }),
         membership: Bytes::from_static(b"m"),
     };
     assert_eq!(header, expected);

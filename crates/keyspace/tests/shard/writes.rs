@@ -42,7 +42,7 @@ pub(crate) const ROOMY: Limits = Limits { max_bytes: 1 << 20, max_key_bytes: 0, 
 
 /// An empty shard.
 pub(crate) fn shard(limits: Limits) -> Shard {
-    let header = ShardHeader { limits, ..ShardHeader::default() };
+    let header = ShardHeader { settings: Settings::of(limits), ..ShardHeader::default() };
     Shard::found(Arc::new(Trie::new()), header).unwrap()
 }
 
@@ -130,7 +130,7 @@ fn leaf_op() -> impl Strategy<Value = Op> {
             let direction = if is_reverse { Direction::Reverse } else { Direction::Forward };
             Op::List(Listing { range, max_pairs, direction, is_with_values })
         }),
-        1 => limits().prop_map(|limits| Op::Configure(Settings { limits })),
+        1 => limits().prop_map(|limits| Op::Configure(Settings::of(limits))),
     ]
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use quorate_api::keyspace::Capability;
 use quorate_engine::EngineSpec;
-use quorate_keyspace::Limits;
+use quorate_keyspace::{Limits, Settings};
 use serde::{Deserialize, Serialize};
 
 use super::settings::{KeyspaceSettings, keyspace_can};
@@ -188,14 +188,15 @@ impl KeyspaceRecord {
         self.limits.max_bytes.unwrap_or(u64::MAX)
     }
 
-    /// The limits as the shards take them.
-    pub fn shard_limits(&self) -> Limits {
+    /// What the shards are to keep to.
+    pub fn shard_settings(&self) -> Settings {
         let LimitsRecord { max_bytes, max_key_bytes, max_value_bytes } = &self.limits;
-        Limits {
+        let limits = Limits {
             max_bytes: max_bytes.unwrap_or(u64::MAX),
             max_key_bytes: max_key_bytes.unwrap_or(0),
             max_value_bytes: max_value_bytes.unwrap_or(0),
-        }
+        };
+        Settings { ttl_ms: self.ttl_ms, ..Settings::of(limits) }
     }
 
     /// The engine that a replica is known to have.

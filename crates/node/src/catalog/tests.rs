@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use proptest::prelude::*;
 use quorate_engine::Trie;
-use quorate_keyspace::{Command, EntryHeader, Limits, Outcome, RequestId, Shard, ShardHeader, encode_entry};
+use quorate_keyspace::{Command, EntryHeader, Limits, Outcome, RequestId, Settings, Shard, ShardHeader, encode_entry};
 
 use super::*;
 use crate::limits::MAX_VOTERS;
@@ -23,7 +23,8 @@ pub(super) struct System {
 impl System {
     /// One that holds a catalog.
     pub(super) fn with(catalog: &Catalog) -> Self {
-        let header = ShardHeader { limits: Limits { max_bytes: 1 << 20, ..Limits::default() }, ..ShardHeader::default() };
+        let settings = Settings::of(Limits { max_bytes: 1 << 20, ..Limits::default() });
+        let header = ShardHeader { settings, ..ShardHeader::default() };
         let mut system = Self { shard: Shard::found(Arc::new(Trie::new()), header).unwrap() };
         assert!(system.is_applied(&Catalog::default().write_to(catalog)));
         system
