@@ -17,6 +17,7 @@ mod session;
 mod shard;
 mod stored_state;
 mod transaction;
+pub mod watch;
 
 pub use codec::DecodeError;
 pub use command::{Command, Condition, EntryHeader, Guard, Op, Put, RequestId, Write, decode_entry, encode_entry};

@@ -10,7 +10,8 @@ use crate::convert::decode_membership;
 use crate::files::LocalSnapshot;
 use crate::jobs::Job;
 use crate::limits::Config;
-use crate::replica::{Outbox, Replica};
+use crate::outbox::Outbox;
+use crate::replica::Replica;
 use crate::snapshot::SnapshotFile;
 
 impl<D: Disk> Replica<D> {

@@ -12,7 +12,7 @@ use crate::io::{Effect, Failure, StopReason};
 use crate::jobs::Job;
 use crate::node::Node;
 use crate::opening::Opening;
-use crate::replica::Proposal;
+use crate::outbox::Proposal;
 use crate::start::{Founding, ReplicaState};
 use crate::status::{Hosted, HostedKeyspace};
 

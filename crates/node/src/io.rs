@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_api::peer::{Frame, Lane};
-use quorate_keyspace::Outcome;
+use quorate_keyspace::{Changes, Outcome, Revision};
 use quorate_log::{GroupId, Record};
 
 use crate::catalog::Catalog;
@@ -129,6 +129,16 @@ pub enum Effect {
     Catalog(Arc<Catalog>),
     /// The keyspaces that can be read here changed.
     Hosted(Arc<Hosted>),
+    /// What was applied to a replica. Comes before answers that follow from it. A revision that is not among the changes and was
+    /// not told before is in a snapshot that was loaded; one that was told before may come again.
+    Changes {
+        /// The group.
+        group: GroupId,
+        /// The revision at which the replica stands now.
+        revision: Revision,
+        /// What led there, by revision.
+        changes: Vec<Changes>,
+    },
     /// How the node is; after each tick.
     Status(Arc<NodeStatus>),
     /// End the process.

@@ -20,6 +20,7 @@ mod membership;
 mod moving;
 mod node;
 mod opening;
+mod outbox;
 mod pending;
 mod reads;
 mod reopening;

@@ -15,7 +15,8 @@ use crate::jobs::Job;
 use crate::limits::{MAX_APPLY_BYTES, MAX_REPLAY_ROUNDS, MOVE_PAUSE_TICKS};
 use crate::machine::ShardWork;
 use crate::opening::changed_membership;
-use crate::replica::{Outbox, Replica};
+use crate::outbox::Outbox;
+use crate::replica::Replica;
 use crate::snapshot::SnapshotFile;
 
 /// A replica on its way to another engine.

@@ -20,8 +20,9 @@ use crate::io::{Answer, Effect, Input, Monotonic, PeerFrame, StopReason};
 use crate::jobs::{Job, JobDone, JobResult};
 use crate::limits::{Config, PROMOTE_WITHIN_ENTRIES};
 use crate::membership::{Step, next_step};
+use crate::outbox::{Outbox, Proposal};
 use crate::pending::Pending;
-use crate::replica::{Outbox, Proposal, Replica};
+use crate::replica::Replica;
 use crate::resting::Resting;
 use crate::start::Identity;
 use crate::status::{BeatCounts, Hosted, NodeStatus, ReplicaStatus};
@@ -382,6 +383,8 @@ impl<D: Disk> Node<D> {
         self.retired
             .extend(out.retired.into_iter().map(|(place, engine)| Retired { ticket, job: Job::Retire { place, engine } }));
         self.persist(out.records);
+        let told = out.changes.into_iter();
+        self.effects.extend(told.map(|(group, revision, changes)| Effect::Changes { group, revision, changes }));
         for done in out.outcomes {
             self.on_applied(done);
         }

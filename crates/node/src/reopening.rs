@@ -13,7 +13,8 @@ use quorate_keyspace::{Shard, ShardError};
 use quorate_log::Disk;
 
 use crate::jobs::Job;
-use crate::replica::{Outbox, Replica};
+use crate::outbox::Outbox;
+use crate::replica::Replica;
 
 const EMPTY: &str = "its engine came back without what the log goes on from";
 

@@ -19,9 +19,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quorate_engine::{Engine, Place};
-use quorate_keyspace::{Applied, Command, EntryHeader, Outcome, RequestId, Shard, ShardHeader, Write, encode_entry};
+use quorate_keyspace::{Applied, EntryHeader, RequestId, Shard, ShardHeader, encode_entry};
 use quorate_log::{Disk, GroupId, HardState, LogId, LogIndex, Record, Term};
 use raft::eraftpb::{Entry, Message, MessageType};
 use raft::prelude::ConfChangeType;
@@ -38,6 +38,7 @@ use crate::jobs::Job;
 use crate::limits::{Config, MAX_APPLY_BYTES, MAX_INFLIGHT_MESSAGES, MAX_UNCOMMITTED_BYTES};
 use crate::machine::{Machine, ShardWork, Work};
 use crate::moving::{Moves, next_work};
+use crate::outbox::{Done, Outbox, Proposal};
 use crate::reads::{Read, Reads};
 use crate::reopening::Reopening;
 use crate::snapshot::SnapshotFile;
@@ -51,50 +52,6 @@ const MAX_RAFT_DRAW: usize = 1 << 30;
 
 /// The token of a replica's own first read: when it is served, the replica has caught up with what was committed before.
 pub(crate) const CATCH_UP: u64 = 0;
-
-/// What a replica wants done; gathered over all groups of one poll.
-#[derive(Debug, Default)]
-pub(crate) struct Outbox {
-    pub(crate) messages: Vec<(GroupId, Message)>,
-    pub(crate) records: Vec<(GroupId, Record)>,
-    pub(crate) outcomes: Vec<Done>,
-    pub(crate) ready_reads: Vec<u64>,
-    pub(crate) jobs: Vec<Job>,
-    pub(crate) broken: Option<String>,
-    /// Engines that serve no more, to be removed once the log says so.
-    pub(crate) retired: Vec<(Place, Option<Arc<dyn Engine>>)>,
-    /// Another engine serves now.
-    pub(crate) has_switched: bool,
-}
-
-/// A command that was applied.
-#[derive(Debug)]
-pub(crate) struct Done {
-    pub(crate) group: GroupId,
-    pub(crate) id: RequestId,
-    pub(crate) outcome: Outcome,
-    /// The node that forwarded it here, if this replica proposed it for another.
-    pub(crate) asked_by: Option<u64>,
-}
-
-/// A command to be proposed.
-#[derive(Debug)]
-pub(crate) struct Proposal {
-    pub(crate) id: RequestId,
-    /// The node that forwarded it; none if it is this node's own.
-    pub(crate) asked_by: Option<u64>,
-    pub(crate) command: Bytes,
-}
-
-impl Proposal {
-    /// A command in the node's own name, which is not remembered: a second one does no harm.
-    pub(crate) fn nameless(write: &Write) -> Self {
-        let mut command = BytesMut::new();
-        Command::encode_prefix(RequestId::default(), 0, &mut command);
-        command.extend_from_slice(&write.to_bytes());
-        Self { id: RequestId::default(), asked_by: None, command: command.freeze() }
-    }
-}
 
 /// What identifies a replica.
 #[derive(Clone, Debug)]
@@ -621,6 +578,7 @@ impl<D: Disk> Replica<D> {
             return;
         }
         self.counters.loaded += 1;
+        out.changes.push((self.spec.group, self.header().revision, Vec::new()));
         self.files.flushed = Some((file.at, membership.clone()));
         self.files.take_in(LocalSnapshot { file, size_bytes, membership });
         self.go_on(out);
@@ -709,6 +667,9 @@ impl<D: Disk> Replica<D> {
     fn on_outcomes(&mut self, applied: Applied, out: &mut Outbox) {
         self.counters.commands += applied.outcomes.len() as u64;
         let group = self.spec.group;
+        if !applied.changes.is_empty() {
+            out.changes.push((group, self.header().revision, applied.changes));
+        }
         for (id, outcome) in applied.outcomes {
             let asked_by = self.asked_by.remove(&id);
             out.outcomes.push(Done { group, id, outcome, asked_by });

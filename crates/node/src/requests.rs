@@ -8,9 +8,9 @@ use quorate_log::Disk;
 use crate::io::{Answer, Effect, Failure, Request, RequestKind};
 use crate::limits::MAX_FORWARD_FRAME_BYTES;
 use crate::node::{LeaderWait, Node, no_leader};
+use crate::outbox::{Done, Proposal};
 use crate::pending::Place;
 use crate::reads::Read;
-use crate::replica::{Done, Proposal};
 
 /// A forwarded write without an answer for this long is sent again; its request id keeps it from being applied twice.
 const SILENT_MS: u64 = 1_000;

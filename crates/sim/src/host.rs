@@ -8,6 +8,7 @@ use quorate_api::cluster::{JoinRequest, PeerAddress};
 use quorate_api::peer::Lane;
 use quorate_engine::View;
 use quorate_engine::testing::SimulatedEngines;
+use quorate_keyspace::watch::Feed;
 use quorate_log::testing::{Fault, MemoryDisk};
 use quorate_log::{Batch, GroupId, Log};
 use quorate_node::{Catalog, Hosted, Identity, Input, Job, Monotonic, Node, NodeStatus};
@@ -116,6 +117,8 @@ pub(crate) struct Shell {
     /// The applied index and the revision that were seen last, by group.
     pub(crate) published: BTreeMap<u64, (u64, u64)>,
     pub(crate) answered: BTreeSet<u64>,
+    /// What was applied lately, by group; of those that somebody watched.
+    pub(crate) feeds: BTreeMap<u64, Feed>,
 }
 
 impl fmt::Debug for Process {
@@ -229,6 +232,7 @@ impl Shell {
             journal,
             published: BTreeMap::new(),
             answered: BTreeSet::new(),
+            feeds: BTreeMap::new(),
         }
     }
 

@@ -33,6 +33,7 @@ mod transactions;
 mod transport;
 mod values;
 mod violation;
+mod watchers;
 
 pub use coverage::Coverage;
 pub use faults::FaultKind;

@@ -31,11 +31,15 @@ pub enum Mutation {
     TransactionInTwo,
     /// A transaction that reads several keys reads some of them from another replica.
     TransactionReadsElsewhere,
+    /// A watcher that comes to another node goes on with what happens there from now on.
+    WatchResumesAtPresent,
+    /// A watcher is told half of what there is, and counts all of it as told.
+    WatchTellsHalf,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::AckBeforeSync,
         Self::VoteNotWritten,
         Self::ReadWithoutIndex,
@@ -48,6 +52,8 @@ impl Mutation {
         Self::ComparesDropped,
         Self::TransactionInTwo,
         Self::TransactionReadsElsewhere,
+        Self::WatchResumesAtPresent,
+        Self::WatchTellsHalf,
     ];
 
     /// Its name on the command line.
@@ -65,6 +71,8 @@ impl Mutation {
             Self::ComparesDropped => "compares-dropped",
             Self::TransactionInTwo => "transaction-in-two",
             Self::TransactionReadsElsewhere => "transaction-reads-elsewhere",
+            Self::WatchResumesAtPresent => "watch-resumes-at-present",
+            Self::WatchTellsHalf => "watch-tells-half",
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::model::{KeyChange, Model, content_of};
 use crate::transactions::expected;
 use crate::values::value_number;
 use crate::violation::{Step, Violation};
+use crate::watchers::Seen as Told;
 
 /// raft-rs' numbers of messages, as they travel.
 mod kind {
@@ -401,6 +402,17 @@ impl Oracle {
     /// How many terms had a leader.
     pub(crate) fn led_terms(&self) -> u64 {
         self.leaders.len() as u64
+    }
+
+    /// A watcher was told this.
+    pub(crate) fn check_told(&self, watcher: usize, seen: &Told<'_>) -> Step {
+        let Some(model) = self.clients_model() else { return Ok(()) };
+        seen.check(model).map_err(|why| Violation::new("watchers are told everything", format!("w{watcher} {why}")))
+    }
+
+    /// How far the clients' keyspace is.
+    pub(crate) fn clients_revision(&self) -> u64 {
+        self.clients_model().map_or(0, Model::revision)
     }
 
     fn clients_model(&self) -> Option<&Model> {

@@ -209,7 +209,12 @@ impl Simulation {
                 self.refresh_addresses(id);
                 Ok(())
             }
-            Effect::Hosted(_) => Ok(()),
+            Effect::Hosted(hosted) => {
+                let groups: Vec<u64> = hosted.keyspaces.values().map(|keyspace| keyspace.group.0).collect();
+                process.shell.feeds.retain(|group, _| groups.contains(group));
+                Ok(())
+            }
+            Effect::Changes { group, revision, changes } => self.on_changes(id, group, revision, changes),
             Effect::Status(status) => self.on_status(id, status),
             Effect::Stop(reason) => self.on_stop(id, &reason),
         }

@@ -20,6 +20,7 @@ use crate::time::SimTime;
 use crate::trace::{Sink, Trace};
 use crate::transport::Transport;
 use crate::violation::{Step, Violation};
+use crate::watchers::Watchers;
 
 /// A run.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub(crate) struct Simulation {
     pub(crate) transport: Transport,
     pub(crate) hosts: Vec<Host>,
     pub(crate) clients: Clients,
+    pub(crate) watchers: Watchers,
     pub(crate) operator: Operator,
     pub(crate) oracle: Oracle,
     pub(crate) coverage: Coverage,
@@ -104,6 +106,7 @@ impl Simulation {
             transport: Transport::default(),
             hosts,
             clients: Clients::default(),
+            watchers: Watchers::default(),
             operator: Operator::default(),
             oracle: Oracle::default(),
             coverage: Coverage::default(),
@@ -218,10 +221,12 @@ impl Simulation {
 
     fn on_watch(&mut self) -> Step {
         self.queue.schedule(self.now.plus_ms(WATCH_MS), Event::Watch);
+        self.watchers_act()?;
         let lasted_ms = self.now.since(self.phase_began) / 1000;
         match self.phase {
             Phase::Founding if self.is_whole() => {
                 self.start_clients();
+                self.start_watchers();
                 self.queue.schedule(self.now, Event::FaultBegins);
                 self.enter(Phase::Faulty);
             }
@@ -244,6 +249,7 @@ impl Simulation {
             Phase::Serving(_) => self.within(lasted_ms, MAX_SERVING_MS, "a healed cluster serves")?,
             Phase::Quiet if lasted_ms >= QUIET_MS => {
                 self.check_replicas_are_equal()?;
+                self.check_watchers_know_all()?;
                 self.enter(Phase::Over);
             }
             Phase::Faulty | Phase::Quiet | Phase::Over => {}

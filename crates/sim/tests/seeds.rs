@@ -27,7 +27,8 @@ fn twenty_seeds_pass() {
     let names = ["snapshots loaded", "membership changes", "linearizable reads", "writes with unknown outcome"];
     let of_transactions = ["transactions done then", "transactions done otherwise", "transactions that only read"];
     let of_beats = ["beats that were noted", "beats that raft-rs had to see"];
-    for name in names.into_iter().chain(of_transactions).chain(of_beats) {
+    let of_watchers = ["revisions that watchers were told", "watchers that went on elsewhere", "watchers that fell behind"];
+    for name in names.into_iter().chain(of_transactions).chain(of_beats).chain(of_watchers) {
         assert!(total.of(name) > 0, "no {name}:\n{total}");
     }
 }
@@ -63,6 +64,8 @@ fn planted_bugs_are_found() {
         (Mutation::SnapshotLosesKey, "equal replicas"),
         (Mutation::ComparesDropped, "transactions are serializable"),
         (Mutation::TransactionReadsElsewhere, "transactions are serializable"),
+        (Mutation::WatchResumesAtPresent, "watchers are told everything"),
+        (Mutation::WatchTellsHalf, "watchers are told everything"),
     ] {
         assert_eq!(find(mutation, 10).1, promise, "{}", mutation.name());
     }

@@ -472,6 +472,7 @@ impl Cluster {
         let Some(process) = &mut self.host_mut(id).process else { return };
         match effect {
             Effect::Send { to, lane, frame } => self.send(Sent { from: id, incarnation, to, lane, frame }),
+            Effect::Changes { .. } => {}
             Effect::Persist { ticket, records } => process.unwritten.push_back((ticket, records)),
             Effect::Reply { token, answer } => {
                 let earlier = self.answers.insert(token, answer);

@@ -1,0 +1,94 @@
+//! What happened lately in one replica of a shard.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::Revision;
+use crate::event::Changes;
+
+/// Revisions that a feed holds at most.
+const MAX_REVISIONS: usize = 10_000;
+
+/// Bytes of keys and records that a feed holds at most; those of one revision are held, however large. In an engine in memory
+/// most of them are the engine's own.
+const MAX_BYTES: usize = 4 << 20;
+
+/// The newest changes of one replica.
+///
+/// *Life cycle*: made when the replica is there to be read; told by [`Feed::publish`] of all that is applied.
+///
+/// *Invariant*: it holds the changes of every revision after [`Feed::since`], up to [`Feed::at`], in order, without gaps.
+#[derive(Debug)]
+pub struct Feed {
+    at: Revision,
+    changes: VecDeque<Arc<Changes>>,
+    bytes: usize,
+    max_revisions: usize,
+    max_bytes: usize,
+}
+
+impl Feed {
+    /// One of a replica that stands at a revision.
+    pub fn new(at: Revision) -> Self {
+        Self::with_bounds(at, MAX_REVISIONS, MAX_BYTES)
+    }
+
+    /// The same, with other bounds.
+    pub fn with_bounds(at: Revision, max_revisions: usize, max_bytes: usize) -> Self {
+        Self { at, changes: VecDeque::new(), bytes: 0, max_revisions, max_bytes }
+    }
+
+    /// The revision at which the replica stands.
+    pub fn at(&self) -> Revision {
+        self.at
+    }
+
+    /// The changes of all later revisions are here.
+    pub fn since(&self) -> Revision {
+        Revision(self.at.0 - self.changes.len() as u64)
+    }
+
+    /// The replica stands at a revision now, and these changes led there. What is known already is passed over: a replica whose
+    /// engine is opened again repeats itself. If revisions are missing in between (a snapshot was loaded), the feed begins anew.
+    pub fn publish(&mut self, at: Revision, changes: Vec<Changes>) {
+        for change in changes {
+            if change.revision <= self.at {
+                continue;
+            }
+            if change.revision != self.at.next() {
+                self.begin_at(Revision(change.revision.0 - 1));
+            }
+            self.at = change.revision;
+            self.bytes += bytes_of(&change);
+            self.changes.push_back(Arc::new(change));
+            self.shrink();
+        }
+        if at > self.at {
+            self.begin_at(at);
+        }
+    }
+
+    /// The changes after a revision, if all of them are here. None are there after a revision that is not reached yet.
+    pub fn after(&self, revision: Revision) -> Option<impl Iterator<Item = &Arc<Changes>>> {
+        let told = revision.0.checked_sub(self.since().0)?;
+        Some(self.changes.iter().skip(usize::try_from(told).unwrap_or(usize::MAX)))
+    }
+
+    fn begin_at(&mut self, at: Revision) {
+        self.changes.clear();
+        self.bytes = 0;
+        self.at = at;
+    }
+
+    fn shrink(&mut self) {
+        while self.changes.len() > 1 && (self.changes.len() > self.max_revisions || self.bytes > self.max_bytes) {
+            if let Some(oldest) = self.changes.pop_front() {
+                self.bytes -= bytes_of(&oldest);
+            }
+        }
+    }
+}
+
+fn bytes_of(changes: &Changes) -> usize {
+    changes.events.iter().map(crate::event::Event::bytes).sum()
+}
