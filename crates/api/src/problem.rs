@@ -115,6 +115,9 @@ codes! {
         "The body came too slowly, or not at all. Nothing was done.";
     Conflict "conflict" 409 final "Conflict"
         "It stands in contradiction to what is there; the detail says to what.";
+    Compacted "compacted" 410 final "Compacted"
+        "The revision asked for is not kept any more, or is of a keyspace that was made anew. `compacted_revision` is the oldest \
+         that can be read: read what is there now, and go on from its revision.";
     PreconditionFailed "precondition_failed" 412 final "Precondition failed"
         "If-Match, If-None-Match or `cas` did not hold, and `current` says what the key is like; or, with `strict`, `if` of a \
          transaction. Nothing was done.";
@@ -248,6 +251,9 @@ pub struct Problem {
     /// How many keys were deleted all the same, of a range that was not deleted to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<u64>,
+    /// The oldest revision that can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compacted_revision: Option<u64>,
     /// Names the request in the node's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
@@ -269,6 +275,7 @@ impl Problem {
             leader: None,
             current: None,
             deleted: None,
+            compacted_revision: None,
             request_id: None,
         }
     }
@@ -315,6 +322,7 @@ mod tests {
             leader: Some("n2".to_owned()),
             current: Some(current),
             deleted: Some(10_000),
+            compacted_revision: Some(8),
             request_id: Some("r".to_owned()),
             ..Problem::new(Code::PreconditionFailed, "")
         };

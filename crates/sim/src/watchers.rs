@@ -1,7 +1,7 @@
 //! Watchers: each is told by some node what happens to keys, and goes on at another node when that one is gone.
 
 use quorate_engine::KeyRange;
-use quorate_keyspace::watch::{Causes, Feed, Selection, Taken, Told, Watch};
+use quorate_keyspace::watch::{Causes, Feed, Selection, Told, Watch};
 use quorate_keyspace::{Cause, Changes, Keys, Revision};
 use quorate_log::GroupId;
 
@@ -122,10 +122,12 @@ impl Simulation {
             return Ok(());
         };
         let max_bytes = *self.random.pick(&[1, 300, usize::MAX]).expect("not empty");
+        let max_revisions = *self.random.pick(&[1, 3, usize::MAX]).expect("not empty");
         let Some(feed) = process.feed(CLIENT_GROUP) else { return Ok(()) };
         let before = watch.told();
-        match watch.take(feed, max_bytes) {
-            Taken::Told(mut told) => {
+        match feed.after(before, max_revisions) {
+            Some(piece) => {
+                let mut told = watch.take(piece, max_bytes);
                 if self.scenario.mutation == Some(Mutation::WatchTellsHalf) {
                     told.truncate(told.len().div_ceil(2));
                 }
@@ -133,7 +135,7 @@ impl Simulation {
                 let seen = Seen { selections: watch.selections(), told: &told, after: before, upto: watch.told() };
                 self.oracle.check_told(index, &seen)
             }
-            Taken::Behind => {
+            None => {
                 self.coverage.count("watchers that fell behind");
                 *watch = Watch::new(watch.selections().to_vec(), feed.at());
                 Ok(())

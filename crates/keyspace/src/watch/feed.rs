@@ -27,6 +27,15 @@ pub struct Feed {
     max_bytes: usize,
 }
 
+/// Consecutive changes.
+#[derive(Clone, Debug, Default)]
+pub struct Piece {
+    /// By revision.
+    pub changes: Vec<Arc<Changes>>,
+    /// There are no others up to here.
+    pub upto: Revision,
+}
+
 impl Feed {
     /// One of a replica that stands at a revision.
     pub fn new(at: Revision) -> Self {
@@ -68,10 +77,14 @@ impl Feed {
         }
     }
 
-    /// The changes after a revision, if all of them are here. None are there after a revision that is not reached yet.
-    pub fn after(&self, revision: Revision) -> Option<impl Iterator<Item = &Arc<Changes>>> {
-        let told = revision.0.checked_sub(self.since().0)?;
-        Some(self.changes.iter().skip(usize::try_from(told).unwrap_or(usize::MAX)))
+    /// The changes after a revision, if all of them are here; at most so many. None are there after a revision that is not reached
+    /// yet. Cheap: what is handed out is shared.
+    pub fn after(&self, revision: Revision, max_revisions: usize) -> Option<Piece> {
+        let told = usize::try_from(revision.0.checked_sub(self.since().0)?).unwrap_or(usize::MAX);
+        let changes: Vec<Arc<Changes>> = self.changes.iter().skip(told).take(max_revisions).cloned().collect();
+        let is_last = changes.len() < max_revisions;
+        let upto = if is_last { self.at.max(revision) } else { changes.last().map_or(revision, |last| last.revision) };
+        Some(Piece { changes, upto })
     }
 
     fn begin_at(&mut self, at: Revision) {

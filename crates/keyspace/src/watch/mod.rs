@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use feed::Feed;
+pub use feed::{Feed, Piece};
 pub use interests::Interests;
 
 use crate::event::{Cause, Changes, Event};
@@ -88,15 +88,6 @@ struct Picked {
     selections: Vec<usize>,
 }
 
-/// What there is to tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// These revisions; none: the watcher was told everything.
-    Told(Vec<Told>),
-    /// The feed does not go back so far: the next changes are in the history, if there is one.
-    Behind,
-}
-
 impl Told {
     /// The revision.
     pub fn revision(&self) -> Revision {
@@ -108,7 +99,8 @@ impl Told {
         self.picked.iter().map(|picked| (&self.changes.events[picked.event], &*picked.selections))
     }
 
-    fn bytes(&self) -> usize {
+    /// Bytes of the keys and records in it.
+    pub fn bytes(&self) -> usize {
         self.events().map(|(event, _)| event.bytes()).sum()
     }
 }
@@ -138,28 +130,37 @@ impl Watch {
         self.told = self.told.max(revision);
     }
 
-    /// The next changes in a feed: as many as have `max_bytes` together, and at least one if there is any.
-    pub fn take(&mut self, feed: &Feed, max_bytes: usize) -> Taken {
-        let Some(changes) = feed.after(self.told) else {
-            return Taken::Behind;
-        };
+    /// What concerns it of the changes that come next: as many as have `max_bytes` together, and at least one if there is any. The
+    /// rest of the piece is to be asked for again.
+    ///
+    /// # Panics
+    ///
+    /// If the piece does not begin right after what was told.
+    pub fn take(&mut self, piece: Piece, max_bytes: usize) -> Vec<Told> {
         let mut told = Vec::new();
         let mut bytes = 0;
-        for change in changes {
+        for change in piece.changes {
             if bytes >= max_bytes {
-                return Taken::Told(told);
+                return told;
             }
-            if let Some(next) = self.tell(Arc::clone(change)) {
+            if let Some(next) = self.tell(change) {
                 bytes += next.bytes();
                 told.push(next);
             }
         }
-        self.skip_to(feed.at());
-        Taken::Told(told)
+        self.skip_to(piece.upto);
+        told
     }
 
-    /// What of the changes of the next revision concerns it; it counts as told.
-    pub fn tell(&mut self, changes: Arc<Changes>) -> Option<Told> {
+    /// The places of the selections that a key is of, ascending, whatever happens to it.
+    pub fn selections_of(&self, key: &Bytes) -> Vec<usize> {
+        let mut selections = Vec::new();
+        self.interests.each(key, |of: &usize| selections.push(*of));
+        selections.sort_unstable();
+        selections
+    }
+
+    fn tell(&mut self, changes: Arc<Changes>) -> Option<Told> {
         assert!(changes.revision > self.told, "nothing is told twice");
         self.told = changes.revision;
         let picked: Vec<Picked> =
@@ -168,13 +169,8 @@ impl Watch {
     }
 
     fn pick(&self, place: usize, event: &Event) -> Option<Picked> {
-        let mut selections = Vec::new();
-        self.interests.each(&event.key, |of: &usize| {
-            if self.selections[*of].causes.contains(event.cause) {
-                selections.push(*of);
-            }
-        });
-        selections.sort_unstable();
+        let mut selections = self.selections_of(&event.key);
+        selections.retain(|of| self.selections[*of].causes.contains(event.cause));
         (!selections.is_empty()).then_some(Picked { event: place, selections })
     }
 }

@@ -34,14 +34,17 @@ fn prefix(of: &str) -> Selection {
 /// A revision, and its events as keys and places of selections.
 type Plain = (u64, Vec<(String, Vec<usize>)>);
 
-fn told(taken: Taken) -> Vec<Plain> {
-    let Taken::Told(told) = taken else { panic!("{taken:?}") };
+fn told(told: &[Told]) -> Vec<Plain> {
     let key = |event: &Event| String::from_utf8(event.key.to_vec()).unwrap();
     let events = |told: &Told| told.events().map(|(event, of)| (key(event), of.to_vec())).collect();
     told.iter().map(|told| (told.revision().0, events(told))).collect()
 }
 
-fn revisions(taken: Taken) -> Vec<u64> {
+fn take(watch: &mut Watch, feed: &Feed, max_bytes: usize) -> Vec<Told> {
+    watch.take(feed.after(watch.told(), usize::MAX).unwrap(), max_bytes)
+}
+
+fn revisions(taken: &[Told]) -> Vec<u64> {
     told(taken).into_iter().map(|(revision, _)| revision).collect()
 }
 
@@ -58,8 +61,11 @@ fn a_watch_is_told_what_concerns_it_by_revision() {
     let one = |key: &str, causes| Selection { keys: Keys::One(bytes(key)), causes };
     let mut watch = Watch::new(vec![prefix("a/"), one("a/1", only_deletes), one("c", only_deletes)], Revision(4));
     let of = |key: &str, selections: &[usize]| (key.to_owned(), selections.to_vec());
-    assert_eq!(told(watch.take(&feed, usize::MAX)), [(5, vec![of("a/1", &[0]), of("a/2", &[0])]), (7, vec![of("a/1", &[0, 1])])]);
-    assert_eq!((watch.told(), told(watch.take(&feed, usize::MAX))), (Revision(7), Vec::new()));
+    assert_eq!(
+        told(&take(&mut watch, &feed, usize::MAX)),
+        [(5, vec![of("a/1", &[0]), of("a/2", &[0])]), (7, vec![of("a/1", &[0, 1])])]
+    );
+    assert_eq!((watch.told(), told(&take(&mut watch, &feed, usize::MAX))), (Revision(7), Vec::new()));
 }
 
 #[test]
@@ -67,21 +73,35 @@ fn a_watch_takes_by_the_piece_and_whole_revisions() {
     let mut feed = feed_of(2..=5);
     let mut watch = Watch::new(vec![prefix("")], Revision(1));
     let event_bytes = put("k").bytes();
-    assert_eq!(revisions(watch.take(&feed, 1)), [2]);
-    assert_eq!(revisions(watch.take(&feed, event_bytes + 1)), [3, 4]);
+    assert_eq!(revisions(&take(&mut watch, &feed, 1)), [2]);
+    assert_eq!(revisions(&take(&mut watch, &feed, event_bytes + 1)), [3, 4]);
     feed.publish(Revision(6), vec![changes(6, vec![put("k"), put("l"), put("m")])]);
-    assert_eq!(revisions(watch.take(&feed, event_bytes + 1)), [5, 6]);
+    assert_eq!(revisions(&take(&mut watch, &feed, event_bytes + 1)), [5, 6]);
     assert_eq!(watch.told(), Revision(6));
+}
+
+#[test]
+fn a_feed_is_read_by_the_piece() {
+    let feed = feed_of(2..=5);
+    let piece = |after, max_revisions| {
+        let piece = feed.after(Revision(after), max_revisions).unwrap();
+        (piece.changes.iter().map(|changes| changes.revision.0).collect::<Vec<_>>(), piece.upto.0)
+    };
+    assert_eq!(piece(1, 2), (vec![2, 3], 3));
+    assert_eq!(piece(3, 2), (vec![4, 5], 5));
+    assert_eq!(piece(3, 3), (vec![4, 5], 5));
+    assert_eq!(piece(5, 3), (vec![], 5));
+    assert_eq!(piece(9, 3), (vec![], 9));
 }
 
 #[test]
 fn what_a_watch_is_not_told_by_the_feed_it_is_told_to_look_for() {
     let feed = feed_of(5..=8);
-    assert_eq!(Watch::new(vec![prefix("")], Revision(3)).take(&feed, 1000), Taken::Behind);
-    assert_eq!(revisions(Watch::new(vec![prefix("")], Revision(4)).take(&feed, 1000)), [5, 6, 7, 8]);
+    assert!(feed.after(Revision(3), 1000).is_none());
+    assert_eq!(revisions(&take(&mut Watch::new(vec![prefix("")], Revision(4)), &feed, 1000)), [5, 6, 7, 8]);
     // One that waits for what is to come is told nothing before.
     let mut early = Watch::new(vec![prefix("")], Revision(20));
-    assert_eq!((revisions(early.take(&feed, 1000)), early.told()), (Vec::new(), Revision(20)));
+    assert_eq!((revisions(&take(&mut early, &feed, 1000)), early.told()), (Vec::new(), Revision(20)));
 }
 
 #[test]

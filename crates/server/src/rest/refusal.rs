@@ -134,6 +134,13 @@ impl Refusal {
         self
     }
 
+    /// A revision that is not kept any more, or of a keyspace of before.
+    pub(super) fn compacted(oldest: Revision, detail: impl Into<String>) -> Self {
+        let mut refusal = Self::new(Code::Compacted, detail);
+        refusal.0.problem.compacted_revision = Some(oldest.0);
+        refusal
+    }
+
     #[must_use]
     pub(super) fn with_header(mut self, name: http::HeaderName, value: HeaderValue) -> Self {
         self.0.headers.insert(name, value);
