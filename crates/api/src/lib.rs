@@ -15,3 +15,4 @@ pub mod quantity;
 pub mod text64;
 pub mod txn;
 pub mod user_meta;
+pub mod watch;

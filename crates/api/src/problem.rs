@@ -158,6 +158,9 @@ codes! {
          Nothing was done. Try again after the time in Retry-After.";
     Overloaded "overloaded" 503 retry "Overloaded"
         "Too many requests wait already. Nothing was done; try again a little later.";
+    WatchEnded "watch_ended" 503 retry "The watch ended"
+        "The keyspace cannot be read at this node any more: it was deleted, or is being rebuilt. Go on from the revision that \
+         was seen last, here or at another node.";
     ShuttingDown "shutting_down" 503 retry "Shutting down"
         "The node is going down. Nothing was done; ask another node.";
     TimedOut "timed_out" 504 retry "Timed out"

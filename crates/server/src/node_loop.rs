@@ -1,12 +1,13 @@
 //! The node's thread: gathers inputs, polls the node, carries out its effects.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use quorate_api::peer::{Frame, Lane};
 use quorate_log::{Disk, Reader};
+use quorate_node::keyspace::Revision;
 use quorate_node::{Answer, Catalog, Effect, Failure, Hosted, Input, Node, NodeStatus, Request, RequestKind, StopReason};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -14,6 +15,7 @@ use crate::clock::Clock;
 use crate::job_workers::JobWorkers;
 use crate::log_writer::LogWriter;
 use crate::peers::Peers;
+use crate::rest::Feeds;
 
 /// Requests that wait for the loop. Beyond it the caller is told that the node is overloaded.
 const MAX_QUEUED_REQUESTS: usize = 1 << 14;
@@ -48,6 +50,7 @@ pub(crate) struct LoopHandle {
 pub(crate) struct Views {
     pub(crate) catalog: ArcSwap<Catalog>,
     pub(crate) hosted: ArcSwap<Hosted>,
+    pub(crate) feeds: Feeds,
     pub(crate) status: ArcSwap<NodeStatus>,
     /// When the status was published, in the clock's milliseconds.
     pub(crate) status_at_ms: AtomicU64,
@@ -192,7 +195,11 @@ impl<D: Disk> NodeLoop<D> {
                 self.check_address(&catalog);
                 self.handle.views.catalog.store(catalog);
             }
-            Effect::Hosted(hosted) => self.handle.views.hosted.store(hosted),
+            Effect::Hosted(hosted) => {
+                self.handle.views.feeds.host(&watchable(&hosted));
+                self.handle.views.hosted.store(hosted);
+            }
+            Effect::Changes { group, revision, changes } => self.handle.views.feeds.publish(group.0, revision, changes),
             Effect::Status(status) => {
                 self.handle.views.status.store(status);
                 self.handle.views.status_at_ms.store(self.handle.clock.now().0, Ordering::Relaxed);
@@ -229,6 +236,12 @@ impl<D: Disk> NodeLoop<D> {
             state.inputs.push(Input::DiskFull(is_disk_full));
         }
     }
+}
+
+/// The groups that can be watched, with their revisions.
+fn watchable(hosted: &Hosted) -> BTreeMap<u64, Revision> {
+    let replicated = hosted.keyspaces.values().filter(|keyspace| keyspace.local.is_none());
+    replicated.map(|keyspace| (keyspace.group.0, Revision(keyspace.engine.view().revision()))).collect()
 }
 
 impl State {

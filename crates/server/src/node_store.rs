@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 
 use crate::node_loop::LoopHandle;
 use crate::peers::Peers;
-use crate::rest::{Check, Freshness, KnownKeyspace, Reading, SettingsPatch, Store, StoreError, Written};
+use crate::rest::{Check, Freshness, KnownKeyspace, LiveFeed, Reading, SettingsPatch, Store, StoreError, Written};
 
 /// How often a read that waits for a revision looks again.
 const REVISION_POLL: Duration = Duration::from_millis(2);
@@ -228,6 +228,12 @@ impl Store for NodeStore {
     async fn jobs(&self, freshness: Freshness, timeout: Duration) -> Result<Vec<JobBody>, StoreError> {
         let (running, deadline) = self.running(timeout).await?;
         running.jobs(freshness, deadline).await
+    }
+
+    async fn feed(&self, keyspace: &str, timeout: Duration) -> Result<Arc<LiveFeed>, StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        let group = running.hosted(keyspace, deadline).await?.group;
+        running.handle.views.feeds.get(group.0).ok_or(StoreError::NoLeader)
     }
 
     fn can(&self, keyspace: &str, capability: Capability) -> bool {

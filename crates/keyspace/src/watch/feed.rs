@@ -77,8 +77,8 @@ impl Feed {
         }
     }
 
-    /// The changes after a revision, if all of them are here; at most so many. None are there after a revision that is not reached
-    /// yet. Cheap: what is handed out is shared.
+    /// The changes after a revision, if all of them are here; at most so many. None are there after a revision that is not
+    /// reached yet. Cheap: what is handed out is shared.
     pub fn after(&self, revision: Revision, max_revisions: usize) -> Option<Piece> {
         let told = usize::try_from(revision.0.checked_sub(self.since().0)?).unwrap_or(usize::MAX);
         let changes: Vec<Arc<Changes>> = self.changes.iter().skip(told).take(max_revisions).cloned().collect();

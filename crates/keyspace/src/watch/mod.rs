@@ -130,8 +130,8 @@ impl Watch {
         self.told = self.told.max(revision);
     }
 
-    /// What concerns it of the changes that come next: as many as have `max_bytes` together, and at least one if there is any. The
-    /// rest of the piece is to be asked for again.
+    /// What concerns it of the changes that come next: as many as have `max_bytes` together, and at least one if there is any.
+    /// The rest of the piece is to be asked for again.
     ///
     /// # Panics
     ///

@@ -211,11 +211,9 @@ fn can(kind: &Kind, mode: Mode, capability: Capability) -> bool {
                     kind.capabilities.evicts
                 }
             }
-            Capability::Linearizable | Capability::Txn => is_raft,
+            Capability::Linearizable | Capability::Txn | Capability::Watch => is_raft,
             // Not built yet, for any engine.
-            Capability::Watch | Capability::History | Capability::Snapshot | Capability::Counters | Capability::AtomicBatch => {
-                false
-            }
+            Capability::History | Capability::Snapshot | Capability::Counters | Capability::AtomicBatch => false,
         }
 }
 

@@ -112,6 +112,7 @@ fn checks(query: &RawQuery, checks: &[Check]) -> Result {
 async fn metrics<S: Store>(State(app): Shared<S>) -> Answer {
     let mut body = String::new();
     app.metrics.write(&mut body);
+    app.watches.write_metrics(&mut body);
     app.store.metrics(&mut body);
     let mut answer = answer::text(StatusCode::OK, body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));

@@ -61,6 +61,7 @@ pub async fn serve<S: Store>(
         }
     }
     drop(listener);
+    endpoint.end_watches();
     drain(&stage, &slots, &config).await;
     Ok(())
 }

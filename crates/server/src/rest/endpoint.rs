@@ -33,7 +33,8 @@ use super::refusal::{Asked, Refusal};
 use super::scans::Scans;
 use super::store::{Store, StoreError};
 use super::turns::Turns;
-use super::{admin, batch, compat, delete_range, list, one_key, txn};
+use super::watch::Watches;
+use super::{admin, batch, compat, delete_range, list, one_key, txn, watch};
 
 /// What the routes share.
 #[derive(Debug)]
@@ -47,6 +48,7 @@ pub(super) struct App<S> {
     pub(super) scans: Scans,
     /// Room for batches as lines.
     pub(super) batch_streams: Arc<Semaphore>,
+    pub(super) watches: Watches,
     body_memory: BodyMemory,
     answer_memory: AnswerMemory,
     hosts: AllowedHosts,
@@ -68,6 +70,7 @@ enum Route<'a> {
     Keyspace(&'a str),
     Batch(&'a str),
     Txn,
+    Watch(&'a str),
     CompatKey(Option<&'a str>),
     Other,
 }
@@ -82,6 +85,9 @@ impl<'a> Route<'a> {
         }
         if let Some(keyspace) = path.strip_prefix("/v1/batch/") {
             return Self::Batch(keyspace);
+        }
+        if let Some(keyspace) = path.strip_prefix("/v1/watch/") {
+            return Self::Watch(keyspace);
         }
         if path == "/v1/txn" {
             return Self::Txn;
@@ -102,6 +108,7 @@ impl<S: Store> Endpoint<S> {
             metrics: Metrics::default(),
             scans: Scans::new(turns.clone()),
             batch_streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            watches: Watches::new(),
             turns,
             body_memory: BodyMemory::new(&config),
             answer_memory: AnswerMemory::new(&config),
@@ -119,6 +126,11 @@ impl<S: Store> Endpoint<S> {
 
     pub(super) fn metrics(&self) -> &Metrics {
         &self.app.metrics
+    }
+
+    /// The node goes down: ends the answers that would go on for ever.
+    pub(super) fn end_watches(&self) {
+        self.app.watches.end_all();
     }
 
     /// Answers one request.
@@ -181,6 +193,14 @@ impl<S: Store> Endpoint<S> {
                     return Err(Refusal::method_not_allowed(&head.method, "POST"));
                 }
                 Box::pin(txn::answer(app, head, body)).await?
+            }
+            Route::Watch(keyspace) => {
+                *kind = RouteKind::Watch;
+                if !matches!(head.method, Method::GET | Method::HEAD | Method::POST) {
+                    return Err(Refusal::method_not_allowed(&head.method, watch::METHODS));
+                }
+                let keyspace = keyspace_name(keyspace, &Method::GET)?;
+                return Box::pin(watch::answer(&self.app, head, &keyspace, body)).await;
             }
             Route::CompatKey(key) => {
                 *kind = RouteKind::Compat;
@@ -245,7 +265,7 @@ impl<S: Store> App<S> {
         let cluster = self.store.cluster();
         let named;
         let keyspace = match Route::of(uri.path()) {
-            Route::Key { keyspace, .. } | Route::Keyspace(keyspace) | Route::Batch(keyspace) => keyspace,
+            Route::Key { keyspace, .. } | Route::Keyspace(keyspace) | Route::Batch(keyspace) | Route::Watch(keyspace) => keyspace,
             Route::Txn => {
                 named = txn::keyspace_in(uri.query());
                 &named
@@ -360,6 +380,8 @@ mod tests {
             ("/v1/batch/a", Route::Batch("a")),
             ("/v1/batch", Route::Other),
             ("/v1/txn", Route::Txn),
+            ("/v1/watch/a", Route::Watch("a")),
+            ("/v1/watch", Route::Other),
             ("/v1/txn/a", Route::Other),
             ("/key", Route::CompatKey(None)),
             ("/key/", Route::CompatKey(Some(""))),

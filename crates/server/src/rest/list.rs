@@ -13,7 +13,7 @@ use quorate_api::entry::{
 use quorate_api::keyspace::Capability;
 use quorate_api::problem::{Code, Problem, ProblemLine};
 use quorate_engine::{Direction, KeyRange, View};
-use quorate_node::keyspace::{Folding, ListQuery, Revision, ShardError, keys, list, pairs};
+use quorate_node::keyspace::{Folding, Keys, ListQuery, Revision, ShardError, keys, list, pairs};
 use serde::Serialize;
 
 use super::answer::{self, Answer, AnswerBody, CONSISTENCY, HeaderText};
@@ -27,12 +27,13 @@ use super::refusal::Refusal;
 use super::scans::{Cost, Pieces};
 use super::selection::{self, Selection};
 use super::store::{Reading, Store};
+use super::watch::{Patience, wait_for_change};
 
 /// Methods of `/v1/kv/{ks}` without `key64`.
 pub(super) const METHODS: &str = "GET, HEAD, DELETE";
 
 /// Parameters besides the selection's.
-const PARAMETERS: [&str; 13] = [
+const PARAMETERS: [&str; 15] = [
     "limit",
     "cursor",
     "reverse",
@@ -45,6 +46,8 @@ const PARAMETERS: [&str; 13] = [
     "consistency",
     "min_revision",
     "timeout",
+    "wait",
+    "index",
     "key64",
 ];
 
@@ -58,6 +61,7 @@ const KEYS_BETWEEN_PAUSES: u64 = 16 << 10;
 #[derive(Debug, Default)]
 struct ListOptions {
     treatment: Treatment,
+    patience: Patience,
     selection: Selection,
     limit: Option<usize>,
     cursor: Option<Bytes>,
@@ -79,6 +83,17 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -
     let deadline = Deadline::after(timeout);
     let checksum = options.checksum(keyspace);
     let cursor = options.cursor(checksum)?;
+    let mut freshness = freshness;
+    if let Some(waiting) = options.patience.of(None) {
+        let keys = Keys::Range(options.selection.range());
+        let has_changed = Box::pin(wait_for_change(app, keyspace, keys, waiting)).await?;
+        // What it was woken by is in this node's own state.
+        freshness.is_linearizable = false;
+        if !has_changed {
+            let reading = app.store.read(keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
+            return Ok(Either::Left(unchanged(Revision(reading.view.revision()))));
+        }
+    }
     let cost = if app.store.can(keyspace, Capability::Ordered) { Cost::Returned } else { Cost::Everything };
     let Reading { view, now_ms, .. } = app.store.read(keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
     let revision = view.revision();
@@ -107,6 +122,13 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -
         headers.insert(LINK, link);
     }
     Ok(Either::Left(answer::json_text(StatusCode::OK, headers, body)))
+}
+
+/// The answer when nothing happened.
+fn unchanged(revision: Revision) -> Answer {
+    let mut headers = answer::headers();
+    HeaderText::new().insert_revision(&mut headers, revision);
+    answer::empty(StatusCode::NOT_MODIFIED, headers)
 }
 
 /// What takes a processor for some time: reading up to 10,000 pairs or 8 MiB, and writing them as JSON.
@@ -188,6 +210,7 @@ impl ListOptions {
                 "encoding" => parameter.set(&mut options.encoding, parse_encoding(parameter)?)?,
                 _ if options.selection.take(parameter)? => {}
                 _ if options.treatment.take_read(parameter)? => {}
+                _ if options.patience.take(parameter)? => {}
                 _ => return Err(parameter.unknown(&[&selection::PARAMETERS[..], &PARAMETERS].concat())),
             }
         }

@@ -23,18 +23,20 @@ pub(super) enum RouteKind {
     List,
     Batch,
     Txn,
+    Watch,
     Compat,
     Other,
 }
 
 impl RouteKind {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::KeyGet, "key_get"),
         (Self::KeyPut, "key_put"),
         (Self::KeyDelete, "key_delete"),
         (Self::List, "list"),
         (Self::Batch, "batch"),
         (Self::Txn, "txn"),
+        (Self::Watch, "watch"),
         (Self::Compat, "compat"),
         (Self::Other, "other"),
     ];

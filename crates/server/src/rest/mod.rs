@@ -24,6 +24,7 @@ mod deadline;
 mod delete_range;
 mod endpoint;
 mod exchange;
+mod feeds;
 mod keyspaces;
 mod lines;
 mod list;
@@ -40,12 +41,14 @@ mod store;
 mod turns;
 mod txn;
 mod unparsed;
+mod watch;
 mod window;
 
 use std::time::Duration;
 
 pub use config::{CompatPostKey, RestConfig};
 pub use connections::serve;
+pub use feeds::{Feeds, LiveFeed, Watcher};
 pub(crate) use keyspaces::point_in_time;
 pub(crate) use settings::engine_body;
 

@@ -10,7 +10,7 @@ use quorate_api::entry::{Counters, Encoding, Entry, MAX_TTL_MS, PutBody};
 use quorate_api::keyspace::Capability;
 use quorate_api::problem::Code;
 use quorate_api::{duration, header};
-use quorate_node::keyspace::{KeyMeta, Op, OpResult, Outcome, Put, Record, Revision, Write};
+use quorate_node::keyspace::{self, KeyMeta, Keys, Op, OpResult, Outcome, Put, Record, Revision, Write};
 
 use super::answer::{self, Answer, CONSISTENCY, DELETED, HeaderText, OCTETS, TTL, entity_tag};
 use super::body::RequestBody;
@@ -21,6 +21,7 @@ use super::meta;
 use super::query::{Parameter, Treatment, consistency_name, parameters, twin};
 use super::refusal::Refusal;
 use super::store::{Freshness, Reading, Store};
+use super::watch::{Patience, wait_for_change};
 
 /// The key that a request is about.
 #[derive(Clone, Debug)]
@@ -39,12 +40,15 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 /// Longest media type that is kept with a value.
 const MAX_CONTENT_TYPE_BYTES: usize = 256;
 
+const READ_PARAMETERS: [&str; 8] = ["consistency", "min_revision", "format", "encoding", "timeout", "wait", "index", "key64"];
+
 pub(super) const CONTENT_TYPE_FORM: &str = "at most 256 visible ASCII characters are kept";
 
 /// What a read asks for beside the key.
 #[derive(Clone, Copy, Debug, Default)]
 struct ReadOptions {
     treatment: Treatment,
+    patience: Patience,
     form: Option<Form>,
     encoding: Option<Encoding>,
 }
@@ -74,13 +78,19 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_
     let freshness = keyspaces::freshness(app, target.keyspace, &options.treatment, &head.headers)?;
     let conditions = Conditions::parse(&head.headers, None)?;
     let timeout = options.treatment.timeout(&head.headers)?;
-    let Reading { epoch, view, now_ms } = app.store.read(target.keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
-    let revision = Revision(view.revision());
-    let record =
-        quorate_node::keyspace::get(&*view, &target.key).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
-    let meta = record.as_ref().map(|record| record.meta);
-    let verdict = conditions.judge_read(meta.map(|meta| entity_tag(epoch, &meta)));
+    let mut seen = look(app, &target, freshness, timeout).await?;
+    if let Some(waiting) = seen.is_waited_for(&options.patience, &conditions) {
+        let has_changed = Box::pin(wait_for_change(app, target.keyspace, Keys::One(target.key.clone()), waiting)).await?;
+        // What it was woken by is in this node's own state.
+        seen = look(app, &target, Freshness { is_linearizable: false, min_revision: None }, timeout).await?;
+        if !has_changed {
+            return Ok(seen.unchanged());
+        }
+    }
+    let verdict = seen.verdict(&conditions);
+    let Seen { epoch, revision, record, now_ms } = seen;
     if verdict == ReadVerdict::Failed {
+        let meta = record.map(|record| record.meta);
         return Err(Refusal::precondition_failed(epoch, revision, meta));
     }
     let Some(record) = record else {
@@ -108,6 +118,46 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_
     headers.insert(CONTENT_TYPE, content_type_value(record.content_type));
     answer::insert_sandbox(&mut headers);
     Ok(answer::with_body(StatusCode::OK, headers, record.value))
+}
+
+/// A key as it was found.
+struct Seen {
+    epoch: u64,
+    revision: Revision,
+    record: Option<Record>,
+    now_ms: u64,
+}
+
+async fn look<S: Store>(app: &App<S>, target: &Target<'_>, freshness: Freshness, timeout: Duration) -> Result<Seen, Refusal> {
+    let Reading { epoch, view, now_ms } = app.store.read(target.keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
+    let record = keyspace::get(&*view, &target.key).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
+    Ok(Seen { epoch, revision: Revision(view.revision()), record, now_ms })
+}
+
+impl Seen {
+    fn verdict(&self, conditions: &Conditions) -> ReadVerdict {
+        conditions.judge_read(self.record.as_ref().map(|record| entity_tag(self.epoch, &record.meta)))
+    }
+
+    /// How long a change is waited for, and after which revision, if the client has what there is, and wants to wait.
+    fn is_waited_for(&self, patience: &Patience, conditions: &Conditions) -> Option<(Duration, Revision)> {
+        let is_newer = |index| self.record.as_ref().is_some_and(|record| record.meta.mod_revision > index);
+        if patience.index().is_some_and(is_newer) {
+            return None;
+        }
+        patience.of((self.verdict(conditions) == ReadVerdict::NotModified).then_some(self.revision))
+    }
+
+    /// The answer when nothing happened.
+    fn unchanged(&self) -> Answer {
+        let mut text = HeaderText::new();
+        let mut headers = answer::headers();
+        text.insert_revision(&mut headers, self.revision);
+        if let Some(record) = &self.record {
+            text.insert_meta(&mut headers, self.epoch, &record.meta);
+        }
+        answer::empty(StatusCode::NOT_MODIFIED, headers)
+    }
 }
 
 pub(super) async fn put<S: Store>(
@@ -173,7 +223,7 @@ pub(super) async fn guards<S: Store>(
     target: &Target<'_>,
     conditions: &Conditions,
     timeout: Duration,
-) -> Result<Vec<quorate_node::keyspace::Guard>, Refusal> {
+) -> Result<Vec<keyspace::Guard>, Refusal> {
     let mut epoch = 0;
     if conditions.need_epoch() {
         let local = Freshness { is_linearizable: false, min_revision: None };
@@ -209,7 +259,8 @@ impl ReadOptions {
                 "encoding" => parameter.set(&mut options.encoding, parse_encoding(parameter)?)?,
                 "key64" if is_key64 => {}
                 _ if options.treatment.take_read(parameter)? => {}
-                _ => return Err(parameter.unknown(&["consistency", "min_revision", "format", "encoding", "timeout", "key64"])),
+                _ if options.patience.take(parameter)? => {}
+                _ => return Err(parameter.unknown(&READ_PARAMETERS)),
             }
         }
         if options.encoding.is_some() && !matches!(options.form, Some(Form::Json | Form::Meta)) {

@@ -105,6 +105,24 @@ impl Scans {
         Ok(Stream(pieces))
     }
 
+    /// Runs a scan whose pieces go into a stream that goes on after it, as the client takes them.
+    pub(super) async fn send<T: Send + 'static>(
+        &self,
+        cost: Cost,
+        deadline: Deadline,
+        sender: mpsc::Sender<Bytes>,
+        scan: impl FnOnce(&mut Pieces) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let permit = self.take(cost, deadline).await?;
+        let turns = self.turns.clone();
+        let scanned = spawn_blocking(move || {
+            let _permit = permit;
+            let turn = Some(turns.take());
+            scan(&mut Pieces { sender, turns, turn })
+        });
+        scanned.await.map_err(|_| Refusal::new(Code::Internal, "a scan panicked"))
+    }
+
     async fn take(&self, cost: Cost, deadline: Deadline) -> Result<OwnedSemaphorePermit, Refusal> {
         let room = match cost {
             Cost::Returned => &self.ordered,

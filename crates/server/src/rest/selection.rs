@@ -31,11 +31,15 @@ pub(super) fn range_of(range: &TxnRange) -> Result<KeyRange, Refusal> {
             return Err(Refusal::new(Code::KeyTooLong, detail));
         }
     }
-    let selection = Selection { prefix: Some(prefix.clone()), start: Some(start.clone()), end: Some(end.clone()) };
-    Ok(selection.range())
+    Ok(Selection::of(Some(prefix.clone()), Some(start.clone()), Some(end.clone())).range())
 }
 
 impl Selection {
+    /// One with these bounds.
+    pub(super) fn of(prefix: Option<Bytes>, start: Option<Bytes>, end: Option<Bytes>) -> Self {
+        Self { prefix, start, end }
+    }
+
     /// Takes the parameter if it is one of [`PARAMETERS`]; whether it was.
     pub(super) fn take(&mut self, parameter: Parameter<'_>) -> Result<bool, Refusal> {
         match parameter.name {

@@ -10,6 +10,7 @@ use quorate_engine::View;
 use quorate_node::keyspace::{Outcome, Revision, Write};
 use quorate_node::{KeyspaceRecord, KeyspaceSettings, SettingsError};
 
+use super::feeds::LiveFeed;
 use super::settings::SettingsPatch;
 
 /// The backing store of the REST endpoint.
@@ -87,6 +88,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// The jobs that go on, and the last one of each keyspace, by number. Only `is_linearizable` of the freshness counts.
     fn jobs(&self, freshness: Freshness, timeout: Duration) -> impl Future<Output = Result<Vec<JobBody>, StoreError>> + Send;
+
+    /// What is told of a keyspace at this node, while it can be read here. Asked for after a linearizable read, it tells of all
+    /// that is written from then on. Only of keyspaces with the capability `watch`.
+    fn feed(&self, keyspace: &str, timeout: Duration) -> impl Future<Output = Result<Arc<LiveFeed>, StoreError>> + Send;
 
     /// Whether a keyspace can do this, as far as this node knows without asking others; one that it does not know can.
     fn can(&self, keyspace: &str, capability: Capability) -> bool;

@@ -22,3 +22,4 @@ mod server;
 mod store;
 mod txn;
 mod user_meta;
+mod watch;

@@ -144,7 +144,9 @@ impl Connection {
 
     async fn reply_to(&mut self, method: &str) -> Reply {
         let mut reply = self.reply_head().await;
-        if method != "HEAD" && reply.find("transfer-encoding") == Some("chunked") {
+        if reply.find("content-type") == Some("text/event-stream") {
+            // It has no end.
+        } else if method != "HEAD" && reply.find("transfer-encoding") == Some("chunked") {
             reply.body = self.chunks().await;
         } else if method != "HEAD" && reply.status >= 200 {
             let length: usize = reply.find("content-length").map_or(0, |length| length.parse().unwrap());
@@ -156,7 +158,8 @@ impl Connection {
         reply
     }
 
-    async fn reply_head(&mut self) -> Reply {
+    /// The head of the next answer. What follows is still to be taken.
+    pub(crate) async fn reply_head(&mut self) -> Reply {
         let end = loop {
             if let Some(end) = find(&self.received, b"\r\n\r\n") {
                 break end + 4;

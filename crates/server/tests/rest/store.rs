@@ -10,13 +10,13 @@ use quorate_api::cluster::{
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::{Cache, CacheOptions, Engine, Trie};
 use quorate_node::keyspace::{
-    Command, EntryHeader, Limits, Op, Outcome, Put, RequestId, Revision, Shard, ShardHeader, Write, encode_entry,
+    Command, EntryHeader, Limits, Op, Outcome, Put, RequestId, Revision, Settings, Shard, ShardHeader, Write, encode_entry,
 };
 use quorate_node::{
     EngineSettings, KeyspaceRecord, KeyspaceSettings, Mode, MoveRecord, ReplicaRecord, ReplicaRole, ReplicationSettings,
     ShardRecord,
 };
-use quorate_server::rest::{Check, Freshness, KnownKeyspace, Reading, SettingsPatch, Store, StoreError, Written};
+use quorate_server::rest::{Check, Freshness, KnownKeyspace, LiveFeed, Reading, SettingsPatch, Store, StoreError, Written};
 
 /// The epoch of every keyspace.
 pub(crate) const EPOCH: u64 = 0xe1;
@@ -28,6 +28,7 @@ pub(crate) struct MemoryStore {
 
 struct State {
     shards: BTreeMap<String, Shard>,
+    feeds: BTreeMap<String, Arc<LiveFeed>>,
     records: BTreeMap<String, KeyspaceRecord>,
     jobs: Vec<JobBody>,
     sequence: u64,
@@ -55,6 +56,7 @@ impl MemoryStore {
         let record = |limits: Limits| record(settings(limits), EPOCH);
         let state = State {
             shards: shards.iter().map(|(name, limits)| ((*name).to_owned(), shard("trie", *limits))).collect(),
+            feeds: BTreeMap::new(),
             records: shards.iter().map(|(name, limits)| ((*name).to_owned(), record(*limits))).collect(),
             jobs: Vec::new(),
             sequence: 0,
@@ -166,6 +168,12 @@ impl MemoryStore {
 }
 
 impl State {
+    fn feed(&mut self, keyspace: &str) -> Result<Arc<LiveFeed>, StoreError> {
+        let revision = self.shard(keyspace)?.header().revision;
+        let feed = self.feeds.entry(keyspace.to_owned()).or_insert_with(|| Arc::new(LiveFeed::new(revision)));
+        Ok(Arc::clone(feed))
+    }
+
     fn shard(&mut self, keyspace: &str) -> Result<&mut Shard, StoreError> {
         self.shards.get_mut(keyspace).ok_or_else(|| StoreError::KeyspaceNotFound(keyspace.to_owned()))
     }
@@ -178,12 +186,21 @@ impl State {
         let command = Command { id, floor: id.sequence, write }.to_bytes();
         let entry = encode_entry(EntryHeader { log_time_ms: now_ms }, [command].iter());
         let applied = shard.apply(&[(shard.header().applied_index + 1, 1, entry)]).unwrap();
+        let revision = shard.header().revision;
+        if let Some(feed) = self.feeds.get(keyspace) {
+            feed.publish(revision, applied.changes);
+        }
         let (_, outcome) = applied.outcomes.into_iter().next().unwrap();
         Ok(outcome)
     }
 }
 
 impl Store for MemoryStore {
+    async fn feed(&self, keyspace: &str, _timeout: Duration) -> Result<Arc<LiveFeed>, StoreError> {
+        self.fail()?;
+        self.state().feed(keyspace)
+    }
+
     async fn write(&self, keyspace: &str, write: Write, timeout: Duration) -> Result<Written, StoreError> {
         self.called(format!("write {keyspace} {}ms", timeout.as_millis())).await?;
         let outcome = self.state().apply(keyspace, write)?;
@@ -312,7 +329,7 @@ impl Store for MemoryStore {
 fn shard(kind: &str, limits: Limits) -> Shard {
     let options = CacheOptions { max_bytes: 1 << 20, max_entries: None, idle_ms: None };
     let engine: Arc<dyn Engine> = if kind == "cache" { Arc::new(Cache::new(options, 1)) } else { Arc::new(Trie::new()) };
-    Shard::found(engine, ShardHeader { limits, ..ShardHeader::default() }).unwrap()
+    Shard::found(engine, ShardHeader { settings: Settings::of(limits), ..ShardHeader::default() }).unwrap()
 }
 
 /// The settings of a keyspace that is there from the start.

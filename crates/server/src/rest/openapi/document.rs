@@ -6,6 +6,7 @@ use quorate_api::entry::NDJSON;
 use quorate_api::header;
 use quorate_api::node::Message;
 use quorate_api::problem::{Code, Facts, MEDIA_TYPE, Problem};
+use quorate_api::watch::EVENT_STREAM;
 use quorate_engine::KINDS;
 use quorate_node::Mode;
 use schemars::generate::SchemaSettings;
@@ -146,6 +147,10 @@ fn content(content: Content, schemas: &mut Schemas) -> Option<Value> {
         Content::Json(schema) => Some(json!({"application/json": {"schema": schema(&mut schemas.answered)}})),
         Content::JsonOrLines(schema) => {
             Some(json!({"application/json": {"schema": schema(&mut schemas.answered)}, NDJSON: lines()}))
+        }
+        Content::Messages(schema) => {
+            let schema = schema(&mut schemas.answered);
+            Some(json!({EVENT_STREAM: {"schema": {"type": "string"}}, NDJSON: {"schema": schema}}))
         }
         Content::Text => Some(json!({"text/plain": {"schema": {"type": "string"}}})),
         Content::Stored(schema) => {

@@ -10,11 +10,12 @@ use quorate_api::keyspace::{EngineInfo, JobBody, KeyspaceBody, KeyspaceStats, Se
 use quorate_api::node::{CompatJoin, CompatStatus, Message, NodeInfo};
 use quorate_api::problem::Code::{self, *};
 use quorate_api::txn::{TxnBody, TxnResultBody};
+use quorate_api::watch::{WatchBody, WatchMessage};
 use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
 use super::document::{SchemaOf, of};
-use super::parameters::{CATALOG, CONDITIONS, FRESHNESS, LIFETIME, SELECTION, TIMEOUT};
+use super::parameters::{CATALOG, CONDITIONS, FRESHNESS, LIFETIME, PATIENCE, SELECTION, TIMEOUT, WATCH};
 
 /// A path and a method.
 pub(super) struct Operation {
@@ -56,6 +57,8 @@ pub(super) enum Content {
     /// The same, or lines, as it was sent.
     JsonOrLines(SchemaOf),
     Text,
+    /// Server-sent events, or lines.
+    Messages(SchemaOf),
     /// Whatever was stored, in the media type that it was stored with; or, where that is asked for, this.
     Stored(SchemaOf),
 }
@@ -92,15 +95,38 @@ const TXN: &[Code] = &[
     TransactionTooLarge,
     UnsupportedCapability,
 ];
+const WATCH_CODES: &[Code] = &[
+    BadHeader,
+    BadBody,
+    UnsupportedMediaType,
+    MalformedKey,
+    EmptyKey,
+    KeyTooLong,
+    Compacted,
+    UnsupportedCapability,
+    RevisionNotReached,
+];
 const SETTINGS: &[Code] =
     &[BadKeyspaceName, KeyspaceReadOnly, BadBody, UnsupportedMediaType, InvalidSettings, UnsupportedSettings, Conflict, Busy];
 
 /// All of them; `HEAD` goes with each `GET`.
 pub(super) fn operations() -> Vec<Operation> {
-    [one_key(), by_key64(), batches(), transactions(), keyspaces(), jobs_and_engines(), cluster(), this_node(), help(), compat()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        one_key(),
+        by_key64(),
+        batches(),
+        transactions(),
+        watches(),
+        keyspaces(),
+        jobs_and_engines(),
+        cluster(),
+        this_node(),
+        help(),
+        compat(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn one_key() -> Vec<Operation> {
@@ -112,13 +138,19 @@ fn one_key() -> Vec<Operation> {
         of_key("get", "get_key", "The value of a key")
             .takes(&["format", "encoding", "if_match", "if_none_match"])
             .takes(&FRESHNESS)
+            .takes(&PATIENCE)
             .answers_with(
                 200,
                 Content::Stored(of::<EntryBody<'_>>),
                 OF_READ_KEY,
                 "The value as it was stored; with `format=json` an `EntryBody`.",
             )
-            .answers_with(304, Content::None, OF_READ_KEY, "The client has this content already.")
+            .answers_with(
+                304,
+                Content::None,
+                OF_READ_KEY,
+                "The client has this content already, or nothing happened while it waited.",
+            )
             .refuses(&[READ, READ_KEY]),
         of_key("put", "put_key", "Sets a key")
             .takes(&CONDITIONS)
@@ -153,8 +185,14 @@ fn by_key64() -> Vec<Operation> {
         .takes(&["limit", "cursor", "reverse", "values", "delimiter", "delimiter64", "separator", "count_only"])
         .takes(&["key64", "format", "encoding", "if_match", "if_none_match"])
         .takes(&FRESHNESS)
+        .takes(&PATIENCE)
         .answers_with(200, Content::Stored(of::<ListBody<'_>>), &[REVISION, CONSISTENCY], "A `ListBody`; of one key, its value.")
-        .answers_with(304, Content::None, OF_READ_KEY, "The client has this content of the key already.")
+        .answers_with(
+            304,
+            Content::None,
+            OF_READ_KEY,
+            "The client has this content of the key already, or nothing happened while it waited.",
+        )
         .refuses(&[READ, READ_KEY, &[BadCursor]]),
         of_keys("put", "put_key64", "Sets a key whose name no path can carry")
             .takes(&["required_key64", "prefer"])
@@ -211,6 +249,30 @@ fn transactions() -> Vec<Operation> {
                 "Which side was done, with a result for each of its operations.",
             )
             .refuses(&[IN_KEYSPACE, QUERY, BODY, READ, WRITE, WRITE_KEY, PUT_KEY, TXN]),
+    ]
+}
+
+fn watches() -> Vec<Operation> {
+    let watch = |method, id, summary| {
+        Operation::new(method, "/v1/watch/{keyspace}", id, "keys", summary)
+            .takes(&["keyspace", "last_event_id"])
+            .takes(&FRESHNESS)
+            .answers_with(
+                200,
+                Content::Messages(of::<WatchMessage<'_>>),
+                &[REVISION, CONSISTENCY],
+                "Messages without an end: server-sent events named after `event`, with a `WatchMessage` as `data`; or, with \
+                 `Accept: application/x-ndjson`, a `WatchMessage` a line. All events of a revision come in one.",
+            )
+            .refuses(&[IN_KEYSPACE, QUERY, BODY, READ, WATCH_CODES])
+    };
+    vec![
+        watch("get", "watch", "Tells what happens to a key or to the keys of a selection").takes(&SELECTION).takes(&WATCH),
+        watch("post", "watch_many", "Tells what happens to the keys of several selections, in one stream").sends(
+            JSON,
+            of::<WatchBody>,
+            true,
+        ),
     ]
 }
 

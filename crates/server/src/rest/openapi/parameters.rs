@@ -21,6 +21,13 @@ pub(super) const TIMEOUT: [&str; 2] = ["timeout", "header_timeout"];
 /// Which keys of a keyspace.
 pub(super) const SELECTION: [&str; 6] = crate::rest::selection::PARAMETERS;
 
+/// Whether a read waits for a change.
+pub(super) const PATIENCE: [&str; 2] = ["wait", "index"];
+
+/// What a watch takes besides.
+pub(super) const WATCH: [&str; 8] =
+    ["watched_key", "watched_key64", "types", "from_revision", "initial", "watch_values", "prev", "encoding"];
+
 /// How long what a put sets is to live.
 pub(super) const LIFETIME: [&str; 2] = ["ttl", "header_ttl"];
 
@@ -34,6 +41,7 @@ pub(super) fn components() -> Map<String, Value> {
     components.extend(of_one_key());
     components.extend(of_lists());
     components.extend(of_treatment());
+    components.extend(of_watches());
     components
 }
 
@@ -141,6 +149,40 @@ fn of_treatment() -> [(String, Value); 6] {
         header("header_consistency", header::CONSISTENCY, consistency(), &twin(consistency_about, "consistency")),
         header("header_min_revision", header::MIN_REVISION, revision(), &twin(revision_about, "min_revision")),
         header("header_timeout", header::TIMEOUT, timeout(), &twin(&timeout_about, "timeout")),
+    ]
+}
+
+fn of_watches() -> [(String, Value); 10] {
+    let revision = || json!({"type": "integer", "minimum": 0, "maximum": u64::MAX});
+    let flag = |default: bool| json!({"anyOf": [{"type": "boolean"}, {"enum": ["", "1", "0"]}], "default": default});
+    let key64 = json!({"type": "string", "minLength": 1, "pattern": "^[A-Za-z0-9_-]+$"});
+    let as_query = |name: &str, told: &str, schema: Value, about: &str| parameter(name, (told, "query", false), schema, about);
+    [
+        query(
+            "wait",
+            json!({"type": "string", "pattern": "^[0-9]{1,9}(ms|s|m)$"}),
+            "Waits so long, at most 5m, until there is something new: behind `index`, or than what `If-None-Match` names. 304 if \
+             nothing is.",
+        ),
+        query("index", revision(), "The revision that the client has; only together with `wait`."),
+        as_query(
+            "watched_key",
+            "key",
+            json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES}),
+            "One key, percent-encoded; not together with a selection.",
+        ),
+        as_query("watched_key64", "key64", key64, "The same as base64url."),
+        query("types", json!({"type": "string"}), "The kinds of events, with commas between them: `put`, `delete`, `expire`."),
+        query("from_revision", revision(), "The first revision to be told of; without it, the next one."),
+        query("initial", flag(false), "First what is there, then what changes."),
+        as_query("watch_values", "values", flag(true), "Whether entries come with their values."),
+        query("prev", flag(false), "Whether events say what was before."),
+        header(
+            "last_event_id",
+            "Last-Event-ID",
+            json!({"type": "string", "pattern": "^([0-9a-f]+\\.[0-9]+)?$"}),
+            "The `id` of the event that was seen last: goes on behind it.",
+        ),
     ]
 }
 

@@ -1,0 +1,174 @@
+//! The messages of a watch, written out.
+
+use std::borrow::Cow;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_api::entry::{Encoding, Entry};
+use quorate_api::etag::EntityTag;
+use quorate_api::problem::Problem;
+use quorate_api::user_meta::UserMeta;
+use quorate_api::watch::{EventType, WatchEvent, WatchMessage};
+use quorate_node::keyspace::watch::Told;
+use quorate_node::keyspace::{Cause, Event, Record, Revision, ShardError};
+
+use super::super::list::put_line;
+use super::super::one_key::entry_of;
+
+/// Records of keyspaces that can be watched have no end yet, so it does not matter what time it is.
+const NO_TIME_MS: u64 = 0;
+
+/// How a browser that lost its connection waits before it comes back.
+const RETRY: &[u8] = b"retry: 1000\n\n";
+
+/// Keeps a connection open that has nothing to tell.
+const COMMENT: &[u8] = b": nothing yet\n\n";
+
+/// How messages travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As server-sent events.
+    Events,
+    /// As lines of JSON.
+    Lines,
+}
+
+/// What events say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shown {
+    pub(super) has_values: bool,
+    pub(super) has_prev: bool,
+    pub(super) encoding: Encoding,
+}
+
+/// Writes the messages of one watch.
+#[derive(Debug)]
+pub(super) struct Messages {
+    pub(super) form: Form,
+    pub(super) epoch: u64,
+    pub(super) shown: Shown,
+    /// The names of the selections, where they have any.
+    pub(super) names: Vec<Option<String>>,
+}
+
+/// An event, before it is written out.
+struct Plain<'a> {
+    kind: EventType,
+    entry: Entry,
+    prev: Option<Entry>,
+    of: Cow<'a, [usize]>,
+}
+
+impl Messages {
+    /// What a stream begins with.
+    pub(super) fn begin(&self) -> BytesMut {
+        match self.form {
+            Form::Events => RETRY.into(),
+            Form::Lines => BytesMut::new(),
+        }
+    }
+
+    /// Something that says nothing.
+    pub(super) fn comment(&self) -> BytesMut {
+        match self.form {
+            Form::Events => COMMENT.into(),
+            Form::Lines => b"\n"[..].into(),
+        }
+    }
+
+    /// What a revision changed.
+    pub(super) fn put_change(&self, told: &Told, out: &mut BytesMut) -> Result<(), ShardError> {
+        let plain: Result<Vec<Plain<'_>>, ShardError> =
+            told.events().map(|(event, of)| self.plain(event, of, told.revision())).collect();
+        let plain = plain?;
+        let events = plain.iter().map(|event| self.event(event)).collect();
+        let revision = told.revision().0;
+        self.put("change", Some(revision), &WatchMessage::Change { revision, events }, out);
+        Ok(())
+    }
+
+    /// Keys that are there, with the selections that they are of.
+    pub(super) fn put_snapshot(&self, revision: Revision, pairs: Vec<(Bytes, Record, Vec<usize>)>, out: &mut BytesMut) {
+        let plain: Vec<Plain<'_>> = pairs
+            .into_iter()
+            .map(|(key, record, of)| {
+                let entry = self.shown_of(entry_of(key, record, NO_TIME_MS));
+                Plain { kind: EventType::Put, entry, prev: None, of: Cow::Owned(of) }
+            })
+            .collect();
+        let events = plain.iter().map(|event| self.event(event)).collect();
+        // Without an id: who comes back in the middle begins anew.
+        self.put("snapshot", None, &WatchMessage::Snapshot { revision: revision.0, events }, out);
+    }
+
+    /// That was all that is there.
+    pub(super) fn put_sync(&self, revision: Revision, out: &mut BytesMut) {
+        self.put("sync", Some(revision.0), &WatchMessage::Sync { revision: revision.0 }, out);
+    }
+
+    /// Nothing else happened.
+    pub(super) fn put_progress(&self, revision: Revision, out: &mut BytesMut) {
+        self.put("progress", Some(revision.0), &WatchMessage::Progress { revision: revision.0 }, out);
+    }
+
+    /// The watch ends.
+    pub(super) fn put_error(&self, revision: Revision, problem: Problem, out: &mut BytesMut) {
+        self.put("error", None, &WatchMessage::Error { revision: revision.0, problem: Box::new(problem) }, out);
+    }
+
+    fn put(&self, name: &str, id: Option<u64>, message: &WatchMessage<'_>, out: &mut BytesMut) {
+        if self.form == Form::Lines {
+            return put_line(out, message);
+        }
+        if let Some(revision) = id {
+            out.extend_from_slice(format!("id: {}\n", EntityTag { epoch: self.epoch, mod_revision: revision }).as_bytes());
+        }
+        out.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
+        // JSON has no line breaks of its own.
+        put_line(out, message);
+        out.put_u8(b'\n');
+    }
+
+    fn plain<'a>(&self, event: &Event, of: &'a [usize], revision: Revision) -> Result<Plain<'a>, ShardError> {
+        let entry = |record: Record| self.shown_of(entry_of(event.key.clone(), record, NO_TIME_MS));
+        let prev = if self.shown.has_prev { event.record_before()?.map(entry) } else { None };
+        let entry = event.record()?.map(entry);
+        Ok(Plain {
+            kind: match event.cause {
+                Cause::Put => EventType::Put,
+                Cause::Delete => EventType::Delete,
+                Cause::Expire => EventType::Expire,
+            },
+            entry: entry.unwrap_or_else(|| gone(event.key.clone(), revision)),
+            prev,
+            of: Cow::Borrowed(of),
+        })
+    }
+
+    fn shown_of(&self, entry: Entry) -> Entry {
+        Entry { value: entry.value.filter(|_| self.shown.has_values), ..entry }
+    }
+
+    fn event<'a>(&'a self, plain: &'a Plain<'_>) -> WatchEvent<'a> {
+        let encoding = self.shown.encoding;
+        WatchEvent {
+            kind: plain.kind,
+            entry: plain.entry.to_body(encoding),
+            prev: plain.prev.as_ref().map(|prev| Box::new(prev.to_body(encoding))),
+            watches: plain.of.iter().filter_map(|of| self.names[*of].as_deref()).map(Cow::Borrowed).collect(),
+        }
+    }
+}
+
+/// A key that is not there since a revision.
+fn gone(key: Bytes, since: Revision) -> Entry {
+    Entry {
+        key,
+        value: None,
+        content_type: None,
+        meta: UserMeta::default(),
+        create_revision: 0,
+        mod_revision: since.0,
+        version: 0,
+        ttl_ms: None,
+    }
+}

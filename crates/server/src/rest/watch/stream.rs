@@ -1,0 +1,232 @@
+//! A watch that goes on: tells what there is, waits, and tells what comes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use quorate_api::keyspace::Capability;
+use quorate_api::problem::Code;
+use quorate_engine::{Direction, View};
+use quorate_node::keyspace::watch::{Selection, Watch};
+use quorate_node::keyspace::{Cause, Keys, Record, Revision, ShardError, get, pairs};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use super::super::DEFAULT_TIMEOUT;
+use super::super::deadline::Deadline;
+use super::super::endpoint::App;
+use super::super::feeds::Watcher;
+use super::super::refusal::Refusal;
+use super::super::scans::{Cost, Pieces};
+use super::super::store::{Freshness, Store};
+use super::Room;
+use super::message::Messages;
+
+/// Messages are handed over once there are so many bytes of them.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// After so long without a message the client is told how far it knows everything.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// A client that takes nothing for so long is given up.
+const MAX_STALL: Duration = Duration::from_mins(1);
+
+/// A watch that goes on.
+pub(super) struct Telling<S> {
+    pub(super) app: Arc<App<S>>,
+    pub(super) keyspace: String,
+    pub(super) watcher: Watcher,
+    pub(super) watch: Watch,
+    pub(super) messages: Arc<Messages>,
+    pub(super) is_ending: watch::Receiver<bool>,
+    pub(super) pieces: mpsc::Sender<Bytes>,
+    /// Given back when the watch ends.
+    pub(super) _room: Room,
+}
+
+/// Why a watch ends.
+enum End {
+    /// The client went away, or takes nothing.
+    Gone,
+    /// The client is told why.
+    Told(Refusal),
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Told(refusal)
+    }
+}
+
+impl From<ShardError> for End {
+    fn from(error: ShardError) -> Self {
+        Self::Told(Refusal::new(Code::Internal, error.to_string()))
+    }
+}
+
+impl<S: Store> Telling<S> {
+    /// Goes on until the client, the keyspace or the node does not.
+    pub(super) async fn run(mut self, is_initial: bool) {
+        if let Err(End::Told(refusal)) = self.tell_all(is_initial).await {
+            let mut out = BytesMut::new();
+            self.messages.put_error(self.watch.told(), refusal.into_part(false), &mut out);
+            let _ = self.send(out).await;
+        }
+    }
+
+    async fn tell_all(&mut self, is_initial: bool) -> Result<(), End> {
+        self.send(self.messages.begin()).await?;
+        if is_initial {
+            self.tell_present().await?;
+        }
+        let mut was_quiet = false;
+        loop {
+            let has_news = self.tell_news().await?;
+            if was_quiet && !has_news {
+                self.tell_progress().await?;
+            }
+            was_quiet = self.wait().await?;
+        }
+    }
+
+    /// All that is there, of one moment.
+    async fn tell_present(&mut self) -> Result<(), End> {
+        let freshness = Freshness { is_linearizable: false, min_revision: Some(self.watch.told()) };
+        let reading = self.app.store.read(&self.keyspace, freshness, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
+        let revision = Revision(reading.view.revision());
+        let cost = if self.app.store.can(&self.keyspace, Capability::Ordered) { Cost::Returned } else { Cost::Everything };
+        let (watch, messages) = (Watch::new(self.watch.selections().to_vec(), revision), Arc::clone(&self.messages));
+        let scan = move |pieces: &mut Pieces| tell_pairs(&*reading.view, &watch, &messages, pieces);
+        self.app.scans.send(cost, Deadline::after(DEFAULT_TIMEOUT), self.pieces.clone(), scan).await??;
+        self.watch.skip_to(revision);
+        let mut out = BytesMut::new();
+        self.messages.put_sync(revision, &mut out);
+        self.send(out).await
+    }
+
+    /// All that happened since. Whether that was anything.
+    async fn tell_news(&mut self) -> Result<bool, End> {
+        let mut has_news = false;
+        loop {
+            let feed = self.watcher.feed();
+            let at = feed.at();
+            let told = match feed.after(self.watch.told()) {
+                Some(piece) => self.watch.take(piece, PIECE_BYTES),
+                None => return Err(End::Told(self.fell_behind())),
+            };
+            has_news |= !told.is_empty();
+            let mut out = BytesMut::new();
+            for told in told {
+                self.messages.put_change(&told, &mut out)?;
+            }
+            self.send(out).await?;
+            if self.watch.told() >= at {
+                return Ok(has_news);
+            }
+        }
+    }
+
+    fn fell_behind(&self) -> Refusal {
+        let (told, oldest) = (self.watch.told(), self.watcher.feed().since().next());
+        let detail = format!("the client was told everything up to revision {told}, and what came next is not kept any more");
+        Refusal::compacted(oldest, detail)
+    }
+
+    /// Waits until something may have happened, or for long enough that the client is to hear that nothing did. Whether it was
+    /// the latter.
+    async fn wait(&mut self) -> Result<bool, End> {
+        let was_quiet = tokio::select! {
+            biased;
+            () = self.pieces.closed() => return Err(End::Gone),
+            _ = self.is_ending.wait_for(|is_ending| *is_ending) => {
+                return Err(End::Told(Refusal::new(Code::ShuttingDown, "the node is going down: go on at another one")));
+            }
+            is_there = self.watcher.changed() => {
+                if !is_there {
+                    let detail = format!("keyspace {} cannot be read at this node any more", self.keyspace);
+                    return Err(End::Told(Refusal::new(Code::WatchEnded, detail)));
+                }
+                false
+            }
+            () = sleep(PROGRESS_EVERY) => true,
+        };
+        // One that waits for a revision which is yet to come is not told of those before it.
+        self.watch.skip_to(self.watcher.quiet_until(self.watch.told()));
+        Ok(was_quiet)
+    }
+
+    async fn tell_progress(&mut self) -> Result<(), End> {
+        if self.watch.told() > self.watcher.feed().at() {
+            return self.send(self.messages.comment()).await;
+        }
+        let mut out = BytesMut::new();
+        self.messages.put_progress(self.watch.told(), &mut out);
+        self.send(out).await
+    }
+
+    async fn send(&self, piece: BytesMut) -> Result<(), End> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        match timeout(MAX_STALL, self.pieces.send(piece.freeze())).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(End::Gone),
+        }
+    }
+}
+
+/// Tells of all pairs in a view that a watch is about, each once.
+fn tell_pairs(view: &dyn View, watch: &Watch, messages: &Messages, pieces: &mut Pieces) -> Result<(), End> {
+    let mut batch = Batch { view, messages, pairs: Vec::new(), bytes: 0 };
+    let is_wanted = |selection: &Selection| selection.causes.contains(Cause::Put);
+    for (selection, place) in watch.selections().iter().zip(0..).filter(|(selection, _)| is_wanted(selection)) {
+        let of = |key: &Bytes| {
+            let mut of = watch.selections_of(key);
+            of.retain(|of| is_wanted(&watch.selections()[*of]));
+            // Otherwise it was told with an earlier selection.
+            (of.first() == Some(&place)).then_some(of)
+        };
+        match &selection.keys {
+            Keys::One(key) => {
+                if let Some((record, of)) = get(view, key)?.zip(of(key)) {
+                    batch.add(key.clone(), record, of, pieces)?;
+                }
+            }
+            Keys::Range(range) => {
+                for pair in pairs(view, range, Direction::Forward) {
+                    let (key, record) = pair?;
+                    if let Some(of) = of(&key) {
+                        batch.add(key, record, of, pieces)?;
+                    }
+                }
+            }
+        }
+    }
+    batch.send(pieces)
+}
+
+/// Pairs that go out together.
+struct Batch<'a> {
+    view: &'a dyn View,
+    messages: &'a Messages,
+    pairs: Vec<(Bytes, Record, Vec<usize>)>,
+    bytes: usize,
+}
+
+impl Batch<'_> {
+    fn add(&mut self, key: Bytes, record: Record, of: Vec<usize>, pieces: &mut Pieces) -> Result<(), End> {
+        self.bytes += key.len() + record.value.len();
+        self.pairs.push((key, record, of));
+        if self.bytes >= PIECE_BYTES { self.send(pieces) } else { Ok(()) }
+    }
+
+    fn send(&mut self, pieces: &mut Pieces) -> Result<(), End> {
+        if self.pairs.is_empty() {
+            return Ok(());
+        }
+        let mut out = BytesMut::new();
+        self.messages.put_snapshot(Revision(self.view.revision()), std::mem::take(&mut self.pairs), &mut out);
+        self.bytes = 0;
+        if pieces.send(out.freeze()) { Ok(()) } else { Err(End::Gone) }
+    }
+}
