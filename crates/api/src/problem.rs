@@ -90,6 +90,8 @@ codes! {
         "A transaction sets each key once, and deletes no key that it sets. Nothing was done.";
     BadBody "bad_body" 400 final "Bad body"
         "The body is not the JSON that the route expects; the detail says where.";
+    FutureRevision "future_revision" 400 final "Revision to come"
+        "The keyspace has not reached this revision; the detail says at which it is. Nothing was done.";
     IncompleteBody "incomplete_body" 400 final "Incomplete body"
         "The body ended before its announced length, or its chunks are malformed. Nothing was done.";
     HostNotAllowed "host_not_allowed" 403 final "Host not allowed"
@@ -117,7 +119,8 @@ codes! {
         "It stands in contradiction to what is there; the detail says to what.";
     Compacted "compacted" 410 final "Compacted"
         "The revision asked for is not kept any more, or is of a keyspace that was made anew. `compacted_revision` is the oldest \
-         that can be read: read what is there now, and go on from its revision.";
+         that can be read: read what is there now, and go on from its revision. A list that was read in part is begun anew \
+         without its cursor, or with `start` behind its last key.";
     PreconditionFailed "precondition_failed" 412 final "Precondition failed"
         "If-Match, If-None-Match or `cas` did not hold, and `current` says what the key is like; or, with `strict`, `if` of a \
          transaction. Nothing was done.";

@@ -117,6 +117,11 @@ pub enum Op {
     /// Changes what the keyspace sets for the shard. No pair changes, and no revision. What the same write does besides is
     /// still measured by the limits before.
     Configure(Settings),
+    /// Makes a revision the oldest that can be read, and lets go of what only older ones need. No pair changes, and no revision.
+    Compact {
+        /// The revision.
+        revision: Revision,
+    },
 }
 
 impl Op {
@@ -125,7 +130,7 @@ impl Op {
         match self {
             Self::Get { .. } | Self::List(_) => true,
             Self::Transaction(transaction) => transaction.is_read_only(),
-            Self::Put(_) | Self::Delete { .. } | Self::DeleteRange { .. } | Self::Configure(_) => false,
+            Self::Put(_) | Self::Delete { .. } | Self::DeleteRange { .. } | Self::Configure(_) | Self::Compact { .. } => false,
         }
     }
 
@@ -200,6 +205,7 @@ const OP_GET: u8 = 7;
 const OP_LIST: u8 = 8;
 const OP_TRANSACTION: u8 = 9;
 const OP_CONFIGURE_ALL: u8 = 10;
+const OP_COMPACT: u8 = 16;
 
 const BOUND_NONE: u8 = 0;
 const BOUND_INCLUDED: u8 = 1;
@@ -259,7 +265,8 @@ pub(crate) fn op_bytes_hint(op: &Op) -> usize {
             bound_bytes_hint(&range.start) + bound_bytes_hint(&range.end) + 13
         }
         Op::Transaction(transaction) => transaction.bytes_hint(),
-        Op::Configure(_) => 32,
+        Op::Configure(_) => 64,
+        Op::Compact { .. } => 11,
     }
 }
 
@@ -346,6 +353,10 @@ pub(crate) fn encode_op(op: &Op, out: &mut BytesMut) {
             out.put_u8(OP_CONFIGURE_ALL);
             settings.encode(out);
         }
+        Op::Compact { revision } => {
+            out.put_u8(OP_COMPACT);
+            out.put_varint(revision.0);
+        }
     }
 }
 
@@ -370,6 +381,7 @@ pub(crate) fn read_op(reader: &mut Reader, max_depth: usize) -> Result<Op, Decod
         OP_TRANSACTION => Ok(Op::Transaction(Box::new(Transaction::read(reader, max_depth)?))),
         OP_CONFIGURE => Ok(Op::Configure(Settings::of(Limits::read(reader)?))),
         OP_CONFIGURE_ALL => Ok(Op::Configure(Settings::read(reader)?)),
+        OP_COMPACT => Ok(Op::Compact { revision: read_revision(reader)? }),
         tag => Err(DecodeError::UnknownTag { what: "operation", tag }),
     }
 }
@@ -490,6 +502,7 @@ mod tests {
             ),
             bytes().prop_map(|key| Op::Delete { key }),
             bytes().prop_map(|key| Op::Get { key }),
+            any::<u64>().prop_map(|revision| Op::Compact { revision: Revision(revision) }),
             (range(), any::<u64>()).prop_map(|(range, max_keys)| Op::DeleteRange { range, max_keys }),
             (range(), any::<u64>(), any::<bool>(), any::<bool>()).prop_map(|(range, max_pairs, is_reverse, is_with_values)| {
                 let direction = if is_reverse { Direction::Reverse } else { Direction::Forward };
@@ -579,6 +592,7 @@ mod tests {
         let cases = [
             (Write::put(k(), k()), &b"\x00\x01\x01\x01k\x00\x01k"[..]),
             (Write::delete(k()), b"\x00\x01\x02\x01k"),
+            (Write { ops: vec![Op::Compact { revision: Revision(300) }], ..Write::default() }, b"\x00\x01\x10\xac\x02"),
             (Write { ops: vec![Op::Configure(settings)], ..Write::default() }, b"\x00\x01\x0a\x01\x02\x03\x04\x05\x06\x07"),
             (
                 Write::transaction(transaction),

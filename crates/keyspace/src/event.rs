@@ -40,6 +40,26 @@ pub enum Cause {
     Expire,
 }
 
+impl Cause {
+    /// What stands for it in what is stored.
+    pub(crate) fn tag(self) -> u8 {
+        match self {
+            Self::Put => 1,
+            Self::Delete => 2,
+            Self::Expire => 3,
+        }
+    }
+
+    pub(crate) fn of_tag(tag: u8) -> Result<Self, DecodeError> {
+        match tag {
+            1 => Ok(Self::Put),
+            2 => Ok(Self::Delete),
+            3 => Ok(Self::Expire),
+            tag => Err(DecodeError::UnknownTag { what: "cause", tag }),
+        }
+    }
+}
+
 impl Event {
     /// The record after.
     pub fn record(&self) -> Result<Option<Record>, DecodeError> {

@@ -11,6 +11,7 @@ use quorate_engine::{Change, Direction, EngineError, KeyRange, Table, View};
 use crate::Revision;
 use crate::command::{Condition, Op, Put, Write};
 use crate::event::{Cause, Changes, Event};
+use crate::history::{HistoryHeader, Recorder};
 use crate::limits::Settings;
 use crate::outcome::{Detail, KeyMeta, OpResult, Outcome, Pairs, Removed, TransactionResult};
 use crate::record::Record;
@@ -40,6 +41,7 @@ pub(crate) struct Step {
     changes: Vec<Change>,
     /// What the write that is under way did to keys.
     events: Vec<Event>,
+    recorder: Recorder,
     pub(crate) applied: Applied,
 }
 
@@ -141,6 +143,7 @@ impl Budget {
 struct Mark {
     data_bytes: u64,
     settings: Settings,
+    history: HistoryHeader,
     changes: usize,
 }
 
@@ -153,8 +156,14 @@ impl Step {
             lifetime,
             changes: Vec::new(),
             events: Vec::new(),
+            recorder: Recorder::default(),
             applied: Applied::default(),
         }
+    }
+
+    /// All commands of an entry were executed.
+    pub(crate) fn end_entry(&mut self, header: &mut ShardHeader) -> Result<(), ShardError> {
+        self.recorder.end_entry(self.view.as_ref(), header, &mut self.changes)
     }
 
     /// What is to be written, and what became of it all.
@@ -177,7 +186,9 @@ impl Step {
                 if results.iter().any(OpResult::is_change) {
                     header.revision = revision.next();
                     let events = std::mem::take(&mut self.events);
-                    self.applied.changes.push(Changes::of(header.revision, events));
+                    let changes = Changes::of(header.revision, events);
+                    self.recorder.record(&changes, header, &mut self.changes)?;
+                    self.applied.changes.push(changes);
                 }
                 Ok(Outcome::Applied { revision: header.revision, results })
             }
@@ -247,6 +258,10 @@ impl Step {
                 header.settings = *settings;
                 Ok(OpResult::default())
             }
+            Op::Compact { revision } => match header.history.compact(*revision, header.revision) {
+                Ok(()) => Ok(OpResult::default()),
+                Err(refused) => Err(Stop::Refused(refused)),
+            },
         }
     }
 
@@ -453,13 +468,15 @@ impl Step {
     fn mark(&mut self, header: &ShardHeader) -> Mark {
         self.undo.clear();
         self.events.clear();
-        Mark { data_bytes: header.data_bytes, settings: header.settings, changes: self.changes.len() }
+        let ShardHeader { data_bytes, settings, history, .. } = *header;
+        Mark { data_bytes, settings, history, changes: self.changes.len() }
     }
 
     /// Takes back all that was done since.
     fn roll_back(&mut self, to: &Mark, header: &mut ShardHeader) {
         header.data_bytes = to.data_bytes;
         header.settings = to.settings;
+        header.history = to.history;
         self.changes.truncate(to.changes);
         while let Some((key, replaced)) = self.undo.pop() {
             match replaced {

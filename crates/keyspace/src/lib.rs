@@ -8,6 +8,7 @@ mod codec;
 mod command;
 mod event;
 mod execute;
+mod history;
 mod limits;
 mod local;
 mod outcome;
@@ -23,6 +24,10 @@ pub use codec::DecodeError;
 pub use command::{Command, Condition, EntryHeader, Guard, Op, Put, RequestId, Write, decode_entry, encode_entry};
 pub use event::{Cause, Changes, Event};
 pub use execute::read_only;
+pub use history::{
+    ChangesAfter, Extent, HistoryHeader, PastError, Version, changes_after, compacted, extent, get_at, history_of, list_at,
+    log_time_of, pairs_at,
+};
 pub use limits::{Limits, Retention, Settings};
 pub use local::LocalKeyspace;
 pub use outcome::{Detail, KeyMeta, OpResult, Outcome, Pairs, Removed, TransactionResult};

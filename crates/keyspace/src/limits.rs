@@ -39,6 +39,13 @@ pub struct Settings {
     pub retention: Retention,
 }
 
+impl Retention {
+    /// Whether anything is kept.
+    pub fn is_on(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
 impl Settings {
     /// With these limits, and nothing else set.
     pub fn of(limits: Limits) -> Self {

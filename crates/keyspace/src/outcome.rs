@@ -47,6 +47,16 @@ pub enum Outcome {
         /// Most bytes that are read.
         max_bytes: u64,
     },
+    /// A compaction asks for what was done before; nothing was done.
+    Compacted {
+        /// The oldest revision that can be read.
+        compacted: Revision,
+    },
+    /// A compaction asks for a revision that is to come; nothing was done.
+    FutureRevision {
+        /// The shard's revision.
+        present: Revision,
+    },
     /// The request was seen before, and its outcome is forgotten: it may have been done.
     Forgotten,
 }
@@ -151,6 +161,9 @@ const TOO_MUCH: u8 = 8;
 /// As [`APPLIED`], each result followed by its detail.
 const APPLIED_WITH_DETAILS: u8 = 9;
 
+const COMPACTED: u8 = 16;
+const FUTURE_REVISION: u8 = 17;
+
 const DETAIL_NONE: u8 = 0;
 const DETAIL_REMOVED: u8 = 1;
 const DETAIL_READ: u8 = 2;
@@ -190,6 +203,14 @@ impl Outcome {
                 out.put_varint(*max_keys);
                 out.put_varint(*max_bytes);
             }
+            Self::Compacted { compacted } => {
+                out.put_u8(COMPACTED);
+                out.put_varint(compacted.0);
+            }
+            Self::FutureRevision { present } => {
+                out.put_u8(FUTURE_REVISION);
+                out.put_varint(present.0);
+            }
             Self::Forgotten => out.put_u8(FORGOTTEN),
         }
         out.freeze()
@@ -222,6 +243,8 @@ impl Outcome {
             },
             FULL => Self::Full { max_bytes: reader.varint()? },
             FORGOTTEN => Self::Forgotten,
+            COMPACTED => Self::Compacted { compacted: Revision(reader.varint()?) },
+            FUTURE_REVISION => Self::FutureRevision { present: Revision(reader.varint()?) },
             KEY_TOO_LONG => Self::KeyTooLong { max_bytes: reader.varint()? },
             VALUE_TOO_LARGE => Self::ValueTooLarge { max_bytes: reader.varint()? },
             tag => return Err(DecodeError::UnknownTag { what: "outcome", tag }),
@@ -376,6 +399,8 @@ mod tests {
             Outcome::KeyTooLong { max_bytes: 300 },
             Outcome::ValueTooLarge { max_bytes: 0 },
             Outcome::Forgotten,
+            Outcome::Compacted { compacted: Revision(300) },
+            Outcome::FutureRevision { present: Revision(3) },
         ];
         for outcome in outcomes {
             assert_eq!(Outcome::decode(outcome.to_bytes()), Ok(outcome));
@@ -396,6 +421,8 @@ mod tests {
                   \x02\x01\x01\x01k\x07\x01\x03\x84\x07\x4d\x00v",
             ),
             (Outcome::TooMuch { max_keys: 3, max_bytes: 4 }, b"\x08\x03\x04"),
+            (Outcome::Compacted { compacted: Revision(3) }, b"\x10\x03"),
+            (Outcome::FutureRevision { present: Revision(3) }, b"\x11\x03"),
         ];
         for (outcome, bytes) in cases {
             assert_eq!(outcome.to_bytes(), bytes);

@@ -101,13 +101,22 @@ impl Folding {
 
 /// A page of a range.
 pub fn list(view: &dyn View, query: &ListQuery) -> Result<Page, ShardError> {
+    page_of(|range, direction| view.scan(Table::Current, range, direction), query)
+}
+
+/// A page of what a scan finds.
+pub(crate) fn page_of<E, I>(scan: impl Fn(&KeyRange, Direction) -> I, query: &ListQuery) -> Result<Page, ShardError>
+where
+    ShardError: From<E>,
+    I: Iterator<Item = Result<(Bytes, Bytes), E>>,
+{
     let mut page = Page::default();
     let mut size_bytes = 0;
     let mut last = None;
     let mut range = query.range.clone();
     'scans: while !range.is_empty() {
         let mut read_over = 0;
-        for item in view.scan(Table::Current, &range, query.direction) {
+        for item in scan(&range, query.direction) {
             let (key, record) = item?;
             if let Some(place @ Place::Folder(folder)) = &last
                 && key.starts_with(folder)

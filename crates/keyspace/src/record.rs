@@ -66,6 +66,17 @@ impl Record {
         1 + counters_bytes + content_type_bytes + full_bytes + self.value.len()
     }
 
+    /// The revision of the last change, out of what [`Record::to_bytes`] made.
+    pub(crate) fn mod_revision_of(bytes: &Bytes) -> Result<Revision, DecodeError> {
+        let mut reader = Reader::new(bytes.clone());
+        let version = reader.u8()?;
+        if !matches!(version, PLAIN_VERSION | FULL_VERSION) {
+            return Err(DecodeError::UnknownTag { what: "record version", tag: version });
+        }
+        reader.varint()?;
+        reader.varint().map(Revision)
+    }
+
     /// Decodes what [`Record::to_bytes`] made.
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
@@ -144,6 +155,7 @@ mod tests {
     proptest! {
         #[test]
         fn records_round_trip(record in record()) {
+            prop_assert_eq!(Record::mod_revision_of(&record.to_bytes()), Ok(record.meta.mod_revision));
             prop_assert_eq!(Record::decode(record.to_bytes()), Ok(record));
         }
 

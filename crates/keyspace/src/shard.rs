@@ -10,6 +10,7 @@ use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{Command, RequestId, decode_entry};
 use crate::event::Changes;
 use crate::execute::{Lifetime, Step};
+use crate::history::HistoryHeader;
 use crate::limits::{Limits, Settings};
 use crate::outcome::{Detail, OpResult, Outcome, Removed};
 use crate::session::Sessions;
@@ -51,6 +52,8 @@ pub struct ShardHeader {
     pub data_bytes: u64,
     /// What the keyspace sets.
     pub settings: Settings,
+    /// How far its history reaches.
+    pub history: HistoryHeader,
     /// The group's membership at the applied index; opaque here.
     pub membership: Bytes,
 }
@@ -82,11 +85,12 @@ const STATE_VERSION: u8 = 3;
 impl Shard {
     /// A new, empty shard over an empty engine, standing at a log position with a membership.
     pub fn found(engine: Arc<dyn Engine>, header: ShardHeader) -> Result<Self, ShardError> {
-        let header = ShardHeader { revision: Revision::FIRST, ..header };
+        let history = HistoryHeader::found(header.settings.retention);
+        let header = ShardHeader { revision: Revision::FIRST, history, ..header };
         let stored = engine.capabilities().durable.then(StoredState::default);
         let sessions = Sessions::default();
         let mut shard = Self { engine, header, sessions, stored, lifetime: Lifetime::default() };
-        shard.commit(Vec::new(), &[])?;
+        shard.commit(history.told_anew(&HistoryHeader::default()).into_iter().collect(), &[])?;
         Ok(shard)
     }
 
@@ -142,6 +146,7 @@ impl Shard {
     /// Applies committed entries in one batch. Entries are (index, term, payload), consecutive, the first right after the
     /// applied index.
     pub fn apply(&mut self, entries: &[(u64, u64, Bytes)]) -> Result<Applied, ShardError> {
+        let history_before = self.header.history;
         let mut step = Step::new(self.engine.view(), self.lifetime);
         let mut session_changes = Vec::new();
         for (index, term, payload) in entries {
@@ -154,11 +159,13 @@ impl Shard {
             for command in commands {
                 self.apply_command(&command, &mut step, &mut session_changes)?;
             }
+            step.end_entry(&mut self.header)?;
             self.header.applied_index = *index;
             self.header.applied_term = *term;
         }
         // The step's view ends here: the engine need not keep what the batch replaces.
-        let (changes, applied) = step.finish();
+        let (mut changes, applied) = step.finish();
+        changes.extend(self.header.history.told_anew(&history_before));
         self.commit(changes, &session_changes)?;
         Ok(applied)
     }
@@ -170,6 +177,13 @@ impl Shard {
         self.header.applied_term = term;
         self.header.membership = membership;
         self.commit(Vec::new(), &[])
+    }
+
+    /// From which log time on the shard has something to do by itself, with the next entry, whatever that holds; none while it
+    /// has not. Who leads sees to it that there is one.
+    pub fn due_at_ms(&self) -> Option<u64> {
+        let ShardHeader { settings, revision, log_time_ms, history, .. } = &self.header;
+        history.due_at_ms(settings.retention, *revision, *log_time_ms)
     }
 
     /// The numbers.
@@ -235,6 +249,7 @@ pub(crate) fn write_header(header: &ShardHeader, out: &mut BytesMut) {
     out.put_varint(header.log_time_ms);
     out.put_varint(header.data_bytes);
     header.settings.encode(out);
+    header.history.encode(out);
     out.put_bytes_with_len(&header.membership);
 }
 
@@ -254,6 +269,7 @@ pub(crate) fn read_header(reader: &mut Reader) -> Result<ShardHeader, DecodeErro
             2 => Settings::of(Limits::read(reader)?),
             _ => Settings::read(reader)?,
         },
+        history: if version < 3 { HistoryHeader::default() } else { HistoryHeader::read(reader)? },
         membership: reader.bytes()?,
     })
 }

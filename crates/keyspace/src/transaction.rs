@@ -298,7 +298,7 @@ impl<'a> Touched<'a> {
                 Op::Delete { key } => drop(one.deleted.insert(key)),
                 Op::DeleteRange { range, .. } => one.deleted_ranges.push(range),
                 Op::Transaction(within) => one = Self::by_either(within)?,
-                Op::Get { .. } | Op::List(_) | Op::Configure(_) => continue,
+                Op::Get { .. } | Op::List(_) | Op::Configure(_) | Op::Compact { .. } => continue,
             }
             if let Some(key) = one.clash_with(&all).or_else(|| all.clash_with(&one)) {
                 return Err(TransactionError::DuplicateKey { key: key.clone() });

@@ -397,6 +397,9 @@ impl Running {
                 Outcome::Full { .. } | Outcome::KeyTooLong { .. } | Outcome::ValueTooLarge { .. } | Outcome::TooMuch { .. } => {
                     return Err(StoreError::Internal("the catalog is full".to_owned()));
                 }
+                outcome @ (Outcome::Compacted { .. } | Outcome::FutureRevision { .. }) => {
+                    return Err(StoreError::Internal(format!("no change to the catalog compacts it: {outcome:?}")));
+                }
                 Outcome::Forgotten => return Err(StoreError::Unknown),
             }
         }

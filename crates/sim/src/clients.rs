@@ -507,6 +507,9 @@ impl Simulation {
             Outcome::Full { .. } | Outcome::KeyTooLong { .. } | Outcome::ValueTooLarge { .. } | Outcome::TooMuch { .. } => {
                 Err(Violation::new("there is room", format!("a write was refused: {outcome:?}")))
             }
+            Outcome::Compacted { .. } | Outcome::FutureRevision { .. } => {
+                Err(Violation::new("only compactions are refused for their revision", format!("{outcome:?}")))
+            }
         }
     }
 
@@ -636,7 +639,8 @@ fn changes_of(kind: &Kind) -> Vec<KeyChange> {
     let change = |op: Op| match op {
         Op::Put(put) => Some(KeyChange { key: put.key, value: Some(put.value) }),
         Op::Delete { key } => Some(KeyChange { key, value: None }),
-        Op::DeleteRange { .. } | Op::Get { .. } | Op::List(_) | Op::Transaction(_) | Op::Configure(_) => None,
+        Op::DeleteRange { .. } | Op::Get { .. } | Op::List(_) | Op::Transaction(_) => None,
+        Op::Configure(_) | Op::Compact { .. } => None,
     };
     write.ops.into_iter().filter_map(change).collect()
 }

@@ -81,7 +81,7 @@ impl<'a> Trial<'a> {
             }
             Op::List(listing) => OpResult::of(Detail::Read(self.list(listing))),
             Op::Transaction(within) => OpResult::of(Detail::Transaction(self.transaction(within))),
-            Op::Configure(_) => OpResult::default(),
+            Op::Configure(_) | Op::Compact { .. } => OpResult::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod full;
+mod history;
 mod model;
 mod pages;
 mod ranges;

@@ -119,6 +119,11 @@ impl Model {
                 self.limits = settings.limits;
                 OpResult::default()
             }
+            // Without history nothing but the present is there.
+            Op::Compact { revision } if revision.0 <= self.revision => {
+                return Err(Outcome::Compacted { compacted: Revision(self.revision) });
+            }
+            Op::Compact { .. } => return Err(Outcome::FutureRevision { present: Revision(self.revision) }),
         })
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use quorate_engine::{Engine, Table, Trie};
-use quorate_keyspace::{Applied, Limits, Revision, Settings, Shard, ShardHeader};
+use quorate_keyspace::{Applied, HistoryHeader, Limits, Revision, Settings, Shard, ShardHeader};
 
 use crate::writes::{Entry, ROOMY, apply, entries, limits, pairs, records, shard};
 
@@ -128,6 +128,7 @@ fn a_state_of_version_1_is_read() {
         log_time_ms: 300,
         data_bytes: 40,
         settings: Settings::of(Limits { max_bytes: 1024, max_key_bytes: 0, max_value_bytes: 0 }),
+        history: HistoryHeader::default(),
         membership: Bytes::from_static(b"m"),
     };
     assert_eq!(header, expected);

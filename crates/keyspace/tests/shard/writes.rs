@@ -55,8 +55,12 @@ pub(crate) fn apply(shard: &mut Shard, entries: &[Entry]) -> Applied {
 
 /// What the shard's engine holds.
 pub(crate) fn pairs(shard: &Shard) -> Vec<(Bytes, Bytes)> {
-    let view = shard.engine().view();
-    view.scan(Table::Current, &KeyRange::all(), Direction::Forward).collect::<Result<_, _>>().unwrap()
+    rows(shard, Table::Current)
+}
+
+/// What is in a table of the shard's engine.
+pub(crate) fn rows(shard: &Shard, table: Table) -> Vec<(Bytes, Bytes)> {
+    shard.engine().view().scan(table, &KeyRange::all(), Direction::Forward).collect::<Result<_, _>>().unwrap()
 }
 
 /// The same, decoded.
@@ -130,6 +134,7 @@ fn leaf_op() -> impl Strategy<Value = Op> {
             let direction = if is_reverse { Direction::Reverse } else { Direction::Forward };
             Op::List(Listing { range, max_pairs, direction, is_with_values })
         }),
+        1 => (0..12_u64).prop_map(|revision| Op::Compact { revision: Revision(revision) }),
         1 => limits().prop_map(|limits| Op::Configure(Settings::of(limits))),
     ]
 }

@@ -9,7 +9,7 @@ use quorate_api::etag::EntityTag;
 use quorate_api::node::Message;
 use quorate_api::problem::{Code, Current, MEDIA_TYPE, Problem, WriteOutcome};
 use quorate_node::SettingsError;
-use quorate_node::keyspace::{KeyMeta, Outcome, Revision};
+use quorate_node::keyspace::{KeyMeta, Outcome, PastError, Revision};
 
 use super::answer::{self, Answer, HeaderText};
 use super::store::StoreError;
@@ -88,6 +88,8 @@ impl Refusal {
                 let detail = format!("more than {max_keys} keys of ranges are looked at, or more than {max_bytes} bytes read");
                 Some(Self::new(Code::TransactionTooLarge, detail))
             }
+            Outcome::Compacted { compacted } => Some(Self::of_past(PastError::Compacted(*compacted))),
+            Outcome::FutureRevision { present } => Some(Self::future_revision(*present)),
             Outcome::Forgotten => Some(Self::of_write(StoreError::Unknown)),
         }
     }
@@ -106,6 +108,22 @@ impl Refusal {
             etag: current.as_ref().map(etag),
         });
         refusal
+    }
+
+    /// A revision was asked for that the keyspace has not reached.
+    pub(super) fn future_revision(present: Revision) -> Self {
+        Self::new(Code::FutureRevision, format!("the keyspace is at revision {present}")).with_revision(present)
+    }
+
+    /// The past cannot be read.
+    pub(super) fn of_past(error: PastError) -> Self {
+        match error {
+            PastError::Compacted(oldest) => {
+                Self::compacted(oldest, format!("the oldest revision that can be read is {oldest}"))
+            }
+            PastError::Future(present) => Self::future_revision(present),
+            PastError::Failed(error) => Self::new(Code::Internal, error.to_string()),
+        }
     }
 
     #[must_use]
