@@ -20,6 +20,8 @@ pub const TIMEOUT: &str = "quorate-timeout";
 pub const TTL: &str = "quorate-ttl";
 /// How many keys a `DELETE` removed.
 pub const DELETED: &str = "quorate-deleted";
+/// In the answer to a watch: names the keyspace for ever, with a revision behind a dot the id of an event.
+pub const EPOCH: &str = "quorate-epoch";
 /// Before each name of user metadata, with a write and in answers: `quorate-meta-owner: me`.
 pub const META_PREFIX: &str = "quorate-meta-";
 /// Names the request in problem bodies and in the node's logs; taken over from the client if it sends one.

@@ -3,6 +3,7 @@
 mod examples;
 mod keyspace;
 mod server;
+mod watch;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -22,6 +23,7 @@ use crate::output::Format;
 
 pub(crate) use keyspace::{AlterArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
 pub(crate) use server::ServerArgs;
+pub(crate) use watch::WatchArgs;
 
 /// A distributed key-value store: any bytes under any key, over REST, on any number of nodes.
 #[derive(Debug, Parser)]
@@ -56,6 +58,9 @@ pub(crate) enum Command {
     /// Compare keys, and do one thing or another, as a whole
     #[command(after_help = examples::TXN)]
     Txn(TxnArgs),
+    /// See what happens to keys, as it happens
+    #[command(after_help = examples::WATCH)]
+    Watch(WatchArgs),
     /// Make, see, alter and delete keyspaces
     #[command(after_help = examples::KEYSPACE)]
     Keyspace {
@@ -83,7 +88,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: BenchCommand,
     },
-    /// Watch what each node and keyspace does
+    /// See what each node and keyspace does, once a second
     #[command(after_help = examples::TOP)]
     Top(TopArgs),
     /// Print a script with which a shell completes commands, keyspaces and keys

@@ -24,6 +24,7 @@ mod server;
 mod top;
 mod txn;
 mod value_source;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -66,6 +67,7 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Del(args) => keys::del(args, client).await,
         Command::Ls(args) => keys::ls(args, client).await,
         Command::Txn(args) => txn::run(args, client).await,
+        Command::Watch(args) => watch::run(args, client).await,
         Command::Export(args) => export::run(args, client).await,
         Command::Import(args) => import::run(args, client).await,
         Command::Cluster { command } => cluster::run(command, client).await,

@@ -89,8 +89,8 @@ impl Client {
 
     /// The same, until the answer begins: then the rest is the caller's.
     pub(crate) async fn open(&self, request: Request) -> Result<Streamed, Error> {
-        let body = || Either::Left(Full::default());
-        self.try_each(request, async |transport, endpoint, request| transport.open(endpoint, request, body()).await).await
+        let body = |request: &Request| Either::Left(Full::new(request.body.clone()));
+        self.try_each(request, async |transport, endpoint, request| transport.open(endpoint, request, body(request)).await).await
     }
 
     /// Sends a request with a body that can be sent once, to the endpoint that answered last, without a time limit.

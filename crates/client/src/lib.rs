@@ -33,6 +33,7 @@ mod selection;
 mod streams;
 mod transport;
 mod txn;
+mod watch;
 
 pub use batch::BatchOutcome;
 pub use batch_stream::{BatchReceiver, BatchSender, StreamEnded};
@@ -43,3 +44,4 @@ pub use keys::{Condition, Consistency, Deleted, Found, GetOptions, PutOptions, W
 pub use list::{ListQuery, Listing, Page};
 pub use list_stream::{ListStream, StreamQuery};
 pub use selection::{Counted, DeletedRange, Selection};
+pub use watch::{News, WatchQuery, WatchStream, Watched, WatchedKeys};

@@ -118,6 +118,11 @@ pub(crate) struct Streamed {
 }
 
 impl Streamed {
+    /// A header that is text.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
     /// A header that holds a number.
     pub(crate) fn number(&self, name: &str, outcome: WriteOutcome) -> Result<u64, Error> {
         number(&self.endpoint, &self.headers, name, outcome)

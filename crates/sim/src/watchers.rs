@@ -1,8 +1,10 @@
 //! Watchers: each is told by some node what happens to keys, and goes on at another node when that one is gone.
 
-use quorate_engine::KeyRange;
-use quorate_keyspace::watch::{Causes, Feed, Selection, Told, Watch};
-use quorate_keyspace::{Cause, Changes, Keys, Revision};
+use std::sync::Arc;
+
+use quorate_engine::{KeyRange, View};
+use quorate_keyspace::watch::{Causes, Feed, Piece, Selection, Told, Watch};
+use quorate_keyspace::{Cause, Changes, Keys, PastError, Revision};
 use quorate_log::GroupId;
 
 use crate::host::{Boot, HostId, Process};
@@ -38,10 +40,10 @@ const MAX_LAST_TAKES: usize = 10_000;
 
 impl Process {
     /// The feed of a replica that can be read here.
-    fn feed(&mut self, group: u64) -> Option<&mut Feed> {
-        let revision = Revision(self.shell.view(group)?.revision());
-        let new = || Feed::with_bounds(revision, FEED_REVISIONS, FEED_BYTES);
-        Some(self.shell.feeds.entry(group).or_insert_with(new))
+    fn feed_and_view(&mut self, group: u64) -> Option<(&mut Feed, Arc<dyn View>)> {
+        let view = self.shell.view(group)?;
+        let new = || Feed::with_bounds(Revision(view.revision()), FEED_REVISIONS, FEED_BYTES);
+        Some((self.shell.feeds.entry(group).or_insert_with(new), view))
     }
 }
 
@@ -98,7 +100,8 @@ impl Simulation {
 
     fn move_watcher(&mut self, index: usize, id: HostId) {
         let process = self.hosts[id.0].process.as_mut().filter(|process| process.shell.paused.is_none());
-        let Some((boot, at)) = process.and_then(|process| Some((process.boot, process.feed(CLIENT_GROUP)?.at()))) else {
+        let Some((boot, at)) = process.and_then(|process| Some((process.boot, process.feed_and_view(CLIENT_GROUP)?.0.at())))
+        else {
             return;
         };
         let watcher = &mut self.watchers.all[index];
@@ -123,10 +126,17 @@ impl Simulation {
         };
         let max_bytes = *self.random.pick(&[1, 300, usize::MAX]).expect("not empty");
         let max_revisions = *self.random.pick(&[1, 3, usize::MAX]).expect("not empty");
-        let Some(feed) = process.feed(CLIENT_GROUP) else { return Ok(()) };
+        let Some((feed, view)) = process.feed_and_view(CLIENT_GROUP) else { return Ok(()) };
         let before = watch.told();
-        match feed.after(before, max_revisions) {
-            Some(piece) => {
+        let piece = match feed.after(before, max_revisions) {
+            Some(piece) => Ok(piece),
+            None => {
+                self.coverage.count("times that a watcher read the past");
+                Piece::of_history(&*view, before, max_revisions, max_bytes)
+            }
+        };
+        match piece {
+            Ok(piece) => {
                 let mut told = watch.take(piece, max_bytes);
                 if self.scenario.mutation == Some(Mutation::WatchTellsHalf) {
                     told.truncate(told.len().div_ceil(2));
@@ -135,11 +145,12 @@ impl Simulation {
                 let seen = Seen { selections: watch.selections(), told: &told, after: before, upto: watch.told() };
                 self.oracle.check_told(index, &seen)
             }
-            None => {
+            Err(PastError::Compacted(_)) => {
                 self.coverage.count("watchers that fell behind");
                 *watch = Watch::new(watch.selections().to_vec(), feed.at());
                 Ok(())
             }
+            Err(error) => Err(Violation::new("the past can be read", format!("w{index} after {before} at {id}: {error}"))),
         }
     }
 

@@ -8,6 +8,7 @@ Examples:
   quorate ls                                   what is there
   quorate txn --if 'a exists' --then 'del a' --then 'put b 1'
                                                several keys as a whole
+  quorate watch --prefix config/               what happens, as it happens
   quorate keyspace create orders --engine lsm  keys of their own, on an engine that suits them
   quorate cluster status -e http://db2:2379    who leads, who is behind
 
@@ -56,6 +57,17 @@ Examples:
   quorate del --prefix logs/2024-              all keys that begin so
   quorate del --start a --end c                a <= key < c
   quorate del --all -k scratch                 every key of a keyspace";
+
+pub(super) const WATCH: &str = "\
+One line for each event, all events of a revision together. It goes on until Ctrl-C: if its node goes
+away, another one goes on from there; no change is missed, and none comes twice.
+
+Examples:
+  quorate watch config/app.toml                one key
+  quorate watch --prefix config/ --initial     what is there, then what changes
+  quorate watch --from-revision 120            all that happened since, as far as it is kept
+  quorate watch jobs/1 --count 1 -o json       waits for the next change, and ends
+  quorate watch --prefix a/ --types delete,expire --prev   what goes away, and what it was";
 
 pub(super) const LS: &str = "\
 Examples:

@@ -22,3 +22,4 @@ mod top;
 mod tours;
 mod transactions;
 mod transfers;
+mod watches;

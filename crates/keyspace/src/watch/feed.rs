@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::Revision;
+use quorate_engine::View;
+
 use crate::event::Changes;
+use crate::{PastError, Revision, changes_after};
 
 /// Revisions that a feed holds at most.
 const MAX_REVISIONS: usize = 10_000;
@@ -34,6 +36,26 @@ pub struct Piece {
     pub changes: Vec<Arc<Changes>>,
     /// There are no others up to here.
     pub upto: Revision,
+}
+
+impl Piece {
+    /// The changes after a revision as a shard's history has them: as many as have about `max_bytes` together, and at most so
+    /// many revisions. Costs a lookup or two for each key that changed.
+    pub fn of_history(view: &dyn View, after: Revision, max_revisions: usize, max_bytes: usize) -> Result<Self, PastError> {
+        let mut piece = Self { changes: Vec::new(), upto: after };
+        let mut bytes = 0;
+        for changes in changes_after(view, after)? {
+            if piece.changes.len() >= max_revisions || bytes >= max_bytes {
+                return Ok(piece);
+            }
+            let changes = changes?;
+            bytes += bytes_of(&changes);
+            piece.upto = changes.revision;
+            piece.changes.push(Arc::new(changes));
+        }
+        piece.upto = piece.upto.max(Revision(view.revision()));
+        Ok(piece)
+    }
 }
 
 impl Feed {

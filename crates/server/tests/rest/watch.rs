@@ -63,7 +63,7 @@ impl Watched {
     }
 }
 
-/// An event without what it does not say.
+#[expect(clippy::needless_pass_by_value, reason = "it reads like the message")]
 fn change(revision: u64, events: Value) -> Value {
     json!({"event": "change", "revision": revision, "events": events})
 }

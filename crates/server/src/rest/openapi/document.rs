@@ -200,6 +200,11 @@ fn headers() -> Map<String, Value> {
             "After how many seconds the pair goes by itself; left out if it does not.",
         ),
         (header::DELETED, number, "How many keys were removed."),
+        (
+            header::EPOCH,
+            json!({"type": "string"}),
+            "Names the keyspace for ever; with a revision behind a dot the id of an event.",
+        ),
     ];
     let made = |(name, schema, about): (&str, Value, &str)| (name.to_owned(), json!({"schema": schema, "description": about}));
     told.into_iter().map(made).collect()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use quorate_api::batch::{BatchBody, BatchResults};
 use quorate_api::cluster::{ClusterStatus, Items, JoinAnswer, JoinRequest, NodeStatus, TransferAnswer, TransferRequest};
 use quorate_api::entry::{DeletedBody, EntryBody, ListBody, PutBody};
-use quorate_api::header::{CONSISTENCY, CREATE_REVISION, DELETED, MOD_REVISION, REVISION, TTL, VERSION};
+use quorate_api::header::{CONSISTENCY, CREATE_REVISION, DELETED, EPOCH, MOD_REVISION, REVISION, TTL, VERSION};
 use quorate_api::keyspace::{EngineInfo, JobBody, KeyspaceBody, KeyspaceStats, SettingsBody};
 use quorate_api::node::{CompatJoin, CompatStatus, Message, NodeInfo};
 use quorate_api::problem::Code::{self, *};
@@ -260,7 +260,7 @@ fn watches() -> Vec<Operation> {
             .answers_with(
                 200,
                 Content::Messages(of::<WatchMessage<'_>>),
-                &[REVISION, CONSISTENCY],
+                &[REVISION, CONSISTENCY, EPOCH],
                 "Messages without an end: server-sent events named after `event`, with a `WatchMessage` as `data`; or, with \
                  `Accept: application/x-ndjson`, a `WatchMessage` a line. All events of a revision come in one.",
             )

@@ -16,11 +16,12 @@ use quorate_api::entry::NDJSON;
 use quorate_api::keyspace::Capability;
 use quorate_api::problem::Code;
 use quorate_api::watch::EVENT_STREAM;
-use quorate_node::keyspace::Revision;
-use quorate_node::keyspace::watch::Watch;
+use quorate_engine::View;
+use quorate_node::keyspace::watch::{Piece, Watch};
+use quorate_node::keyspace::{PastError, Revision};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-use super::answer::{self, AnswerBody, CONSISTENCY, HeaderText};
+use super::answer::{self, AnswerBody, CONSISTENCY, EPOCH, HeaderText};
 use super::body::RequestBody;
 use super::deadline::Deadline;
 use super::endpoint::App;
@@ -121,7 +122,7 @@ pub(super) async fn answer<S: Store>(
         Some(after) => after,
         None => feed.at(),
     };
-    check_start(&feed, after)?;
+    check_start(&feed, &*reading.view, after)?;
 
     let form = if accepts_lines(&head.headers) { Form::Lines } else { Form::Events };
     let (pieces, stream) = mpsc::channel(MAX_WAITING_PIECES);
@@ -136,7 +137,9 @@ pub(super) async fn answer<S: Store>(
         _room: room,
     };
     let mut headers = headers(form);
-    HeaderText::new().insert_revision(&mut headers, feed.at().max(Revision(reading.view.revision())));
+    let mut text = HeaderText::new();
+    text.insert_revision(&mut headers, after);
+    headers.insert(EPOCH, text.value(format_args!("{:x}", reading.epoch)));
     headers.insert(CONSISTENCY, consistency_value(freshness));
     drop(reading.view);
     let body = if head.method == Method::HEAD {
@@ -151,12 +154,25 @@ pub(super) async fn answer<S: Store>(
 }
 
 /// Refuses what is not kept any more before the stream begins.
-fn check_start(feed: &LiveFeed, after: Revision) -> Result<(), Refusal> {
+fn check_start(feed: &LiveFeed, view: &dyn View, after: Revision) -> Result<(), Refusal> {
     if feed.after(after).is_some() {
         return Ok(());
     }
-    let oldest = feed.since().next();
-    Err(Refusal::compacted(oldest, format!("revision {} is not kept any more; the oldest is {oldest}", after.next())))
+    match Piece::of_history(view, after, 0, 0) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(too_old(feed, after, error)),
+    }
+}
+
+/// The refusal of what is neither in the feed nor in the history.
+fn too_old(feed: &LiveFeed, after: Revision, error: PastError) -> Refusal {
+    match error {
+        PastError::Compacted(compacted) => {
+            let oldest = compacted.min(feed.since().next());
+            Refusal::compacted(oldest, format!("revision {} is not kept any more; the oldest is {oldest}", after.next()))
+        }
+        error => Refusal::of_past(error),
+    }
 }
 
 fn headers(form: Form) -> HeaderMap {

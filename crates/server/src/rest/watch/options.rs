@@ -52,6 +52,8 @@ impl Options {
         } else {
             of_query(head.uri.query())?
         };
+        // A browser that comes back has what was there.
+        options.is_initial &= last_event.is_none();
         options.last_event = last_event;
         if options.is_initial && options.from_revision.is_some() {
             return Err(Refusal::new(Code::BadParameter, "initial: has no meaning together with from_revision"));

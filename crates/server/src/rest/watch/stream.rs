@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use quorate_api::keyspace::Capability;
 use quorate_api::problem::Code;
 use quorate_engine::{Direction, View};
-use quorate_node::keyspace::watch::{Selection, Watch};
+use quorate_node::keyspace::watch::{Piece, Selection, Watch};
 use quorate_node::keyspace::{Cause, Keys, Record, Revision, ShardError, get, pairs};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -19,11 +19,14 @@ use super::super::feeds::Watcher;
 use super::super::refusal::Refusal;
 use super::super::scans::{Cost, Pieces};
 use super::super::store::{Freshness, Store};
-use super::Room;
 use super::message::Messages;
+use super::{Room, too_old};
 
 /// Messages are handed over once there are so many bytes of them.
 const PIECE_BYTES: usize = 64 << 10;
+
+/// Revisions of the past that are read in one go.
+const REVISIONS_AT_ONCE: usize = 256;
 
 /// After so long without a message the client is told how far it knows everything.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -110,10 +113,11 @@ impl<S: Store> Telling<S> {
         loop {
             let feed = self.watcher.feed();
             let at = feed.at();
-            let told = match feed.after(self.watch.told()) {
-                Some(piece) => self.watch.take(piece, PIECE_BYTES),
-                None => return Err(End::Told(self.fell_behind())),
+            let piece = match feed.after(self.watch.told()) {
+                Some(piece) => piece,
+                None => self.past().await?,
             };
+            let told = self.watch.take(piece, PIECE_BYTES);
             has_news |= !told.is_empty();
             let mut out = BytesMut::new();
             for told in told {
@@ -126,10 +130,17 @@ impl<S: Store> Telling<S> {
         }
     }
 
-    fn fell_behind(&self) -> Refusal {
-        let (told, oldest) = (self.watch.told(), self.watcher.feed().since().next());
-        let detail = format!("the client was told everything up to revision {told}, and what came next is not kept any more");
-        Refusal::compacted(oldest, detail)
+    /// What comes next, from the history: the feed does not go back so far.
+    async fn past(&self) -> Result<Piece, Refusal> {
+        let after = self.watch.told();
+        let freshness = Freshness { is_linearizable: false, min_revision: None };
+        let reading = self.app.store.read(&self.keyspace, freshness, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
+        if reading.epoch != self.messages.epoch {
+            return Err(Refusal::compacted(Revision::FIRST, "the keyspace was made anew"));
+        }
+        let read = move || Ok(Piece::of_history(&*reading.view, after, REVISIONS_AT_ONCE, PIECE_BYTES));
+        let piece = self.app.turns.run(DEFAULT_TIMEOUT, read).await?;
+        piece.map_err(|error| too_old(self.watcher.feed(), after, error))
     }
 
     /// Waits until something may have happened, or for long enough that the client is to hear that nothing did. Whether it was
