@@ -639,8 +639,9 @@ fn changes_of(kind: &Kind) -> Vec<KeyChange> {
     let change = |op: Op| match op {
         Op::Put(put) => Some(KeyChange { key: put.key, value: Some(put.value) }),
         Op::Delete { key } => Some(KeyChange { key, value: None }),
-        Op::DeleteRange { .. } | Op::Get { .. } | Op::List(_) | Op::Transaction(_) => None,
-        Op::Configure(_) | Op::Compact { .. } => None,
+        Op::DeleteRange { .. } | Op::Get { .. } | Op::List(_) | Op::Transaction(_) | Op::Configure(_) | Op::Compact { .. } => {
+            None
+        }
     };
     write.ops.into_iter().filter_map(change).collect()
 }

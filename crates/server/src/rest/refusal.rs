@@ -118,9 +118,7 @@ impl Refusal {
     /// The past cannot be read.
     pub(super) fn of_past(error: PastError) -> Self {
         match error {
-            PastError::Compacted(oldest) => {
-                Self::compacted(oldest, format!("the oldest revision that can be read is {oldest}"))
-            }
+            PastError::Compacted(oldest) => Self::compacted(oldest, format!("the oldest revision that can be read is {oldest}")),
             PastError::Future(present) => Self::future_revision(present),
             PastError::Failed(error) => Self::new(Code::Internal, error.to_string()),
         }
