@@ -187,6 +187,49 @@ pub struct ListBody<'a> {
     pub revision_changed: bool,
 }
 
+/// What happened to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Happened {
+    /// It was set.
+    Put,
+    /// It was deleted.
+    Delete,
+    /// Its time was up.
+    Expire,
+}
+
+/// `GET /v1/kv/{ks}/{key}?history=true`: a page of the versions that a key had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryBody<'a> {
+    /// The newest first.
+    pub items: Vec<VersionBody<'a>>,
+    /// The keyspace's revision.
+    pub revision: u64,
+    /// The oldest revision that can be read: of what was before, only the version that was there then is known.
+    pub compacted_revision: u64,
+    /// Sent as `before`, it asks for the page after this; none after the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_before: Option<u64>,
+}
+
+/// A version of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VersionBody<'a> {
+    /// The revision that made it.
+    pub revision: u64,
+    /// What happened.
+    #[serde(rename = "type")]
+    pub happened: Happened,
+    /// How long ago that was, in seconds; left out if that is not known any more.
+    #[serde(default, rename = "age", with = "seconds", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<f64>")]
+    pub age_ms: Option<u64>,
+    /// The key as it was then; none if it went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<EntryBody<'a>>,
+}
+
 /// `GET /v1/kv/{ks}?count_only`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CountBody {

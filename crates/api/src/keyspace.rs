@@ -69,13 +69,19 @@ pub struct SettingsBody {
     /// What it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsBody>,
+    /// How much of the past is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<RetentionBody>,
 }
 
 /// The fields of a [`SettingsBody`], and so those that a merge patch may name.
-pub const SETTINGS_FIELDS: [&str; 4] = ["engine", "replication", "ttl", "limits"];
+pub const SETTINGS_FIELDS: [&str; 5] = ["engine", "replication", "ttl", "limits", "retention"];
 
 /// The fields of a [`LimitsBody`].
 pub const LIMITS_FIELDS: [&str; 3] = ["max_bytes", "max_key_bytes", "max_value_bytes"];
+
+/// The fields of a [`RetentionBody`].
+pub const RETENTION_FIELDS: [&str; 3] = ["revisions", "age", "bytes"];
 
 /// An engine with its options: `{"type": "cache", "max_bytes": "64MiB"}`. `/v1/engines` lists them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -111,6 +117,22 @@ pub struct LimitsBody {
     pub max_value_bytes: Option<Amount>,
 }
 
+/// How much of the past is kept; whichever bound is reached first counts. What is not there has its default: 10,000 revisions, an
+/// hour, 64 MiB.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionBody {
+    /// Most revisions; 0: no history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revisions: Option<Amount>,
+    /// For how long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<Amount>,
+    /// Most bytes of what was replaced or removed. It takes them beside `max_bytes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Amount>,
+}
+
 /// What is told about a keyspace. Its first fields can be sent back as a [`SettingsBody`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyspaceBody {
@@ -124,6 +146,9 @@ pub struct KeyspaceBody {
     pub ttl: Option<Amount>,
     /// What it takes.
     pub limits: LimitsBody,
+    /// How much of the past is kept; none: nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<RetentionBody>,
     /// Whether it can be used through the answering node.
     pub state: KeyspaceState,
     /// What it can do.
@@ -369,6 +394,12 @@ pub struct ReplicaStats {
     pub last_index: u64,
     /// Keys and records, in bytes: what counts towards `max_bytes`.
     pub data_bytes: u64,
+    /// What is kept of the past, in bytes.
+    #[serde(default)]
+    pub history_bytes: u64,
+    /// The oldest revision that can be read.
+    #[serde(default)]
+    pub compacted_revision: u64,
     /// Entries applied since the process started.
     pub applied_entries: u64,
     /// Commands applied since the process started.
@@ -379,6 +410,28 @@ pub struct ReplicaStats {
     pub snapshots_sent: u64,
     /// Snapshots loaded since the process started.
     pub snapshots_loaded: u64,
+}
+
+/// `POST /v1/keyspaces/{ks}/compact`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CompactBody {
+    /// The revision that is to be the oldest that can be read.
+    pub revision: u64,
+    /// Whether to wait until what only older revisions needed is gone from the answering node's engine, up to the time limit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub physical: bool,
+}
+
+/// What a compaction came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CompactedBody {
+    /// The oldest revision that can be read now.
+    pub compacted_revision: u64,
+    /// The keyspace's revision.
+    pub revision: u64,
+    /// Whether what only older revisions needed is known to be gone from the answering node's engine.
+    pub is_swept: bool,
 }
 
 /// One of `GET /v1/engines`.
@@ -507,6 +560,7 @@ mod tests {
             "replication": {"mode": "none"},
             "ttl": "30m",
             "limits": {"max_bytes": "1GiB", "max_key_bytes": 64, "max_value_bytes": 4096},
+            "retention": {"revisions": 100, "age": "10m", "bytes": "1MiB"},
         });
         let settings = read(body.clone()).unwrap();
         let engine = settings.engine.as_ref().unwrap();
@@ -519,7 +573,10 @@ mod tests {
     #[test]
     fn settings_name_what_they_do_not_know() {
         for (body, told) in [
-            (json!({"engin": {}}), "unknown field `engin`, expected one of `engine`, `replication`, `ttl`, `limits`"),
+            (
+                json!({"engin": {}}),
+                "unknown field `engin`, expected one of `engine`, `replication`, `ttl`, `limits`, `retention`",
+            ),
             (json!({"limits": {"max": 1}}), "expected one of `max_bytes`, `max_key_bytes`, `max_value_bytes`"),
             (json!({"replication": {"mode": "raft", "factor": 3}}), "unknown field `factor`"),
             (json!({"engine": {}}), "missing field `type`"),
@@ -537,11 +594,15 @@ mod tests {
         let amount = || Some(Amount::Number(1));
         let limits = LimitsBody { max_bytes: amount(), max_key_bytes: amount(), max_value_bytes: amount() };
         assert_eq!(fields(serde_json::to_value(&limits).unwrap()), LIMITS_FIELDS);
+        let retention = RetentionBody { revisions: amount(), age: amount(), bytes: amount() };
+        let told = fields(serde_json::to_value(&retention).unwrap());
+        assert!(told.iter().all(|name| RETENTION_FIELDS.contains(&name.as_str())) && told.len() == RETENTION_FIELDS.len());
         let settings = SettingsBody {
             engine: Some(EngineBody::default()),
             replication: Some(ReplicationBody { mode: "raft".to_owned() }),
             ttl: amount(),
             limits: Some(limits),
+            retention: Some(retention),
         };
         let mut known = SETTINGS_FIELDS.to_vec();
         known.sort_unstable();

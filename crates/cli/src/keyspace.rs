@@ -4,7 +4,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use quorate_api::keyspace::{
     Amount, CacheFigures, Capabilities, EngineBody, EngineInfo, EngineOption, KeyspaceBody, KeyspaceState, LimitsBody,
-    ReplicationBody, SettingsBody,
+    ReplicationBody, RetentionBody, SettingsBody,
 };
 use quorate_api::quantity::format_bytes;
 use serde_json::{Map, Value, json};
@@ -68,6 +68,7 @@ async fn create(output: &mut Output, client: &ClientArgs, args: CreateArgs) -> R
         replication: mode.map(|mode| ReplicationBody { mode }),
         ttl: given(settings.ttl),
         limits: limits(settings.max_bytes, settings.max_key_bytes, settings.max_value_bytes),
+        retention: retention(settings.retention_revisions, settings.retention_age, settings.retention_bytes),
     };
     let made = client.client().create_keyspace(&name, &asked).await;
     let (is_new, keyspace) = made.map_err(|error| Failure::of_request(format!("make keyspace {name}"), &error))?;
@@ -114,6 +115,7 @@ async fn show(output: &mut Output, client: &ClientArgs, name: &str) -> Result<()
         ("state", shown_state(&keyspace)),
         ("ttl", shown_amount(keyspace.ttl.as_ref())),
         ("max bytes", shown_bytes(keyspace.limits.max_bytes.as_ref())),
+        ("history", shown_retention(keyspace.retention.as_ref())),
         ("longest key", format_bytes(keyspace.capabilities.max_key_bytes)),
         ("largest value", format_bytes(keyspace.capabilities.max_value_bytes)),
         ("consistency", keyspace.capabilities.consistency.join(", ")),
@@ -171,7 +173,7 @@ async fn alter(output: &mut Output, client: &ClientArgs, args: AlterArgs) -> Res
     let AlterArgs { name, engine, settings, no_wait } = args;
     let patch = patch(engine, settings);
     if patch.is_empty() {
-        return Err(Failure::usage("nothing to alter: name a limit, --ttl, --engine or --option"));
+        return Err(Failure::usage("nothing to alter: name a limit, --ttl, a --retention, --engine or --option"));
     }
     let asked = client.client();
     let altered = asked.alter_keyspace(&name, &patch).await;
@@ -241,6 +243,13 @@ fn patch(engine: EngineArgs, settings: SettingsArgs) -> Map<String, Value> {
     if !limits.is_empty() {
         patch.insert("limits".to_owned(), Value::from(limits));
     }
+    let retention =
+        [("revisions", settings.retention_revisions), ("age", settings.retention_age), ("bytes", settings.retention_bytes)];
+    let retention: Map<String, Value> =
+        retention.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value_or_null(value?)))).collect();
+    if !retention.is_empty() {
+        patch.insert("retention".to_owned(), Value::from(retention));
+    }
     patch
 }
 
@@ -261,6 +270,23 @@ fn limits(max_bytes: Option<String>, max_key_bytes: Option<String>, max_value_by
     let limits =
         LimitsBody { max_bytes: given(max_bytes), max_key_bytes: given(max_key_bytes), max_value_bytes: given(max_value_bytes) };
     (limits != LimitsBody::default()).then_some(limits)
+}
+
+fn retention(revisions: Option<String>, age: Option<String>, bytes: Option<String>) -> Option<RetentionBody> {
+    let retention = RetentionBody { revisions: given(revisions), age: given(age), bytes: given(bytes) };
+    (retention != RetentionBody::default()).then_some(retention)
+}
+
+fn shown_retention(retention: Option<&RetentionBody>) -> String {
+    match retention {
+        None => "none".to_owned(),
+        Some(RetentionBody { revisions, age, bytes }) => format!(
+            "{} revisions, {}, {}; whichever is less",
+            shown_amount(revisions.as_ref()),
+            shown_amount(age.as_ref()),
+            shown_bytes(bytes.as_ref())
+        ),
+    }
 }
 
 /// An engine and its options, as in `cache max_bytes=64MiB`.

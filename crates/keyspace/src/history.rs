@@ -21,7 +21,7 @@
 //! exactly those go, and the row itself, as soon as the next one was swept. So the compact revision's own row stays, for who
 //! follows changes from there. Between entries only whole revisions are swept.
 //!
-//! The module, from the outside in: `rows` has the byte forms, `keeping` records, compacts and sweeps, `reading` needs a view and no shard.
+//! The module: `keeping` records, compacts and sweeps, `reading` needs a view and no shard, `rows` has the byte forms.
 
 mod keeping;
 mod reading;
@@ -30,6 +30,6 @@ mod rows;
 pub use self::keeping::HistoryHeader;
 pub(crate) use self::keeping::Recorder;
 pub use self::reading::{
-    ChangesAfter, Extent, PastError, Version, changes_after, compacted, extent, get_at, history_of, list_at, log_time_of,
-    pairs_at,
+    ChangesAfter, Extent, PastError, Version, changes_after, check_revision, compacted, extent, get_at, history_of, keys_at,
+    list_at, log_time_of, pairs_at,
 };

@@ -25,8 +25,8 @@ pub use command::{Command, Condition, EntryHeader, Guard, Op, Put, RequestId, Wr
 pub use event::{Cause, Changes, Event};
 pub use execute::read_only;
 pub use history::{
-    ChangesAfter, Extent, HistoryHeader, PastError, Version, changes_after, compacted, extent, get_at, history_of, list_at,
-    log_time_of, pairs_at,
+    ChangesAfter, Extent, HistoryHeader, PastError, Version, changes_after, check_revision, compacted, extent, get_at,
+    history_of, keys_at, list_at, log_time_of, pairs_at,
 };
 pub use limits::{Limits, Retention, Settings};
 pub use local::LocalKeyspace;

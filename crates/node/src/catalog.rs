@@ -21,9 +21,9 @@ use crate::limits::{Config, MAX_KEYSPACES};
 
 pub use records::{
     ClusterRecord, EngineSettings, KeyspaceRecord, LimitsRecord, MoveRecord, NodeRecord, NodeState, ReplicaRecord, ReplicaRole,
-    ReplicationSettings, ShardRecord,
+    ReplicationSettings, RetentionRecord, ShardRecord,
 };
-pub use settings::{DEFAULT_ENGINE, KeyspaceSettings, Mode, SettingsError};
+pub use settings::{DEFAULT_ENGINE, DEFAULT_RETENTION, KeyspaceSettings, Mode, SettingsError};
 
 /// The system keyspace's group.
 pub const SYSTEM_GROUP: u64 = 0;
@@ -149,6 +149,7 @@ impl Catalog {
                 max_bytes: settings::default_max_bytes(engine, config.default_max_bytes),
                 ..LimitsRecord::default()
             },
+            retention: None,
             created_ms: 0,
             last_move: None,
             shards: vec![ShardRecord {

@@ -38,9 +38,9 @@ mod transfer;
 pub use quorate_keyspace as keyspace;
 
 pub use catalog::{
-    Catalog, CatalogError, ClusterRecord, DEFAULT_ENGINE, EngineSettings, KeyspaceRecord, KeyspaceSettings, LimitsRecord, Mode,
-    MoveRecord, NodeRecord, NodeState, ReplicaRecord, ReplicaRole, ReplicationSettings, SYSTEM_GROUP, SYSTEM_KEYSPACE,
-    SettingsError, ShardRecord,
+    Catalog, CatalogError, ClusterRecord, DEFAULT_ENGINE, DEFAULT_RETENTION, EngineSettings, KeyspaceRecord, KeyspaceSettings,
+    LimitsRecord, Mode, MoveRecord, NodeRecord, NodeState, ReplicaRecord, ReplicaRole, ReplicationSettings, RetentionRecord,
+    SYSTEM_GROUP, SYSTEM_KEYSPACE, SettingsError, ShardRecord,
 };
 pub use io::{Answer, Effect, Failure, Input, Monotonic, PeerFrame, Request, RequestKind, StopReason};
 pub use jobs::{Job, JobDone, JobResult};

@@ -732,6 +732,8 @@ impl<D: Disk> Replica<D> {
             last_index: raft.raft_log.last_index(),
             revision: header.revision.0,
             data_bytes: header.data_bytes,
+            history_bytes: header.history.bytes,
+            compacted: header.history.begun.map_or(header.revision, |_| header.history.compacted).0,
             applied_entries: self.counters.entries,
             applied_commands: self.counters.commands,
             snapshots_cut: self.counters.cut,

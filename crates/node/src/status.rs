@@ -66,6 +66,10 @@ pub struct ReplicaStatus {
     pub revision: u64,
     /// Keys and records, in bytes.
     pub data_bytes: u64,
+    /// Bytes of history.
+    pub history_bytes: u64,
+    /// The oldest revision that can be read; the revision, if there is no history.
+    pub compacted: u64,
     /// Nodes with a voting replica.
     pub voters: Vec<u64>,
     /// Nodes with a learning replica.

@@ -188,6 +188,8 @@ fn replica_stats(replica: &ReplicaStatus, catalog: &Catalog) -> ReplicaStats {
         first_index: replica.first_index,
         last_index: replica.last_index,
         data_bytes: replica.data_bytes,
+        history_bytes: replica.history_bytes,
+        compacted_revision: replica.compacted,
         applied_entries: replica.applied_entries,
         applied_commands: replica.applied_commands,
         snapshots_cut: replica.snapshots_cut,

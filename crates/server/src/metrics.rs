@@ -12,7 +12,7 @@ use crate::peers::LinkStatus;
 /// A gauge or counter per replica: name, kind, help, value.
 type ReplicaMetric = (&'static str, &'static str, &'static str, fn(&ReplicaStatus) -> u64);
 
-const REPLICA_METRICS: [ReplicaMetric; 13] = [
+const REPLICA_METRICS: [ReplicaMetric; 15] = [
     ("quorate_raft_is_leader", "gauge", "1 if this node leads the group.", |r| u64::from(r.role == "leader")),
     ("quorate_raft_has_leader", "gauge", "1 if this node knows who leads.", |r| u64::from(r.leader.is_some())),
     ("quorate_raft_term", "gauge", "The term.", |r| r.term),
@@ -22,6 +22,8 @@ const REPLICA_METRICS: [ReplicaMetric; 13] = [
     ("quorate_raft_is_caught_up", "gauge", "1 if the replica is in its role and has caught up.", |r| u64::from(r.is_caught_up)),
     ("quorate_keyspace_revision", "gauge", "The published revision.", |r| r.revision),
     ("quorate_keyspace_data_bytes", "gauge", "Keys and records.", |r| r.data_bytes),
+    ("quorate_keyspace_history_bytes", "gauge", "What is kept of the past.", |r| r.history_bytes),
+    ("quorate_keyspace_compacted_revision", "gauge", "The oldest revision that can be read.", |r| r.compacted),
     ("quorate_keyspace_applied_commands_total", "counter", "Commands applied since the start.", |r| r.applied_commands),
     ("quorate_snapshot_cut_total", "counter", "Snapshots cut since the start.", |r| r.snapshots_cut),
     ("quorate_snapshot_sent_total", "counter", "Snapshots sent since the start.", |r| r.snapshots_sent),

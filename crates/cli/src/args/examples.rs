@@ -112,10 +112,12 @@ pub(super) const KEYSPACE_CREATE: &str = "\
 Examples:
   quorate keyspace create orders               on the default engine, with raft
   quorate keyspace create orders --engine lsm --max-bytes 20GiB --max-value-bytes 64KiB
-  quorate keyspace create scratch --mode none  each node keeps its own keys";
+  quorate keyspace create scratch --mode none  each node keeps its own keys
+  quorate keyspace create audit --engine lsm --retention-age 7d --retention-revisions 10000000 \
+      --retention-bytes 10GiB                  what was there in the last week can be read";
 
 pub(super) const KEYSPACE_ALTER: &str = "\
-`none` takes a limit or the time to live away.
+`none` takes a limit or the time to live away, or brings the default of a retention back.
 
 Examples:
   quorate keyspace alter orders --max-bytes 2GiB --max-value-bytes none

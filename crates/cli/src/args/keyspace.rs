@@ -25,7 +25,7 @@ pub(crate) enum KeyspaceCommand {
         #[arg(add = ArgValueCompleter::new(completion::keyspaces))]
         name: String,
     },
-    /// Change limits, time to live or engine; what is not named stays as it is
+    /// Change limits, time to live, retention of history or engine; what is not named stays as it is
     #[command(after_help = super::examples::KEYSPACE_ALTER)]
     Alter(AlterArgs),
     /// Delete a keyspace with all its keys
@@ -84,6 +84,15 @@ pub(crate) struct SettingsArgs {
     /// Largest value, like 64KiB; none: the default
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_value_bytes: Option<String>,
+    /// Most revisions of the past that are kept; 0: no history; none: the default, 10000
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) retention_revisions: Option<String>,
+    /// For how long the past is kept, like 10m; none: the default, 1h
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) retention_age: Option<String>,
+    /// Most bytes of the past, like 1GiB; none: the default, 64MiB
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) retention_bytes: Option<String>,
 }
 
 #[derive(Debug, Args)]

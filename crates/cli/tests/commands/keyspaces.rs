@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quorate_api::keyspace::{
     Amount, Capabilities, EngineBody, EngineCapabilities, EngineInfo, EngineOption, JobBody, JobState, KeyspaceBody,
-    KeyspaceState, LimitsBody, MoveBody, MoveState, ReplicaMove, ReplicationBody,
+    KeyspaceState, LimitsBody, MoveBody, MoveState, ReplicaMove, ReplicationBody, RetentionBody,
 };
 use quorate_api::problem::{Code, MEDIA_TYPE, Problem, WriteOutcome};
 use serde::Serialize;
@@ -23,6 +23,7 @@ fn keyspace() -> KeyspaceBody {
         replication: ReplicationBody { mode: "none".to_owned() },
         ttl: Some(Amount::Text("30m".to_owned())),
         limits: LimitsBody { max_bytes: Some(Amount::Number(1 << 30)), ..LimitsBody::default() },
+        retention: None,
         state: KeyspaceState::Ready,
         capabilities: Capabilities::of(|_| true, 4096, 3 << 19),
         epoch: 7,
@@ -153,6 +154,15 @@ fn keyspaces_are_shown_to_people_and_programs() {
     let one = node(&[(200, value(&keyspace()))]);
     assert_eq!(one.call(&["keyspace", "show", "orders", "-o", "json"]).json(), value(&keyspace()));
     let table = one.call(&["keyspace", "show", "orders"]);
+    assert!(table.text().lines().any(|line| line.starts_with("history") && line.ends_with("none")), "{table:?}");
+    let retention = RetentionBody {
+        revisions: Some(Amount::Number(500)),
+        age: Some(Amount::Text("2h".to_owned())),
+        bytes: Some(Amount::Number(1 << 20)),
+    };
+    let kept = node(&[(200, value(&KeyspaceBody { retention: Some(retention), ..keyspace() }))]);
+    let kept = kept.call(&["keyspace", "show", "orders"]);
+    assert!(kept.text().contains("500 revisions, 2h, 1 MiB; whichever is less"), "{kept:?}");
     for words in ["2027-01-15", "linearizable, local", "1.5 MiB", "4 KiB", "ttl_per_key"] {
         assert!(table.text().contains(words), "{words}: {table:?}");
     }
@@ -199,6 +209,10 @@ fn settings_are_altered_and_taken_away() {
     assert_eq!(node.call(&["keyspace", "alter", "orders", "--ttl", "5m", "-o", "json"]).json(), value(&keyspace()));
     node.call(&["keyspace", "alter", "orders", "--option", "max_entries=none"]);
     assert_eq!(node.seen()[2], r#"PATCH /v1/keyspaces/orders {"engine":{"max_entries":null}}"#);
+    node.call(&["keyspace", "alter", "orders", "--retention-revisions", "0", "--retention-age", "none"]);
+    assert_eq!(node.seen()[3], r#"PATCH /v1/keyspaces/orders {"retention":{"age":null,"revisions":"0"}}"#);
+    node.call(&["keyspace", "create", "orders", "--retention-revisions", "7", "--retention-bytes", "1MiB"]);
+    assert_eq!(node.seen()[4], r#"PUT /v1/keyspaces/orders {"retention":{"revisions":7,"bytes":"1MiB"}}"#);
 }
 
 #[test]

@@ -21,6 +21,7 @@ fn keyspace() -> KeyspaceBody {
         replication: ReplicationBody { mode: "raft".to_owned() },
         ttl: None,
         limits: LimitsBody { max_bytes: Some(Amount::Number(1 << 30)), ..LimitsBody::default() },
+        retention: None,
         state: KeyspaceState::Ready,
         capabilities: Capabilities::of(|_| true, 4096, 1 << 20),
         epoch: 7,

@@ -71,7 +71,7 @@ pub fn compacted(view: &dyn View) -> Result<Revision, ShardError> {
 
 /// The record that a key had at a revision.
 pub fn get_at(view: &dyn View, key: &[u8], revision: Revision) -> Result<Option<Record>, PastError> {
-    check(view, revision)?;
+    check_revision(view, revision)?;
     match get(view, key)? {
         Some(record) if record.meta.mod_revision <= revision => Ok(Some(record)),
         _ => match version_at(view, key, revision)? {
@@ -83,7 +83,7 @@ pub fn get_at(view: &dyn View, key: &[u8], revision: Revision) -> Result<Option<
 
 /// A page of a range as it was at a revision.
 pub fn list_at(view: &dyn View, query: &ListQuery, revision: Revision) -> Result<Page, PastError> {
-    check(view, revision)?;
+    check_revision(view, revision)?;
     Ok(page_of(|range, direction| scan_at(view, range, direction, revision), query)?)
 }
 
@@ -94,13 +94,24 @@ pub fn pairs_at<'a>(
     direction: Direction,
     revision: Revision,
 ) -> Result<impl Iterator<Item = Result<(Bytes, Record), ShardError>> + 'a, PastError> {
-    check(view, revision)?;
+    check_revision(view, revision)?;
     let pairs = (!range.is_empty()).then(|| scan_at(view, range, direction, revision));
     let decode = |item: Result<(Bytes, Bytes), ShardError>| {
         let (key, record) = item?;
         Ok((key, Record::decode(record)?))
     };
     Ok(pairs.into_iter().flatten().map(decode))
+}
+
+/// All keys of a range as they were at a revision, in order, one by one; at the cost of [`pairs_at`].
+pub fn keys_at<'a>(
+    view: &'a dyn View,
+    range: &KeyRange,
+    revision: Revision,
+) -> Result<impl Iterator<Item = Result<Bytes, ShardError>> + 'a, PastError> {
+    check_revision(view, revision)?;
+    let pairs = (!range.is_empty()).then(|| scan_at(view, range, Direction::Forward, revision));
+    Ok(pairs.into_iter().flatten().map(|item| Ok(item?.0)))
 }
 
 /// The versions of a key that can be read, the newest first; those of revisions before `before` alone, if that is given.
@@ -211,8 +222,8 @@ impl std::fmt::Debug for ChangesAfter<'_> {
     }
 }
 
-/// Whether a revision can be read.
-fn check(view: &dyn View, revision: Revision) -> Result<(), PastError> {
+/// Why a revision cannot be read, if it cannot.
+pub fn check_revision(view: &dyn View, revision: Revision) -> Result<(), PastError> {
     let present = Revision(view.revision());
     if revision > present {
         return Err(PastError::Future(present));

@@ -33,6 +33,7 @@ impl Catalog {
             replication: settings.replication.clone(),
             ttl_ms: settings.ttl_ms,
             limits: settings.limits.clone(),
+            retention: settings.retention,
             created_ms: now_ms,
             last_move: None,
             shards: vec![shard],
@@ -68,6 +69,7 @@ impl Catalog {
         }
         keyspace.ttl_ms = settings.ttl_ms;
         keyspace.limits = settings.limits.clone();
+        keyspace.retention = settings.retention;
         next.cluster.jobs += u64::from(settings.engine != present.engine);
         Ok(Some(self.write_to(&next)))
     }
@@ -180,6 +182,7 @@ fn difference(present: &KeyspaceSettings, asked: &KeyspaceSettings) -> Option<St
         ("replication", present.replication != asked.replication),
         ("ttl", present.ttl_ms != asked.ttl_ms),
         ("limits", present.limits != asked.limits),
+        ("retention", present.retention != asked.retention),
     ];
     let differing: Vec<&str> = parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect();
     (!differing.is_empty()).then(|| differing.join(", "))

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use quorate_api::keyspace::Capability;
 use quorate_engine::EngineSpec;
-use quorate_keyspace::{Limits, Settings};
+use quorate_keyspace::{Limits, Retention, Settings};
 use serde::{Deserialize, Serialize};
 
-use super::settings::{KeyspaceSettings, keyspace_can};
+use super::settings::{DEFAULT_RETENTION, KeyspaceSettings, keyspace_can};
 use crate::limits::MAX_VOTERS;
 
 /// Identity and counters. What a counter gave out is never given out again.
@@ -72,6 +72,9 @@ pub struct KeyspaceRecord {
     /// What it takes. In the record's own JSON object, where `max_bytes` has always been.
     #[serde(flatten)]
     pub limits: LimitsRecord,
+    /// How much of the past is kept where history is possible; without it, [`DEFAULT_RETENTION`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<RetentionRecord>,
     /// When it was made, in milliseconds since 1970 by the clock of the node that was asked; 0 if that is not known.
     #[serde(default)]
     pub created_ms: u64,
@@ -94,6 +97,17 @@ pub struct LimitsRecord {
     /// Largest value, in bytes; without it, the largest that the node takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_value_bytes: Option<u64>,
+}
+
+/// How much of the past is kept; whichever bound is reached first counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetentionRecord {
+    /// Most revisions; 0: there is no history.
+    pub max_revisions: u64,
+    /// For how long, in milliseconds.
+    pub max_age_ms: u64,
+    /// Most bytes of what was replaced or removed, in each shard.
+    pub max_bytes: u64,
 }
 
 /// A move of a keyspace's replicas to [`KeyspaceRecord::engine`], one replica of a shard at a time. Which are there already,
@@ -175,12 +189,25 @@ impl KeyspaceRecord {
             replication: self.replication.clone(),
             ttl_ms: self.ttl_ms,
             limits: self.limits.clone(),
+            retention: self.retention,
         }
     }
 
     /// Whether it can do this.
     pub fn can(&self, capability: Capability) -> bool {
-        keyspace_can(&self.engine, &self.replication, capability)
+        match capability {
+            Capability::History => self.retention().is_some(),
+            _ => keyspace_can(&self.engine, &self.replication, capability),
+        }
+    }
+
+    /// How much of the past is kept; none if nothing is, or not now: all replicas have to be able to, also those that move.
+    pub fn retention(&self) -> Option<RetentionRecord> {
+        let has_history = |engine| keyspace_can(engine, &self.replication, Capability::History);
+        let replicas = self.shards.iter().flat_map(|shard| &shard.replicas);
+        let is_possible = has_history(&self.engine) && replicas.map(|replica| self.engine_of(replica)).all(has_history);
+        let wanted = self.retention.unwrap_or(DEFAULT_RETENTION);
+        (is_possible && wanted.max_revisions > 0).then_some(wanted)
     }
 
     /// Most bytes of keys and records; the greatest number if there is no limit.
@@ -196,7 +223,12 @@ impl KeyspaceRecord {
             max_key_bytes: max_key_bytes.unwrap_or(0),
             max_value_bytes: max_value_bytes.unwrap_or(0),
         };
-        Settings { ttl_ms: self.ttl_ms, ..Settings::of(limits) }
+        let retention = self.retention().map_or_else(Retention::default, |retention| Retention {
+            max_revisions: retention.max_revisions,
+            max_age_ms: retention.max_age_ms,
+            max_bytes: retention.max_bytes,
+        });
+        Settings { limits, ttl_ms: self.ttl_ms, retention }
     }
 
     /// The engine that a replica is known to have.

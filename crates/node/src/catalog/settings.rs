@@ -5,11 +5,16 @@ use quorate_api::key::MAX_KEY_BYTES;
 use quorate_api::keyspace::Capability;
 use quorate_engine::{KINDS, Kind, SpecError};
 
-use super::records::{EngineSettings, LimitsRecord, ReplicationSettings};
+use super::records::{EngineSettings, LimitsRecord, ReplicationSettings, RetentionRecord};
 
 /// The engine of a keyspace whose settings name none: of those that hold more than fits into memory the one that writes faster
 /// as data grow (ARCHITECTURE.md has the figures).
 pub const DEFAULT_ENGINE: &str = "lsm";
+
+/// How much of the past is kept where history is possible and nothing is said about it: an hour or 10,000 revisions, whichever
+/// is less, and no more than this many bytes of each shard, which one in memory takes beside its `max_bytes`.
+pub const DEFAULT_RETENTION: RetentionRecord =
+    RetentionRecord { max_revisions: 10_000, max_age_ms: 60 * 60 * 1000, max_bytes: 64 << 20 };
 
 /// How the replicas of a keyspace agree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +43,8 @@ pub struct KeyspaceSettings {
     pub ttl_ms: Option<u64>,
     /// What it takes.
     pub limits: LimitsRecord,
+    /// How much of the past is kept; none: [`DEFAULT_RETENTION`], where history is possible.
+    pub retention: Option<RetentionRecord>,
 }
 
 /// Why settings cannot be had. One line for people, naming what is known or possible.
@@ -109,12 +116,13 @@ impl KeyspaceSettings {
     /// memory.
     pub fn with_defaults(engine: EngineSettings, replication: ReplicationSettings, memory_bytes: u64) -> Self {
         let limits = LimitsRecord { max_bytes: default_max_bytes(&engine.kind, memory_bytes), ..LimitsRecord::default() };
-        Self { engine, replication, ttl_ms: None, limits }
+        Self { engine, replication, ttl_ms: None, limits, retention: None }
     }
 
     /// Whether a keyspace with these settings can do this. Nothing, if they cannot be had.
     pub fn can(&self, capability: Capability) -> bool {
-        keyspace_can(&self.engine, &self.replication, capability)
+        let is_on = self.retention.is_none_or(|retention| retention.max_revisions > 0);
+        (is_on || capability != Capability::History) && keyspace_can(&self.engine, &self.replication, capability)
     }
 
     /// Engine and mode, if all that is asked for is known, and possible together.
@@ -124,6 +132,7 @@ impl KeyspaceSettings {
         check_pair(kind, mode)?;
         self.check_ttl(kind, mode)?;
         self.check_limits(kind)?;
+        self.check_retention(kind, mode)?;
         Ok((kind, mode))
     }
 
@@ -141,6 +150,25 @@ impl KeyspaceSettings {
                 pairs_that(has_ttl)
             ))),
         }
+    }
+
+    fn check_retention(&self, kind: &Kind, mode: Mode) -> Result<(), SettingsError> {
+        let Some(RetentionRecord { max_revisions, max_age_ms, max_bytes }) = self.retention else { return Ok(()) };
+        if !(1..=MAX_TTL_MS).contains(&max_age_ms) {
+            return Err(SettingsError::Invalid("retention.age: must lie between 1ms and 36500d".to_owned()));
+        }
+        if max_bytes == 0 {
+            return Err(SettingsError::Invalid("retention.bytes: must be 1 or more".to_owned()));
+        }
+        if max_revisions == 0 || has_history(kind, mode) {
+            return Ok(());
+        }
+        Err(SettingsError::Unsupported(format!(
+            "retention: the engine {} with replication {} keeps no history; possible with: {}",
+            kind.name,
+            mode.name(),
+            pairs_that(has_history)
+        )))
     }
 
     fn check_limits(&self, kind: &Kind) -> Result<(), SettingsError> {
@@ -212,13 +240,18 @@ fn can(kind: &Kind, mode: Mode, capability: Capability) -> bool {
                 }
             }
             Capability::Linearizable | Capability::Txn | Capability::Watch => is_raft,
+            Capability::History => is_raft && kind.capabilities.ordered,
             // Not built yet, for any engine.
-            Capability::History | Capability::Snapshot | Capability::Counters | Capability::AtomicBatch => false,
+            Capability::Snapshot | Capability::Counters | Capability::AtomicBatch => false,
         }
 }
 
 fn has_ttl(kind: &Kind, mode: Mode) -> bool {
     can(kind, mode, Capability::TtlPerKey)
+}
+
+fn has_history(kind: &Kind, mode: Mode) -> bool {
+    can(kind, mode, Capability::History)
 }
 
 /// The limit of a keyspace that names none: `memory_bytes` if its pairs are in memory, or all replicas would run out of it

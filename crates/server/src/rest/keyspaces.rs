@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
-use axum::routing::get;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
@@ -24,12 +24,13 @@ use super::admin::{Result, Shared, no_parameters, ok, timeout};
 use super::answer;
 use super::config::RestConfig;
 use super::endpoint::App;
+use super::history;
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
-use super::settings::{SettingsPatch, amount_of, engine_body, limits_body, parse, settings_of};
+use super::settings::{SettingsPatch, amount_of, engine_body, limits_body, parse, retention_body, settings_of};
 use super::store::{Freshness, KnownKeyspace, Store, StoreError};
 
-type PathName = std::result::Result<Path<String>, PathRejection>;
+pub(super) type PathName = std::result::Result<Path<String>, PathRejection>;
 
 /// Media types of a merge patch.
 const PATCH_TYPES: [&str; 2] = ["application/json", "application/merge-patch+json"];
@@ -40,6 +41,7 @@ pub(super) fn routes<S: Store>() -> Router<std::sync::Arc<App<S>>> {
         .route("/v1/keyspaces", get(list::<S>))
         .route("/v1/keyspaces/{name}", get(show::<S>).put(create::<S>).patch(alter::<S>).delete(delete::<S>))
         .route("/v1/keyspaces/{name}/stats", get(stats::<S>))
+        .route("/v1/keyspaces/{name}/compact", post(history::compact::<S>))
         .route("/v1/engines", get(engines))
         .route("/v1/jobs", get(jobs::<S>))
         .route("/v1/jobs/{id}", get(job::<S>))
@@ -157,14 +159,14 @@ fn keyspace_name(name: PathName) -> std::result::Result<String, Refusal> {
     }
 }
 
-fn changeable_name(name: PathName) -> std::result::Result<String, Refusal> {
+pub(super) fn changeable_name(name: PathName) -> std::result::Result<String, Refusal> {
     match keyspace_name(name)? {
         name if name == SYSTEM_KEYSPACE => Err(Refusal::of_write(StoreError::ReadOnly(name))),
         name => Ok(name),
     }
 }
 
-fn json_object(headers: &HeaderMap, sent: &[u8], types: &[&str]) -> std::result::Result<Map<String, Value>, Refusal> {
+pub(super) fn json_object(headers: &HeaderMap, sent: &[u8], types: &[&str]) -> std::result::Result<Map<String, Value>, Refusal> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
     if !media_type.is_some_and(|told| types.iter().any(|known| told.trim().eq_ignore_ascii_case(known))) {
         let refusal = Refusal::new(Code::UnsupportedMediaType, format!("content-type: this route takes {}", types.join(", ")));
@@ -183,6 +185,7 @@ fn body(known: &KnownKeyspace, config: &RestConfig) -> KeyspaceBody {
         replication: ReplicationBody { mode: record.replication.mode.clone() },
         ttl: record.ttl_ms.map(Amount::of_milliseconds),
         limits: limits_body(&record.limits),
+        retention: record.retention().as_ref().map(retention_body),
         state: if *is_ready { KeyspaceState::Ready } else { KeyspaceState::Starting },
         capabilities: Capabilities::of(|capability| record.can(capability), longest, largest),
         epoch: record.epoch,

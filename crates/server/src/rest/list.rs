@@ -13,13 +13,16 @@ use quorate_api::entry::{
 use quorate_api::keyspace::Capability;
 use quorate_api::problem::{Code, Problem, ProblemLine};
 use quorate_engine::{Direction, KeyRange, View};
-use quorate_node::keyspace::{Folding, Keys, ListQuery, Revision, ShardError, keys, list, pairs};
+use quorate_node::keyspace::{
+    Folding, Keys, ListQuery, Revision, ShardError, check_revision, keys, keys_at, list, list_at, pairs, pairs_at,
+};
 use serde::Serialize;
 
 use super::answer::{self, Answer, AnswerBody, CONSISTENCY, HeaderText};
 use super::cursor::Cursor;
 use super::deadline::Deadline;
 use super::endpoint::App;
+use super::history;
 use super::keyspaces;
 use super::one_key::{consistency_value, entry_of, parse_encoding};
 use super::query::{Parameter, Treatment, parameters};
@@ -33,7 +36,7 @@ use super::watch::{Patience, wait_for_change};
 pub(super) const METHODS: &str = "GET, HEAD, DELETE";
 
 /// Parameters besides the selection's.
-const PARAMETERS: [&str; 15] = [
+const PARAMETERS: [&str; 16] = [
     "limit",
     "cursor",
     "reverse",
@@ -45,6 +48,7 @@ const PARAMETERS: [&str; 15] = [
     "encoding",
     "consistency",
     "min_revision",
+    "revision",
     "timeout",
     "wait",
     "index",
@@ -70,6 +74,7 @@ struct ListOptions {
     delimiter: Option<Bytes>,
     is_count: Option<bool>,
     encoding: Option<Encoding>,
+    revision: Option<Revision>,
 }
 
 /// What a list is answered with: at hand, or as a stream.
@@ -83,7 +88,10 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -
     let deadline = Deadline::after(timeout);
     let checksum = options.checksum(keyspace);
     let cursor = options.cursor(checksum)?;
-    let mut freshness = freshness;
+    // Where the past can be read, all pages are of one revision.
+    let first = cursor.as_ref().map(|cursor| Revision(cursor.revision));
+    let pinned = options.revision.or_else(|| first.filter(|_| app.store.can(keyspace, Capability::History)));
+    let mut freshness = history::freshness_at(app, keyspace, freshness, pinned)?;
     if let Some(waiting) = options.patience.of(None) {
         let keys = Keys::Range(options.selection.range());
         let has_changed = Box::pin(wait_for_change(app, keyspace, keys, waiting)).await?;
@@ -96,23 +104,26 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -
     }
     let cost = if app.store.can(keyspace, Capability::Ordered) { Cost::Returned } else { Cost::Everything };
     let Reading { view, now_ms, .. } = app.store.read(keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
-    let revision = view.revision();
+    let at = pinned.unwrap_or_else(|| Revision(view.revision()));
+    pinned.map_or(Ok(()), |pinned| check_revision(&*view, pinned)).map_err(Refusal::of_past)?;
     let mut headers = answer::headers();
-    HeaderText::new().insert_revision(&mut headers, Revision(revision));
+    HeaderText::new().insert_revision(&mut headers, at);
     headers.insert(CONSISTENCY, consistency_value(freshness));
     if is_stream {
-        let scan = options.to_stream((view, now_ms), head.method == Method::HEAD);
+        let scan = options.to_stream((view, now_ms), (pinned, at), head.method == Method::HEAD);
         return Ok(Either::Right(answer::ndjson(headers, app.scans.stream(cost, deadline, scan).await?)));
     }
     if options.is_count == Some(true) {
         let range = options.selection.range();
-        let count = app.scans.run(cost, deadline, move |asker| count(&*view, &range, || asker.pause())).await?;
-        return Ok(Either::Left(answer::json(StatusCode::OK, headers, &CountBody { count, revision })));
+        let count = app.scans.run(cost, deadline, move |asker| count(&*view, &range, pinned, || asker.pause())).await?;
+        return Ok(Either::Left(answer::json(StatusCode::OK, headers, &CountBody { count, revision: at.0 })));
     }
     let rendering = Rendering {
         query: options.to_query(cursor.as_ref(), cost),
         checksum,
-        first_revision: cursor.map_or(revision, |cursor| cursor.revision),
+        first: first.unwrap_or(at),
+        pinned,
+        at,
         encoding: options.encoding.unwrap_or_default(),
         view,
         now_ms,
@@ -137,7 +148,10 @@ struct Rendering {
     now_ms: u64,
     query: ListQuery,
     checksum: u32,
-    first_revision: u64,
+    /// The revision of the first page, and that of this one.
+    first: Revision,
+    pinned: Option<Revision>,
+    at: Revision,
     encoding: Encoding,
 }
 
@@ -148,9 +162,12 @@ struct Rendered {
 
 impl Rendering {
     fn render(self) -> Result<Rendered, Refusal> {
-        let Self { view, now_ms, query, checksum, first_revision, encoding } = self;
-        let page = list(&*view, &query).map_err(damaged)?;
-        let next_cursor = page.next.map(|place| Cursor { selection: checksum, revision: first_revision, place }.to_text());
+        let Self { view, now_ms, query, checksum, first, pinned, at, encoding } = self;
+        let page = match pinned {
+            Some(pinned) => list_at(&*view, &query, pinned).map_err(Refusal::of_past)?,
+            None => list(&*view, &query).map_err(damaged)?,
+        };
+        let next_cursor = page.next.map(|place| Cursor { selection: checksum, revision: first.0, place }.to_text());
         let entries: Vec<Entry> =
             page.items.into_iter().map(|(key, record)| trimmed(entry_of(key, record, now_ms), query.is_with_values)).collect();
         let (prefixes, prefixes64) = folder_names(&page.folders, encoding);
@@ -158,22 +175,31 @@ impl Rendering {
             items: entries.iter().map(|entry| entry.to_body(encoding)).collect(),
             prefixes: query.folding.is_some().then_some(prefixes),
             prefixes64,
-            revision: view.revision(),
+            revision: at.0,
             next_cursor: next_cursor.clone(),
-            revision_changed: first_revision != view.revision(),
+            revision_changed: first != at,
         };
         Ok(Rendered { body: answer::to_json(&body), next_cursor })
     }
 }
 
 /// The entry without its value, unless that was asked for.
-fn trimmed(entry: Entry, is_with_values: bool) -> Entry {
+pub(super) fn trimmed(entry: Entry, is_with_values: bool) -> Entry {
     Entry { value: entry.value.filter(|_| is_with_values), ..entry }
 }
 
-fn count(view: &dyn View, range: &KeyRange, mut pause: impl FnMut() -> Result<(), Refusal>) -> Result<u64, Refusal> {
+fn count(
+    view: &dyn View,
+    range: &KeyRange,
+    pinned: Option<Revision>,
+    mut pause: impl FnMut() -> Result<(), Refusal>,
+) -> Result<u64, Refusal> {
     let mut count = 0;
-    for key in keys(view, range) {
+    let keys: Box<dyn Iterator<Item = _>> = match pinned {
+        Some(pinned) => Box::new(keys_at(view, range, pinned).map_err(Refusal::of_past)?),
+        None => Box::new(keys(view, range)),
+    };
+    for key in keys {
         key.map_err(damaged)?;
         count += 1;
         if count % KEYS_BETWEEN_PAUSES == 0 {
@@ -208,6 +234,7 @@ impl ListOptions {
                 "delimiter64" => parameter.set(&mut options.delimiter, not_empty(parameter, parameter.key64()?)?)?,
                 "count_only" => parameter.set(&mut options.is_count, parameter.flag()?)?,
                 "encoding" => parameter.set(&mut options.encoding, parse_encoding(parameter)?)?,
+                "revision" => parameter.set(&mut options.revision, history::parse_revision(parameter)?)?,
                 _ if options.selection.take(parameter)? => {}
                 _ if options.treatment.take_read(parameter)? => {}
                 _ if options.patience.take(parameter)? => {}
@@ -227,6 +254,7 @@ impl ListOptions {
             ("values", self.is_with_values.is_some()),
             ("encoding", self.encoding.is_some()),
         ];
+        self.patience.check_with(self.revision)?;
         // A count says nothing of single keys, and a stream has all of them.
         let (what, pointless) = match (self.is_count == Some(true), accepts_lines) {
             (true, _) => ("count_only", &given[..]),
@@ -246,6 +274,7 @@ impl ListOptions {
     /// A checksum of what pages of one list have in common.
     fn checksum(&self, keyspace: &str) -> u32 {
         let [prefix, start, end] = self.selection.parts();
+        let revision = self.revision.map(|revision| revision.0.to_le_bytes());
         let parts = [
             Some(keyspace.as_bytes()),
             prefix,
@@ -254,7 +283,8 @@ impl ListOptions {
             Some(if self.direction() == Direction::Reverse { b"reverse" } else { b"forward" }),
             self.delimiter.as_deref(),
         ];
-        parts.into_iter().fold(0, |checksum, part| {
+        // Where none is asked for, it is as it was before there were any.
+        parts.into_iter().chain(revision.as_ref().map(|revision| Some(&revision[..]))).fold(0, |checksum, part| {
             let part = part.unwrap_or_default();
             let checksum = crc32c::crc32c_append(checksum, &(part.len() as u64).to_le_bytes());
             crc32c::crc32c_append(checksum, part)
@@ -288,12 +318,17 @@ impl ListOptions {
     }
 
     /// Every pair of the selection as a line, from one view; then a line that says so.
-    fn to_stream(&self, (view, now_ms): (Arc<dyn View>, u64), is_head: bool) -> impl FnOnce(&mut Pieces) + Send + use<> {
+    fn to_stream(
+        &self,
+        (view, now_ms): (Arc<dyn View>, u64),
+        (pinned, at): (Option<Revision>, Revision),
+        is_head: bool,
+    ) -> impl FnOnce(&mut Pieces) + Send + use<> {
         let (range, direction) = (self.selection.range(), self.direction());
         let (is_with_values, encoding) = (self.is_with_values == Some(true), self.encoding.unwrap_or_default());
         move |pieces| {
             if !is_head {
-                send_lines(pieces, (&*view, now_ms), (&range, direction), |entry, lines| {
+                send_lines(pieces, (&*view, now_ms), (pinned, at), (&range, direction), |entry, lines| {
                     put_line(lines, &trimmed(entry, is_with_values).to_body(encoding));
                 });
             }
@@ -305,27 +340,35 @@ impl ListOptions {
 fn send_lines(
     pieces: &mut Pieces,
     (view, now_ms): (&dyn View, u64),
+    (pinned, at): (Option<Revision>, Revision),
     (range, direction): (&KeyRange, Direction),
     mut put_entry: impl FnMut(Entry, &mut BytesMut),
 ) {
     let mut lines = BytesMut::with_capacity(PIECE_BYTES);
     let mut count = 0;
-    for pair in pairs(view, range, direction) {
+    let found: Box<dyn Iterator<Item = _>> = match pinned.map(|pinned| pairs_at(view, range, direction, pinned)) {
+        None => Box::new(pairs(view, range, direction)),
+        Some(Ok(found)) => Box::new(found),
+        Some(Err(error)) => return send_problem(pieces, lines, &error),
+    };
+    for pair in found {
         match pair {
             Ok((key, record)) => put_entry(entry_of(key, record, now_ms), &mut lines),
-            Err(error) => {
-                tracing::error!(%error, "a list was broken off");
-                put_line(&mut lines, &ProblemLine { problem: Problem::new(Code::Internal, error.to_string()) });
-                pieces.send(lines.freeze());
-                return;
-            }
+            Err(error) => return send_problem(pieces, lines, &error),
         }
         count += 1;
         if lines.len() >= PIECE_BYTES && !pieces.send(lines.split().freeze()) {
             return;
         }
     }
-    put_line(&mut lines, &ListEnd { revision: view.revision(), count });
+    put_line(&mut lines, &ListEnd { revision: at.0, count });
+    pieces.send(lines.freeze());
+}
+
+/// Ends a stream with what kept it from going on.
+fn send_problem(pieces: &mut Pieces, mut lines: BytesMut, error: &dyn std::fmt::Display) {
+    tracing::error!(%error, "a list was broken off");
+    put_line(&mut lines, &ProblemLine { problem: Problem::new(Code::Internal, error.to_string()) });
     pieces.send(lines.freeze());
 }
 
@@ -339,7 +382,7 @@ fn not_empty(parameter: Parameter<'_>, delimiter: Bytes) -> Result<Bytes, Refusa
     if delimiter.is_empty() { Err(parameter.bad("empty")) } else { Ok(delimiter) }
 }
 
-fn parse_limit(parameter: Parameter<'_>) -> Result<usize, Refusal> {
+pub(super) fn parse_limit(parameter: Parameter<'_>) -> Result<usize, Refusal> {
     match parameter.number()? {
         limit if (1..=MAX_LIST_ITEMS as u64).contains(&limit) => Ok(limit as usize),
         _ => Err(parameter.bad(format_args!("not between 1 and {MAX_LIST_ITEMS}"))),

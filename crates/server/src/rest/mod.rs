@@ -25,6 +25,7 @@ mod delete_range;
 mod endpoint;
 mod exchange;
 mod feeds;
+mod history;
 mod keyspaces;
 mod lines;
 mod list;

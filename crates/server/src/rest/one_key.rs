@@ -10,12 +10,14 @@ use quorate_api::entry::{Counters, Encoding, Entry, MAX_TTL_MS, PutBody};
 use quorate_api::keyspace::Capability;
 use quorate_api::problem::Code;
 use quorate_api::{duration, header};
-use quorate_node::keyspace::{self, KeyMeta, Keys, Op, OpResult, Outcome, Put, Record, Revision, Write};
+use quorate_engine::View;
+use quorate_node::keyspace::{self, KeyMeta, Keys, Op, OpResult, Outcome, Put, Record, Revision, ShardError, Write};
 
 use super::answer::{self, Answer, CONSISTENCY, DELETED, HeaderText, OCTETS, TTL, entity_tag};
 use super::body::RequestBody;
 use super::conditions::{Cas, Conditions, ReadVerdict};
 use super::endpoint::App;
+use super::history;
 use super::keyspaces;
 use super::meta;
 use super::query::{Parameter, Treatment, consistency_name, parameters, twin};
@@ -40,9 +42,11 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 /// Longest media type that is kept with a value.
 const MAX_CONTENT_TYPE_BYTES: usize = 256;
 
-const READ_PARAMETERS: [&str; 8] = ["consistency", "min_revision", "format", "encoding", "timeout", "wait", "index", "key64"];
-
 pub(super) const CONTENT_TYPE_FORM: &str = "at most 256 visible ASCII characters are kept";
+
+/// Parameters of a read.
+const READ_PARAMETERS: [&str; 10] =
+    ["consistency", "min_revision", "revision", "history", "format", "encoding", "timeout", "wait", "index", "key64"];
 
 /// What a read asks for beside the key.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,6 +55,7 @@ struct ReadOptions {
     patience: Patience,
     form: Option<Form>,
     encoding: Option<Encoding>,
+    revision: Option<Revision>,
 }
 
 /// What a read answers with.
@@ -74,15 +79,20 @@ struct WriteOptions {
 }
 
 pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_>) -> Result<Answer, Refusal> {
+    if history::is_asked_for(head)? {
+        return history::of_key(app, head, target).await;
+    }
     let options = ReadOptions::parse(head, target.is_key64)?;
     let freshness = keyspaces::freshness(app, target.keyspace, &options.treatment, &head.headers)?;
+    let freshness = history::freshness_at(app, target.keyspace, freshness, options.revision)?;
     let conditions = Conditions::parse(&head.headers, None)?;
     let timeout = options.treatment.timeout(&head.headers)?;
-    let mut seen = look(app, &target, freshness, timeout).await?;
+    let mut seen = look(app, &target, (freshness, options.revision), timeout).await?;
     if let Some(waiting) = seen.is_waited_for(&options.patience, &conditions) {
         let has_changed = Box::pin(wait_for_change(app, target.keyspace, Keys::One(target.key.clone()), waiting)).await?;
         // What it was woken by is in this node's own state.
-        seen = look(app, &target, Freshness { is_linearizable: false, min_revision: None }, timeout).await?;
+        let local = Freshness { is_linearizable: false, min_revision: None };
+        seen = look(app, &target, (local, None), timeout).await?;
         if !has_changed {
             return Ok(seen.unchanged());
         }
@@ -128,10 +138,15 @@ struct Seen {
     now_ms: u64,
 }
 
-async fn look<S: Store>(app: &App<S>, target: &Target<'_>, freshness: Freshness, timeout: Duration) -> Result<Seen, Refusal> {
+async fn look<S: Store>(
+    app: &App<S>,
+    target: &Target<'_>,
+    (freshness, revision): (Freshness, Option<Revision>),
+    timeout: Duration,
+) -> Result<Seen, Refusal> {
     let Reading { epoch, view, now_ms } = app.store.read(target.keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
-    let record = keyspace::get(&*view, &target.key).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
-    Ok(Seen { epoch, revision: Revision(view.revision()), record, now_ms })
+    let record = record_at(&*view, &target.key, revision)?;
+    Ok(Seen { epoch, revision: revision.unwrap_or_else(|| Revision(view.revision())), record, now_ms })
 }
 
 impl Seen {
@@ -157,6 +172,18 @@ impl Seen {
             text.insert_meta(&mut headers, self.epoch, &record.meta);
         }
         answer::empty(StatusCode::NOT_MODIFIED, headers)
+    }
+}
+
+/// The record of a key: now, or at a revision. What was then does not go by itself.
+fn record_at(view: &dyn View, key: &[u8], revision: Option<Revision>) -> Result<Option<Record>, Refusal> {
+    let failed = |error: ShardError| Refusal::new(Code::Internal, error.to_string());
+    match revision {
+        None => keyspace::get(view, key).map_err(failed),
+        Some(revision) => {
+            let record = keyspace::get_at(view, key, revision).map_err(Refusal::of_past)?;
+            Ok(record.map(|record| Record { expires_at_ms: None, ..record }))
+        }
     }
 }
 
@@ -257,6 +284,8 @@ impl ReadOptions {
             match parameter.name {
                 "format" => parameter.set(&mut options.form, parse_format(parameter)?)?,
                 "encoding" => parameter.set(&mut options.encoding, parse_encoding(parameter)?)?,
+                "revision" => parameter.set(&mut options.revision, history::parse_revision(parameter)?)?,
+                "history" => {}
                 "key64" if is_key64 => {}
                 _ if options.treatment.take_read(parameter)? => {}
                 _ if options.patience.take(parameter)? => {}
@@ -266,6 +295,7 @@ impl ReadOptions {
         if options.encoding.is_some() && !matches!(options.form, Some(Form::Json | Form::Meta)) {
             return Err(Refusal::new(Code::BadParameter, "encoding: only together with format=json or format=meta"));
         }
+        options.patience.check_with(options.revision)?;
         Ok(options)
     }
 }

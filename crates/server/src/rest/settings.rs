@@ -1,8 +1,13 @@
 //! Keyspace settings between how they travel and how the catalog has them.
 
-use quorate_api::keyspace::{Amount, EngineBody, LIMITS_FIELDS, LimitsBody, ReplicationBody, SETTINGS_FIELDS, SettingsBody};
+use quorate_api::keyspace::{
+    Amount, Capability, EngineBody, LIMITS_FIELDS, LimitsBody, RETENTION_FIELDS, ReplicationBody, RetentionBody, SETTINGS_FIELDS,
+    SettingsBody,
+};
 use quorate_engine::{OptionSpec, Unit};
-use quorate_node::{EngineSettings, KeyspaceSettings, LimitsRecord, Mode, ReplicationSettings, SettingsError};
+use quorate_node::{
+    DEFAULT_RETENTION, EngineSettings, KeyspaceSettings, LimitsRecord, Mode, ReplicationSettings, RetentionRecord, SettingsError,
+};
 use serde_json::{Map, Value};
 
 /// A merge patch (RFC 7396) for the settings of a keyspace. Where it names another type of engine, options of the old one are
@@ -17,8 +22,10 @@ impl SettingsPatch {
     /// `memory_bytes` is how much a keyspace holds whose pairs are in memory, if it says nothing about that.
     pub fn new(patch: Map<String, Value>, memory_bytes: u64) -> Result<Self, SettingsError> {
         known_fields("", &patch, &SETTINGS_FIELDS)?;
-        if let Some(Value::Object(limits)) = patch.get("limits") {
-            known_fields("limits: ", limits, &LIMITS_FIELDS)?;
+        for (field, known) in [("limits", LIMITS_FIELDS), ("retention", RETENTION_FIELDS)] {
+            if let Some(Value::Object(fields)) = patch.get(field) {
+                known_fields(&format!("{field}: "), fields, &known)?;
+            }
         }
         if let Some(field) = ["engine", "replication"].into_iter().find(|field| patch.get(*field) == Some(&Value::Null)) {
             return Err(SettingsError::Invalid(format!("{field}: can be changed, but not taken away")));
@@ -93,7 +100,24 @@ pub(super) fn settings_of(body: SettingsBody, memory_bytes: u64) -> Result<Keysp
         max_key_bytes: limit("max_key_bytes", limits.max_key_bytes)?,
         max_value_bytes: limit("max_value_bytes", limits.max_value_bytes)?,
     };
+    let retention = body.retention.map(retention_of).transpose()?;
+    // Who asks for the default has asked for nothing in particular.
+    let is_default = settings.can(Capability::History) && retention == Some(DEFAULT_RETENTION);
+    settings.retention = retention.filter(|_| !is_default);
     Ok(settings)
+}
+
+fn retention_of(body: RetentionBody) -> Result<RetentionRecord, SettingsError> {
+    let RetentionRecord { max_revisions, max_age_ms, max_bytes } = DEFAULT_RETENTION;
+    let given = |name: &str, value: Option<Result<u64, String>>, default: u64| match value {
+        None => Ok(default),
+        Some(value) => value.map_err(|why| invalid(&format!("retention.{name}"), &why)),
+    };
+    Ok(RetentionRecord {
+        max_revisions: given("revisions", body.revisions.map(|amount| amount.count()), max_revisions)?,
+        max_age_ms: given("age", body.age.map(|amount| amount.milliseconds()), max_age_ms)?,
+        max_bytes: given("bytes", body.bytes.map(|amount| amount.bytes()), max_bytes)?,
+    })
 }
 
 /// Options are read by their unit. One that the engine does not have is left for the check, which names those that it has.
@@ -124,6 +148,16 @@ pub(super) fn body_of(settings: &KeyspaceSettings) -> SettingsBody {
         replication: Some(ReplicationBody { mode: settings.replication.mode.clone() }),
         ttl: settings.ttl_ms.map(Amount::of_milliseconds),
         limits: Some(limits_body(&settings.limits)),
+        retention: settings.retention.as_ref().map(retention_body),
+    }
+}
+
+/// A retention as it is told.
+pub(super) fn retention_body(retention: &RetentionRecord) -> RetentionBody {
+    RetentionBody {
+        revisions: Some(Amount::Number(retention.max_revisions)),
+        age: Some(Amount::of_milliseconds(retention.max_age_ms)),
+        bytes: Some(Amount::Number(retention.max_bytes)),
     }
 }
 
@@ -177,6 +211,7 @@ mod tests {
             replication: ReplicationSettings::of(Mode::None),
             ttl_ms: Some(1_800_000),
             limits: LimitsRecord { max_bytes: Some(9), max_key_bytes: Some(8), max_value_bytes: Some(7) },
+            retention: Some(RetentionRecord { max_revisions: 6, max_age_ms: 5000, max_bytes: 4 }),
         }
     }
 
@@ -217,6 +252,31 @@ mod tests {
     }
 
     #[test]
+    fn the_past_is_kept_by_default_where_it_can_be() {
+        let present = settings(json!({"engine": {"type": "trie"}}));
+        assert_eq!((present.retention, present.can(Capability::History)), (None, true));
+        let all = |revisions, age, bytes| json!({"retention": {"revisions": revisions, "age": age, "bytes": bytes}});
+        assert_eq!(patched(&present, all(10_000, "1h", "64MiB")), Ok(present.clone()), "what is told can be sent back");
+        let less = patched(&present, json!({"retention": {"revisions": 5}})).unwrap();
+        assert_eq!(less.retention, Some(RetentionRecord { max_revisions: 5, ..DEFAULT_RETENTION }));
+        let shorter = patched(&less, json!({"retention": {"revisions": null, "age": "10m"}})).unwrap();
+        assert_eq!(shorter.retention, Some(RetentionRecord { max_age_ms: 600_000, ..DEFAULT_RETENTION }));
+        assert_eq!(patched(&shorter, json!({"retention": null})), Ok(present.clone()));
+        let off = patched(&present, json!({"retention": {"revisions": 0}})).unwrap();
+        assert_eq!((off.can(Capability::History), off.check().is_ok()), (false, true));
+        assert!(patched(&present, json!({"engine": {"type": "hash"}})).unwrap().check().is_ok());
+        for asked in [json!({"revisions": 5}), json!({})] {
+            let asked = settings(json!({"engine": {"type": "hash"}, "retention": asked}));
+            let error = asked.check().unwrap_err().to_string();
+            assert!(
+                error.starts_with("retention: the engine hash with replication raft keeps no history; possible with: "),
+                "{error}"
+            );
+            assert!(error.contains("trie with raft") && !error.contains("hash with raft, "), "{error}");
+        }
+    }
+
+    #[test]
     fn another_engine_begins_with_its_own_options() {
         let altered = patched(&full(), json!({"engine": {"type": "trie"}})).unwrap();
         assert_eq!(altered.engine, EngineSettings { kind: "trie".to_owned(), options: [].into() });
@@ -228,7 +288,10 @@ mod tests {
     fn patches_that_make_no_sense_are_refused() {
         let present = settings(json!({}));
         for (patch, told) in [
-            (json!({"name": "x"}), "known: engine, replication, ttl, limits"),
+            (json!({"name": "x"}), "known: engine, replication, ttl, limits, retention"),
+            (json!({"retention": {"count": 1}}), "retention: there is no field \"count\"; known: revisions, age, bytes"),
+            (json!({"retention": {"age": 5}}), "retention.age: 5 has no unit"),
+            (json!({"retention": {"bytes": "much"}}), "retention.bytes: `much` is no amount of bytes"),
             (json!({"name": null}), "known: engine"),
             (json!({"limits": {"max": null}}), "limits: there is no field \"max\"; known: max_bytes"),
             (json!({"engine": null}), "engine: can be changed"),

@@ -111,19 +111,23 @@ async fn values_come_if_asked_for() {
 }
 
 #[tokio::test]
-async fn a_page_says_if_something_changed_since_the_first() {
-    let server = server(&["a", "b", "c"]).await;
-    let first = server.get("/v1/kv/default?limit=1").await.json();
-    let next = format!("/v1/kv/default?limit=1&cursor={}", first["next_cursor"].as_str().unwrap());
+async fn without_history_a_page_says_if_something_changed_since_the_first() {
+    let server = server(&[]).await;
+    server.put_json("/v1/keyspaces/plain", &json!({"engine": {"type": "hash"}})).await;
+    for key in ["a", "b", "c"] {
+        server.put(&format!("/v1/kv/plain/{key}"), b"old").await;
+    }
+    let first = server.get("/v1/kv/plain?limit=1").await.json();
+    let next = format!("/v1/kv/plain?limit=1&cursor={}", first["next_cursor"].as_str().unwrap());
     assert_eq!(server.get(&next).await.json().get("revision_changed"), None);
-    server.put("/v1/kv/default/a", b"new").await;
+    server.put("/v1/kv/plain/a", b"new").await;
     let second = server.get(&next).await;
     assert_eq!(
         (keys(&second), second.json()["revision_changed"].clone(), second.json()["revision"].clone()),
         (vec!["b".to_owned()], json!(true), json!(5))
     );
     // The page after that still differs from the first, though nothing changed since the second.
-    let third = format!("/v1/kv/default?limit=1&cursor={}", second.json()["next_cursor"].as_str().unwrap());
+    let third = format!("/v1/kv/plain?limit=1&cursor={}", second.json()["next_cursor"].as_str().unwrap());
     assert_eq!(server.get(&third).await.json()["revision_changed"], json!(true));
 }
 

@@ -14,6 +14,7 @@ mod connections;
 mod delete_range;
 mod failures;
 mod folders;
+mod history;
 mod keyspaces;
 mod list;
 mod one_key;

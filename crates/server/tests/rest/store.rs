@@ -10,11 +10,11 @@ use quorate_api::cluster::{
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::{Cache, CacheOptions, Engine, Trie};
 use quorate_node::keyspace::{
-    Command, EntryHeader, Limits, Op, Outcome, Put, RequestId, Revision, Settings, Shard, ShardHeader, Write, encode_entry,
+    Command, EntryHeader, Limits, Op, Outcome, Put, RequestId, Revision, Shard, ShardHeader, Write, encode_entry,
 };
 use quorate_node::{
-    EngineSettings, KeyspaceRecord, KeyspaceSettings, Mode, MoveRecord, ReplicaRecord, ReplicaRole, ReplicationSettings,
-    ShardRecord,
+    EngineSettings, KeyspaceRecord, KeyspaceSettings, LimitsRecord, Mode, MoveRecord, ReplicaRecord, ReplicaRole,
+    ReplicationSettings, ShardRecord,
 };
 use quorate_server::rest::{Check, Freshness, KnownKeyspace, LiveFeed, Reading, SettingsPatch, Store, StoreError, Written};
 
@@ -53,9 +53,16 @@ impl MemoryStore {
             ("tiny", Limits { max_bytes: 100, ..roomy }),
             ("narrow", Limits { max_key_bytes: 8, max_value_bytes: 16, ..roomy }),
         ];
-        let record = |limits: Limits| record(settings(limits), EPOCH);
+        let record = |limits: Limits| KeyspaceRecord {
+            limits: LimitsRecord {
+                max_bytes: Some(limits.max_bytes),
+                max_key_bytes: Some(limits.max_key_bytes).filter(|max_bytes| *max_bytes > 0),
+                max_value_bytes: Some(limits.max_value_bytes).filter(|max_bytes| *max_bytes > 0),
+            },
+            ..record(settings(limits), EPOCH)
+        };
         let state = State {
-            shards: shards.iter().map(|(name, limits)| ((*name).to_owned(), shard("trie", *limits))).collect(),
+            shards: shards.iter().map(|(name, limits)| ((*name).to_owned(), shard(&record(*limits)))).collect(),
             feeds: BTreeMap::new(),
             records: shards.iter().map(|(name, limits)| ((*name).to_owned(), record(*limits))).collect(),
             jobs: Vec::new(),
@@ -267,11 +274,11 @@ impl Store for MemoryStore {
         }
         let mut state = self.state();
         let epoch = EPOCH + state.records.len() as u64;
-        let limits = Limits { max_bytes: settings.limits.max_bytes.unwrap_or(u64::MAX), ..Limits::default() };
-        let mut made = shard(&settings.engine.kind, limits);
-        made.expire_after(settings.ttl_ms);
+        let record = record(settings, epoch);
+        let mut made = shard(&record);
+        made.expire_after(record.ttl_ms);
         state.shards.insert(name.to_owned(), made);
-        state.records.insert(name.to_owned(), record(settings, epoch));
+        state.records.insert(name.to_owned(), record);
         drop(state);
         Ok((true, self.known(name)?))
     }
@@ -326,10 +333,11 @@ impl Store for MemoryStore {
 }
 
 /// On a cache where that is asked for, else on a trie, whatever that is.
-fn shard(kind: &str, limits: Limits) -> Shard {
+fn shard(record: &KeyspaceRecord) -> Shard {
     let options = CacheOptions { max_bytes: 1 << 20, max_entries: None, idle_ms: None };
-    let engine: Arc<dyn Engine> = if kind == "cache" { Arc::new(Cache::new(options, 1)) } else { Arc::new(Trie::new()) };
-    Shard::found(engine, ShardHeader { settings: Settings::of(limits), ..ShardHeader::default() }).unwrap()
+    let engine: Arc<dyn Engine> =
+        if record.engine.kind == "cache" { Arc::new(Cache::new(options, 1)) } else { Arc::new(Trie::new()) };
+    Shard::found(engine, ShardHeader { settings: record.shard_settings(), ..ShardHeader::default() }).unwrap()
 }
 
 /// The settings of a keyspace that is there from the start.
@@ -347,6 +355,7 @@ fn record(settings: KeyspaceSettings, epoch: u64) -> KeyspaceRecord {
         replication: settings.replication,
         ttl_ms: settings.ttl_ms,
         limits: settings.limits,
+        retention: settings.retention,
         created_ms: 1_800_000_000_000,
         last_move: None,
         shards: vec![ShardRecord { group: epoch, founding: vec![1, 2, 3], replicas }],

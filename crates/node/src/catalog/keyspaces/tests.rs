@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use quorate_api::keyspace::Capability;
+
 use super::*;
 use crate::catalog::settings::Mode;
 use crate::catalog::tests::{System, request};
-use crate::catalog::{EngineSettings, LimitsRecord, ReplicationSettings};
+use crate::catalog::{DEFAULT_RETENTION, EngineSettings, LimitsRecord, ReplicationSettings, RetentionRecord};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -19,6 +21,7 @@ fn settings(mode: Mode) -> KeyspaceSettings {
         replication: ReplicationSettings::of(mode),
         ttl_ms: None,
         limits: LimitsRecord::default(),
+        retention: None,
     }
 }
 
@@ -182,6 +185,37 @@ fn limits_and_time_to_live_change_in_place() {
     assert_eq!(system.keyspace("orders"), KeyspaceRecord { limits, ..before });
     assert_eq!(system.catalog().plan_alter("orders", &asked, NOW_MS), Ok(None));
     assert_eq!(system.catalog().cluster.jobs, 0, "nothing moves");
+}
+
+#[test]
+fn history_is_kept_while_every_replica_can() {
+    let mut system = System::of(2);
+    system.create("orders", &settings(Mode::Raft));
+    let keeps = |system: &System| {
+        let keyspace = system.keyspace("orders");
+        let is_on = keyspace.shard_settings().retention.is_on();
+        assert_eq!((keyspace.can(Capability::History), keyspace.retention().is_some()), (is_on, is_on));
+        is_on
+    };
+    assert!(keeps(&system));
+    let shard = system.keyspace("orders").shards[0].clone();
+    let move_all = |system: &mut System, kind: &str, before_last: bool| {
+        system.alter_engine("orders", kind);
+        for (place, replica) in shard.replicas.iter().enumerate() {
+            assert_eq!(keeps(system), before_last, "to {kind}, {place} arrived");
+            system.claim(shard.group, replica.replica).unwrap();
+            system.moved(shard.group, replica.replica, kind);
+        }
+    };
+    move_all(&mut system, "lsm", true);
+    move_all(&mut system, "hash", false);
+    assert!(!keeps(&system));
+    move_all(&mut system, "trie", false);
+    assert!(keeps(&system));
+    let retention = Some(RetentionRecord { max_revisions: 0, ..DEFAULT_RETENTION });
+    let off = KeyspaceSettings { retention, ..system.keyspace("orders").settings() };
+    let write = system.catalog().plan_alter("orders", &off, NOW_MS).unwrap();
+    assert!(system.is_applied(&write.unwrap()) && !keeps(&system));
 }
 
 #[test]
@@ -376,7 +410,8 @@ fn records_round_trip_with_all_that_they_can_hold() {
     let (mut system, group, [first, ..]) = moving();
     system.claim(group, first).unwrap();
     let limits = LimitsRecord { max_bytes: Some(9), max_key_bytes: Some(8), max_value_bytes: Some(u64::MAX) };
-    let keyspace = KeyspaceRecord { ttl_ms: Some(5), limits, ..system.keyspace("orders") };
+    let retention = Some(RetentionRecord { max_revisions: 4, max_age_ms: 3, max_bytes: 2 });
+    let keyspace = KeyspaceRecord { ttl_ms: Some(5), limits, retention, ..system.keyspace("orders") };
     let text = serde_json::to_string(&keyspace).unwrap();
     assert_eq!(serde_json::from_str::<KeyspaceRecord>(&text).unwrap(), keyspace, "{text}");
 }

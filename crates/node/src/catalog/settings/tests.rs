@@ -17,6 +17,7 @@ fn settings() -> KeyspaceSettings {
         replication: ReplicationSettings::of(Mode::Raft),
         ttl_ms: None,
         limits: LimitsRecord::default(),
+        retention: None,
     }
 }
 
@@ -116,6 +117,32 @@ fn what_a_keyspace_can_do_follows_from_engine_and_mode() {
     assert!(settings().can(Capability::Cas) && !settings().can(Capability::TtlPerKey));
     let unknown = EngineSettings { kind: "abacus".to_owned(), options: BTreeMap::new() };
     assert!(!KeyspaceSettings { engine: unknown, ..settings() }.can(Capability::Cas));
+}
+
+#[test]
+fn history_needs_order_and_a_log() {
+    let mut ordered = kind(false, false);
+    ordered.capabilities.ordered = true;
+    let mut unordered = ordered;
+    unordered.capabilities.ordered = false;
+    assert!(can(&ordered, Mode::Raft, Capability::History));
+    assert!(!can(&unordered, Mode::Raft, Capability::History) && !can(&ordered, Mode::None, Capability::History));
+    let with = |retention| KeyspaceSettings { retention: Some(retention), ..settings() };
+    let asked = with(DEFAULT_RETENTION);
+    assert_eq!(asked.check_retention(&ordered, Mode::Raft), Ok(()));
+    for (kind, mode) in [(unordered, Mode::Raft), (ordered, Mode::None)] {
+        assert!(matches!(asked.check_retention(&kind, mode), Err(SettingsError::Unsupported(why)) if why.contains("no history")));
+        let off = with(RetentionRecord { max_revisions: 0, ..DEFAULT_RETENTION });
+        assert_eq!(off.check_retention(&kind, mode), Ok(()));
+    }
+    for (bad, name) in [
+        (RetentionRecord { max_age_ms: 0, ..DEFAULT_RETENTION }, "retention.age"),
+        (RetentionRecord { max_age_ms: MAX_TTL_MS + 1, ..DEFAULT_RETENTION }, "retention.age"),
+        (RetentionRecord { max_bytes: 0, ..DEFAULT_RETENTION }, "retention.bytes"),
+    ] {
+        let error = with(bad).check_retention(&ordered, Mode::Raft);
+        assert!(matches!(&error, Err(SettingsError::Invalid(why)) if why.starts_with(name)), "{error:?}");
+    }
 }
 
 #[test]

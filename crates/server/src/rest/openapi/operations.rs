@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use quorate_api::batch::{BatchBody, BatchResults};
 use quorate_api::cluster::{ClusterStatus, Items, JoinAnswer, JoinRequest, NodeStatus, TransferAnswer, TransferRequest};
-use quorate_api::entry::{DeletedBody, EntryBody, ListBody, PutBody};
+use quorate_api::entry::{DeletedBody, EntryBody, HistoryBody, ListBody, PutBody};
 use quorate_api::header::{CONSISTENCY, CREATE_REVISION, DELETED, EPOCH, MOD_REVISION, REVISION, TTL, VERSION};
-use quorate_api::keyspace::{EngineInfo, JobBody, KeyspaceBody, KeyspaceStats, SettingsBody};
+use quorate_api::keyspace::{CompactBody, CompactedBody, EngineInfo, JobBody, KeyspaceBody, KeyspaceStats, SettingsBody};
 use quorate_api::node::{CompatJoin, CompatStatus, Message, NodeInfo};
 use quorate_api::problem::Code::{self, *};
 use quorate_api::txn::{TxnBody, TxnResultBody};
@@ -63,6 +63,9 @@ pub(super) enum Content {
     Stored(SchemaOf),
 }
 
+/// What a read of a key takes about the past.
+const PAST: [&str; 5] = ["revision", "history", "limit", "before", "values"];
+
 const JSON: &[&str] = &["application/json"];
 const MERGE_PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
 const ANYTHING: &[&str] = &["application/octet-stream"];
@@ -77,7 +80,7 @@ const READ: &[Code] = &[NoLeader, Overloaded, ShuttingDown, TimedOut, Internal];
 const WRITE: &[Code] = &[NoLeader, Overloaded, ShuttingDown, OutcomeUnknown, Internal, DiskFull, BodyTooLarge];
 const IN_KEYSPACE: &[Code] = &[BadKeyspaceName, KeyspaceNotFound];
 const OF_KEY_CODES: &[Code] = &[MalformedKey, EmptyKey, KeyTooLong, BadHeader, ContradictingConditions, PreconditionFailed];
-const READ_KEY: &[Code] = &[KeyNotFound, UnsupportedCapability, RevisionNotReached];
+const READ_KEY: &[Code] = &[KeyNotFound, UnsupportedCapability, RevisionNotReached, FutureRevision, Compacted];
 const WRITE_KEY: &[Code] = &[KeyspaceReadOnly, TimedOut];
 const PUT_KEY: &[Code] = &[UnsupportedMediaType, BadMeta, ValueTooLarge, KeyspaceFull, UnsupportedCapability];
 const TXN: &[Code] = &[
@@ -137,13 +140,14 @@ fn one_key() -> Vec<Operation> {
     vec![
         of_key("get", "get_key", "The value of a key")
             .takes(&["format", "encoding", "if_match", "if_none_match"])
+            .takes(&PAST)
             .takes(&FRESHNESS)
             .takes(&PATIENCE)
             .answers_with(
                 200,
-                Content::Stored(of::<EntryBody<'_>>),
+                Content::Stored(entry_or_history),
                 OF_READ_KEY,
-                "The value as it was stored; with `format=json` an `EntryBody`.",
+                "The value as it was stored; with `format=json` an `EntryBody`, with `history` a `HistoryBody`.",
             )
             .answers_with(
                 304,
@@ -183,7 +187,7 @@ fn by_key64() -> Vec<Operation> {
         )
         .takes(&SELECTION)
         .takes(&["limit", "cursor", "reverse", "values", "delimiter", "delimiter64", "separator", "count_only"])
-        .takes(&["key64", "format", "encoding", "if_match", "if_none_match"])
+        .takes(&["key64", "format", "encoding", "if_match", "if_none_match", "revision", "history", "before"])
         .takes(&FRESHNESS)
         .takes(&PATIENCE)
         .answers_with(200, Content::Stored(of::<ListBody<'_>>), &[REVISION, CONSISTENCY], "A `ListBody`; of one key, its value.")
@@ -315,6 +319,19 @@ fn keyspaces() -> Vec<Operation> {
         .takes(&TIMEOUT)
         .answers(200, Content::Json(of::<KeyspaceStats>), "Its figures.")
         .refuses(&[QUERY, BODY, READ, IN_KEYSPACE]),
+        Operation::new(
+            "post",
+            "/v1/keyspaces/{keyspace}/compact",
+            "compact",
+            "keyspaces",
+            "Makes a revision the oldest that can be read",
+        )
+        .takes(&["keyspace"])
+        .takes(&TIMEOUT)
+        .sends(JSON, of::<CompactBody>, true)
+        .answers(200, Content::Json(of::<CompactedBody>), "What can be read now.")
+        .refuses(&[QUERY, BODY, WRITE, IN_KEYSPACE])
+        .refuses(&[&[KeyspaceReadOnly, BadBody, UnsupportedMediaType, UnsupportedCapability, FutureRevision, Compacted]]),
     ]
 }
 
@@ -503,6 +520,12 @@ impl Operation {
 
 fn bytes(_: &mut SchemaGenerator) -> Value {
     json!({"type": "string", "format": "binary"})
+}
+
+/// `HistoryBody` is one of the document's schemas as well.
+fn entry_or_history(generator: &mut SchemaGenerator) -> Value {
+    of::<HistoryBody<'_>>(generator);
+    of::<EntryBody<'_>>(generator)
 }
 
 fn object(_: &mut SchemaGenerator) -> Value {

@@ -60,7 +60,7 @@ fn in_path() -> [(String, Value); 6] {
     ]
 }
 
-fn of_one_key() -> [(String, Value); 10] {
+fn of_one_key() -> [(String, Value); 11] {
     let key64 = json!({"type": "string", "minLength": 1, "pattern": "^[A-Za-z0-9_-]+$"});
     let key64_about = "The key as base64url, for clients that cannot send every path. It makes the request one about this key.";
     let text = || json!({"type": "string"});
@@ -86,6 +86,12 @@ fn of_one_key() -> [(String, Value); 10] {
             json!({"enum": ["base64"]}),
             "Keys and values in JSON as base64url, always; only where JSON is answered.",
         ),
+        query(
+            "history",
+            json!({"anyOf": [{"type": "boolean"}, {"enum": ["", "1", "0"]}], "default": false}),
+            "The versions that the key had, instead of its value, as a `HistoryBody`. Together with it only `limit`, `before`, \
+            `values`, `encoding` and what says how fresh.",
+        ),
         query("ttl", ttl(), ttl_about),
         header("header_ttl", header::TTL, ttl(), &format!("{ttl_about} The parameter `ttl` wins over this header.")),
         header("if_match", "If-Match", text(), &format!("Only if the key has one of these tags. {tags}")),
@@ -100,7 +106,7 @@ fn of_one_key() -> [(String, Value); 10] {
     ]
 }
 
-fn of_lists() -> [(String, Value); 19] {
+fn of_lists() -> [(String, Value); 20] {
     let part = || json!({"type": "string", "maxLength": MAX_KEY_BYTES});
     let part64 = || json!({"type": "string", "pattern": "^[A-Za-z0-9_-]*$"});
     let not_empty = || json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES});
@@ -124,6 +130,11 @@ fn of_lists() -> [(String, Value); 19] {
         query("separator", not_empty(), "The same as `delimiter`."),
         query("delimiter64", not_empty64(), "The same as base64url."),
         query("count_only", flag(), "Only how many keys there are."),
+        query(
+            "before",
+            json!({"type": "integer", "minimum": 1, "maximum": u64::MAX}),
+            "With `history`: versions of revisions before this one.",
+        ),
         query("results", json!({"enum": ["all", "failed"]}), "Of a batch as lines: the results to answer with."),
         query("all", flag(), "Every key of the keyspace; only without a selection."),
         query("ks", json!({"type": "string", "pattern": name, "default": DEFAULT_KEYSPACE}), "The keyspace."),
@@ -132,7 +143,7 @@ fn of_lists() -> [(String, Value); 19] {
     ]
 }
 
-fn of_treatment() -> [(String, Value); 6] {
+fn of_treatment() -> [(String, Value); 7] {
     let consistency = || json!({"enum": ["linearizable", "consistent", "local", "stale"]});
     let revision = || json!({"type": "integer", "minimum": 0, "maximum": u64::MAX});
     let time = |limit| quorate_api::duration::format(limit);
@@ -145,6 +156,11 @@ fn of_treatment() -> [(String, Value); 6] {
     [
         query("consistency", consistency(), consistency_about),
         query("min_revision", revision(), revision_about),
+        query(
+            "revision",
+            json!({"type": "integer", "minimum": 1, "maximum": u64::MAX}),
+            "As it was at this revision; only with the capability `history`.",
+        ),
         query("timeout", timeout(), &timeout_about),
         header("header_consistency", header::CONSISTENCY, consistency(), &twin(consistency_about, "consistency")),
         header("header_min_revision", header::MIN_REVISION, revision(), &twin(revision_about, "min_revision")),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use quorate_api::duration;
 use quorate_api::keyspace::Capability;
+use quorate_api::problem::Code;
 use quorate_node::keyspace::watch::{Causes, Selection, Watch};
 use quorate_node::keyspace::{Keys, Revision};
 use tokio::time::timeout;
@@ -34,6 +35,14 @@ impl Patience {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Refuses to wait for a change of what was: nothing changes there.
+    pub(in super::super) fn check_with(&self, revision: Option<Revision>) -> Result<(), Refusal> {
+        if revision.is_some() && self.wait.is_some() {
+            return Err(Refusal::new(Code::BadParameter, "wait: has no meaning together with revision"));
+        }
+        Ok(())
     }
 
     /// How long to wait, and for what comes after which revision, if it waits. `unchanged` is the revision at which the client is
