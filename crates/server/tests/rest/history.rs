@@ -66,7 +66,7 @@ async fn what_is_to_come_and_what_is_gone_is_refused() {
         (r#"{"revision": 5}"#, (410, "compacted")),
         (r#"{"revision": 8}"#, (400, "future_revision")),
         (r#"{"revision": -1}"#, (400, "bad_body")),
-        (r#"{}"#, (400, "bad_body")),
+        ("{}", (400, "bad_body")),
         (r#"{"revision": 6, "all": true}"#, (400, "bad_body")),
     ] {
         let reply = server.post_json("/v1/keyspaces/default/compact", body).await;
