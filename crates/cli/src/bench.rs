@@ -10,6 +10,7 @@ mod pace;
 mod process_usage;
 mod report;
 mod tally;
+mod watch;
 mod workload;
 
 use std::io::{self, IsTerminal as _};
@@ -36,6 +37,10 @@ pub(crate) async fn run(command: BenchCommand, client: &ClientArgs) -> Result<()
             measure(mix, load, !reads.no_fill, &beside, client).await?
         }
         BenchCommand::Bare(load) => bare::measure(&shown(load)).await?,
+        BenchCommand::Watch(args) => {
+            watch::run(&args, client, &mut output).await?;
+            return output.finish();
+        }
         BenchCommand::Compare { load, nodes } => compare::measure(&shown(load), nodes, client).await?,
     };
     report::print(&mut output, &results)?;

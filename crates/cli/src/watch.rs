@@ -108,9 +108,12 @@ fn show(output: &mut Output, news: &News) -> Result<(), Failure> {
         let name = if is_present { "is" } else { kind.name() };
         let value = |entry: &Entry| entry.value.as_ref().map(|value| printable_start(value, MAX_SHOWN_CHARS)).unwrap_or_default();
         let now = if *kind == EventType::Put { value(entry) } else { String::new() };
-        let before = prev.as_ref().map(|prev| format!("  (was {})", value(prev))).unwrap_or_default();
-        let line = format!("{revision:>8}  {name:<6}  {}  {now}{before}", printable(&entry.key));
-        output.line(line.trim_end())?;
+        let before = prev.as_ref().map(|prev| format!("(was {})", value(prev))).unwrap_or_default();
+        let mut line = format!("{revision:>8}  {name:<6}  {}", printable(&entry.key));
+        for part in [now, before].iter().filter(|part| !part.is_empty()) {
+            line.extend(["  ", part]);
+        }
+        output.line(line)?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The client itself: which endpoint is asked next, and when a request may be sent again.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -84,13 +85,16 @@ impl Client {
 
     /// Sends a request, to one endpoint after the other while that is safe and may help.
     pub(crate) async fn call(&self, request: Request) -> Result<Answer, Error> {
-        self.try_each(request, async |transport, endpoint, request| transport.exchange(endpoint, request).await).await
+        self.try_each(request, |transport, endpoint, request| Box::pin(transport.exchange(endpoint, request))).await
     }
 
     /// The same, until the answer begins: then the rest is the caller's.
     pub(crate) async fn open(&self, request: Request) -> Result<Streamed, Error> {
-        let body = |request: &Request| Either::Left(Full::new(request.body.clone()));
-        self.try_each(request, async |transport, endpoint, request| transport.open(endpoint, request, body(request)).await).await
+        self.try_each(request, |transport, endpoint, request| {
+            let body = Either::Left(Full::new(request.body.clone()));
+            Box::pin(transport.open(endpoint, request, body))
+        })
+        .await
     }
 
     /// Sends a request with a body that can be sent once, to the endpoint that answered last, without a time limit.
@@ -104,7 +108,7 @@ impl Client {
     async fn try_each<T>(
         &self,
         mut request: Request,
-        attempt: impl AsyncFn(&Transport, &Endpoint, &Request) -> Result<T, Failure>,
+        attempt: for<'a> fn(&'a Transport, &'a Endpoint, &'a Request) -> Attempt<'a, T>,
     ) -> Result<T, Error> {
         let shared = &*self.shared;
         let limit = self.attempt_limit(request.effect);
@@ -148,6 +152,9 @@ impl Client {
         }
     }
 }
+
+/// A request on its way to one endpoint. Named, so that whoever waits for it may do so on any thread.
+type Attempt<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
 
 /// What went wrong so far, to be told at the end.
 #[derive(Debug, Default)]

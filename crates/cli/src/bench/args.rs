@@ -38,6 +38,8 @@ pub(crate) enum BenchCommand {
     },
     /// The same load against a server that does nothing, within this process
     Bare(LoadArgs),
+    /// Many watchers on few connections: how soon a write reaches those whom it concerns
+    Watch(WatchLoadArgs),
     /// Puts and gets beside the bare server; starts a cluster unless --endpoint names one
     Compare {
         #[command(flatten)]
@@ -76,6 +78,30 @@ pub(crate) struct LoadArgs {
     /// Show the figures of every second on stderr, as is done on a terminal
     #[arg(long)]
     pub(crate) live: bool,
+}
+
+/// How many watchers, and who of them is told.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WatchLoadArgs {
+    /// Watchers
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub(crate) watchers: usize,
+    /// Connections that they share, at most 1,000 watchers each
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = parse_count)]
+    pub(crate) connections: usize,
+    /// Watchers of the key that is written; the others watch keys that nobody writes
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) told: usize,
+    /// Writes, one after the other
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = parse_count)]
+    pub(crate) rounds: usize,
+    /// Process ids of the nodes, if they run on this machine: tells their memory
+    #[arg(long, value_name = "PID[,PID...]", value_delimiter = ',')]
+    pub(crate) pids: Vec<u32>,
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| (1..=100_000).contains(count)).ok_or_else(|| "1 to 100000".to_owned())
 }
 
 /// How keys are read.

@@ -7,3 +7,4 @@ mod keyspaces;
 mod many;
 mod retries;
 mod txn;
+mod watch;
