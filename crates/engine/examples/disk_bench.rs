@@ -4,7 +4,8 @@
 //!
 //! Writes batches of 64 puts of 256-byte values under random 16-byte keys into a new engine in FOLDER, until each of the sizes
 //! (1 without arguments) is reached, and measures there. As a node does, another thread flushes after every `flush` MiB (64).
-//! Beside it a second engine of the kind gets a put every few milliseconds: what it waits is what other keyspaces wait. At most
+//! As a keyspace does, it looks each key up before it puts it; the figures are of both. Beside it a second engine of the kind
+//! gets a put every few milliseconds: what it waits is what other keyspaces wait. At most
 //! 40 minutes are written. With `many`, so many engines with 100 pairs each are made and opened again instead. FOLDER is removed
 //! in the end. Linux only: memory, processor time and bytes written are what `/proc/self` says.
 
@@ -20,7 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate_engine::{Batch, Change, Direction, Engine, EngineSpec, Engines as _, KeyRange, LocalEngines, Place, Table};
+use quorate_engine::{Batch, Change, Direction, Engine, EngineSpec, Engines as _, KeyRange, LocalEngines, Place, Table, View};
 
 const BATCH_LEN: u64 = 64;
 const KEY_BYTES: usize = 16;
@@ -181,9 +182,10 @@ fn write(engine: &Arc<dyn Engine>, other: &Arc<dyn Engine>, from: u64, to: u64, 
         let mut next = from;
         let mut slice = Slice::begin(next);
         while next < to && Instant::now() < deadline {
-            let changes = (next..next + BATCH_LEN).map(put).collect();
+            let changes: Vec<Change> = (next..next + BATCH_LEN).map(put).collect();
             next += BATCH_LEN;
             let began = Instant::now();
+            look_up(&*engine.view(), &changes);
             engine.apply(Batch { applied: next, revision: next, changes }).expect("a batch");
             slice.add(began.elapsed());
             written.store(next, Ordering::Release);
@@ -196,18 +198,34 @@ fn write(engine: &Arc<dyn Engine>, other: &Arc<dyn Engine>, from: u64, to: u64, 
     });
 }
 
+/// What a keyspace does before each put: it must know what was there.
+fn look_up(view: &dyn View, changes: &[Change]) {
+    for change in changes {
+        let Change::Put { table, key, .. } = change else { continue };
+        assert!(view.peek(*table, key).expect("a read").is_none(), "every key is new");
+    }
+}
+
 /// Half a GiB of writes.
 struct Slice {
     from: u64,
     began: Instant,
     cpu_ms: u64,
+    writer_cpu_us: u64,
     disk_bytes: u64,
     stalls: Vec<Duration>,
 }
 
 impl Slice {
     fn begin(from: u64) -> Self {
-        Self { from, began: Instant::now(), cpu_ms: cpu_ms(), disk_bytes: written_bytes(), stalls: Vec::new() }
+        Self {
+            from,
+            began: Instant::now(),
+            cpu_ms: cpu_ms(),
+            writer_cpu_us: thread_cpu_us(),
+            disk_bytes: written_bytes(),
+            stalls: Vec::new(),
+        }
     }
 
     fn add(&mut self, took: Duration) {
@@ -218,11 +236,15 @@ impl Slice {
         let rate = (to - self.from) as f64 / self.began.elapsed().as_secs_f64();
         let count = to - self.from;
         let cpu_us = (cpu_ms() - self.cpu_ms) as f64 * 1000.0 / count as f64;
+        let writer_cpu_us = (thread_cpu_us() - self.writer_cpu_us) as f64 / count as f64;
         let amplification = (written_bytes() - self.disk_bytes) as f64 / (count * PAIR_BYTES) as f64;
         self.stalls.sort_unstable();
         let at = |thousandths: usize| self.stalls[(self.stalls.len() - 1) * thousandths / 1000].as_micros();
         let long = self.stalls.iter().filter(|took| took.as_millis() >= 100).count();
-        print!("  {:>6} MiB: {rate:>7.0} puts/s; {cpu_us:.1} us of processor each, ", (to * PAIR_BYTES) >> 20);
+        print!(
+            "  {:>6} MiB: {rate:>7.0} puts/s; {cpu_us:.1} us of processor each, {writer_cpu_us:.1} of them the writer's, ",
+            (to * PAIR_BYTES) >> 20
+        );
         print!("{amplification:.1} bytes written per byte; a batch takes {} us, p99 {}, ", at(500), at(990));
         print!("p99.9 {}, at most {} ms; {long} over 100 ms; ", at(999), at(1000) / 1000);
         other_waits.sort_unstable();
@@ -316,6 +338,12 @@ fn cpu_ms() -> u64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * TICK_MS
+}
+
+/// Processor time of the calling thread.
+fn thread_cpu_us() -> u64 {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    stat.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0) / 1000
 }
 
 fn written_bytes() -> u64 {

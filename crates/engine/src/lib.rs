@@ -166,7 +166,8 @@ pub trait View: Send + Sync + fmt::Debug {
     /// The value of one key. An engine that evicts takes it for a use of the pair, and counts it as a hit or a miss.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
 
-    /// As `get`, but no use: for those who look at a pair for reasons of their own. Scans are no use either.
+    /// As `get`, but no use: for those who look at a pair for reasons of their own, such as being about to change it. An engine
+    /// may keep what it found, within bounds, for the batch that follows. Scans are no use either.
     fn peek(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         self.get(table, key)
     }

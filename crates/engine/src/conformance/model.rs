@@ -51,6 +51,7 @@ fn run(engine: &dyn Engine, steps: Vec<Step>) -> Result<(), TestCaseError> {
         match step {
             Step::Apply(changes) => {
                 numbers = (numbers.0 + 1, numbers.1 + changes.len() as u64);
+                check_peeks(&*engine.view(), &pairs, &changes)?;
                 change_model(&mut pairs, &changes);
                 engine.apply(Batch { applied: numbers.0, revision: numbers.1, changes }).map_err(fail)?;
             }
@@ -110,6 +111,16 @@ fn check_view(view: &dyn View, numbers: (u64, u64), pairs: &Pairs) -> Result<(),
     for ((table, key), value) in pairs {
         let found = view.get(*table, key).map_err(fail)?;
         prop_assert_eq!(found.as_ref(), Some(value), "get of {:?} in {:?}", key, table);
+    }
+    Ok(())
+}
+
+/// As keyspaces do, looks at keys before they change; not at all of them.
+fn check_peeks(view: &dyn View, pairs: &Pairs, changes: &[Change]) -> Result<(), TestCaseError> {
+    for change in changes.iter().step_by(2) {
+        let (Change::Put { table, key, .. } | Change::PutUntil { table, key, .. } | Change::Delete { table, key }) = change;
+        let found = view.peek(*table, key).map_err(fail)?;
+        prop_assert_eq!(found.as_ref(), pairs.get(&(*table, key.clone())), "peek at {:?} in {:?}", key, table);
     }
     Ok(())
 }

@@ -5,27 +5,34 @@
 //! written to files and synced beside the writer, in order; a list of files names them, and is replaced whole. So after a crash
 //! the tree is as it was when some memtable was sealed: at the end of that batch. Files are merged in the background.
 //!
-//! The module, from the outside in: `mod` is the engine, with its rebuilds; `store` is one tree and what is written into it;
-//! `pin` is how views read it; `workers` are the threads beside the writer; `node` is what all engines share. FORMAT.md has the
-//! formats.
+//! The module, from the outside in: `mod` is the engine, with its rebuilds; `store` is one tree; `writing` is how a batch goes
+//! into it, and `lookups` what need not be looked up again for that; `buffer` are memtables with filters; `pin` is how views read
+//! it; `shape` is how large levels are; `workers` are the threads beside the writer; `node` is what all engines share. FORMAT.md
+//! has the formats.
 //!
 //! # Memory
 //!
 //! What grows with the data is a few KiB per file of 64 MiB: the top of its index and of its filter. Blocks of data, indexes and
-//! filters are in one cache for the whole node, memtables within one bound.
+//! filters are in one cache for the whole node, memtables within one bound. An engine whose memtable is a sixteenth full or more
+//! has filters besides, for memtables and level 0, of a sixteenth of a full memtable each at most.
 //!
 //! # Waiting
 //!
-//! `apply` pauses, more and more, from ten runs in level 0 on. It waits when there are 24, or three memtables wait for the disk,
-//! until a flush or a merge is done. Views never wait. On a full disk both are tried again until there is room: so long `apply`
-//! may wait, in the end. A flush that is asked for leaves the durable point where it is, and a rebuild gives up.
+//! Eight runs in level 0 are merged. `apply` pauses, more and more, from 14 on. It waits when there are 24, or three memtables
+//! wait for the disk, until a flush or a merge is done. Views never wait. On a full disk both are tried again until there is
+//! room: so long `apply` may wait, in the end. A flush that is asked for leaves the durable point where it is, and a rebuild gives
+//! up.
 
+mod buffer;
+mod lookups;
 mod node;
 mod pin;
+mod shape;
 mod store;
 #[cfg(test)]
 mod tests;
 mod workers;
+mod writing;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,9 +51,9 @@ const REBUILD_BATCH_BYTES: usize = 1 << 20;
 
 /// An ordered engine on disk.
 ///
-/// Cost: a get asks memtables and, by filters in memory or cache, hardly more files than hold the key. `apply` reads each key
-/// that it changes, to keep the figures exact: its caller has just read it too. `flush` writes and syncs what is in memtables,
-/// beside `apply`.
+/// Cost: a get asks, by filters in memory or cache, hardly more memtables and files than hold the key. `apply` needs to know what
+/// it replaces, to keep the figures exact, and reads keys that were not asked for by [`View::peek`] just before. `flush` writes
+/// and syncs what is in memtables, beside `apply`.
 #[derive(Debug)]
 pub struct Lsm {
     shared: Arc<Shared>,

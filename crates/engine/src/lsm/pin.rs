@@ -4,30 +4,42 @@
 //! list itself, so no flush or merge holds it up. For this the module uses parts of lsm-tree that its documentation hides;
 //! nothing else does, and the dependency is pinned to the version that was read.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use lsm_tree::table::filter::standard_bloom::Builder as Bloom;
-use lsm_tree::{AbstractTree as _, InternalValue, Memtable, SeqNo, Slice, Tree};
+use lsm_tree::{AbstractTree as _, InternalValue, Memtable, SeqNo, Slice, Table, TableId, Tree};
+
+use super::buffer::{Buffer, KeyFilter, Question, shared_filter};
 
 type ReadRange = Box<dyn Fn(Bounds<'_>, SeqNo) -> Pairs + Send + Sync>;
 type Found = lsm_tree::Result<Option<InternalValue>>;
 type Pairs = Box<dyn DoubleEndedIterator<Item = lsm_tree::Result<InternalValue>> + Send>;
-type ReadFiles = Box<dyn Fn(&[u8], SeqNo) -> Found + Send + Sync>;
+type ReadFiles = Box<dyn Fn(&[u8], u64, SeqNo) -> Found + Send + Sync>;
 type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// Full memtables, and what is still known of those that are files now.
+#[derive(Debug, Default)]
+pub(super) struct Full {
+    /// What no file holds for certain, the oldest first.
+    pub(super) sealed: Vec<Arc<Buffer>>,
+    /// By files of level 0.
+    pub(super) l0_filters: BTreeMap<TableId, Arc<KeyFilter>>,
+}
 
 /// What a tree consisted of at one moment. Writes go on into its youngest memtable, as long as it is that; who reads says up
 /// to which sequence number.
 pub(super) struct Pin {
     /// The youngest memtable, to be written to.
-    pub(super) active: Arc<Memtable>,
+    pub(super) active: Arc<Buffer>,
     /// Full ones that no file holds for certain, the oldest first.
-    sealed: Vec<Arc<Memtable>>,
+    sealed: Vec<Arc<Buffer>>,
     /// Counts the lists of files of this tree.
     pub(super) list: u64,
     /// Runs of files in level 0: each of them may have to be asked for a key.
     pub(super) l0_runs: usize,
+    l0_files: Vec<TableId>,
     /// Bytes of all files.
     pub(super) file_bytes: u64,
     in_files: ReadFiles,
@@ -35,8 +47,9 @@ pub(super) struct Pin {
 }
 
 impl Pin {
-    /// The tree as it is. Memtables must not be rotated meanwhile; `sealed` may hold some that are in files already.
-    pub(super) fn of(tree: &Tree, sealed: Vec<Arc<Memtable>>) -> Self {
+    /// The tree as it is. Memtables must not be rotated meanwhile. `active` is around the youngest one; `full` may hold some that
+    /// are in files already.
+    pub(super) fn of(tree: &Tree, active: impl FnOnce(Arc<Memtable>) -> Arc<Buffer>, full: Full) -> Self {
         // One call tells the files, another one all the rest. The files did not change in between if their list did not.
         let (super_version, files) = loop {
             let before = tree.current_version();
@@ -46,14 +59,19 @@ impl Pin {
                 break (super_version, after);
             }
         };
-        let active = Arc::clone(&super_version.active_memtable);
+        let active = active(Arc::clone(&super_version.active_memtable));
         let (list, l0_runs) = (files.id(), files.l0().run_count());
         let file_bytes = tree.disk_space();
-        let in_files = Box::new(move |key: &[u8], end: SeqNo| {
-            let hash = Bloom::get_hash(key);
-            for run in files.iter_levels().flat_map(|level| level.iter()) {
-                if let Some(table) = run.get_for_key(key)
-                    && let Some(found) = table.get(key, end, hash)?
+        let filter_of = |run: &[Table]| shared_filter(run.iter().map(|file| full.l0_filters.get(&file.id()))).cloned();
+        let l0_filters: Vec<Option<Arc<KeyFilter>>> = files.l0().iter().map(|run| filter_of(run)).collect();
+        let l0_files = files.l0().list_ids().into_iter().collect();
+        let in_files = Box::new(move |key: &[u8], hash: u64, end: SeqNo| {
+            let mut question = Question::about(hash);
+            let filters = l0_filters.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+            for (run, filter) in files.iter_levels().flat_map(|level| level.iter()).zip(filters) {
+                if question.may_be_in(filter)
+                    && let Some(file) = run.get_for_key(key)
+                    && let Some(found) = file.get(key, end, hash)?
                 {
                     return Ok(Some(found));
                 }
@@ -63,17 +81,24 @@ impl Pin {
         let range = Box::new(move |bounds: Bounds<'_>, end: SeqNo| -> Pairs {
             Box::new(Tree::create_internal_range::<&[u8], _>(super_version.clone(), &bounds, end, None))
         });
-        Self { active, sealed, list, l0_runs, file_bytes, in_files, range }
+        Self { active, sealed: full.sealed, list, l0_runs, l0_files, file_bytes, in_files, range }
     }
 
-    /// The value that was written last below this sequence number.
-    pub(super) fn get(&self, key: &[u8], end: SeqNo) -> lsm_tree::Result<Option<Slice>> {
-        let in_memory = std::iter::once(&self.active).chain(self.sealed.iter().rev()).find_map(|table| table.get(key, end));
+    /// The value that was written last below this sequence number, of a key with this [`key_hash`](super::buffer::key_hash).
+    pub(super) fn get(&self, key: &[u8], hash: u64, end: SeqNo) -> lsm_tree::Result<Option<Slice>> {
+        let mut question = Question::about(hash);
+        let mut in_memory = std::iter::once(&self.active).chain(self.sealed.iter().rev());
+        let in_memory = in_memory.find_map(|buffer| question.may_be_in(buffer.filter()).then(|| buffer.get(key, end))?);
         let found = match in_memory {
             Some(found) => Some(found),
-            None => (self.in_files)(key, end)?,
+            None => (self.in_files)(key, hash, end)?,
         };
         Ok(found.filter(|found| !found.is_tombstone()).map(|found| found.value))
+    }
+
+    /// Whether this file is in level 0.
+    pub(super) fn is_in_l0(&self, file: TableId) -> bool {
+        self.l0_files.contains(&file)
     }
 
     /// The pairs of a range that were written last below this sequence number.

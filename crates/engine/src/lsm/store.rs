@@ -1,5 +1,6 @@
 //! One tree of files and memtables: batches into it, its durable point, its merges.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -14,15 +15,19 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use lsm_tree::checksum::ChecksummedWriter;
 use lsm_tree::compaction::filter::Context;
-use lsm_tree::compaction::{CompactionFilter, Factory, ItemAccessor, Leveled, Verdict};
+use lsm_tree::compaction::{CompactionFilter, Factory, ItemAccessor, Verdict};
 use lsm_tree::config::PinningPolicy;
 use lsm_tree::{
-    AbstractTree as _, AnyTree, Config, InternalValue, Memtable, SeqNo, SequenceNumberCounter, Slice, Tree, ValueType,
+    AbstractTree as _, AnyTree, Config, InternalValue, SeqNo, SequenceNumberCounter, Slice, TableId, Tree, ValueType,
 };
 
+use super::buffer::{Buffer, KeyFilter, key_hash, shared_filter};
+use super::lookups::Lookups;
 use super::node::LsmNode;
-use super::pin::Pin;
+use super::pin::{Full, Pin};
+use super::shape;
 use super::workers::Work;
+use super::writing::Writing;
 use crate::folder::Remains;
 use crate::numbers::Numbers;
 use crate::room::Room;
@@ -35,7 +40,7 @@ const MAX_SEALED: usize = 3;
 const MAX_L0_RUNS: usize = 24;
 
 /// From so many on `apply` slows down, by this much per KiB and run more: many short pauses instead of one long one.
-const SLOWING_L0_RUNS: usize = 10;
+const SLOWING_L0_RUNS: usize = 14;
 const PAUSE_PER_KIB: Duration = Duration::from_micros(3);
 
 /// A file overlaps about ten of the level below, which is ten times as large, and rarely many more.
@@ -68,7 +73,6 @@ pub(super) struct Store {
     failure: OnceLock<String>,
     is_seal_wanted: AtomicBool,
     is_closing: Arc<AtomicBool>,
-    merging: Arc<Leveled>,
     node: Arc<LsmNode>,
     room: Room,
     remains: Arc<Remains>,
@@ -78,6 +82,8 @@ pub(super) struct Store {
 struct Writer {
     /// Full memtables, the oldest first.
     sealed: Vec<Sealed>,
+    /// Of memtables that are files of level 0 now.
+    l0_filters: BTreeMap<TableId, Arc<KeyFilter>>,
     /// How often one was sealed.
     seals: u64,
     /// What was true when the last memtable was sealed.
@@ -87,7 +93,7 @@ struct Writer {
 }
 
 struct Sealed {
-    memtable: Arc<Memtable>,
+    buffer: Arc<Buffer>,
     /// The durable point once this is in a file.
     applied: u64,
 }
@@ -100,8 +106,17 @@ struct Lag {
 }
 
 impl Writer {
-    fn memtables(&self) -> Vec<Arc<Memtable>> {
-        self.sealed.iter().map(|sealed| Arc::clone(&sealed.memtable)).collect()
+    fn full(&self) -> Full {
+        let sealed = self.sealed.iter().map(|sealed| Arc::clone(&sealed.buffer)).collect();
+        Full { sealed, l0_filters: self.l0_filters.clone() }
+    }
+
+    /// The oldest memtables are in these files now. Perhaps younger ones are too, that were sealed meanwhile.
+    fn take_flushed(&mut self, count: usize, files: impl IntoIterator<Item = TableId>) -> Vec<Sealed> {
+        if let Some(filter) = shared_filter(self.sealed.iter().map(|sealed| sealed.buffer.filter())) {
+            self.l0_filters.extend(files.into_iter().map(|file| (file, Arc::clone(filter))));
+        }
+        self.sealed.drain(..count).collect()
     }
 }
 
@@ -118,8 +133,8 @@ impl Store {
         let is_closing = Arc::new(AtomicBool::new(false));
         let tree = open_tree(folder, node, &is_closing)?;
         let end = tree.get_highest_persisted_seqno().map_or(0, |highest| highest + 1);
-        let pin = Arc::new(Pin::of(&tree, Vec::new()));
-        let numbers = match pin.get(&NUMBERS_KEY, end).map_err(corrupt)? {
+        let pin = Arc::new(Pin::of(&tree, |first| Arc::new(Buffer::first(first)), Full::default()));
+        let numbers = match pin.get(&NUMBERS_KEY, key_hash(&NUMBERS_KEY), end).map_err(corrupt)? {
             Some(bytes) => Numbers::decode(&bytes)?,
             None if end == 0 => Numbers::default(),
             None => return Err(EngineError::Corrupt("an lsm tree without numbers".to_owned())),
@@ -127,7 +142,13 @@ impl Store {
         let lag = Lag { sealed: 0, l0_runs: pin.l0_runs };
         let store = Arc::new(Self {
             tree,
-            published: ArcSwap::from_pointee(Content { pin, end, numbers, _remains: Arc::clone(&remains) }),
+            published: ArcSwap::from_pointee(Content {
+                pin,
+                end,
+                numbers,
+                lookups: Arc::default(),
+                _remains: Arc::clone(&remains),
+            }),
             writer: Mutex::new(Writer { sealed_numbers: numbers, ..Writer::default() }),
             flusher: Mutex::default(),
             durable_applied: AtomicU64::new(numbers.applied),
@@ -136,7 +157,6 @@ impl Store {
             failure: OnceLock::new(),
             is_seal_wanted: AtomicBool::new(false),
             is_closing,
-            merging: Arc::new(Leveled::default().with_table_target_size(node.sizes.file_bytes)),
             node: Arc::clone(node),
             room: Room::under(folder),
             remains,
@@ -179,7 +199,7 @@ impl Store {
 
     /// Bytes of all memtables.
     pub(super) fn memtables_bytes(&self) -> u64 {
-        let sealed_bytes: u64 = self.lock_writer().sealed.iter().map(|sealed| sealed.memtable.size()).sum();
+        let sealed_bytes: u64 = self.lock_writer().sealed.iter().map(|sealed| sealed.buffer.size()).sum();
         sealed_bytes + self.active_bytes()
     }
 
@@ -194,18 +214,23 @@ impl Store {
         let mut writer = self.lock_writer();
         self.check_whole(&writer)?;
         let content = self.content();
-        let mut numbers = content.numbers;
-        numbers.advance_to(applied, revision);
         let active = &content.pin.active;
         let bytes_before = active.size();
+        let limit = self.node.sizes.memtable_bytes(content.pin.file_bytes);
+        let (numbers, found) = (content.numbers, content.lookups.take());
+        let mut writing = Writing { pin: &content.pin, at: content.end, numbers, found, full_bytes: limit };
+        writing.numbers.advance_to(applied, revision);
         writer.is_torn = true;
-        let mut changes = changes.into_iter();
-        let outcome = changes.try_for_each(|change| write_change(&content.pin, change, content.end, &mut numbers));
+        let outcome = changes.into_iter().try_for_each(|change| writing.write(change));
         self.node.grow(active.size() - bytes_before);
         outcome?;
         writer.is_torn = false;
-        self.publish(Arc::clone(&content.pin), content.end + 1, numbers);
-        let limit = self.node.sizes.memtable_bytes(content.pin.file_bytes);
+        self.publish(Content {
+            end: content.end + 1,
+            numbers: writing.numbers,
+            lookups: Arc::default(),
+            ..Content::clone(&content)
+        });
         self.node.keep_within_bounds()?;
         if active.size() >= 2 * limit {
             // The flusher did not come to it: it writes other memtables.
@@ -258,7 +283,7 @@ impl Store {
         if !self.has_room() {
             return Ok(self.durable_applied());
         }
-        let _flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
+        let flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
         // Sealing waits for a new list of files to be synced, if one is. Better here than with the writer's lock.
         drop(self.tree.get_version_history_lock());
         let (count, applied) = {
@@ -272,13 +297,18 @@ impl Store {
                 None => return Ok(self.durable_applied()),
             }
         };
+        let before = self.tree.current_version();
         let outcome = self.tree.flush(&self.tree.get_flush_lock(), SeqNo::MAX);
         outcome.map_err(corrupt).inspect_err(|error| self.fail(error.to_string()))?;
-        let flushed: Vec<Sealed> = self.lock_writer().sealed.drain(..count).collect();
+        let mut new_files = self.tree.current_version().l0().list_ids();
+        new_files.retain(|file| !before.l0().list_ids().contains(file));
+        let flushed = self.lock_writer().take_flushed(count, new_files);
         self.durable_applied.store(applied, Ordering::Release);
         self.pin_anew();
-        self.node.shrink(flushed.iter().map(|sealed| sealed.memtable.size()).sum());
+        self.node.shrink(flushed.iter().map(|sealed| sealed.buffer.size()).sum());
         self.node.workers.ask(Work::Merge, self)?;
+        drop(flusher);
+        flushed.iter().for_each(|sealed| sealed.buffer.wait_for_readers());
         Ok(applied)
     }
 
@@ -293,7 +323,8 @@ impl Store {
             return Ok(());
         }
         let before = self.tree.current_version().id();
-        self.tree.compact(Arc::<Leveled>::clone(&self.merging), SeqNo::MAX).map_err(corrupt)?;
+        let merging = shape::merging(&self.tree, self.node.sizes.file_bytes);
+        self.tree.compact(Arc::new(merging), SeqNo::MAX).map_err(corrupt)?;
         if self.tree.current_version().id() != before {
             self.pin_anew();
             self.node.workers.ask(Work::Merge, self)?;
@@ -317,34 +348,37 @@ impl Store {
         if content.pin.active.is_empty() && writer.sealed_numbers == numbers {
             return;
         }
+        let (active, bytes_before) = (&content.pin.active, content.pin.active.size());
+        let full_bytes = self.node.sizes.memtable_bytes(content.pin.file_bytes);
         let record = InternalValue::from_components(NUMBERS_KEY, numbers.encode(), content.end, ValueType::Value);
-        let (added_bytes, _) = content.pin.active.insert(record);
-        self.node.grow(added_bytes);
+        active.insert(record, key_hash(&NUMBERS_KEY), full_bytes);
+        self.node.grow(active.size() - bytes_before);
         writer.sealed_numbers = numbers;
         writer.seals += 1;
-        if let Some(memtable) = self.tree.rotate_memtable() {
-            writer.sealed.push(Sealed { memtable, applied: numbers.applied });
+        if self.tree.rotate_memtable().is_some() {
+            writer.sealed.push(Sealed { buffer: Arc::clone(active), applied: numbers.applied });
         }
-        let pin = Pin::of(&self.tree, writer.memtables());
+        let pin = Pin::of(&self.tree, |next| Arc::new(active.next(next, full_bytes)), writer.full());
         self.report_lag(writer, &pin);
-        self.publish(Arc::new(pin), content.end + 1, numbers);
+        self.publish(Content { pin: Arc::new(pin), end: content.end + 1, ..Content::clone(&content) });
     }
 
     /// Publishes the same content in the files that there are now.
     fn pin_anew(&self) {
         loop {
-            let (seals, sealed) = {
+            let (seals, full, active) = {
                 let writer = self.lock_writer();
-                (writer.seals, writer.memtables())
+                (writer.seals, writer.full(), Arc::clone(&self.published.load().pin.active))
             };
             // It may wait for a list of files to be synced: not with the writer's lock.
-            let pin = Pin::of(&self.tree, sealed);
-            let writer = self.lock_writer();
+            let pin = Pin::of(&self.tree, |_| active, full);
+            let mut writer = self.lock_writer();
             if writer.seals == seals {
-                let content = self.published.load();
+                let content = self.content();
                 if pin.list >= content.pin.list {
+                    writer.l0_filters.retain(|file, _| pin.is_in_l0(*file));
                     self.report_lag(&writer, &pin);
-                    self.publish(Arc::new(pin), content.end, content.numbers);
+                    self.publish(Content { pin: Arc::new(pin), ..Content::clone(&content) });
                 }
                 return;
             }
@@ -357,8 +391,8 @@ impl Store {
     }
 
     /// Only under the writer's lock.
-    fn publish(&self, pin: Arc<Pin>, end: SeqNo, numbers: Numbers) {
-        self.published.store(Arc::new(Content { pin, end, numbers, _remains: Arc::clone(&self.remains) }));
+    fn publish(&self, content: Content) {
+        self.published.store(Arc::new(content));
     }
 
     /// What is being rebuilt does not wait for room: nobody needs it as much as what it lies beside.
@@ -426,43 +460,23 @@ impl fmt::Debug for Sealed {
     }
 }
 
-/// A later change of the same key in the same batch replaces an earlier one: they have the same sequence number.
-fn write_change(pin: &Pin, change: Change, at: SeqNo, numbers: &mut Numbers) -> Result<(), EngineError> {
-    let (table, key) = match &change {
-        Change::Put { table, key, .. } | Change::Delete { table, key } => (*table, key),
-        Change::PutUntil { .. } => panic!("an lsm tree keeps what it is given"),
-    };
-    if key.len() > MAX_KEY_BYTES {
-        let message = format!("a key of {} bytes, more than {MAX_KEY_BYTES}", key.len());
-        return Err(EngineError::Io(io::Error::new(io::ErrorKind::InvalidInput, message)));
-    }
-    let stored_key = stored_key(table, key);
-    let key_len = key.len();
-    let old = pin.get(&stored_key, at + 1).map_err(corrupt)?;
-    if let Some(old) = &old {
-        numbers.remove(table, key_len + old.len());
-    }
-    match change {
-        Change::Put { value, .. } => {
-            numbers.add(table, key_len + value.len());
-            pin.active.insert(InternalValue::from_components(stored_key, value, at, ValueType::Value));
-        }
-        _ if old.is_some() => {
-            pin.active.insert(InternalValue::new_tombstone(stored_key, at));
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
 /// All tables at the end of one batch.
+#[derive(Clone)]
 pub(super) struct Content {
     pin: Arc<Pin>,
     /// What was written from this sequence number on came later.
     end: SeqNo,
     pub(super) numbers: Numbers,
+    /// By those who are about to change it.
+    lookups: Arc<Lookups>,
     /// Dropped last: files are closed before they are removed.
     _remains: Arc<Remains>,
+}
+
+impl Content {
+    fn find(&self, stored_key: &[u8]) -> Result<Option<Slice>, EngineError> {
+        self.pin.get(stored_key, key_hash(stored_key), self.end).map_err(corrupt)
+    }
 }
 
 impl View for Content {
@@ -478,7 +492,16 @@ impl View for Content {
         if key.len() > MAX_KEY_BYTES {
             return Ok(None);
         }
-        let found = self.pin.get(&stored_key(table, key), self.end).map_err(corrupt)?;
+        Ok(self.find(&stored_key(table, key))?.map(Bytes::from))
+    }
+
+    fn peek(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        if key.len() > MAX_KEY_BYTES {
+            return Ok(None);
+        }
+        let stored_key = stored_key(table, key);
+        let found = self.find(&stored_key)?;
+        self.lookups.note(stored_key, found.as_ref().map(|value| value.len()));
         Ok(found.map(Bytes::from))
     }
 
@@ -535,7 +558,7 @@ impl fmt::Debug for Content {
     }
 }
 
-fn stored_key(table: Table, key: &[u8]) -> Slice {
+pub(super) fn stored_key(table: Table, key: &[u8]) -> Slice {
     let mut stored = Vec::with_capacity(1 + key.len());
     stored.push(table as u8);
     stored.extend_from_slice(key);
@@ -548,9 +571,9 @@ fn open_tree(folder: &Path, node: &LsmNode, is_closing: &Arc<AtomicBool>) -> Res
         .use_cache(Arc::clone(&node.cache))
         .use_descriptor_table(Some(Arc::clone(&node.open_files)))
         // Below level 0 indexes and filters are in blocks of their own, which come and go in the cache: what stays in memory is
-        // a few KiB per file.
+        // a few KiB per file. A filter of level 1 is one block: it is always in use, and found at once.
         .index_block_partitioning_policy(PinningPolicy::new([false, true]))
-        .filter_block_partitioning_policy(PinningPolicy::new([false, true]))
+        .filter_block_partitioning_policy(PinningPolicy::new([false, false, true]))
         .index_block_pinning_policy(PinningPolicy::new([true, false]))
         .filter_block_pinning_policy(PinningPolicy::new([true, false]))
         .with_compaction_filter_factory(Some(Arc::new(UntilClosing(Arc::clone(is_closing)))));
@@ -642,7 +665,7 @@ impl CompactionFilter for UntilClosing {
 
 /// lsm-tree's errors in our words: the system's own ones stay what they are, everything else means that a file is not as it was
 /// written.
-fn corrupt(error: lsm_tree::Error) -> EngineError {
+pub(super) fn corrupt(error: lsm_tree::Error) -> EngineError {
     match error {
         lsm_tree::Error::Io(error) if !is_of_damage(&error) => EngineError::Io(error),
         error => EngineError::Corrupt(error.to_string()),
