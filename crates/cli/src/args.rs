@@ -1,6 +1,7 @@
 //! How the program is called.
 
 mod examples;
+mod history;
 mod keyspace;
 mod server;
 mod watch;
@@ -21,7 +22,8 @@ use crate::completion;
 use crate::exit::Failure;
 use crate::output::Format;
 
-pub(crate) use keyspace::{AlterArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
+pub(crate) use history::{DiffArgs, HistoryArgs};
+pub(crate) use keyspace::{AlterArgs, CompactArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
 pub(crate) use server::ServerArgs;
 pub(crate) use watch::WatchArgs;
 
@@ -55,6 +57,12 @@ pub(crate) enum Command {
     /// List keys
     #[command(after_help = examples::LS)]
     Ls(LsArgs),
+    /// The versions that a key had
+    #[command(after_help = examples::HISTORY)]
+    History(HistoryArgs),
+    /// What changed between two revisions: added, removed, changed
+    #[command(after_help = examples::DIFF)]
+    Diff(DiffArgs),
     /// Compare keys, and do one thing or another, as a whole
     #[command(after_help = examples::TXN)]
     Txn(TxnArgs),
@@ -232,12 +240,15 @@ pub(crate) struct FreshnessArgs {
     /// Wait until the node has this revision
     #[arg(long, value_name = "N")]
     min_revision: Option<u64>,
+    /// As it was at revision N, where the keyspace keeps history
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    revision: Option<u64>,
 }
 
 impl FreshnessArgs {
     pub(crate) fn options(&self) -> GetOptions {
         let consistency = if self.local { Consistency::Local } else { Consistency::Linearizable };
-        GetOptions { consistency, min_revision: self.min_revision }
+        GetOptions { consistency, min_revision: self.min_revision, revision: self.revision }
     }
 }
 
@@ -371,10 +382,10 @@ pub(crate) struct LsArgs {
 
 #[derive(Debug, Args)]
 struct AmountArgs {
-    /// How many keys
+    /// How many
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
-    /// All keys, however many
+    /// All, however many
     #[arg(long, conflicts_with = "limit")]
     all: bool,
 }
@@ -395,11 +406,17 @@ struct SelectionArgs {
     end: Option<OsString>,
 }
 
-impl LsArgs {
-    pub(crate) fn selection(&self) -> Result<Selection, Failure> {
-        let SelectionArgs { prefix, key64, start, end } = &self.selection;
+impl SelectionArgs {
+    fn selection(&self) -> Result<Selection, Failure> {
+        let Self { prefix, key64, start, end } = self;
         let bytes = |text: &Option<OsString>| text.clone().map(|text| key_bytes(text, *key64)).transpose();
         Ok(Selection { prefix: bytes(prefix)?.unwrap_or_default(), start: bytes(start)?, end: bytes(end)? })
+    }
+}
+
+impl LsArgs {
+    pub(crate) fn selection(&self) -> Result<Selection, Failure> {
+        self.selection.selection()
     }
 
     /// What makes folders; nothing does if it is empty.
@@ -412,7 +429,13 @@ impl LsArgs {
 
     /// The most keys to list.
     pub(crate) fn max_keys(&self) -> u64 {
-        if self.amount.all { u64::MAX } else { self.amount.limit }
+        self.amount.max()
+    }
+}
+
+impl AmountArgs {
+    fn max(&self) -> u64 {
+        if self.all { u64::MAX } else { self.limit }
     }
 }
 

@@ -3,13 +3,15 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use quorate_api::keyspace::{
-    Amount, CacheFigures, Capabilities, EngineBody, EngineInfo, EngineOption, KeyspaceBody, KeyspaceState, LimitsBody,
-    ReplicationBody, RetentionBody, SettingsBody,
+    Amount, CacheFigures, Capabilities, CompactedBody, EngineBody, EngineInfo, EngineOption, KeyspaceBody, KeyspaceState,
+    LimitsBody, ReplicationBody, RetentionBody, SettingsBody,
 };
+use quorate_api::problem::Code;
 use quorate_api::quantity::format_bytes;
+use quorate_client::{Error, GetOptions, Selection};
 use serde_json::{Map, Value, json};
 
-use crate::args::{AlterArgs, ClientArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
+use crate::args::{AlterArgs, ClientArgs, CompactArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
 use crate::engine_move;
 use crate::exit::Failure;
 use crate::output::{Format, Output};
@@ -25,6 +27,7 @@ pub(crate) async fn run(command: KeyspaceCommand, client: &ClientArgs) -> Result
         KeyspaceCommand::Show { name } => show(&mut output, client, &name).await?,
         KeyspaceCommand::Stats { name } => stats(&mut output, client, &name).await?,
         KeyspaceCommand::Alter(args) => alter(&mut output, client, args).await?,
+        KeyspaceCommand::Compact(args) => compact(&mut output, client, args).await?,
         KeyspaceCommand::Delete(args) => delete(&mut output, client, args).await?,
     }
     output.finish()
@@ -147,6 +150,7 @@ async fn stats(output: &mut Output, client: &ClientArgs, name: &str) -> Result<(
             ("voters", replica.voters.join(", ")),
             ("learners", replica.learners.join(", ")),
             ("revision", replica.revision.to_string()),
+            ("history", format!("{}, since revision {}", format_bytes(replica.history_bytes), replica.compacted_revision)),
             ("term", replica.term.to_string()),
             ("applied", format!("{} of {}", replica.applied_index, replica.commit_index)),
             ("log", format!("{}-{}", replica.first_index, replica.last_index)),
@@ -194,6 +198,35 @@ async fn alter(output: &mut Output, client: &ClientArgs, args: AlterArgs) -> Res
             output.line(format_args!("keyspace {name} moved from {} to {}", running.from.kind, shown_engine(&running.to)))
         }
         (_, None) => output.line(format_args!("keyspace {name} altered")),
+    }
+}
+
+async fn compact(output: &mut Output, client: &ClientArgs, args: CompactArgs) -> Result<(), Failure> {
+    let CompactArgs { name, revision, physical } = &args;
+    let failed = |error: &Error| Failure::of_request(format!("compact keyspace {name}"), error);
+    let asked = client.client();
+    let revision = match revision {
+        Some(revision) => *revision,
+        None => {
+            let nothing = Selection { prefix: Vec::new(), start: None, end: Some(vec![0]) };
+            asked.count(name, &nothing, &GetOptions::default()).await.map_err(|error| failed(&error))?.revision
+        }
+    };
+    let compacted = match asked.compact(name, revision, *physical).await {
+        // Whoever names no revision wants nothing older than the present one, and that is so.
+        Err(error) if args.revision.is_none() && error.code() == Some(Code::Compacted.facts().code) => {
+            CompactedBody { compacted_revision: revision, revision, is_swept: false }
+        }
+        compacted => compacted.map_err(|error| failed(&error))?,
+    };
+    if output.format == Format::Json {
+        return output.json(&compacted);
+    }
+    output.line(format_args!("keyspace {name} compacted to revision {}", compacted.compacted_revision))?;
+    match *physical {
+        true if compacted.is_swept => output.line("what only older revisions needed is gone"),
+        true => output.line("what only older revisions needed is not all gone yet: that goes on"),
+        false => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@ mod demo;
 mod engine_move;
 mod exit;
 mod export;
+mod history;
 mod import;
 mod interrupt;
 mod keys;
@@ -66,6 +67,8 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Put(args) => keys::put(args, client).await,
         Command::Del(args) => keys::del(args, client).await,
         Command::Ls(args) => keys::ls(args, client).await,
+        Command::History(args) => history::history(args, client).await,
+        Command::Diff(args) => history::diff(args, client).await,
         Command::Txn(args) => txn::run(args, client).await,
         Command::Watch(args) => watch::run(args, client).await,
         Command::Export(args) => export::run(args, client).await,

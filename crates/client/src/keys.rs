@@ -31,6 +31,9 @@ pub struct GetOptions {
     pub consistency: Consistency,
     /// The node waits until it has this revision; so a client reads its own writes from any node.
     pub min_revision: Option<u64>,
+    /// As it was at this revision, where the keyspace keeps history. One that is gone is [`Error::Refused`] with the code
+    /// `compacted`, and the problem names the oldest that is there.
+    pub revision: Option<u64>,
 }
 
 /// What a key must be like for a write to happen.
@@ -141,7 +144,8 @@ impl GetOptions {
     pub(crate) fn to_query(&self) -> String {
         let consistency = (self.consistency == Consistency::Local).then(|| "consistency=local".to_owned());
         let min_revision = self.min_revision.map(|revision| format!("min_revision={revision}"));
-        consistency.into_iter().chain(min_revision).collect::<Vec<_>>().join("&")
+        let revision = self.revision.map(|revision| format!("revision={revision}"));
+        consistency.into_iter().chain(min_revision).chain(revision).collect::<Vec<_>>().join("&")
     }
 }
 

@@ -163,6 +163,7 @@ impl Step {
 
     /// All commands of an entry were executed.
     pub(crate) fn end_entry(&mut self, header: &mut ShardHeader) -> Result<(), ShardError> {
+        self.recorder.record(&self.applied.changes, header, &mut self.changes)?;
         self.recorder.end_entry(self.view.as_ref(), header, &mut self.changes)
     }
 
@@ -186,9 +187,7 @@ impl Step {
                 if results.iter().any(OpResult::is_change) {
                     header.revision = revision.next();
                     let events = std::mem::take(&mut self.events);
-                    let changes = Changes::of(header.revision, events);
-                    self.recorder.record(&changes, header, &mut self.changes)?;
-                    self.applied.changes.push(changes);
+                    self.applied.changes.push(Changes::of(header.revision, events));
                 }
                 Ok(Outcome::Applied { revision: header.revision, results })
             }

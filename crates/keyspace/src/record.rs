@@ -66,13 +66,10 @@ impl Record {
         1 + counters_bytes + content_type_bytes + full_bytes + self.value.len()
     }
 
-    /// The revision of the last change, out of what [`Record::to_bytes`] made.
+    /// The revision of the last change, out of what [`Record::to_bytes`] made: all versions begin with the counters.
     pub(crate) fn mod_revision_of(bytes: &Bytes) -> Result<Revision, DecodeError> {
         let mut reader = Reader::new(bytes.clone());
-        let version = reader.u8()?;
-        if !matches!(version, PLAIN_VERSION | FULL_VERSION) {
-            return Err(DecodeError::UnknownTag { what: "record version", tag: version });
-        }
+        reader.u8()?;
         reader.varint()?;
         reader.varint().map(Revision)
     }

@@ -40,6 +40,7 @@ Examples:
   quorate get config/app.toml > app.toml
   quorate get greeting -o json                 with revision, version and content type
   quorate get greeting --local                 from the asked node, without asking the others
+  quorate get greeting --revision 7            as it was
   quorate get --key64 _wA                      the key of the bytes ff 00";
 
 pub(super) const PUT: &str = "\
@@ -75,7 +76,37 @@ Examples:
   quorate ls --start a --end c --values        a <= key < c, with values
   quorate ls users/ --delimiter /              what is directly in it: keys and folders
   quorate ls --count                           how many keys there are
-  quorate ls logs/ --reverse --limit 1         the last one";
+  quorate ls logs/ --reverse --limit 1         the last one
+  quorate ls config/ --revision 7 --values     as they were";
+
+pub(super) const HISTORY: &str = "\
+The newest version first, back to the one that was there at the oldest revision that can be read.
+`quorate keyspace show` tells how much is kept, `quorate keyspace alter --retention-age` changes it.
+
+Examples:
+  quorate history config/app.toml              what it was, and when it was deleted
+  quorate history config/app.toml -o json | jq -r '.items[].revision'
+  quorate get config/app.toml --revision 41    one of them, byte for byte
+  quorate put config/app.toml \"$(quorate get config/app.toml --revision 41)\"
+                                               back to what it was";
+
+pub(super) const DIFF: &str = "\
++ a key that was added, - one that was removed, ~ one that was changed. Keys that are as they were
+are read and not shown.
+
+Examples:
+  quorate diff 40                              since revision 40
+  quorate diff 40 57 --prefix config/          between the two
+  quorate diff 40 --key config/app.toml --values
+  quorate diff 40 -o json | jq -r '.items[] | select(.change == \"removed\") | .key'";
+
+pub(super) const KEYSPACE_COMPACT: &str = "\
+A key's present value stays whatever is compacted. Reads of older revisions and watches that begin
+there are refused with `compacted`; what only they needed goes soon after.
+
+Examples:
+  quorate keyspace compact orders              nothing but what is there now
+  quorate keyspace compact orders 4711 --physical";
 
 pub(super) const TXN: &str = "\
 COMPARE is one of

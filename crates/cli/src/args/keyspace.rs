@@ -28,6 +28,9 @@ pub(crate) enum KeyspaceCommand {
     /// Change limits, time to live, retention of history or engine; what is not named stays as it is
     #[command(after_help = super::examples::KEYSPACE_ALTER)]
     Alter(AlterArgs),
+    /// Let go of the past of a keyspace: what is older than a revision cannot be read any more
+    #[command(after_help = super::examples::KEYSPACE_COMPACT)]
+    Compact(CompactArgs),
     /// Delete a keyspace with all its keys
     Delete(DeleteArgs),
 }
@@ -93,6 +96,19 @@ pub(crate) struct SettingsArgs {
     /// Most bytes of the past, like 1GiB; none: the default, 64MiB
     #[arg(long, value_name = "BYTES")]
     pub(crate) retention_bytes: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompactArgs {
+    /// Its name
+    #[arg(add = ArgValueCompleter::new(completion::keyspaces))]
+    pub(crate) name: String,
+    /// The oldest revision that can be read from now on [default: the present one]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) revision: Option<u64>,
+    /// Wait until what only older revisions needed is gone from the answering node, up to --timeout
+    #[arg(long)]
+    pub(crate) physical: bool,
 }
 
 #[derive(Debug, Args)]

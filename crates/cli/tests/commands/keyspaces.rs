@@ -173,12 +173,13 @@ fn stats_are_those_of_one_node() {
     let stats = json!({"name": "orders", "served_by": "n2", "engine": "trie", "keys": 3, "data_bytes": 2048, "replicas": [{
         "group": 5, "role": "follower", "leader": "n1", "voters": ["n1", "n2"], "learners": [], "is_caught_up": true, "term": 4,
         "revision": 9, "commit_index": 12, "applied_index": 11, "first_index": 1, "last_index": 12, "data_bytes": 2048,
+        "history_bytes": 3072, "compacted_revision": 4,
         "applied_entries": 1, "applied_commands": 1, "snapshots_cut": 0, "snapshots_sent": 0, "snapshots_loaded": 0,
     }]});
     let node = node(&[(200, stats.clone())]);
     assert_eq!(node.call(&["keyspace", "stats", "orders", "-o", "json"]).json(), stats);
     let table = node.call(&["keyspace", "stats", "orders"]);
-    for words in ["n2", "2 KiB", "n1, n2", "11 of 12", "follower"] {
+    for words in ["n2", "2 KiB", "n1, n2", "11 of 12", "follower", "3 KiB, since revision 4"] {
         assert!(table.text().contains(words), "{words}: {table:?}");
     }
     assert_eq!(node.seen()[0], "GET /v1/keyspaces/orders/stats");

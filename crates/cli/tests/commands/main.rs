@@ -4,6 +4,7 @@ mod answers;
 mod bench;
 #[expect(clippy::unwrap_used, reason = "the test's own node and calls: what goes wrong in them fails the test")]
 mod calls;
+mod history;
 mod keyspaces;
 mod transfers;
 mod txn;

@@ -26,7 +26,7 @@ fn client(node: &FakeNode) -> Client {
 #[tokio::test]
 async fn a_read_carries_its_freshness_and_brings_all_that_goes_with_the_key() {
     let node = FakeNode::always(200, FOUND, "hello").await;
-    let options = GetOptions { consistency: Consistency::Local, min_revision: Some(7) };
+    let options = GetOptions { consistency: Consistency::Local, min_revision: Some(7), ..GetOptions::default() };
     let found = client(&node).get("default", b"a b/c", &options).await.unwrap().unwrap();
     assert_eq!((found.entry.key.as_ref(), found.entry.value.as_deref()), (b"a b/c".as_slice(), Some(b"hello".as_slice())));
     assert_eq!((found.etag.as_str(), found.revision), ("\"1.5\"", 9));
@@ -117,7 +117,7 @@ async fn a_list_is_asked_for_page_by_page() {
         page_limit: Some(1),
         is_reverse: true,
         with_values: true,
-        freshness: GetOptions { consistency: Consistency::Local, min_revision: None },
+        freshness: GetOptions { consistency: Consistency::Local, ..GetOptions::default() },
         delimiter: Vec::new(),
     };
     let mut listing = client(&node).list("ks", query);

@@ -3,6 +3,7 @@
 #[expect(clippy::unwrap_used, reason = "the test's own node: what goes wrong in it fails the test")]
 mod fake_node;
 mod forms;
+mod history;
 mod keyspaces;
 mod many;
 mod retries;

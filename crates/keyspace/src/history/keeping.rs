@@ -54,6 +54,8 @@ pub struct HistoryHeader {
 /// What one call of [`crate::Shard::apply`] does to history, on top of what the engine holds.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
+    /// How many of what was applied in this call were looked at.
+    seen: usize,
     /// Rows of changes that it wrote.
     rows: BTreeMap<Revision, Bytes>,
     /// Changes that the entry under way recorded, and their bytes: what it pays with.
@@ -232,12 +234,24 @@ impl HistoryHeader {
 }
 
 impl Recorder {
-    /// Records what a write did, if history is recorded: the versions that it replaced, what it removed, and that it did.
-    pub(crate) fn record(&mut self, done: &Changes, header: &mut ShardHeader, out: &mut Vec<Change>) -> Result<(), ShardError> {
-        let history = &mut header.history;
-        if history.begun.is_none() {
-            return Ok(());
+    /// Records what was applied since the last time, if history is recorded.
+    pub(crate) fn record(
+        &mut self,
+        applied: &[Changes],
+        header: &mut ShardHeader,
+        out: &mut Vec<Change>,
+    ) -> Result<(), ShardError> {
+        let new = &applied[self.seen..];
+        self.seen = applied.len();
+        if header.history.begun.is_some() {
+            new.iter().try_for_each(|done| self.record_one(done, header, out))?;
         }
+        Ok(())
+    }
+
+    /// Records the versions that a revision replaced, what it removed, and that it did.
+    fn record_one(&mut self, done: &Changes, header: &mut ShardHeader, out: &mut Vec<Change>) -> Result<(), ShardError> {
+        let history = &mut header.history;
         let bytes_before = history.bytes;
         let mut changes = Vec::with_capacity(done.events.len());
         for Event { key, cause, after, before } in &done.events {
