@@ -77,6 +77,12 @@ pub(crate) const MAX_UNCOMMITTED_BYTES: u64 = 64 << 20;
 /// Read-index rounds on their way at once, per group: one more can gather while one travels.
 pub(crate) const MAX_READ_ROUNDS: usize = 2;
 
+/// Leases in one question.
+pub const MAX_ASKED_LEASES: usize = 10_000;
+
+/// Leases in all questions that wait on this node. Beyond it: [`crate::Failure::Overloaded`].
+pub(crate) const MAX_WAITING_LEASES: usize = 1 << 20;
+
 /// Snapshot pieces on their way to one follower before it must acknowledge.
 pub(crate) const SNAPSHOT_WINDOW_CHUNKS: u64 = 4;
 

@@ -128,6 +128,8 @@ impl Store for NodeStore {
         if let Some(wanted) = freshness.min_revision {
             view = running.wait_for(keyspace, wanted, deadline).await?;
         }
+        // Where replicas agree, time is that of the log.
+        let now_ms = if hosted.local.is_some() { now_ms } else { hosted.log_time.at(Monotonic(now_ms)) };
         Ok(Reading { epoch: hosted.epoch, view, now_ms })
     }
 
@@ -333,7 +335,7 @@ impl Running {
             Answer::Written(outcome) => Ok(Some(outcome)),
             Answer::Failed(Failure::NotHosted) => Ok(None),
             Answer::Failed(failure) => Err(error_of(failure)),
-            Answer::ReadReady | Answer::Transferred => Err(mismatch()),
+            Answer::ReadReady | Answer::Leases(_) | Answer::Transferred => Err(mismatch()),
         }
     }
 
@@ -394,13 +396,8 @@ impl Running {
             match self.write(GroupId(SYSTEM_GROUP), &write, deadline).await? {
                 Outcome::Applied { .. } => return Ok(answer),
                 Outcome::ConditionFailed { .. } => {}
-                Outcome::Full { .. } | Outcome::KeyTooLong { .. } | Outcome::ValueTooLarge { .. } | Outcome::TooMuch { .. } => {
-                    return Err(StoreError::Internal("the catalog is full".to_owned()));
-                }
-                outcome @ (Outcome::Compacted { .. } | Outcome::FutureRevision { .. }) => {
-                    return Err(StoreError::Internal(format!("no change to the catalog compacts it: {outcome:?}")));
-                }
                 Outcome::Forgotten => return Err(StoreError::Unknown),
+                refused => return Err(StoreError::Internal(format!("the catalog refuses a change: {refused:?}"))),
             }
         }
     }
@@ -521,7 +518,7 @@ fn read_error(answer: &Answer) -> StoreError {
     match answer {
         Answer::Failed(Failure::Unknown | Failure::ShuttingDown) => StoreError::ShuttingDown,
         Answer::Failed(failure) => error_of(*failure),
-        Answer::ReadReady | Answer::Written(_) | Answer::Transferred => mismatch(),
+        Answer::ReadReady | Answer::Written(_) | Answer::Leases(_) | Answer::Transferred => mismatch(),
     }
 }
 

@@ -127,7 +127,12 @@ impl Oracle {
             Frame::Snapshot(part) => part.message.iter().try_for_each(|message| self.on_message(host, journal, message)),
             Frame::Beats(beats) => self.on_beats(host, journal, beats, kind::HEARTBEAT),
             Frame::BeatAnswers(beats) => self.on_beats(host, journal, beats, kind::HEARTBEAT_RESPONSE),
-            Frame::Forward(_) | Frame::ForwardReply(_) | Frame::SnapshotAck(_) | Frame::SnapshotAsk(_) => Ok(()),
+            Frame::Forward(_)
+            | Frame::ForwardReply(_)
+            | Frame::LeaseAsks(_)
+            | Frame::LeaseAnswers(_)
+            | Frame::SnapshotAck(_)
+            | Frame::SnapshotAsk(_) => Ok(()),
         }
     }
 

@@ -403,6 +403,9 @@ impl Simulation {
             JobResult::MovedOn { shard: Ok(_), .. } => self.coverage.count("steps of moves"),
             JobResult::Flushed { durable_index: Ok(_), .. } => self.coverage.count("engines flushed"),
             JobResult::Retired => self.coverage.count("replicas retired"),
+            JobResult::LeasesRead { leases: Ok(leases), .. } => {
+                self.coverage.add("leases read by new leaders", leases.len() as u64);
+            }
             JobResult::Read { piece: Ok(_), .. } | JobResult::Removed => {}
             JobResult::Applied { .. }
             | JobResult::MovedOn { .. }
@@ -411,6 +414,7 @@ impl Simulation {
             | JobResult::Cut { .. }
             | JobResult::Loaded { .. }
             | JobResult::Staged { .. }
+            | JobResult::LeasesRead { .. }
             | JobResult::Read { .. } => {
                 self.coverage.count("jobs that failed");
                 self.trace.note(self.now, format_args!("{id} {:?}", done.result));
@@ -444,6 +448,7 @@ fn job_name(job: &quorate_node::Job) -> String {
         Job::Replay { place, work, .. } => format!("replay {work} at {place}"),
         Job::Reopen { place, .. } => format!("reopen {place}"),
         Job::Flush { .. } => "flush".to_owned(),
+        Job::ReadLeases { after, .. } => format!("read leases behind {after:?}"),
         Job::Retire { place, .. } => format!("retire {place}"),
         Job::Forget { .. } => "forget all".to_owned(),
         Job::Remove { files, .. } => format!("remove {} files", files.len()),

@@ -82,6 +82,7 @@ impl<'a> Trial<'a> {
             Op::List(listing) => OpResult::of(Detail::Read(self.list(listing))),
             Op::Transaction(within) => OpResult::of(Detail::Transaction(self.transaction(within))),
             Op::Configure(_) | Op::Compact { .. } => OpResult::default(),
+            Op::LeaseGrant { .. } | Op::LeaseRevoke { .. } | Op::LeaseExpire { .. } => OpResult::default(),
         }
     }
 
@@ -115,7 +116,7 @@ impl<'a> Trial<'a> {
 
 /// Clients note nothing beside values.
 fn record_of((meta, value): &(KeyMeta, Bytes)) -> Record {
-    Record { meta: *meta, content_type: None, user_meta: Vec::new(), expires_at_ms: None, value: value.clone() }
+    Record { meta: *meta, content_type: None, user_meta: Vec::new(), expires_at_ms: None, lease: None, value: value.clone() }
 }
 
 fn holds(compare: &Compare, content: &Content) -> bool {
@@ -129,6 +130,7 @@ fn holds(compare: &Compare, content: &Content) -> bool {
             Target::Version(told) => number(pair, |meta| meta.version).cmp(told),
             Target::CreateRevision(told) => number(pair, |meta| meta.create_revision.0).cmp(&told.0),
             Target::ModRevision(told) => number(pair, |meta| meta.mod_revision.0).cmp(&told.0),
+            Target::Lease(told) => 0.cmp(&told.0),
             Target::Value(_) if pair.is_none() => return false,
             Target::Value(told) => pair.map(|(_, value)| value).cmp(&Some(told)),
         };

@@ -269,7 +269,7 @@ pub(super) fn put_of<S: Store>(app: &App<S>, keyspace: &str, put: BatchPut) -> R
         Some(text) => Some(kept_content_type(text.as_bytes()).ok_or_else(bad_type)?),
         None => None,
     };
-    Ok(Put { key, value, content_type, user_meta: meta::for_record(&meta), ttl_ms })
+    Ok(Put { key, value, content_type, user_meta: meta::for_record(&meta), ttl_ms, lease: None })
 }
 
 pub(super) fn check_key(key: &Bytes) -> Result<(), Refusal> {

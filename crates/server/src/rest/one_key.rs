@@ -208,7 +208,7 @@ pub(super) async fn put<S: Store>(
     let guards = guards(app, &target, &conditions, timeout).await?;
     let returned = (preference == Some(Preference::Representation)).then(|| (target.key.clone(), value.clone()));
     let (key, kept) = (target.key.clone(), (content_type.clone(), user_meta.clone()));
-    let put = Put { key, value, content_type: kept.0, user_meta: kept.1, ttl_ms };
+    let put = Put { key, value, content_type: kept.0, user_meta: kept.1, ttl_ms, lease: None };
     let write = Write { guards, ops: vec![Op::Put(put)] };
     let (epoch, revision, result) = write_one(app, &target, write, timeout).await?;
     let meta = result.after.unwrap_or(KeyMeta { create_revision: revision, mod_revision: revision, version: 1 });
@@ -221,7 +221,7 @@ pub(super) async fn put<S: Store>(
         headers.insert(PREFERENCE_APPLIED, preference.value());
     }
     if let Some((key, value)) = returned {
-        let entry = entry_of(key, Record { meta, content_type, user_meta, expires_at_ms: None, value }, 0);
+        let entry = entry_of(key, Record { meta, content_type, user_meta, expires_at_ms: None, lease: None, value }, 0);
         let entry = Entry { ttl_ms: ttl_ms.or_else(|| app.store.default_ttl_ms(target.keyspace)), ..entry };
         let body = PutBody { entry: entry.to_body(Encoding::Text), prev: result.before.map(counters) };
         return Ok(answer::json(StatusCode::OK, headers, &body));

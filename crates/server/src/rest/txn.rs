@@ -113,7 +113,7 @@ fn has_ranges(transaction: &Transaction) -> bool {
     let is_range = |op: &Op| match op {
         Op::List(_) | Op::DeleteRange { .. } => true,
         Op::Transaction(within) => has_ranges(within),
-        Op::Get { .. } | Op::Put(_) | Op::Delete { .. } | Op::Configure(_) | Op::Compact { .. } => false,
+        _ => false,
     };
     transaction.compares.iter().any(|compare| matches!(compare.keys, Keys::Range(_)))
         || transaction.then.iter().chain(&transaction.otherwise).any(is_range)
