@@ -12,8 +12,8 @@ use quorate_engine::View;
 use quorate_log::GroupId;
 use quorate_node::keyspace::{Outcome, Revision, Write};
 use quorate_node::{
-    Answer, Catalog, CatalogError, Failure, HostedKeyspace, KeyspaceSettings, Monotonic, NodeState, ReplicaStatus, RequestKind,
-    SYSTEM_GROUP, SYSTEM_KEYSPACE,
+    Answer, Catalog, CatalogError, Failure, HostedKeyspace, KeyspaceSettings, LeaseQuestion, LeaseTime, Monotonic, NodeState,
+    ReplicaStatus, RequestKind, SYSTEM_GROUP, SYSTEM_KEYSPACE,
 };
 use tokio::sync::Mutex;
 
@@ -91,9 +91,9 @@ impl Store for NodeStore {
         }
         loop {
             // Who waits for an outcome holds no engine: one that failed is opened again only when nobody does.
-            let (group, epoch, local) = {
+            let (group, epoch, local, log_time) = {
                 let hosted = running.hosted(keyspace, deadline).await?;
-                (hosted.group, hosted.epoch, hosted.local)
+                (hosted.group, hosted.epoch, hosted.local, hosted.log_time)
             };
             let outcome = match &local {
                 Some(local) => {
@@ -103,7 +103,11 @@ impl Store for NodeStore {
                 None => running.maybe_write(group, &write, deadline).await?,
             };
             match outcome {
-                Some(outcome) => return Ok(Written { epoch, outcome }),
+                Some(outcome) => {
+                    let now = running.handle.clock.now();
+                    let now_ms = if local.is_some() { now.0 } else { log_time.at(now) };
+                    return Ok(Written { epoch, outcome, now_ms });
+                }
                 // Deleted, and perhaps made anew. What guards and compares say of a key was true of the old one.
                 None if !write.is_conditional() && running.handle.clock.now() < deadline => {
                     tokio::time::sleep(START_POLL).await;
@@ -236,6 +240,26 @@ impl Store for NodeStore {
         let (running, deadline) = self.running(timeout).await?;
         let group = running.hosted(keyspace, deadline).await?.group;
         running.handle.views.feeds.get(group.0).ok_or(StoreError::NoLeader)
+    }
+
+    async fn leases(
+        &self,
+        keyspace: &str,
+        question: LeaseQuestion,
+        timeout: Duration,
+    ) -> Result<Vec<Option<LeaseTime>>, StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        loop {
+            let group = running.hosted(keyspace, deadline).await?.group;
+            let left = running.handle.clock.until(deadline);
+            match running.handle.ask(group, RequestKind::Leases(question.clone()), left).await {
+                Answer::Leases(times) => return Ok(times),
+                // Deleted, and perhaps made anew.
+                Answer::Failed(Failure::NotHosted) if !left.is_zero() => tokio::time::sleep(START_POLL).await,
+                Answer::Failed(failure) => return Err(error_of(failure)),
+                Answer::ReadReady | Answer::Written(_) | Answer::Transferred => return Err(mismatch()),
+            }
+        }
     }
 
     fn can(&self, keyspace: &str, capability: Capability) -> bool {

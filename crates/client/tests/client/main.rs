@@ -4,6 +4,7 @@
 mod fake_node;
 mod forms;
 mod keyspaces;
+mod leases;
 mod many;
 mod retries;
 mod txn;
