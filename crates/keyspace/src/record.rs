@@ -81,7 +81,7 @@ impl Record {
     pub(crate) fn mod_revision_of(bytes: &Bytes) -> Result<Revision, DecodeError> {
         let mut reader = Reader::new(bytes.clone());
         let version = reader.u8()?;
-        if !matches!(version, PLAIN_VERSION | FULL_VERSION) {
+        if !(PLAIN_VERSION..=LEASED_VERSION).contains(&version) {
             return Err(DecodeError::UnknownTag { what: "record version", tag: version });
         }
         reader.varint()?;
@@ -170,6 +170,7 @@ mod tests {
     proptest! {
         #[test]
         fn records_round_trip(record in record()) {
+            prop_assert_eq!(Record::mod_revision_of(&record.to_bytes()), Ok(record.meta.mod_revision));
             prop_assert_eq!(Record::mod_revision_of(&record.to_bytes()), Ok(record.meta.mod_revision));
             prop_assert_eq!(Record::decode(record.to_bytes()), Ok(record));
         }

@@ -4,7 +4,7 @@
 //! A question is handed to the leader and answered after a read-index round, which makes sure that no other leads. It changes
 //! nothing but the leader's own time, so it is asked again without a thought when the leader changes or stays silent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use quorate_api::peer::{self, Frame, Lane, LeaseAnswer, LeaseAsk, LeaseResult};
 use quorate_keyspace::LeaseId;
@@ -20,6 +20,9 @@ use crate::requests::{SILENT_MS, in_batches};
 
 /// A peer's question is forgotten after this long: it was asked again meanwhile.
 const PEER_PATIENCE_MS: u64 = 5_000;
+
+/// Questions that wait until more leases are read. Who asked asks again.
+const MAX_CONFIRMED: usize = 16 << 10;
 
 /// Questions of this node's own clients.
 ///
@@ -50,8 +53,8 @@ struct Waiting {
 pub(crate) struct Questions {
     next_number: u64,
     waiting: BTreeMap<u64, Question>,
-    /// Those that are confirmed, and are about leases that are not read yet.
-    confirmed: Vec<u64>,
+    /// Those that are confirmed, and are about leases that are not read yet; the oldest are forgotten if there are too many.
+    confirmed: VecDeque<u64>,
 }
 
 #[derive(Debug)]
@@ -106,6 +109,16 @@ impl Questions {
         self.next_number
     }
 
+    /// One is confirmed, and has to wait until more leases are read.
+    fn wait(&mut self, number: u64) {
+        self.confirmed.push_back(number);
+        if self.confirmed.len() > MAX_CONFIRMED
+            && let Some(oldest) = self.confirmed.pop_front()
+        {
+            self.waiting.remove(&oldest);
+        }
+    }
+
     /// Time is up for one.
     pub(crate) fn forget(&mut self, number: u64) {
         self.waiting.remove(&number);
@@ -123,7 +136,7 @@ impl<D: Disk> Replica<D> {
     fn answer_question(&mut self, number: u64, now: Monotonic) -> Option<(AskedBy, Vec<Option<LeaseTime>>)> {
         let LeaseQuestion { leases, keeps_alive } = &self.questions.waiting.get(&number)?.question;
         if !leases.iter().all(|id| self.leases.knows(*id)) {
-            self.questions.confirmed.push(number);
+            self.questions.wait(number);
             return None;
         }
         let time = |id: &LeaseId| if *keeps_alive { self.leases.keep_alive(*id, now) } else { self.leases.time_of(*id, now) };

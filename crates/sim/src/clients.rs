@@ -681,7 +681,7 @@ fn results_of(outcome: &mut Outcome) -> Option<&mut Vec<OpResult>> {
 
 impl Simulation {
     /// Whether a process is there to be asked. An answer takes its time, on the network that clients use.
-    fn ask(&mut self, host: HostId, token: u64, patience_ms: u64) {
+    pub(crate) fn ask(&mut self, host: HostId, token: u64, patience_ms: u64) {
         let travel_us = self.random.skewed(200);
         self.queue.schedule(self.now.plus_us(travel_us), Event::RequestArrives(host, token));
         self.queue.schedule(self.now.plus_ms(patience_ms), Event::RequestExpires(token));
