@@ -56,6 +56,8 @@ pub struct BatchPut {
     pub cas: Option<Cas>,
     /// How long the pair shall live, as it was given.
     pub ttl: Option<String>,
+    /// The lease that the pair shall hang on, as it was given.
+    pub lease: Option<String>,
 }
 
 /// What a key's last change must have been: `5`, or `"e1.5"` with the epoch of its `ETag`. Revision 0 means that the key is not
@@ -104,6 +106,9 @@ pub struct BatchOpBody<'a> {
     /// How long the pair shall live, like `30s`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Cow<'a, str>>,
+    /// The id of the lease that the pair shall hang on.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Cow<'a, str>>,
 }
 
 /// Why JSON is no [`BatchOp`].
@@ -175,6 +180,7 @@ impl BatchPut {
             meta: self.meta.clone(),
             cas: self.cas.clone(),
             ttl: self.ttl.as_deref().map(Cow::Borrowed),
+            lease: self.lease.as_deref().map(Cow::Borrowed),
             ..BatchOpBody::of_key("put", &self.key)
         }
     }
@@ -205,6 +211,7 @@ impl TryFrom<BatchOpBody<'_>> for BatchOp {
             ("content_type", body.content_type.is_some()),
             ("meta", !body.meta.is_empty()),
             ("ttl", body.ttl.is_some()),
+            ("lease", body.lease.is_some()),
         ];
         let pointless = match op {
             "get" => &given[..],
@@ -231,8 +238,8 @@ impl TryFrom<BatchOpBody<'_>> for BatchOp {
             _ => return Err(BatchOpError::NotOne("value, value64 and json")),
         };
         let content_type = body.content_type.map(Cow::into_owned).or_else(|| default_type.map(str::to_owned));
-        let ttl = body.ttl.map(Cow::into_owned);
-        Ok(Self::Put(Box::new(BatchPut { key, value, content_type, meta: body.meta, cas: body.cas, ttl })))
+        let (ttl, lease) = (body.ttl.map(Cow::into_owned), body.lease.map(Cow::into_owned));
+        Ok(Self::Put(Box::new(BatchPut { key, value, content_type, meta: body.meta, cas: body.cas, ttl, lease })))
     }
 }
 
@@ -349,8 +356,8 @@ mod tests {
             if is_noted {
                 meta.insert("owner", "me").unwrap();
             }
-            let ttl = is_noted.then(|| "30s".to_owned());
-            BatchOp::Put(Box::new(BatchPut { key, value, content_type, meta, cas, ttl }))
+            let (ttl, lease) = (is_noted.then(|| "30s".to_owned()), is_noted.then(|| "abc".to_owned()));
+            BatchOp::Put(Box::new(BatchPut { key, value, content_type, meta, cas, ttl, lease }))
         });
         prop_oneof![
             key().prop_map(|key| BatchOp::Get { key }),

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::seconds;
+use crate::lease;
 use crate::text64::{self, MalformedText64};
 use crate::user_meta::UserMeta;
 
@@ -41,6 +42,8 @@ pub struct Entry {
     pub version: u64,
     /// After how many milliseconds it goes by itself, if it does.
     pub ttl_ms: Option<u64>,
+    /// The lease that it hangs on, and with which it goes.
+    pub lease: Option<u64>,
 }
 
 /// How bytes are written in JSON.
@@ -84,6 +87,9 @@ pub struct EntryBody<'a> {
     #[serde(default, rename = "ttl", with = "seconds", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<f64>")]
     pub ttl_ms: Option<u64>,
+    /// The id of the lease that it hangs on; left out if that is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<String>,
 }
 
 /// Why an [`EntryBody`] is no [`Entry`].
@@ -95,6 +101,9 @@ pub enum EntryError {
     /// A `...64` field is not base64url.
     #[error(transparent)]
     Text64(#[from] MalformedText64),
+    /// The lease is not an id.
+    #[error("{0:?} is no id of a lease")]
+    Lease(String),
 }
 
 impl Entry {
@@ -113,6 +122,7 @@ impl Entry {
             mod_revision: self.mod_revision,
             version: self.version,
             ttl_ms: self.ttl_ms,
+            lease: self.lease.map(lease::format_id),
         }
     }
 }
@@ -153,6 +163,10 @@ impl TryFrom<EntryBody<'_>> for Entry {
             mod_revision: body.mod_revision,
             version: body.version,
             ttl_ms: body.ttl_ms,
+            lease: match body.lease {
+                Some(id) => Some(lease::parse_id(&id).ok_or(EntryError::Lease(id))?),
+                None => None,
+            },
         })
     }
 }
@@ -288,6 +302,7 @@ mod tests {
     fn entry(key: &[u8], value: Option<&[u8]>) -> Entry {
         Entry {
             ttl_ms: value.map(|value| value.len() as u64 * 100),
+            lease: value.map(|value| value.len() as u64 + 1),
             key: Bytes::copy_from_slice(key),
             value: value.map(Bytes::copy_from_slice),
             content_type: Some("text/plain".to_owned()),

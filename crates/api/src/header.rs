@@ -18,6 +18,8 @@ pub const MIN_REVISION: &str = "quorate-min-revision";
 pub const TIMEOUT: &str = "quorate-timeout";
 /// With a write, after how long the pair goes, like `30s`; in answers, after how many seconds.
 pub const TTL: &str = "quorate-ttl";
+/// The lease that the key hangs on.
+pub const LEASE: &str = "quorate-lease";
 /// How many keys a `DELETE` removed.
 pub const DELETED: &str = "quorate-deleted";
 /// In the answer to a watch: names the keyspace for ever, with a revision behind a dot the id of an event.

@@ -202,6 +202,8 @@ pub enum Capability {
     TtlPerKey,
     /// Transactions.
     Txn,
+    /// Leases, and pairs that hang on them.
+    Leases,
     /// Watches.
     Watch,
     /// Reads in the past.
@@ -226,6 +228,7 @@ impl Capability {
             Self::Cas => "cas",
             Self::TtlPerKey => "ttl_per_key",
             Self::Txn => "txn",
+            Self::Leases => "leases",
             Self::Watch => "watch",
             Self::History => "history",
             Self::Snapshot => "snapshot",
@@ -252,6 +255,8 @@ pub struct Capabilities {
     pub ttl_per_key: bool,
     /// [`Capability::Txn`].
     pub txn: bool,
+    /// [`Capability::Leases`].
+    pub leases: bool,
     /// [`Capability::Watch`].
     pub watch: bool,
     /// [`Capability::History`].
@@ -283,6 +288,7 @@ impl Capabilities {
             cas: can(Capability::Cas),
             ttl_per_key: can(Capability::TtlPerKey),
             txn: can(Capability::Txn),
+            leases: can(Capability::Leases),
             watch: can(Capability::Watch),
             history: can(Capability::History),
             snapshot: can(Capability::Snapshot),

@@ -8,6 +8,7 @@ pub mod etag;
 pub mod header;
 pub mod key;
 pub mod keyspace;
+pub mod lease;
 pub mod node;
 pub mod peer;
 pub mod problem;

@@ -5,6 +5,7 @@
 
 mod frame;
 mod greeting;
+mod lease;
 mod message;
 mod wire;
 
@@ -14,6 +15,7 @@ pub use frame::{EncodeError, FRAME_FORMAT_VERSION, FRAME_HEADER_BYTES, FrameDeco
 pub use greeting::{
     GREETING_FORMAT_VERSION, Greeting, MAX_GREETING_BYTES, Refusal, RefusalKind, decode_greeting, encode_greeting,
 };
+pub use lease::{LeaseAnswer, LeaseAsk, LeaseResult, LeaseTime};
 pub use message::{decode_message, encode_message, message_bytes};
 pub use wire::DecodeError;
 
@@ -100,6 +102,10 @@ pub enum Frame {
     Beats(Vec<Beat>),
     /// Their answers.
     BeatAnswers(Vec<Beat>),
+    /// Questions about leases of groups that the receiver leads.
+    LeaseAsks(Vec<LeaseAsk>),
+    /// Their answers.
+    LeaseAnswers(Vec<LeaseAnswer>),
 }
 
 /// A Raft message, field by field as the thesis' and raft-rs' names have it.

@@ -109,6 +109,8 @@ codes! {
         "There is no keyspace of this name.";
     NodeNotFound "node_not_found" 404 final "Node not found"
         "The cluster has no node of this name.";
+    LeaseNotFound "lease_not_found" 404 final "Lease not found"
+        "The keyspace has no lease of this id: it was never granted, was revoked, or its time is up. Nothing was done.";
     JobNotFound "job_not_found" 404 final "Job not found"
         "There is no job of this number, or it was followed by another of the same keyspace.";
     MethodNotAllowed "method_not_allowed" 405 final "Method not allowed"
@@ -117,6 +119,10 @@ codes! {
         "The body came too slowly, or not at all. Nothing was done.";
     Conflict "conflict" 409 final "Conflict"
         "It stands in contradiction to what is there; the detail says to what.";
+    LeaseExists "lease_exists" 409 final "Lease exists"
+        "The keyspace has a lease of this id already. Nothing was done.";
+    LeaseFull "lease_full" 409 final "Lease is full"
+        "10,000 keys hang on the lease, and it holds no more: all of them go at once when it ends. Nothing was done.";
     Compacted "compacted" 410 final "Compacted"
         "The revision asked for is not kept any more, or is of a keyspace that was made anew. `compacted_revision` is the oldest \
          that can be read: read what is there now, and go on from its revision. A list that was read in part is begun anew \

@@ -73,6 +73,8 @@ pub enum TxnTest {
     ModRevision(Relation, u64),
     /// Its value, byte by byte.
     Value(Relation, Bytes),
+    /// The lease that it hangs on; 0 is none.
+    Lease(Relation, u64),
 }
 
 /// How what is there must stand to what was given.

@@ -3,6 +3,7 @@
 mod examples;
 mod history;
 mod keyspace;
+mod lease;
 mod server;
 mod watch;
 
@@ -24,6 +25,7 @@ use crate::output::Format;
 
 pub(crate) use history::{DiffArgs, HistoryArgs};
 pub(crate) use keyspace::{AlterArgs, CompactArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
+pub(crate) use lease::{GrantArgs, KeepAliveArgs, LeaseCommand, parse_id};
 pub(crate) use server::ServerArgs;
 pub(crate) use watch::WatchArgs;
 
@@ -74,6 +76,12 @@ pub(crate) enum Command {
     Keyspace {
         #[command(subcommand)]
         command: KeyspaceCommand,
+    },
+    /// Grant, keep alive, see and revoke leases, with which keys go
+    #[command(after_help = examples::LEASE)]
+    Lease {
+        #[command(subcommand)]
+        command: LeaseCommand,
     },
     /// The engines that a keyspace can have, with their options
     #[command(after_help = examples::ENGINES)]
@@ -274,6 +282,9 @@ pub(crate) struct PutArgs {
     /// After how long the pair goes by itself, like 30s or 2h; only where keys may go by themselves
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) ttl: Option<Duration>,
+    /// The lease that the pair hangs on, and with which it goes
+    #[arg(long, value_name = "ID", value_parser = parse_id)]
+    pub(crate) lease: Option<u64>,
 }
 
 impl PutArgs {

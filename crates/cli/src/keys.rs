@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use quorate_api::duration::format_seconds;
 use quorate_api::entry::{Encoding, Entry, folder_names};
+use quorate_api::lease::format_id;
 use quorate_api::problem::Code;
 use quorate_api::text64;
 use quorate_client::{
@@ -46,7 +47,7 @@ pub(crate) async fn put(args: PutArgs, client: &ClientArgs) -> Result<(), Failur
     let value = ValueSource::from(args.value).read()?;
     let absent = args.if_absent.then_some(Condition::Absent);
     let condition = args.cas.map(Condition::ModRevision).or(absent);
-    let options = PutOptions { condition, content_type: args.content_type, meta, ttl: args.ttl };
+    let options = PutOptions { condition, content_type: args.content_type, meta, ttl: args.ttl, lease: args.lease };
     let written = client.client().put(client.keyspace(), &key, value.into(), &options).await;
     let written = written.map_err(|error| Failure::of_request(format!("put `{}`", printable(&key)), &error))?;
     if output.format == Format::Json {
@@ -285,6 +286,7 @@ fn show(output: &mut Output, found: &Found) -> Result<(), Failure> {
         rows.push(("meta", noted.join(", ")));
     }
     rows.extend(entry.ttl_ms.map(|ttl_ms| ("seconds left", format_seconds(ttl_ms))));
+    rows.extend(entry.lease.map(|lease| ("lease", format_id(lease))));
     if std::str::from_utf8(&entry.key).is_err() {
         rows.insert(1, ("key64", text64::encode(&entry.key)));
     }

@@ -16,6 +16,7 @@ mod import;
 mod interrupt;
 mod keys;
 mod keyspace;
+mod lease;
 mod log_output;
 mod output;
 mod pair_line;
@@ -76,6 +77,7 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Cluster { command } => cluster::run(command, client).await,
         Command::Keyspace { command } => keyspace::run(command, client).await,
         Command::Engines => keyspace::engines(client).await,
+        Command::Lease { command } => lease::run(command, client).await,
         Command::Demo(args) => demo::run(args, client).await,
         Command::Top(args) => top::run(args, client).await,
         Command::Bench { command } => bench::run(command, client).await,

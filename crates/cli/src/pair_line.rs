@@ -81,7 +81,7 @@ pub(crate) fn read(line: &[u8]) -> Result<Option<BatchPut>, String> {
     check("value", value.len(), MAX_VALUE_BYTES as usize)?;
     check("content_type", content_type.as_ref().map_or(0, String::len), MAX_CONTENT_TYPE_BYTES)?;
     let ttl = line.ttl.map(|seconds| time_left(seconds).ok_or("ttl: seconds, 0.001 at least")).transpose()?;
-    Ok(Some(BatchPut { key, value, content_type, meta: line.meta.into_owned(), cas: None, ttl }))
+    Ok(Some(BatchPut { key, value, content_type, meta: line.meta.into_owned(), cas: None, ttl, lease: None }))
 }
 
 /// As batches take it.
@@ -139,6 +139,7 @@ mod tests {
                 mod_revision,
                 version: 2,
                 ttl_ms: Some(29_400),
+                lease: Some(5),
             };
             let (mut line, mut of_a_copy) = (Vec::new(), Vec::new());
             write(&entry(4), &mut line);

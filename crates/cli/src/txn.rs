@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::path::Path;
 
+use quorate_api::lease::format_id;
 use quorate_api::txn::{MAX_TXN_BYTES, Relation, Txn, TxnCompare, TxnDone, TxnKeys, TxnOp, TxnRange, TxnResult, TxnTest};
 
 use crate::args::{ClientArgs, TxnArgs};
@@ -156,6 +157,7 @@ fn told(compare: &TxnCompare) -> String {
         TxnTest::Version(relation, number) => format!("`version({key}) {} {number}`", sign(*relation)),
         TxnTest::CreateRevision(relation, number) => format!("`create_revision({key}) {} {number}`", sign(*relation)),
         TxnTest::ModRevision(relation, number) => format!("`mod_revision({key}) {} {number}`", sign(*relation)),
+        TxnTest::Lease(relation, id) => format!("`lease({key}) {} {}`", sign(*relation), format_id(*id)),
         TxnTest::Value(relation, value) => format!("`{key} {} {}`", sign(*relation), shown(value)),
     }
 }

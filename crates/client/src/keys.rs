@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use quorate_api::entry::Entry;
 use quorate_api::problem::WriteOutcome;
 use quorate_api::user_meta::UserMeta;
-use quorate_api::{duration, header as own_header, problem};
+use quorate_api::{duration, header as own_header, lease, problem};
 
 use crate::call::Client;
 use crate::error::Error;
@@ -60,6 +60,9 @@ pub struct PutOptions {
     pub meta: UserMeta,
     /// After how long the pair goes by itself; else after the keyspace's own time, if it has one. Whole milliseconds.
     pub ttl: Option<Duration>,
+    /// The lease that the pair hangs on from now on, and with which it goes; without it, on none. One that is not there is
+    /// [`Error::Refused`] with the code `lease_not_found`.
+    pub lease: Option<u64>,
 }
 
 /// What was read.
@@ -108,7 +111,8 @@ impl Client {
 
     /// Writes a key. A condition that does not hold is [`Error::Refused`] with the code `precondition_failed`.
     pub async fn put(&self, keyspace: &str, key: &[u8], value: Bytes, options: &PutOptions) -> Result<Written, Error> {
-        let mut request = conditional(Method::PUT, keyspace, key, options.condition.as_ref())?;
+        let lease = options.lease.map(|lease| format!("lease={}", lease::format_id(lease)));
+        let mut request = conditional(Method::PUT, keyspace, key, options.condition.as_ref(), lease)?;
         request.body = value;
         if let Some(content_type) = &options.content_type {
             request.headers.insert(header::CONTENT_TYPE, header_value("content type", content_type)?);
@@ -132,7 +136,7 @@ impl Client {
 
     /// Deletes a key; one that is not there is no error, unless the condition asks for it.
     pub async fn delete(&self, keyspace: &str, key: &[u8], condition: Option<&Condition>) -> Result<Deleted, Error> {
-        let answer = self.call(conditional(Method::DELETE, keyspace, key, condition)?).await?;
+        let answer = self.call(conditional(Method::DELETE, keyspace, key, condition, None)?).await?;
         Ok(Deleted {
             was_there: answer.number(own_header::DELETED, WriteOutcome::Applied)? > 0,
             revision: answer.number(own_header::REVISION, WriteOutcome::Applied)?,
@@ -160,6 +164,7 @@ fn found(key: &[u8], answer: &Answer) -> Result<Found, Error> {
         mod_revision: number(own_header::MOD_REVISION)?,
         version: number(own_header::VERSION)?,
         ttl_ms: answer.text(HeaderName::from_static(own_header::TTL)).and_then(|text| duration::parse_seconds(&text)),
+        lease: answer.text(HeaderName::from_static(own_header::LEASE)).and_then(|text| lease::parse_id(&text)),
     };
     Ok(Found { entry, etag: answer.text(header::ETAG).unwrap_or_default(), revision: number(own_header::REVISION)? })
 }
@@ -175,12 +180,19 @@ fn user_meta(answer: &Answer) -> UserMeta {
     meta
 }
 
-fn conditional(method: Method, keyspace: &str, key: &[u8], condition: Option<&Condition>) -> Result<Request, Error> {
-    let query = match condition {
-        Some(Condition::ModRevision(revision)) => format!("cas={revision}"),
-        _ => String::new(),
+fn conditional(
+    method: Method,
+    keyspace: &str,
+    key: &[u8],
+    condition: Option<&Condition>,
+    parameter: Option<String>,
+) -> Result<Request, Error> {
+    let cas = match condition {
+        Some(Condition::ModRevision(revision)) => Some(format!("cas={revision}")),
+        _ => None,
     };
-    let mut request = Request::write(method, one_key(keyspace, key, &query));
+    let query: Vec<String> = cas.into_iter().chain(parameter).collect();
+    let mut request = Request::write(method, one_key(keyspace, key, &query.join("&")));
     let (name, value) = match condition {
         None | Some(Condition::ModRevision(_)) => return Ok(request),
         Some(Condition::Absent) => (header::IF_NONE_MATCH, HeaderValue::from_static("*")),

@@ -7,6 +7,7 @@ use quorate_engine::KeyRange;
 
 use crate::Revision;
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::lease::LeaseId;
 use crate::limits::{Limits, Settings};
 use crate::record::{encode_user_meta, read_user_meta, user_meta_bytes};
 use crate::transaction::{Listing, MAX_TRANSACTION_DEPTH, Transaction};
@@ -122,6 +123,24 @@ pub enum Op {
         /// The revision.
         revision: Revision,
     },
+    /// Makes a lease; refused if there is one of this name. No pair changes, and no revision.
+    LeaseGrant {
+        /// Its name, not 0.
+        id: LeaseId,
+        /// How long it lives without a word from its client, in milliseconds.
+        ttl_ms: u64,
+    },
+    /// Ends a lease, and removes all keys that hang on it, in order; refused if it is not there.
+    LeaseRevoke {
+        /// Its name.
+        id: LeaseId,
+    },
+    /// The same of all those leases whose time is up by their leader's clock. One that is not there, or not from this grant, is
+    /// passed by, and so are those at the end with which more than [`crate::MAX_LEASE_KEYS`] keys would go.
+    LeaseExpire {
+        /// Each with the index of its grant.
+        leases: Vec<(LeaseId, u64)>,
+    },
 }
 
 impl Op {
@@ -131,6 +150,7 @@ impl Op {
             Self::Get { .. } | Self::List(_) => true,
             Self::Transaction(transaction) => transaction.is_read_only(),
             Self::Put(_) | Self::Delete { .. } | Self::DeleteRange { .. } | Self::Configure(_) | Self::Compact { .. } => false,
+            Self::LeaseGrant { .. } | Self::LeaseRevoke { .. } | Self::LeaseExpire { .. } => false,
         }
     }
 
@@ -153,15 +173,17 @@ pub struct Put {
     pub content_type: Option<Bytes>,
     /// What users note beside the value, by name; see [`crate::Record::user_meta`].
     pub user_meta: Vec<(Bytes, Bytes)>,
-    /// After how many milliseconds it goes by itself, if not after the keyspace's own time. Engines that do not evict keep it
-    /// all the same: who asks for it sees to it that this one does.
+    /// After how many milliseconds it goes by itself, if not after the keyspace's own time. In a keyspace that is a node's alone
+    /// only an engine that evicts lets it go: who asks for it sees to it that this one does.
     pub ttl_ms: Option<u64>,
+    /// The lease that it hangs on from now on, and with which it goes. It must be there.
+    pub lease: Option<LeaseId>,
 }
 
 impl Put {
     /// A key and a value, and nothing that goes with them.
     pub fn new(key: Bytes, value: Bytes) -> Self {
-        Self { key, value, content_type: None, user_meta: Vec::new(), ttl_ms: None }
+        Self { key, value, content_type: None, user_meta: Vec::new(), ttl_ms: None, lease: None }
     }
 }
 
@@ -206,6 +228,10 @@ const OP_LIST: u8 = 8;
 const OP_TRANSACTION: u8 = 9;
 const OP_CONFIGURE_ALL: u8 = 10;
 const OP_COMPACT: u8 = 16;
+const OP_PUT_WITH_LEASE: u8 = 32;
+const OP_LEASE_GRANT: u8 = 33;
+const OP_LEASE_REVOKE: u8 = 34;
+const OP_LEASE_EXPIRE: u8 = 35;
 
 const BOUND_NONE: u8 = 0;
 const BOUND_INCLUDED: u8 = 1;
@@ -258,7 +284,7 @@ pub(crate) fn op_bytes_hint(op: &Op) -> usize {
     match op {
         Op::Put(put) => {
             let content_type_bytes = put.content_type.as_ref().map_or(0, Bytes::len);
-            put.key.len() + put.value.len() + content_type_bytes + user_meta_bytes(&put.user_meta) + 24
+            put.key.len() + put.value.len() + content_type_bytes + user_meta_bytes(&put.user_meta) + 34
         }
         Op::Delete { key } | Op::Get { key } => key.len() + 8,
         Op::DeleteRange { range, .. } | Op::List(Listing { range, .. }) => {
@@ -267,6 +293,8 @@ pub(crate) fn op_bytes_hint(op: &Op) -> usize {
         Op::Transaction(transaction) => transaction.bytes_hint(),
         Op::Configure(_) => 64,
         Op::Compact { .. } => 11,
+        Op::LeaseGrant { .. } | Op::LeaseRevoke { .. } => 20,
+        Op::LeaseExpire { leases } => 8 + 15 * leases.len(),
     }
 }
 
@@ -315,6 +343,7 @@ pub(crate) fn encode_op(op: &Op, out: &mut BytesMut) {
     match op {
         Op::Put(put) => {
             let tag = match put.ttl_ms {
+                _ if put.lease.is_some() => OP_PUT_WITH_LEASE,
                 Some(_) => OP_PUT_FOR_A_TIME,
                 None if put.user_meta.is_empty() => OP_PUT,
                 None => OP_PUT_WITH_META,
@@ -325,7 +354,14 @@ pub(crate) fn encode_op(op: &Op, out: &mut BytesMut) {
             if tag != OP_PUT {
                 encode_user_meta(&put.user_meta, out);
             }
-            put.ttl_ms.into_iter().for_each(|ttl_ms| out.put_varint(ttl_ms));
+            match put.lease {
+                Some(lease) => {
+                    // A time to live of 0 is none: nothing lives so short.
+                    out.put_varint(put.ttl_ms.unwrap_or(0));
+                    out.put_varint(lease.0);
+                }
+                None => put.ttl_ms.into_iter().for_each(|ttl_ms| out.put_varint(ttl_ms)),
+            }
             out.put_bytes_with_len(&put.value);
         }
         Op::Delete { key } => {
@@ -357,19 +393,40 @@ pub(crate) fn encode_op(op: &Op, out: &mut BytesMut) {
             out.put_u8(OP_COMPACT);
             out.put_varint(revision.0);
         }
+        Op::LeaseGrant { id, ttl_ms } => {
+            out.put_u8(OP_LEASE_GRANT);
+            out.put_varint(id.0);
+            out.put_varint(*ttl_ms);
+        }
+        Op::LeaseRevoke { id } => {
+            out.put_u8(OP_LEASE_REVOKE);
+            out.put_varint(id.0);
+        }
+        Op::LeaseExpire { leases } => {
+            out.put_u8(OP_LEASE_EXPIRE);
+            out.put_varint(leases.len() as u64);
+            for (id, granted_at) in leases {
+                out.put_varint(id.0);
+                out.put_varint(*granted_at);
+            }
+        }
     }
 }
 
 /// Reads an operation; transactions in it may lie `max_depth` deep.
 pub(crate) fn read_op(reader: &mut Reader, max_depth: usize) -> Result<Op, DecodeError> {
     match reader.u8()? {
-        tag @ (OP_PUT | OP_PUT_WITH_META | OP_PUT_FOR_A_TIME) => {
+        tag @ (OP_PUT | OP_PUT_WITH_META | OP_PUT_FOR_A_TIME | OP_PUT_WITH_LEASE) => {
             let key = reader.bytes()?;
             let content_type = reader.optional_bytes()?;
             let user_meta = if tag == OP_PUT { Vec::new() } else { read_user_meta(reader)? };
-            let ttl_ms = if tag == OP_PUT_FOR_A_TIME { Some(reader.varint()?) } else { None };
+            let (ttl_ms, lease) = match tag {
+                OP_PUT_FOR_A_TIME => (Some(reader.varint()?), None),
+                OP_PUT_WITH_LEASE => (Some(reader.varint()?).filter(|ttl_ms| *ttl_ms > 0), Some(LeaseId(reader.varint()?))),
+                _ => (None, None),
+            };
             let value = reader.bytes()?;
-            Ok(Op::Put(Put { key, value, content_type, user_meta, ttl_ms }))
+            Ok(Op::Put(Put { key, value, content_type, user_meta, ttl_ms, lease }))
         }
         OP_DELETE => Ok(Op::Delete { key: reader.bytes()? }),
         OP_DELETE_RANGE => {
@@ -382,6 +439,11 @@ pub(crate) fn read_op(reader: &mut Reader, max_depth: usize) -> Result<Op, Decod
         OP_CONFIGURE => Ok(Op::Configure(Settings::of(Limits::read(reader)?))),
         OP_CONFIGURE_ALL => Ok(Op::Configure(Settings::read(reader)?)),
         OP_COMPACT => Ok(Op::Compact { revision: read_revision(reader)? }),
+        OP_LEASE_GRANT => Ok(Op::LeaseGrant { id: LeaseId(reader.varint()?), ttl_ms: reader.varint()? }),
+        OP_LEASE_REVOKE => Ok(Op::LeaseRevoke { id: LeaseId(reader.varint()?) }),
+        OP_LEASE_EXPIRE => {
+            Ok(Op::LeaseExpire { leases: reader.list(|reader| Ok((LeaseId(reader.varint()?), reader.varint()?)))? })
+        }
         tag => Err(DecodeError::UnknownTag { what: "operation", tag }),
     }
 }
@@ -482,6 +544,7 @@ mod tests {
             any::<u64>().prop_map(|number| Target::ModRevision(Revision(number))),
             any::<u64>().prop_map(Target::Version),
             bytes().prop_map(Target::Value),
+            any::<u64>().prop_map(|id| Target::Lease(LeaseId(id))),
         ];
         (keys, relation, target).prop_map(|(keys, relation, target)| Compare { keys, relation, target })
     }
@@ -496,10 +559,17 @@ mod tests {
 
     fn leaf_op() -> impl Strategy<Value = Op> {
         let user_meta = proptest::collection::vec((bytes(), bytes()), 0..3);
+        let lease = proptest::option::of(any::<u64>().prop_map(LeaseId));
         prop_oneof![
-            (bytes(), bytes(), proptest::option::of(bytes()), user_meta, proptest::option::of(any::<u64>())).prop_map(
-                |(key, value, content_type, user_meta, ttl_ms)| Op::Put(Put { key, value, content_type, user_meta, ttl_ms })
+            (bytes(), bytes(), proptest::option::of(bytes()), user_meta, proptest::option::of(1_u64..), lease).prop_map(
+                |(key, value, content_type, user_meta, ttl_ms, lease)| {
+                    Op::Put(Put { key, value, content_type, user_meta, ttl_ms, lease })
+                }
             ),
+            (any::<u64>(), any::<u64>()).prop_map(|(id, ttl_ms)| Op::LeaseGrant { id: LeaseId(id), ttl_ms }),
+            any::<u64>().prop_map(|id| Op::LeaseRevoke { id: LeaseId(id) }),
+            proptest::collection::vec((any::<u64>().prop_map(LeaseId), any::<u64>()), 0..3)
+                .prop_map(|leases| Op::LeaseExpire { leases }),
             bytes().prop_map(|key| Op::Delete { key }),
             bytes().prop_map(|key| Op::Get { key }),
             any::<u64>().prop_map(|revision| Op::Compact { revision: Revision(revision) }),
@@ -593,6 +663,21 @@ mod tests {
             (Write::put(k(), k()), &b"\x00\x01\x01\x01k\x00\x01k"[..]),
             (Write::delete(k()), b"\x00\x01\x02\x01k"),
             (Write { ops: vec![Op::Compact { revision: Revision(300) }], ..Write::default() }, b"\x00\x01\x10\xac\x02"),
+            (
+                Write { ops: vec![Op::Put(Put { lease: Some(LeaseId(5)), ..Put::new(k(), k()) })], ..Write::default() },
+                b"\x00\x01\x20\x01k\x00\x00\x00\x05\x01k",
+            ),
+            (
+                Write {
+                    ops: vec![
+                        Op::LeaseGrant { id: LeaseId(5), ttl_ms: 300 },
+                        Op::LeaseRevoke { id: LeaseId(5) },
+                        Op::LeaseExpire { leases: vec![(LeaseId(5), 6), (LeaseId(7), 8)] },
+                    ],
+                    ..Write::default()
+                },
+                b"\x00\x03\x21\x05\xac\x02\x22\x05\x23\x02\x05\x06\x07\x08",
+            ),
             (Write { ops: vec![Op::Configure(settings)], ..Write::default() }, b"\x00\x01\x0a\x01\x02\x03\x04\x05\x06\x07"),
             (
                 Write::transaction(transaction),

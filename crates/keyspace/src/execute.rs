@@ -11,12 +11,17 @@ use quorate_engine::{Change, Direction, EngineError, KeyRange, Table, View};
 use crate::Revision;
 use crate::command::{Condition, Op, Put, Write};
 use crate::event::{Cause, Changes, Event};
+use crate::expiry;
 use crate::history::{HistoryHeader, Recorder};
+use crate::lease::{LeaseChange, LeaseId};
 use crate::limits::Settings;
 use crate::outcome::{Detail, KeyMeta, OpResult, Outcome, Pairs, Removed, TransactionResult};
 use crate::record::Record;
+use crate::rows::Rows;
 use crate::shard::{Applied, ShardError, ShardHeader};
-use crate::transaction::{Compare, Keys, Listing, MAX_TRANSACTION_KEYS, MAX_TRANSACTION_READ_BYTES, Target, Transaction};
+use crate::transaction::{
+    Compare, Compared, Keys, Listing, MAX_TRANSACTION_KEYS, MAX_TRANSACTION_READ_BYTES, Target, Transaction,
+};
 
 /// What a write that only reads finds in a view: the same as in the log, where the view is of its place there.
 ///
@@ -26,46 +31,63 @@ use crate::transaction::{Compare, Keys, Listing, MAX_TRANSACTION_KEYS, MAX_TRANS
 pub fn read_only(view: Arc<dyn View>, write: &Write) -> Result<Outcome, ShardError> {
     assert!(write.guards.is_empty() && write.ops.iter().all(Op::is_read_only), "what changes something goes through the log");
     let mut header = ShardHeader { revision: Revision(view.revision()), ..ShardHeader::default() };
-    Step::new(view, Lifetime::default()).execute(write, &mut header)
+    Step::new(view, Lifetime::default(), None).execute(write, &mut header)
 }
 
 /// What one call of [`crate::Shard::apply`] gathers, on top of what the engine holds.
 pub(crate) struct Step {
     /// The engine's content before.
-    view: Arc<dyn View>,
+    pub(crate) view: Arc<dyn View>,
     /// Keys that commands of this step changed.
     pending: BTreeMap<Bytes, Pending>,
     /// What the write that is under way replaced in `pending`.
     undo: Vec<(Bytes, Option<Pending>)>,
+    /// What stands beside the pairs.
+    pub(crate) rows: Rows,
     lifetime: Lifetime,
+    /// No pair goes before this log time, and none at all without it.
+    pub(crate) next_expiry_ms: Option<u64>,
     changes: Vec<Change>,
     /// What the write that is under way did to keys.
-    events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
+    /// And to leases.
+    pub(crate) leases: Vec<LeaseChange>,
     recorder: Recorder,
     pub(crate) applied: Applied,
 }
 
-/// How long pairs live.
+/// Who lets pairs go whose time is up.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Lifetime {
-    /// The engine lets them go when their time is up; in others they stay.
-    pub(crate) is_kept: bool,
-    /// Those that say nothing about it.
-    pub(crate) ttl_ms: Option<u64>,
+pub(crate) enum Lifetime {
+    /// Entries do, by their log time: so that replicas are alike.
+    #[default]
+    ByEntries,
+    /// The engine, which evicts. Pairs that say nothing about it live for this long.
+    ByEngine { ttl_ms: Option<u64> },
+    /// Nobody: they stay.
+    Never,
 }
 
 impl Lifetime {
-    /// When a pair goes that is put at a log time.
-    fn end(self, put: &Put, log_time_ms: u64) -> Option<NonZeroU64> {
-        let ttl_ms = put.ttl_ms.or(self.ttl_ms).filter(|_| self.is_kept)?;
-        NonZeroU64::new(log_time_ms.saturating_add(ttl_ms))
+    /// When a pair goes that is put now.
+    fn end(self, put: &Put, header: &ShardHeader) -> Option<NonZeroU64> {
+        let ttl_ms = match self {
+            // What hangs on a lease lives as long as that, unless it says otherwise.
+            Self::ByEntries => put.ttl_ms.or(header.settings.ttl_ms.filter(|_| put.lease.is_none()))?,
+            Self::ByEngine { ttl_ms } => put.ttl_ms.or(ttl_ms)?,
+            Self::Never => return None,
+        };
+        NonZeroU64::new(header.log_time_ms.saturating_add(ttl_ms))
     }
 }
 
+/// What a key is like.
 #[derive(Clone, Copy)]
-struct Stored {
+pub(crate) struct Stored {
     meta: KeyMeta,
     bytes: u64,
+    expires_at_ms: Option<NonZeroU64>,
+    lease: Option<LeaseId>,
 }
 
 /// What a command of this step left of a key.
@@ -103,7 +125,7 @@ struct Budget {
 }
 
 /// Why a write ends before its end.
-enum Stop {
+pub(crate) enum Stop {
     /// It is refused: nothing of it is done.
     Refused(Outcome),
     Failed(ShardError),
@@ -140,7 +162,7 @@ impl Budget {
 }
 
 /// How things stood before a write.
-struct Mark {
+pub(crate) struct Mark {
     data_bytes: u64,
     settings: Settings,
     history: HistoryHeader,
@@ -148,15 +170,18 @@ struct Mark {
 }
 
 impl Step {
-    pub(crate) fn new(view: Arc<dyn View>, lifetime: Lifetime) -> Self {
+    pub(crate) fn new(view: Arc<dyn View>, lifetime: Lifetime, next_expiry_ms: Option<u64>) -> Self {
         Self {
             view,
             pending: BTreeMap::new(),
             undo: Vec::new(),
+            rows: Rows::default(),
             lifetime,
+            next_expiry_ms,
             changes: Vec::new(),
             events: Vec::new(),
             recorder: Recorder::default(),
+            leases: Vec::new(),
             applied: Applied::default(),
         }
     }
@@ -169,7 +194,9 @@ impl Step {
 
     /// What is to be written, and what became of it all.
     pub(crate) fn finish(self) -> (Vec<Change>, Applied) {
-        (self.changes, self.applied)
+        let mut changes = self.changes;
+        changes.extend(self.rows.into_changes());
+        (changes, self.applied)
     }
 
     /// Does what the write says, or nothing.
@@ -185,10 +212,9 @@ impl Step {
         match self.attempt(write, &before, header) {
             Ok(results) => {
                 if results.iter().any(OpResult::is_change) {
-                    header.revision = revision.next();
-                    let events = std::mem::take(&mut self.events);
-                    self.applied.changes.push(Changes::of(header.revision, events));
+                    self.publish(header);
                 }
+                self.applied.leases.append(&mut self.leases);
                 Ok(Outcome::Applied { revision: header.revision, results })
             }
             Err(Stop::Refused(outcome)) => {
@@ -197,6 +223,12 @@ impl Step {
             }
             Err(Stop::Failed(error)) => Err(error),
         }
+    }
+
+    /// What was done to keys is a revision.
+    pub(crate) fn publish(&mut self, header: &mut ShardHeader) {
+        header.revision = header.revision.next();
+        self.applied.changes.push(Changes::of(header.revision, std::mem::take(&mut self.events)));
     }
 
     /// Does what the write says, perhaps in part if it is refused.
@@ -241,10 +273,13 @@ impl Step {
     fn execute_op(&mut self, op: &Op, under_way: &mut UnderWay, header: &mut ShardHeader) -> Result<OpResult, Stop> {
         match op {
             Op::Put(put) => match under_way.settings.limits.refusal(put) {
-                None => Ok(self.put(put, under_way.revision, header)?),
+                None => self.put(put, under_way.revision, header),
                 Some(refused) => Err(Stop::Refused(refused)),
             },
             Op::Delete { key } => Ok(self.delete(key, header)?),
+            Op::LeaseGrant { id, ttl_ms } => self.grant(*id, *ttl_ms, header),
+            Op::LeaseRevoke { id } => self.revoke(*id, header),
+            Op::LeaseExpire { leases } => Ok(self.expire_leases(leases, header)?),
             Op::DeleteRange { range, max_keys } => self.delete_range(range, *max_keys, &mut under_way.budget, header),
             Op::Get { key } => self.get(key, &mut under_way.budget),
             Op::List(listing) => self.list(listing, &mut under_way.budget),
@@ -264,20 +299,24 @@ impl Step {
         }
     }
 
-    fn put(&mut self, put: &Put, revision: Revision, header: &mut ShardHeader) -> Result<OpResult, ShardError> {
+    fn put(&mut self, put: &Put, revision: Revision, header: &mut ShardHeader) -> Result<OpResult, Stop> {
         let (before, replaced) = self.found(&put.key)?.unzip();
-        let expires_at_ms = self.lifetime.end(put, header.log_time_ms);
+        let expires_at_ms = self.lifetime.end(put, header);
         let record = Record { expires_at_ms, ..record_after(put, before, revision) };
         let (meta, value) = (record.meta, record.to_bytes());
         // The entry's buffer may be large and shared by many keys: the engine gets a key of its own.
         let key = Bytes::copy_from_slice(&put.key);
-        let after = Stored { meta, bytes: stored_bytes(&key, value.len()) };
+        let after = Stored { meta, bytes: stored_bytes(&key, value.len()), expires_at_ms, lease: put.lease };
         header.data_bytes = header.data_bytes + after.bytes - before.map_or(0, |stored| stored.bytes);
+        self.change_expiry(&key, before.and_then(|stored| stored.expires_at_ms), expires_at_ms, header);
+        self.change_lease(&key, before.and_then(|stored| stored.lease), put.lease, header)?;
         self.set(key.clone(), Pending::Set(after, self.changes.len()));
         self.events.push(Event { key: key.clone(), cause: Cause::Put, after: Some(value.clone()), before: replaced });
-        self.changes.push(match expires_at_ms {
-            None => Change::Put { table: Table::Current, key, value },
-            Some(until_ms) => Change::PutUntil { table: Table::Current, key, value, until_ms: until_ms.get() },
+        self.changes.push(match (self.lifetime, expires_at_ms) {
+            (Lifetime::ByEngine { .. }, Some(until_ms)) => {
+                Change::PutUntil { table: Table::Current, key, value, until_ms: until_ms.get() }
+            }
+            _ => Change::Put { table: Table::Current, key, value },
         });
         Ok(OpResult { before: before.map(|stored| stored.meta), after: Some(meta), detail: None })
     }
@@ -286,7 +325,7 @@ impl Step {
         let Some((before, record)) = self.found(key)? else {
             return Ok(OpResult::default());
         };
-        self.remove(Bytes::copy_from_slice(key), before, record, header);
+        self.remove(Bytes::copy_from_slice(key), (before, record), Cause::Delete, header)?;
         Ok(OpResult { before: Some(before.meta), after: None, detail: None })
     }
 
@@ -309,7 +348,7 @@ impl Step {
         })?;
         let removed = Removed { keys: found.len() as u64, next };
         for (key, before, record) in found {
-            self.remove(key, before, record, header);
+            self.remove(key, (before, record), Cause::Delete, header)?;
         }
         Ok(OpResult::of(Detail::Removed(removed)))
     }
@@ -349,11 +388,12 @@ impl Step {
             (Keys::Range(range), _) => range,
             (Keys::One(key), Target::Value(_)) => {
                 let found = self.record(key)?.map(Record::decode).transpose().map_err(ShardError::from)?;
-                return Ok(target.holds(*relation, found.as_ref().map(|record| (record.meta, &*record.value))));
+                return Ok(target.holds(*relation, found.as_ref().map(Compared::of)));
             }
             (Keys::One(key), _) => {
                 let found = self.stored(key)?;
-                return Ok(target.holds(*relation, found.map(|stored| (stored.meta, &[][..]))));
+                let found = found.map(|Stored { meta, lease, .. }| Compared { meta, lease, value: &[] });
+                return Ok(target.holds(*relation, found));
             }
         };
         let (mut is_empty, mut holds) = (true, true);
@@ -361,7 +401,7 @@ impl Step {
             budget.take_key()?;
             is_empty = false;
             let found = Record::decode(record.clone()).map_err(ShardError::from)?;
-            holds = target.holds(*relation, Some((found.meta, &found.value)));
+            holds = target.holds(*relation, Some(Compared::of(&found)));
             Ok(holds)
         })?;
         Ok(if is_empty { target.holds(*relation, None) } else { holds })
@@ -411,12 +451,50 @@ impl Step {
         }
     }
 
-    /// Removes a key that is there.
-    fn remove(&mut self, key: Bytes, before: Stored, record: Bytes, header: &mut ShardHeader) {
+    /// Removes a key that is there, with this record.
+    pub(crate) fn remove(
+        &mut self,
+        key: Bytes,
+        found: (Stored, Bytes),
+        cause: Cause,
+        header: &mut ShardHeader,
+    ) -> Result<(), ShardError> {
+        if let Some(lease) = found.0.lease {
+            self.detach(&key, lease, header)?;
+        }
+        self.remove_pair(key, found, cause, header);
+        Ok(())
+    }
+
+    /// The same, and the lease that it may hang on is no concern.
+    pub(crate) fn remove_pair(&mut self, key: Bytes, (before, record): (Stored, Bytes), cause: Cause, header: &mut ShardHeader) {
         header.data_bytes -= before.bytes;
+        self.change_expiry(&key, before.expires_at_ms, None, header);
         self.set(key.clone(), Pending::Removed);
-        self.events.push(Event { key: key.clone(), cause: Cause::Delete, after: None, before: Some(record) });
+        self.events.push(Event { key: key.clone(), cause, after: None, before: Some(record) });
         self.changes.push(Change::Delete { table: Table::Current, key });
+    }
+
+    /// Takes note of when a pair goes.
+    fn change_expiry(
+        &mut self,
+        key: &[u8],
+        before_ms: Option<NonZeroU64>,
+        after_ms: Option<NonZeroU64>,
+        header: &mut ShardHeader,
+    ) {
+        if before_ms == after_ms || !matches!(self.lifetime, Lifetime::ByEntries) {
+            return;
+        }
+        if let Some(before_ms) = before_ms {
+            self.rows.remove(expiry::row_of(before_ms.get(), key));
+            header.data_bytes -= expiry::row_bytes(key);
+        }
+        if let Some(after_ms) = after_ms.map(NonZeroU64::get) {
+            self.rows.put(expiry::row_of(after_ms, key), Bytes::new());
+            header.data_bytes += expiry::row_bytes(key);
+            self.next_expiry_ms = Some(self.next_expiry_ms.map_or(after_ms, |next_ms| next_ms.min(after_ms)));
+        }
     }
 
     fn set(&mut self, key: Bytes, pending: Pending) {
@@ -442,7 +520,7 @@ impl Step {
     }
 
     /// What the key is like after the commands before, of this step too, and its record.
-    fn found(&self, key: &Bytes) -> Result<Option<(Stored, Bytes)>, ShardError> {
+    pub(crate) fn found(&self, key: &Bytes) -> Result<Option<(Stored, Bytes)>, ShardError> {
         match self.pending.get(key) {
             Some(Pending::Set(stored, place)) => Ok(Some((*stored, self.changed(*place).clone()))),
             Some(Pending::Removed) => Ok(None),
@@ -464,9 +542,11 @@ impl Step {
         }
     }
 
-    fn mark(&mut self, header: &ShardHeader) -> Mark {
+    pub(crate) fn mark(&mut self, header: &ShardHeader) -> Mark {
         self.undo.clear();
+        self.rows.mark();
         self.events.clear();
+        self.leases.clear();
         let ShardHeader { data_bytes, settings, history, .. } = *header;
         Mark { data_bytes, settings, history, changes: self.changes.len() }
     }
@@ -477,6 +557,7 @@ impl Step {
         header.settings = to.settings;
         header.history = to.history;
         self.changes.truncate(to.changes);
+        self.rows.roll_back();
         while let Some((key, replaced)) = self.undo.pop() {
             match replaced {
                 Some(pending) => self.pending.insert(key, pending),
@@ -489,7 +570,8 @@ impl Step {
 impl Stored {
     fn decode(key: &[u8], record: Bytes) -> Result<Self, ShardError> {
         let bytes = stored_bytes(key, record.len());
-        Ok(Self { meta: Record::decode(record)?.meta, bytes })
+        let Record { meta, expires_at_ms, lease, .. } = Record::decode(record)?;
+        Ok(Self { meta, bytes, expires_at_ms, lease })
     }
 }
 
@@ -514,7 +596,7 @@ fn record_after(put: &Put, before: Option<Stored>, revision: Revision) -> Record
         None => KeyMeta { create_revision: revision, mod_revision: revision, version: 1 },
     };
     let Put { content_type, user_meta, value, .. } = put.clone();
-    Record { meta, content_type, user_meta, expires_at_ms: None, value }
+    Record { meta, content_type, user_meta, expires_at_ms: None, lease: put.lease, value }
 }
 
 fn stored_bytes(key: &[u8], record_bytes: usize) -> u64 {

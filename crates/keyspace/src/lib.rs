@@ -8,12 +8,15 @@ mod codec;
 mod command;
 mod event;
 mod execute;
+mod expiry;
 mod history;
+mod lease;
 mod limits;
 mod local;
 mod outcome;
 mod read;
 mod record;
+mod rows;
 mod session;
 mod shard;
 mod stored_state;
@@ -28,6 +31,7 @@ pub use history::{
     ChangesAfter, Extent, HistoryHeader, PastError, Version, changes_after, check_revision, compacted, extent, get_at,
     history_of, keys_at, list_at, log_time_of, pairs_at,
 };
+pub use lease::{Lease, LeaseChange, LeaseId, MAX_LEASE_KEYS, lease, lease_keys, leases};
 pub use limits::{Limits, Retention, Settings};
 pub use local::LocalKeyspace;
 pub use outcome::{Detail, KeyMeta, OpResult, Outcome, Pairs, Removed, TransactionResult};

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::transaction::MAX_TRANSACTION_DEPTH;
-use crate::{Record, Revision};
+use crate::{LeaseId, Record, Revision};
 
 /// What became of a command. The same on every replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,21 @@ pub enum Outcome {
     FutureRevision {
         /// The shard's revision.
         present: Revision,
+    },
+    /// There is no such lease; nothing was done.
+    LeaseNotFound {
+        /// Which.
+        lease: LeaseId,
+    },
+    /// There is a lease of this name already; nothing was done.
+    LeaseExists {
+        /// Which.
+        lease: LeaseId,
+    },
+    /// No more keys can hang on the lease; nothing was done.
+    LeaseFull {
+        /// The limit.
+        max_keys: u64,
     },
     /// The request was seen before, and its outcome is forgotten: it may have been done.
     Forgotten,
@@ -163,6 +178,9 @@ const APPLIED_WITH_DETAILS: u8 = 9;
 
 const COMPACTED: u8 = 16;
 const FUTURE_REVISION: u8 = 17;
+const LEASE_NOT_FOUND: u8 = 32;
+const LEASE_EXISTS: u8 = 33;
+const LEASE_FULL: u8 = 34;
 
 const DETAIL_NONE: u8 = 0;
 const DETAIL_REMOVED: u8 = 1;
@@ -211,6 +229,18 @@ impl Outcome {
                 out.put_u8(FUTURE_REVISION);
                 out.put_varint(present.0);
             }
+            Self::LeaseNotFound { lease } => {
+                out.put_u8(LEASE_NOT_FOUND);
+                out.put_varint(lease.0);
+            }
+            Self::LeaseExists { lease } => {
+                out.put_u8(LEASE_EXISTS);
+                out.put_varint(lease.0);
+            }
+            Self::LeaseFull { max_keys } => {
+                out.put_u8(LEASE_FULL);
+                out.put_varint(*max_keys);
+            }
             Self::Forgotten => out.put_u8(FORGOTTEN),
         }
         out.freeze()
@@ -241,6 +271,9 @@ impl Outcome {
                 guard: reader.varint()?,
                 current: read_meta(&mut reader)?,
             },
+            LEASE_NOT_FOUND => Self::LeaseNotFound { lease: LeaseId(reader.varint()?) },
+            LEASE_EXISTS => Self::LeaseExists { lease: LeaseId(reader.varint()?) },
+            LEASE_FULL => Self::LeaseFull { max_keys: reader.varint()? },
             FULL => Self::Full { max_bytes: reader.varint()? },
             FORGOTTEN => Self::Forgotten,
             COMPACTED => Self::Compacted { compacted: Revision(reader.varint()?) },
@@ -365,7 +398,7 @@ mod tests {
 
     fn read(value: &'static [u8], has_more: bool) -> OpResult {
         let value = Bytes::from_static(value);
-        let record = Record { meta: META, content_type: None, user_meta: Vec::new(), expires_at_ms: None, value };
+        let record = Record { meta: META, content_type: None, user_meta: Vec::new(), expires_at_ms: None, lease: None, value };
         OpResult::of(Detail::Read(Pairs { items: vec![(Bytes::from_static(b"k"), record)], has_more }))
     }
 
@@ -398,6 +431,9 @@ mod tests {
             Outcome::Full { max_bytes: 1 << 40 },
             Outcome::KeyTooLong { max_bytes: 300 },
             Outcome::ValueTooLarge { max_bytes: 0 },
+            Outcome::LeaseNotFound { lease: LeaseId(1 << 62) },
+            Outcome::LeaseExists { lease: LeaseId(5) },
+            Outcome::LeaseFull { max_keys: 300 },
             Outcome::Forgotten,
             Outcome::Compacted { compacted: Revision(300) },
             Outcome::FutureRevision { present: Revision(3) },
@@ -423,6 +459,9 @@ mod tests {
             (Outcome::TooMuch { max_keys: 3, max_bytes: 4 }, b"\x08\x03\x04"),
             (Outcome::Compacted { compacted: Revision(3) }, b"\x10\x03"),
             (Outcome::FutureRevision { present: Revision(3) }, b"\x11\x03"),
+            (Outcome::LeaseNotFound { lease: LeaseId(5) }, b"\x20\x05"),
+            (Outcome::LeaseExists { lease: LeaseId(5) }, b"\x21\x05"),
+            (Outcome::LeaseFull { max_keys: 300 }, b"\x22\xac\x02"),
         ];
         for (outcome, bytes) in cases {
             assert_eq!(outcome.to_bytes(), bytes);

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::codec::{DecodeError, Reader, Writer, varint_bytes};
-use crate::{KeyMeta, Revision};
+use crate::{KeyMeta, LeaseId, Revision};
 
 /// A key's value and what goes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Record {
     pub user_meta: Vec<(Bytes, Bytes)>,
     /// When the key goes by itself, in milliseconds of log time.
     pub expires_at_ms: Option<NonZeroU64>,
+    /// The lease that the key hangs on.
+    pub lease: Option<LeaseId>,
     /// The value; a slice of what was decoded.
     pub value: Bytes,
 }
@@ -28,26 +30,34 @@ const PLAIN_VERSION: u8 = 1;
 /// The same with expiry (0 for none) and user metadata between media type and value.
 const FULL_VERSION: u8 = 2;
 
+/// The same with the lease between expiry and user metadata.
+const LEASED_VERSION: u8 = 3;
+
 impl Record {
-    /// The encoded form: the version, what that one has, and the value as the rest. Version 1 where it says all, so that a record
-    /// pays only for what it holds.
+    /// The encoded form: the version, what that one has, and the value as the rest. The lowest version that says all, so that a
+    /// record pays only for what it holds.
     pub fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.encoded_bytes());
-        out.put_u8(if self.is_plain() { PLAIN_VERSION } else { FULL_VERSION });
+        out.put_u8(self.version());
         out.put_varint(self.meta.create_revision.0);
         out.put_varint(self.meta.mod_revision.0);
         out.put_varint(self.meta.version);
         out.put_optional_bytes(self.content_type.as_deref());
-        if !self.is_plain() {
+        if self.version() != PLAIN_VERSION {
             out.put_varint(self.expires_at_ms.map_or(0, NonZeroU64::get));
+            self.lease.into_iter().for_each(|lease| out.put_varint(lease.0));
             encode_user_meta(&self.user_meta, &mut out);
         }
         out.put_slice(&self.value);
         out.freeze()
     }
 
-    fn is_plain(&self) -> bool {
-        self.user_meta.is_empty() && self.expires_at_ms.is_none()
+    fn version(&self) -> u8 {
+        match self.lease {
+            Some(_) => LEASED_VERSION,
+            None if self.user_meta.is_empty() && self.expires_at_ms.is_none() => PLAIN_VERSION,
+            None => FULL_VERSION,
+        }
     }
 
     /// How long [`Record::to_bytes`] is.
@@ -58,10 +68,11 @@ impl Record {
             None => varint_bytes(0),
             Some(content_type) => varint_bytes(content_type.len() as u64 + 1) + content_type.len(),
         };
-        let full_bytes = if self.is_plain() {
+        let full_bytes = if self.version() == PLAIN_VERSION {
             0
         } else {
-            varint_bytes(self.expires_at_ms.map_or(0, NonZeroU64::get)) + user_meta_bytes(&self.user_meta)
+            let lease_bytes = self.lease.map_or(0, |lease| varint_bytes(lease.0));
+            varint_bytes(self.expires_at_ms.map_or(0, NonZeroU64::get)) + lease_bytes + user_meta_bytes(&self.user_meta)
         };
         1 + counters_bytes + content_type_bytes + full_bytes + self.value.len()
     }
@@ -78,7 +89,7 @@ impl Record {
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8()?;
-        if !matches!(version, PLAIN_VERSION | FULL_VERSION) {
+        if !(PLAIN_VERSION..=LEASED_VERSION).contains(&version) {
             return Err(DecodeError::UnknownTag { what: "record version", tag: version });
         }
         let meta = KeyMeta {
@@ -87,11 +98,13 @@ impl Record {
             version: reader.varint()?,
         };
         let content_type = reader.optional_bytes()?;
-        let (expires_at_ms, user_meta) = match version {
-            PLAIN_VERSION => (None, Vec::new()),
-            _ => (NonZeroU64::new(reader.varint()?), read_user_meta(&mut reader)?),
-        };
-        Ok(Self { meta, content_type, user_meta, expires_at_ms, value: reader.into_rest() })
+        let (mut expires_at_ms, mut lease, mut user_meta) = (None, None, Vec::new());
+        if version != PLAIN_VERSION {
+            expires_at_ms = NonZeroU64::new(reader.varint()?);
+            lease = if version == LEASED_VERSION { Some(LeaseId(reader.varint()?)) } else { None };
+            user_meta = read_user_meta(&mut reader)?;
+        }
+        Ok(Self { meta, content_type, user_meta, expires_at_ms, lease, value: reader.into_rest() })
     }
 }
 
@@ -138,12 +151,14 @@ mod tests {
             version,
         });
         let user_meta = prop::collection::vec((bytes(), bytes()), 0..3);
-        (meta, prop::option::of(bytes()), user_meta, number(), bytes()).prop_map(
-            |(meta, content_type, user_meta, expires_at_ms, value)| Record {
+        let lease = prop::option::of(number().prop_map(LeaseId));
+        (meta, prop::option::of(bytes()), user_meta, number(), lease, bytes()).prop_map(
+            |(meta, content_type, user_meta, expires_at_ms, lease, value)| Record {
                 meta,
                 content_type,
                 user_meta,
                 expires_at_ms: NonZeroU64::new(expires_at_ms),
+                lease,
                 value,
             },
         )
@@ -152,6 +167,7 @@ mod tests {
     proptest! {
         #[test]
         fn records_round_trip(record in record()) {
+            prop_assert_eq!(Record::mod_revision_of(&record.to_bytes()), Ok(record.meta.mod_revision));
             prop_assert_eq!(Record::mod_revision_of(&record.to_bytes()), Ok(record.meta.mod_revision));
             prop_assert_eq!(Record::decode(record.to_bytes()), Ok(record));
         }
@@ -175,6 +191,7 @@ mod tests {
             content_type: content_type.map(Bytes::from_static),
             user_meta: Vec::new(),
             expires_at_ms: None,
+            lease: None,
             value: Bytes::from_static(value),
         }
     }
@@ -187,7 +204,7 @@ mod tests {
 
     /// Written out, so that they stay readable whatever is written in future.
     #[test]
-    fn both_versions_are_as_they_were() {
+    fn versions_are_as_they_were() {
         let full = Record {
             user_meta: vec![(Bytes::from_static(b"owner"), Bytes::from_static(b"me"))],
             expires_at_ms: NonZeroU64::new(300),
@@ -196,13 +213,14 @@ mod tests {
         let cases = [
             (plain(Some(b"a/b"), b"value"), &b"\x01\x02\x03\x04\x04a/bvalue"[..]),
             (plain(None, b""), b"\x01\x02\x03\x04\x00"),
-            (full, b"\x02\x02\x03\x04\x04a/b\xac\x02\x01\x05owner\x02mevalue"),
+            (full.clone(), b"\x02\x02\x03\x04\x04a/b\xac\x02\x01\x05owner\x02mevalue"),
+            (Record { lease: Some(LeaseId(5)), ..full }, b"\x03\x02\x03\x04\x04a/b\xac\x02\x05\x01\x05owner\x02mevalue"),
         ];
         for (record, bytes) in cases {
             assert_eq!(record.to_bytes(), bytes);
             assert_eq!(Record::decode(Bytes::from_static(bytes)), Ok(record));
         }
-        assert!(Record::decode(Bytes::from_static(b"\x03\x02\x03\x04\x00")).is_err());
+        assert!(Record::decode(Bytes::from_static(b"\x04\x02\x03\x04\x00")).is_err());
     }
 
     #[test]

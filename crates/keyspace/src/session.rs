@@ -234,7 +234,7 @@ mod tests {
     fn read(bytes: usize) -> Outcome {
         let meta = KeyMeta { create_revision: Revision(2), mod_revision: Revision(2), version: 1 };
         let value = Bytes::from(vec![7; bytes]);
-        let record = Record { meta, content_type: None, user_meta: Vec::new(), expires_at_ms: None, value };
+        let record = Record { meta, content_type: None, user_meta: Vec::new(), expires_at_ms: None, lease: None, value };
         let pairs = Pairs { items: vec![(Bytes::from_static(b"k"), record)], has_more: false };
         Outcome::Applied { revision: Revision(3), results: vec![OpResult::of(Detail::Read(pairs))] }
     }

@@ -10,7 +10,9 @@ use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{Command, RequestId, decode_entry};
 use crate::event::Changes;
 use crate::execute::{Lifetime, Step};
+use crate::expiry::first_expiry_ms;
 use crate::history::HistoryHeader;
+use crate::lease::{LeaseChange, leases};
 use crate::limits::{Limits, Settings};
 use crate::outcome::{Detail, OpResult, Outcome, Removed};
 use crate::session::Sessions;
@@ -22,8 +24,8 @@ use crate::stored_state::{SessionChange, StoredState};
 /// [`Shard::open`]; changed by [`Shard::apply`] and
 /// [`Shard::set_membership`] alone; read through the engine's views, by anybody, at any time.
 ///
-/// *Invariants*: two shards that applied the same entries have equal [`Shard::state_bytes`] and equal `Current` tables. The
-/// applied index grows by every call of `apply`.
+/// *Invariants*: two shards that applied the same entries have equal [`Shard::state_bytes`], equal `Current`
+/// tables and equal rows that [`Shard::is_snapshot_row`] names. The applied index grows by every call of `apply`.
 ///
 /// *Durability*: none of its own; a durable engine gets the state with each batch, others are restored from a snapshot.
 #[derive(Debug)]
@@ -34,6 +36,10 @@ pub struct Shard {
     /// The state beside the pairs, in a durable engine.
     stored: Option<StoredState>,
     lifetime: Lifetime,
+    /// No pair goes before this log time, and none at all without it.
+    next_expiry_ms: Option<u64>,
+    /// There is a lease, or there was one since it was made.
+    may_have_leases: bool,
 }
 
 /// The numbers of a shard.
@@ -47,8 +53,8 @@ pub struct ShardHeader {
     pub revision: Revision,
     /// The group's time, in milliseconds since it was founded. Advances by entries alone.
     pub log_time_ms: u64,
-    /// Keys and records in `Current`, in bytes, exactly; in an engine that evicts, those that went by themselves are still
-    /// counted.
+    /// Keys and records in `Current`, and the rows beside them, in bytes, exactly; in an engine that evicts, those that went by
+    /// themselves are still counted.
     pub data_bytes: u64,
     /// What the keyspace sets.
     pub settings: Settings,
@@ -65,6 +71,8 @@ pub struct Applied {
     pub outcomes: Vec<(RequestId, Outcome)>,
     /// What changed, by revision.
     pub changes: Vec<Changes>,
+    /// What became of leases, in order.
+    pub leases: Vec<LeaseChange>,
 }
 
 /// Why a shard cannot go on. Never an outcome: the replica stops.
@@ -89,7 +97,8 @@ impl Shard {
         let header = ShardHeader { revision: Revision::FIRST, history, ..header };
         let stored = engine.capabilities().durable.then(StoredState::default);
         let sessions = Sessions::default();
-        let mut shard = Self { engine, header, sessions, stored, lifetime: Lifetime::default() };
+        let lifetime = Lifetime::default();
+        let mut shard = Self { engine, header, sessions, stored, lifetime, next_expiry_ms: None, may_have_leases: false };
         shard.commit(history.told_anew(&HistoryHeader::default()).into_iter().collect(), &[])?;
         Ok(shard)
     }
@@ -101,7 +110,7 @@ impl Shard {
             return Self::open(engine)?.ok_or(ShardError::Decode(DecodeError::Malformed("the engine holds no state")));
         }
         let (header, sessions) = decode_state(state)?;
-        Ok(Self { engine, header, sessions, stored: None, lifetime: Lifetime::default() })
+        Self::over(engine, header, sessions, None)
     }
 
     /// The shard that a durable engine came back with; none if it is empty.
@@ -113,8 +122,27 @@ impl Shard {
         if (header.applied_index, header.revision.0) != (view.applied(), view.revision()) {
             return Err(ShardError::Decode(DecodeError::Malformed("the engine's numbers are not those of its state")));
         }
+        drop(view);
+        Self::over(engine, header, sessions, Some(stored)).map(Some)
+    }
+
+    fn over(
+        engine: Arc<dyn Engine>,
+        header: ShardHeader,
+        sessions: Sessions,
+        stored: Option<StoredState>,
+    ) -> Result<Self, ShardError> {
+        let view = engine.view();
+        let next_expiry_ms = first_expiry_ms(view.as_ref())?;
+        let may_have_leases = !leases(view.as_ref(), None, 1)?.is_empty();
         let lifetime = Lifetime::default();
-        Ok(Some(Self { engine, header, sessions, stored: Some(stored), lifetime }))
+        Ok(Self { engine, header, sessions, stored, lifetime, next_expiry_ms, may_have_leases })
+    }
+
+    /// Whether a row of the `Meta` table stands beside the pairs, and goes with them into snapshots. The others are made from
+    /// the encoded state.
+    pub fn is_snapshot_row(row: &[u8]) -> bool {
+        !StoredState::is_row(row)
     }
 
     /// Pairs of the `Meta` table that go with an encoded state into a durable engine.
@@ -126,7 +154,7 @@ impl Shard {
     /// From now on pairs that are written go by themselves when their time is up, if the engine evicts: so many milliseconds of
     /// log time later, those that say nothing about it. Not for replicas, which would answer conditions differently.
     pub fn expire_after(&mut self, ttl_ms: Option<u64>) {
-        self.lifetime = Lifetime { is_kept: self.engine.capabilities().evicts, ttl_ms };
+        self.lifetime = if self.engine.capabilities().evicts { Lifetime::ByEngine { ttl_ms } } else { Lifetime::Never };
     }
 
     /// Removes every pair, as a command would, at a cost that hardly depends on how many there are. Those whose time is up but
@@ -147,7 +175,7 @@ impl Shard {
     /// applied index.
     pub fn apply(&mut self, entries: &[(u64, u64, Bytes)]) -> Result<Applied, ShardError> {
         let history_before = self.header.history;
-        let mut step = Step::new(self.engine.view(), self.lifetime);
+        let mut step = Step::new(self.engine.view(), self.lifetime, self.next_expiry_ms);
         let mut session_changes = Vec::new();
         for (index, term, payload) in entries {
             assert_eq!(*index, self.header.applied_index + 1, "entries are applied in order, without gaps");
@@ -156,6 +184,7 @@ impl Shard {
             if self.sessions.sweep(self.header.log_time_ms) {
                 session_changes.push(SessionChange::Swept(self.header.log_time_ms));
             }
+            step.expire(&mut self.header)?;
             for command in commands {
                 self.apply_command(&command, &mut step, &mut session_changes)?;
             }
@@ -163,10 +192,12 @@ impl Shard {
             self.header.applied_index = *index;
             self.header.applied_term = *term;
         }
+        self.next_expiry_ms = step.next_expiry_ms;
         // The step's view ends here: the engine need not keep what the batch replaces.
         let (mut changes, applied) = step.finish();
         changes.extend(self.header.history.told_anew(&history_before));
         self.commit(changes, &session_changes)?;
+        self.may_have_leases |= !applied.leases.is_empty();
         Ok(applied)
     }
 
@@ -179,11 +210,17 @@ impl Shard {
         self.commit(Vec::new(), &[])
     }
 
-    /// From which log time on the shard has something to do by itself, with the next entry, whatever that holds; none while it
-    /// has not. Who leads sees to it that there is one.
+    /// The log time from which on there may be something that an entry does by itself, whatever it holds: an entry without
+    /// commands is enough. None: nothing will be due, unless a command changes that. Who leads sees to it that there is one.
     pub fn due_at_ms(&self) -> Option<u64> {
         let ShardHeader { settings, revision, log_time_ms, history, .. } = &self.header;
-        history.due_at_ms(settings.retention, *revision, *log_time_ms)
+        let of_history = history.due_at_ms(settings.retention, *revision, *log_time_ms);
+        [of_history, self.next_expiry_ms].into_iter().flatten().min()
+    }
+
+    /// Whether there may be leases. False: there are none.
+    pub fn may_have_leases(&self) -> bool {
+        self.may_have_leases
     }
 
     /// The numbers.

@@ -67,6 +67,11 @@ impl StoredState {
         Ok(Some((stored, header, sessions)))
     }
 
+    /// Whether a row is part of a state.
+    pub(crate) fn is_row(row: &[u8]) -> bool {
+        row == HEADER_KEY || row == SESSIONS_KEY || row.starts_with(CHANGES_PREFIX)
+    }
+
     /// The rows of a state, for an engine that is filled from a snapshot.
     pub(crate) fn rows(header: &ShardHeader, sessions: &Sessions) -> [(Bytes, Bytes); 2] {
         [(Bytes::from_static(HEADER_KEY), header_row(header)), (Bytes::from_static(SESSIONS_KEY), sessions_row(sessions))]

@@ -8,7 +8,9 @@ use quorate_engine::{Direction, KeyRange};
 use crate::Revision;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{Op, bound_bytes_hint, encode_op, encode_range, op_bytes_hint, read_op, read_range};
+use crate::lease::LeaseId;
 use crate::outcome::KeyMeta;
+use crate::record::Record;
 
 /// Does one thing if all compares hold, and another if not; as a whole, under one revision.
 ///
@@ -68,6 +70,22 @@ pub enum Target {
     Version(u64),
     /// Its value, byte by byte.
     Value(Bytes),
+    /// The lease that it hangs on, as a number; 0 for none.
+    Lease(LeaseId),
+}
+
+/// What of a key there is to compare.
+#[derive(Clone, Copy)]
+pub(crate) struct Compared<'a> {
+    pub(crate) meta: KeyMeta,
+    pub(crate) lease: Option<LeaseId>,
+    pub(crate) value: &'a [u8],
+}
+
+impl<'a> Compared<'a> {
+    pub(crate) fn of(record: &'a Record) -> Self {
+        Self { meta: record.meta, lease: record.lease, value: &record.value }
+    }
 }
 
 /// Pairs that are read within a transaction.
@@ -125,6 +143,7 @@ const TARGET_CREATE_REVISION: u8 = 1;
 const TARGET_MOD_REVISION: u8 = 2;
 const TARGET_VERSION: u8 = 3;
 const TARGET_VALUE: u8 = 4;
+const TARGET_LEASE: u8 = 5;
 
 const LISTS_BACKWARDS: u8 = 1;
 const LISTS_VALUES: u8 = 2;
@@ -201,6 +220,7 @@ impl Compare {
             Target::ModRevision(_) => TARGET_MOD_REVISION,
             Target::Version(_) => TARGET_VERSION,
             Target::Value(_) => TARGET_VALUE,
+            Target::Lease(_) => TARGET_LEASE,
         };
         let is_of_range = matches!(self.keys, Keys::Range(_));
         out.put_u8(if is_of_range { tag | COMPARES_RANGE } else { tag });
@@ -210,9 +230,10 @@ impl Compare {
             Keys::Range(range) => encode_range(range, out),
         }
         match &self.target {
-            Target::CreateRevision(Revision(number)) | Target::ModRevision(Revision(number)) | Target::Version(number) => {
-                out.put_varint(*number);
-            }
+            Target::CreateRevision(Revision(number))
+            | Target::ModRevision(Revision(number))
+            | Target::Version(number)
+            | Target::Lease(LeaseId(number)) => out.put_varint(*number),
             Target::Value(value) => out.put_bytes_with_len(value),
         }
     }
@@ -231,6 +252,7 @@ impl Compare {
             TARGET_MOD_REVISION => Target::ModRevision(Revision(reader.varint()?)),
             TARGET_VERSION => Target::Version(reader.varint()?),
             TARGET_VALUE => Target::Value(reader.bytes()?),
+            TARGET_LEASE => Target::Lease(LeaseId(reader.varint()?)),
             tag => return Err(DecodeError::UnknownTag { what: "compare target", tag }),
         };
         Ok(Self { keys, relation, target })
@@ -238,16 +260,17 @@ impl Compare {
 }
 
 impl Target {
-    /// Whether `found` stands so to it: a key's counters and value, or none if the key is not there.
-    pub(crate) fn holds(&self, relation: Relation, found: Option<(KeyMeta, &[u8])>) -> bool {
-        let meta = found.map(|(meta, _)| meta);
+    /// Whether `found` stands so to it; none if the key is not there.
+    pub(crate) fn holds(&self, relation: Relation, found: Option<Compared<'_>>) -> bool {
+        let meta = found.map(|found| found.meta);
         let of_number = |told: u64, of: fn(KeyMeta) -> u64| meta.map_or(0, of).cmp(&told);
         let ordering = match self {
             Self::CreateRevision(told) => of_number(told.0, |meta| meta.create_revision.0),
             Self::ModRevision(told) => of_number(told.0, |meta| meta.mod_revision.0),
             Self::Version(told) => of_number(*told, |meta| meta.version),
+            Self::Lease(told) => found.and_then(|found| found.lease).unwrap_or_default().cmp(told),
             Self::Value(told) => match found {
-                Some((_, value)) => value.cmp(told),
+                Some(found) => found.value.cmp(told),
                 None => return false,
             },
         };
@@ -298,6 +321,8 @@ impl<'a> Touched<'a> {
                 Op::Delete { key } => drop(one.deleted.insert(key)),
                 Op::DeleteRange { range, .. } => one.deleted_ranges.push(range),
                 Op::Transaction(within) => one = Self::by_either(within)?,
+                // Which keys hang on a lease is not known here. The API has no such operations within transactions.
+                Op::LeaseGrant { .. } | Op::LeaseRevoke { .. } | Op::LeaseExpire { .. } => continue,
                 Op::Get { .. } | Op::List(_) | Op::Configure(_) | Op::Compact { .. } => continue,
             }
             if let Some(key) = one.clash_with(&all).or_else(|| all.clash_with(&one)) {

@@ -13,6 +13,7 @@ use crate::jobs::Job;
 use crate::node::Node;
 use crate::opening::Opening;
 use crate::outbox::Proposal;
+use crate::reads::Reader;
 use crate::start::{Founding, ReplicaState};
 use crate::status::{Hosted, HostedKeyspace};
 
@@ -87,9 +88,12 @@ impl<D: Disk> Node<D> {
         };
         self.dirty.remove(&group);
         self.resting.remove(&group);
+        self.dues.set(group, None);
         self.routes.retain(|(of, _), _| *of != group);
         for read in replica.reads.take_all() {
-            self.fail(read.token, Failure::NotHosted);
+            if let Reader::Client(token) = read.reader {
+                self.fail(token, Failure::NotHosted);
+            }
         }
         let waits = self.leader_waits.extract_if(.., |wait| wait.group == group);
         let tokens: Vec<u64> = waits.map(|wait| wait.token).collect();
@@ -196,12 +200,15 @@ impl<D: Disk> Node<D> {
     pub(crate) fn publish_hosted(&mut self, catalog: &Catalog) {
         let hosted = |(name, keyspace, shard): (&str, &crate::KeyspaceRecord, &crate::ShardRecord)| {
             let local = self.locals.get(&shard.group);
-            let engine = match (local, self.replicas.get(&shard.group)) {
-                (Some(local), _) => Arc::clone(local.engine()),
-                (None, replica) => Arc::clone(replica.filter(|replica| replica.machine.is_whole())?.engine()?),
+            let (engine, log_time) = match (local, self.replicas.get(&shard.group)) {
+                (Some(local), _) => (Arc::clone(local.engine()), Arc::default()),
+                (None, replica) => {
+                    let replica = replica.filter(|replica| replica.machine.is_whole())?;
+                    (Arc::clone(replica.engine()?), Arc::clone(&replica.log_time))
+                }
             };
             let (group, epoch, local) = (GroupId(shard.group), keyspace.epoch, local.map(Arc::clone));
-            Some((name.to_owned(), HostedKeyspace { group, epoch, engine, local }))
+            Some((name.to_owned(), HostedKeyspace { group, epoch, engine, local, log_time }))
         };
         let keyspaces = catalog.shards().filter_map(hosted).collect();
         self.hosted = Arc::new(Hosted { keyspaces });

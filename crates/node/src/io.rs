@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_api::peer::{Frame, Lane};
-use quorate_keyspace::{Changes, Outcome, Revision};
+use quorate_keyspace::{Changes, LeaseId, Outcome, Revision};
 use quorate_log::{GroupId, Record};
 
 use crate::catalog::Catalog;
@@ -77,8 +77,28 @@ pub enum RequestKind {
     Write(Bytes),
     /// To be told when a read of this replica sees all that was acknowledged before the request.
     ReadIndex,
+    /// About leases: to keep them alive, or how long they live.
+    Leases(LeaseQuestion),
     /// To hand leadership to this node, or to the voter that is furthest. Ends as soon as another leads.
     TransferLeader(Option<u64>),
+}
+
+/// A question about leases of a group, of which only the leader keeps the time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseQuestion {
+    /// Which; at most [`crate::MAX_ASKED_LEASES`].
+    pub leases: Vec<LeaseId>,
+    /// Whether each begins its time anew. Otherwise they are looked at.
+    pub keeps_alive: bool,
+}
+
+/// How long a lease lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTime {
+    /// After its grant, and after each time that it is kept alive, in milliseconds.
+    pub ttl_ms: u64,
+    /// From now on, at least, in milliseconds.
+    pub left_ms: u64,
 }
 
 /// A frame with where it came from.
@@ -152,6 +172,8 @@ pub enum Answer {
     Written(Outcome),
     /// The engine's view may be read now.
     ReadReady,
+    /// One per lease that was asked about, in the same order; none if there is no such lease, or if it ends now.
+    Leases(Vec<Option<LeaseTime>>),
     /// Another node leads.
     Transferred,
     /// It failed.

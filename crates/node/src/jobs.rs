@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_engine::{Engine, EngineError, EngineSpec, Engines, Place, View};
-use quorate_keyspace::{Applied, Shard, ShardError};
+use quorate_keyspace::{Applied, Lease, LeaseId, Shard, ShardError, leases};
 use quorate_log::{Disk, GroupId};
 
+use crate::leases::MAX_READ_LEASES;
 use crate::machine::ShardWork;
 use crate::opening::{begin, reopen};
 use crate::snapshot::{SnapshotFile, cut, load, read_piece, remove, stage};
@@ -60,6 +61,17 @@ pub enum Job {
         spec: EngineSpec,
         /// How the group began, if nothing was durable yet.
         founding: Option<Founding>,
+    },
+    /// Read leases, as a view has them.
+    ReadLeases {
+        /// The group.
+        group: GroupId,
+        /// The view.
+        view: Arc<dyn View>,
+        /// Those behind this one.
+        after: Option<LeaseId>,
+        /// Comes back.
+        round: u64,
     },
     /// Make durable what an engine holds.
     Flush {
@@ -163,6 +175,13 @@ pub enum JobResult {
         /// The shard that it came back with, or why there is none.
         shard: Result<Box<Shard>, ShardError>,
     },
+    /// Leases were read.
+    LeasesRead {
+        /// As given.
+        round: u64,
+        /// The leases, in the order of their ids; or why they could not be read.
+        leases: Result<Vec<Lease>, ShardError>,
+    },
     /// The engine was flushed.
     Flushed {
         /// Where it is.
@@ -215,7 +234,9 @@ impl Job {
             | Self::Reopen { place, .. }
             | Self::Flush { place, .. }
             | Self::Retire { place, .. } => GroupId(place.group),
-            Self::Apply { group, .. } | Self::Forget { group } | Self::Remove { group, .. } => *group,
+            Self::Apply { group, .. } | Self::ReadLeases { group, .. } | Self::Forget { group } | Self::Remove { group, .. } => {
+                *group
+            }
         }
     }
 
@@ -241,6 +262,9 @@ impl Job {
             }
             Self::Reopen { place, spec, founding } => {
                 JobResult::Reopened { place, shard: reopened(engines, place, &spec, founding.as_ref()).map(Box::new) }
+            }
+            Self::ReadLeases { view, after, round, .. } => {
+                JobResult::LeasesRead { round, leases: leases(view.as_ref(), after, MAX_READ_LEASES) }
             }
             Self::Flush { place, engine } => JobResult::Flushed { place, durable_index: engine.flush() },
             Self::Load { file, engine } => JobResult::Loaded { file, state: load(files, &file, engine.as_ref()) },

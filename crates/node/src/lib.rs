@@ -10,11 +10,16 @@ mod beats;
 mod catalog;
 mod convert;
 mod durable_point;
+mod election;
 mod files;
 mod hosting;
+mod housekeeping;
 mod io;
 mod jobs;
+mod lease_asks;
+mod leases;
 mod limits;
+mod log_time;
 mod machine;
 mod membership;
 mod moving;
@@ -42,9 +47,10 @@ pub use catalog::{
     LimitsRecord, Mode, MoveRecord, NodeRecord, NodeState, ReplicaRecord, ReplicaRole, ReplicationSettings, RetentionRecord,
     SYSTEM_GROUP, SYSTEM_KEYSPACE, SettingsError, ShardRecord,
 };
-pub use io::{Answer, Effect, Failure, Input, Monotonic, PeerFrame, Request, RequestKind, StopReason};
+pub use io::{Answer, Effect, Failure, Input, LeaseQuestion, LeaseTime, Monotonic, PeerFrame, Request, RequestKind, StopReason};
 pub use jobs::{Job, JobDone, JobResult};
-pub use limits::Config;
+pub use limits::{Config, MAX_ASKED_LEASES};
+pub use log_time::LogTime;
 pub use machine::ShardWork;
 pub use moving::MoveStatus;
 pub use node::Node;

@@ -47,6 +47,17 @@ impl Default for Config {
     }
 }
 
+/// The shortest life of a lease, unless an election takes longer.
+const MIN_LEASE_TTL_MS: u64 = 2_000;
+
+impl Config {
+    /// The shortest life of a lease, in milliseconds. Whoever keeps one alive must live through the election of a leader.
+    pub fn min_lease_ttl_ms(&self) -> u64 {
+        let election_ms = self.tick_ms * self.election_ticks as u64;
+        MIN_LEASE_TTL_MS.max((election_ms * 3).div_ceil(2))
+    }
+}
+
 /// Voters of a group at most: more make every write slower and hardly anything safer.
 pub(crate) const MAX_VOTERS: usize = 5;
 
@@ -76,6 +87,12 @@ pub(crate) const MAX_UNCOMMITTED_BYTES: u64 = 64 << 20;
 
 /// Read-index rounds on their way at once, per group: one more can gather while one travels.
 pub(crate) const MAX_READ_ROUNDS: usize = 2;
+
+/// Leases in one question.
+pub const MAX_ASKED_LEASES: usize = 10_000;
+
+/// Leases in all questions that wait on this node. Beyond it: [`crate::Failure::Overloaded`].
+pub(crate) const MAX_WAITING_LEASES: usize = 1 << 20;
 
 /// Snapshot pieces on their way to one follower before it must acknowledge.
 pub(crate) const SNAPSHOT_WINDOW_CHUNKS: u64 = 4;

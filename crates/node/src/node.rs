@@ -16,8 +16,10 @@ use crate::beats::Direction;
 use crate::catalog::{Catalog, NodeState, ReplicaRole, SYSTEM_GROUP};
 use crate::convert::{message_from_wire, message_to_wire};
 use crate::hosting::Retired;
+use crate::housekeeping::{Dues, Steady};
 use crate::io::{Answer, Effect, Input, Monotonic, PeerFrame, StopReason};
 use crate::jobs::{Job, JobDone, JobResult};
+use crate::lease_asks::LeaseAsks;
 use crate::limits::{Config, PROMOTE_WITHIN_ENTRIES};
 use crate::membership::{Step, next_step};
 use crate::outbox::{Outbox, Proposal};
@@ -52,6 +54,8 @@ pub struct Node<D: Disk> {
     pub(crate) engines: Arc<dyn Engines>,
     pub(crate) seed: u64,
     pub(crate) now: Monotonic,
+    pub(crate) steady: Steady,
+    pub(crate) dues: Dues,
     pub(crate) next_tick: Monotonic,
     pub(crate) replicas: BTreeMap<u64, Replica<D>>,
     /// Groups that may have something ready.
@@ -77,6 +81,7 @@ pub struct Node<D: Disk> {
     pub(crate) pending: Pending,
     pub(crate) forwards: BTreeMap<u64, Vec<Forward>>,
     pub(crate) forward_replies: BTreeMap<u64, Vec<ForwardReply>>,
+    pub(crate) lease_asks: LeaseAsks,
     pub(crate) leader_waits: Vec<LeaderWait>,
     pub(crate) transfers: Transfers,
     /// What is removed from the disk once the log says that it serves no more.
@@ -155,6 +160,7 @@ impl<D: Disk> Node<D> {
     /// Takes inputs in, and says what is to be done, in order. Never blocks but for reads of old log entries.
     pub fn poll(&mut self, now: Monotonic, inputs: &mut Vec<Input>, effects: &mut Vec<Effect>) {
         assert!(now >= self.now, "time does not go back");
+        self.steady.advance(now.since(self.now));
         self.now = now;
         for input in inputs.drain(..) {
             self.on_input(input);
@@ -226,6 +232,8 @@ impl<D: Disk> Node<D> {
             Frame::SnapshotAsk(ask) => self.on_snapshot_ask(from, &ask),
             Frame::Beats(beats) => self.on_beats(from, Direction::Out, beats),
             Frame::BeatAnswers(beats) => self.on_beats(from, Direction::Back, beats),
+            Frame::LeaseAsks(asks) => asks.into_iter().for_each(|ask| self.on_lease_ask(from, ask)),
+            Frame::LeaseAnswers(answers) => answers.into_iter().for_each(|answer| self.on_lease_answer(from, answer)),
         }
     }
 
@@ -322,6 +330,12 @@ impl<D: Disk> Node<D> {
                 (Some(replica), Err(error)) => replica.on_load_failed(error, out),
                 (None, _) => {}
             },
+            JobResult::LeasesRead { round, leases } => {
+                if let Some(replica) = self.replicas.get_mut(&group) {
+                    replica.on_leases_read(round, leases, self.steady.now(), out);
+                }
+                self.answer_confirmed(group);
+            }
             JobResult::Read { transfer, offset, piece } => self.on_piece_read(transfer, offset, piece),
             JobResult::Staged { transfer, file, progress } => self.on_staged(transfer, file, &progress),
             JobResult::Removed | JobResult::Retired => {}
@@ -345,6 +359,7 @@ impl<D: Disk> Node<D> {
             }
         }
         self.send_forwards();
+        self.send_asks();
     }
 
     /// Returns whether the group has another leader, or another term.
@@ -354,15 +369,25 @@ impl<D: Disk> Node<D> {
             return false;
         };
         self.busy.insert(group);
-        let mut has_new_leader = replica.take_leader_change(self.now);
-        let refused = replica.pack(self.now, self.config.max_entry_bytes);
+        let now = self.steady.now();
+        let mut has_new_leader = replica.take_leader_change(now);
+        replica.keep_house(now);
+        let mut refused = replica.pack(now, self.config.max_entry_bytes);
         replica.begin_reads(self.now);
         replica.handle_ready(self.next_ticket, &mut self.out);
         // A round that was confirmed just now makes room for the next.
         if replica.begin_reads(self.now) {
             replica.handle_ready(self.next_ticket, &mut self.out);
         }
-        has_new_leader |= replica.take_leader_change(self.now);
+        // What was applied just now may have left more to do.
+        if replica.keep_house(now) {
+            refused.extend(replica.pack(now, self.config.max_entry_bytes));
+            replica.handle_ready(self.next_ticket, &mut self.out);
+        }
+        has_new_leader |= replica.take_leader_change(now);
+        replica.follow_leases(now, &mut self.out);
+        replica.log_time.set(replica.header().log_time_ms, self.now);
+        self.dues.set(group, replica.due());
         self.on_not_proposed(group, refused);
         has_new_leader
     }
@@ -390,6 +415,9 @@ impl<D: Disk> Node<D> {
         }
         for token in out.ready_reads {
             self.effects.push(Effect::Reply { token, answer: Answer::ReadReady });
+        }
+        for (group, number) in out.ready_questions {
+            self.on_question_confirmed(group.0, number);
         }
         self.effects.extend(out.jobs.into_iter().map(Effect::Job));
     }
@@ -599,7 +627,7 @@ impl<D: Disk> Node<D> {
     pub(crate) fn status_of(&self, replicas: Arc<Vec<Arc<ReplicaStatus>>>, reads: usize) -> NodeStatus {
         NodeStatus {
             replicas,
-            pending_requests: self.pending.len() + reads,
+            pending_requests: self.pending.len() + self.lease_asks.len() + reads,
             unsynced_ms: self.unsynced.front().map_or(0, |oldest| self.now.since(oldest.since)),
             is_disk_full: self.is_disk_full,
             is_stopping: self.is_stopping(),

@@ -18,6 +18,8 @@ pub(crate) struct Outbox {
     pub(crate) outcomes: Vec<Done>,
     pub(crate) changes: Vec<(GroupId, Revision, Vec<Changes>)>,
     pub(crate) ready_reads: Vec<u64>,
+    /// Questions about leases that are confirmed.
+    pub(crate) ready_questions: Vec<(GroupId, u64)>,
     pub(crate) jobs: Vec<Job>,
     pub(crate) broken: Option<String>,
     /// Engines that serve no more, to be removed once the log says so.

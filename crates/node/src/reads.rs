@@ -11,10 +11,21 @@ use bytes::{Buf, BufMut, Bytes};
 use crate::io::Monotonic;
 use crate::limits::MAX_READ_ROUNDS;
 
+/// Who waits for a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// The replica: when its first read is served, it has caught up with what was committed before.
+    Itself,
+    /// A client's request.
+    Client(u64),
+    /// A question about leases.
+    Leases(u64),
+}
+
 /// A read that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Read {
-    pub(crate) token: u64,
+    pub(crate) reader: Reader,
     pub(crate) deadline: Monotonic,
 }
 
@@ -57,7 +68,7 @@ impl Reads {
         let confirmed = std::mem::take(&mut self.confirmed).into_values().flatten();
         let waiting = std::mem::take(&mut self.waiting).into_iter();
         let in_rounds = self.rounds.drain(..).flat_map(|round| round.reads);
-        waiting.chain(in_rounds).chain(confirmed).filter(|read| read.token != crate::replica::CATCH_UP).collect()
+        waiting.chain(in_rounds).chain(confirmed).filter(|read| read.reader != Reader::Itself).collect()
     }
 
     /// Begins a round for all that wait, if there is a place; returns its context.
@@ -129,11 +140,15 @@ mod tests {
     use super::*;
 
     fn read(token: u64) -> Read {
-        Read { token, deadline: Monotonic(1000) }
+        Read { reader: Reader::Client(token), deadline: Monotonic(1000) }
     }
 
     fn tokens(reads: impl Iterator<Item = Read>) -> Vec<u64> {
-        reads.map(|read| read.token).collect()
+        let token = |read: Read| match read.reader {
+            Reader::Client(token) => token,
+            reader => panic!("{reader:?}"),
+        };
+        reads.map(token).collect()
     }
 
     #[test]

@@ -26,32 +26,30 @@ use quorate_log::{Disk, GroupId, HardState, LogId, LogIndex, Record, Term};
 use raft::eraftpb::{Entry, Message, MessageType};
 use raft::prelude::ConfChangeType;
 use raft::{RawNode, Ready, SnapshotStatus, StateRole};
+use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use rand::{RngExt as _, SeedableRng as _};
 
 use crate::convert::{
     conf_change, decode_conf_change, decode_membership, encode_conf_change, encode_membership, entry_from_log, entry_to_log,
 };
+use crate::election::MAX_RAFT_DRAW;
 use crate::files::{Files, LocalSnapshot};
+use crate::housekeeping::{House, LogClock};
 use crate::io::Monotonic;
 use crate::jobs::Job;
+use crate::lease_asks::Questions;
+use crate::leases::Leases;
 use crate::limits::{Config, MAX_APPLY_BYTES, MAX_INFLIGHT_MESSAGES, MAX_UNCOMMITTED_BYTES};
+use crate::log_time::LogTime;
 use crate::machine::{Machine, ShardWork, Work};
 use crate::moving::{Moves, next_work};
 use crate::outbox::{Done, Outbox, Proposal};
-use crate::reads::{Read, Reads};
+use crate::reads::{Read, Reader, Reads};
 use crate::reopening::Reopening;
 use crate::snapshot::SnapshotFile;
-use crate::start::{FOUNDED_AT, ReplicaState};
+use crate::start::ReplicaState;
 use crate::status::ReplicaStatus;
 use crate::storage::GroupLog;
-
-/// raft-rs draws election timeouts from a generator that cannot be seeded. It is told a range so wide that a draw of its own is
-/// recognised (it lies beyond every real timeout, but for one in tens of millions), and replaced by a seeded one.
-const MAX_RAFT_DRAW: usize = 1 << 30;
-
-/// The token of a replica's own first read: when it is served, the replica has caught up with what was committed before.
-pub(crate) const CATCH_UP: u64 = 0;
 
 /// What identifies a replica.
 #[derive(Clone, Debug)]
@@ -75,16 +73,20 @@ pub(crate) struct Replica<D: Disk> {
     /// The log says that the snapshot which is awaited shall be loaded.
     pub(crate) loadable: bool,
     pub(crate) reads: Reads,
-    proposals: Vec<Proposal>,
+    pub(crate) proposals: Vec<Proposal>,
     asked_by: BTreeMap<RequestId, u64>,
     awaiting: VecDeque<Awaiting>,
     /// Term and vote as they were last handed to the log.
     logged_vote: (u64, u64),
-    election_rng: SmallRng,
-    election_ticks: usize,
+    pub(crate) election_rng: SmallRng,
+    pub(crate) election_ticks: usize,
     /// For so many ticks it stands for election again and again: see [`Replica::found`].
-    founding_ticks: usize,
-    clock: LogClock,
+    pub(crate) founding_ticks: usize,
+    pub(crate) clock: LogClock,
+    pub(crate) house: House,
+    pub(crate) leases: Leases,
+    pub(crate) questions: Questions,
+    pub(crate) log_time: Arc<LogTime>,
     pub(crate) files: Files,
     /// Replicas that shall go, as the catalog says: none of them is a successor.
     pub(crate) leaving: Vec<u64>,
@@ -108,13 +110,6 @@ struct Awaiting {
     last_entry: Option<LogId>,
     snapshot: Option<LogId>,
     messages: Vec<Message>,
-}
-
-/// The group's time while this replica leads: where it stood, and since when it runs.
-#[derive(Debug, Default)]
-struct LogClock {
-    base_ms: u64,
-    since: Monotonic,
 }
 
 /// What it did since the process started.
@@ -188,6 +183,10 @@ impl<D: Disk> Replica<D> {
             election_ticks: config.election_ticks,
             founding_ticks: 0,
             clock: LogClock::default(),
+            house: House::default(),
+            leases: Leases::default(),
+            questions: Questions::default(),
+            log_time: Arc::default(),
             files,
             leaving: Vec::new(),
             seen_leader: (0, 0),
@@ -199,36 +198,13 @@ impl<D: Disk> Replica<D> {
             state,
             spec,
         };
-        replica.reads.add(Read { token: CATCH_UP, deadline: Monotonic(u64::MAX) });
+        replica.reads.add(Read { reader: Reader::Itself, deadline: Monotonic(u64::MAX) });
         if replica.raw.raft.prs().conf().to_conf_state().voters == [replica.spec.id] && replica.is_whole {
             // Nobody else could lead: there is nothing to wait for.
             replica.raw.campaign()?;
         }
         replica.draw_election_timeout();
         Ok(replica)
-    }
-
-    /// The group begins now. There is no leader whose silence could be waited for: one of the founders stands at once, and at
-    /// each tick until the others have their replicas. Who it is follows from the group's number, so that each node leads some.
-    pub(crate) fn found(&mut self) {
-        let voters = self.state.founding.as_ref().map_or(&[][..], |founding| &founding.voters);
-        let turn = voters.get(self.spec.group.0 as usize % voters.len().max(1));
-        if turn == Some(&self.spec.id) {
-            self.founding_ticks = self.election_ticks;
-            self.maybe_stand();
-        }
-    }
-
-    /// Stands for election if the group has just begun and nobody has led it yet; whether it did.
-    pub(crate) fn maybe_stand(&mut self) -> bool {
-        if self.founding_ticks == 0 {
-            return false;
-        }
-        let has_begun = self.leader() != 0 || self.raw.raft.term != FOUNDED_AT.term.0;
-        self.founding_ticks = if has_begun { 0 } else { self.founding_ticks - 1 };
-        let stands = !has_begun && self.raw.campaign().is_ok();
-        self.draw_election_timeout();
-        stands
     }
 
     pub(crate) fn header(&self) -> &ShardHeader {
@@ -409,7 +385,7 @@ impl<D: Disk> Replica<D> {
                 size_bytes += next.command.len();
                 packed.push(next);
             }
-            let header = EntryHeader { log_time_ms: self.clock.base_ms + now.since(self.clock.since) };
+            let header = EntryHeader { log_time_ms: self.clock.at(now) };
             let data = encode_entry(header, packed.iter().map(|proposal| &proposal.command));
             if self.propose_entry(data) {
                 let forwarded = packed.iter().filter_map(|proposal| proposal.asked_by.map(|node| (proposal.id, node)));
@@ -418,6 +394,7 @@ impl<D: Disk> Replica<D> {
                 refused.append(&mut packed);
             }
         }
+        self.house.on_packed(self.raw.raft.raft_log.last_index(), refused.is_empty());
         refused
     }
 
@@ -611,10 +588,10 @@ impl<D: Disk> Replica<D> {
         out.has_switched |= std::mem::replace(&mut self.is_whole, is_whole) != is_whole;
         let readable = if is_whole { self.header().applied_index } else { 0 };
         for read in self.reads.take_ready(readable) {
-            if read.token == CATCH_UP {
-                self.is_confirmed = true;
-            } else {
-                out.ready_reads.push(read.token);
+            match read.reader {
+                Reader::Itself => self.is_confirmed = true,
+                Reader::Client(token) => out.ready_reads.push(token),
+                Reader::Leases(number) => out.ready_questions.push((self.spec.group, number)),
             }
         }
     }
@@ -666,6 +643,9 @@ impl<D: Disk> Replica<D> {
 
     fn on_outcomes(&mut self, applied: Applied, out: &mut Outbox) {
         self.counters.commands += applied.outcomes.len() as u64;
+        if self.is_leader() {
+            self.leases.hear(applied.leases);
+        }
         let group = self.spec.group;
         if !applied.changes.is_empty() {
             out.changes.push((group, self.header().revision, applied.changes));
@@ -707,14 +687,10 @@ impl<D: Disk> Replica<D> {
     /// the term before is told by its own replica.
     fn on_new_leader(&mut self, now: Monotonic) {
         self.asked_by.clear();
-        self.clock = LogClock { base_ms: self.header().log_time_ms, since: now };
-    }
-
-    pub(crate) fn draw_election_timeout(&mut self) {
-        if self.raw.raft.randomized_election_timeout() >= 2 * self.election_ticks {
-            let ticks = self.election_rng.random_range(self.election_ticks..2 * self.election_ticks);
-            self.raw.raft.set_randomized_election_timeout(ticks);
-        }
+        self.clock = LogClock::new(self.header().log_time_ms, now);
+        self.house = House::default();
+        self.leases.begin_anew();
+        self.questions.forget_all();
     }
 
     /// How it is; nodes are filled in by who knows which replica is where.

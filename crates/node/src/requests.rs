@@ -10,10 +10,10 @@ use crate::limits::MAX_FORWARD_FRAME_BYTES;
 use crate::node::{LeaderWait, Node, no_leader};
 use crate::outbox::{Done, Proposal};
 use crate::pending::Place;
-use crate::reads::Read;
+use crate::reads::{Read, Reader};
 
 /// A forwarded write without an answer for this long is sent again; its request id keeps it from being applied twice.
-const SILENT_MS: u64 = 1_000;
+pub(crate) const SILENT_MS: u64 = 1_000;
 
 /// The token of this node's own writes: nobody waits for the answer.
 const OWN: u64 = 0;
@@ -32,9 +32,10 @@ impl<D: Disk> Node<D> {
                 if replica.reads.len() >= self.config.max_pending_requests {
                     return self.fail(token, Failure::Overloaded);
                 }
-                replica.reads.add(Read { token, deadline: request.deadline });
+                replica.reads.add(Read { reader: Reader::Client(token), deadline: request.deadline });
                 self.dirty.insert(request.group.0);
             }
+            RequestKind::Leases(question) => self.on_lease_request(token, request.group.0, request.deadline, question),
             RequestKind::TransferLeader(to) => self.on_transfer_request(token, request.group.0, request.deadline, to),
             RequestKind::Write(write) => self.on_write(token, request.group.0, request.deadline, &write),
         }
@@ -208,6 +209,7 @@ impl<D: Disk> Node<D> {
 
     /// The group is no more: nobody will answer what waits for it.
     pub(crate) fn fail_writes_of(&mut self, group: u64) {
+        self.fail_asks_of(group);
         for sequence in self.pending.lost(|waiting| waiting.group.0 == group) {
             let Some(waiting) = self.pending.remove(sequence) else { continue };
             let failure = if waiting.may_be_logged() { Failure::Unknown } else { Failure::NotHosted };
@@ -233,6 +235,7 @@ impl<D: Disk> Node<D> {
             self.pending.on_lost(sequence);
             self.hand_over(sequence);
         }
+        self.ask_new_leader(group);
         let leader = self.replicas.get(&group).map_or(0, super::replica::Replica::leader);
         let arrived = self.leader_waits.extract_if(.., |wait| wait.group == group && leader != 0 && leader != wait.from);
         let tokens: Vec<u64> = arrived.map(|wait| wait.token).collect();
@@ -241,6 +244,7 @@ impl<D: Disk> Node<D> {
 
     /// What was forwarded to this node may be lost.
     pub(crate) fn on_requests_lost(&mut self, node: u64) {
+        self.on_asks_lost(node);
         for sequence in self.pending.lost(|waiting| matches!(waiting.place, Place::At { node: at, .. } if at == node)) {
             self.pending.on_lost(sequence);
         }
@@ -287,7 +291,7 @@ impl<D: Disk> Node<D> {
 }
 
 /// Splits what is to be sent into batches of about [`MAX_FORWARD_FRAME_BYTES`]; a larger item goes alone.
-fn in_batches<T>(items: Vec<T>, size_bytes: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+pub(crate) fn in_batches<T>(items: Vec<T>, size_bytes: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
     let mut batches: Vec<Vec<T>> = Vec::new();
     let mut batch_bytes = 0;
     for item in items {

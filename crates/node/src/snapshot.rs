@@ -1,7 +1,8 @@
 //! Snapshot files.
 //!
-//! A snapshot file holds a shard at one applied index, in no engine's form: its state, then its pairs. The same file is a
-//! memory engine's durable point on its own node and what a follower is sent. Layout, integers little-endian:
+//! A snapshot file holds a shard at one applied index, in no engine's form: its state, then its pairs, in all tables, but for rows
+//! that are made from the state. The same file is a memory engine's durable point on its own node and what a follower is sent.
+//! Layout, integers little-endian:
 //!
 //! ```text
 //! file   := magic "QRSN" | version u16 | zero u16 | block*
@@ -137,9 +138,12 @@ fn write<D: Disk>(files: &D, file: &SnapshotFile, view: &dyn View, state: &Bytes
     writer.put_block(TAG_STATE, state)?;
     let mut pairs = 0_u64;
     let mut block = BytesMut::with_capacity(BLOCK_BYTES + 1024);
-    for table in [Table::Current, Table::History] {
+    for table in Table::ALL {
         for item in view.pairs(table) {
             let (key, value) = item.map_err(io::Error::other)?;
+            if table == Table::Meta && !Shard::is_snapshot_row(&key) {
+                continue;
+            }
             put_pair(&mut block, table, &key, &value);
             pairs += 1;
             if block.len() >= BLOCK_BYTES {

@@ -11,7 +11,9 @@ use quorate_keyspace::{Command, EntryHeader, Limits, RequestId, Settings, ShardE
 use quorate_log::{Disk, GroupId, HardState, Log, LogError, LogId, LogIndex, Reader, Record, Term};
 
 use crate::catalog::{Catalog, CatalogError, KeyspaceRecord, SYSTEM_GROUP, SYSTEM_KEYSPACE};
+use crate::housekeeping::{Dues, Steady};
 use crate::io::Monotonic;
+use crate::lease_asks::LeaseAsks;
 use crate::limits::Config;
 use crate::node::{Links, Node};
 use crate::opening::Opening;
@@ -314,6 +316,8 @@ impl<D: Disk> Node<D> {
             engines,
             seed,
             now,
+            steady: Steady::default(),
+            dues: Dues::default(),
             pending,
             replicas,
             dirty,
@@ -330,6 +334,7 @@ impl<D: Disk> Node<D> {
             links: Links::default(),
             forwards: BTreeMap::new(),
             forward_replies: BTreeMap::new(),
+            lease_asks: LeaseAsks::default(),
             leader_waits: Vec::new(),
             retired: Vec::new(),
             locals: BTreeMap::new(),

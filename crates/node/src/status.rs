@@ -7,6 +7,7 @@ use quorate_engine::Engine;
 use quorate_keyspace::LocalKeyspace;
 use quorate_log::GroupId;
 
+use crate::log_time::LogTime;
 use crate::moving::MoveStatus;
 
 /// How a node is.
@@ -117,4 +118,6 @@ pub struct HostedKeyspace {
     pub engine: Arc<dyn Engine>,
     /// It is this node's alone, and written to right here. None where replicas agree.
     pub local: Option<Arc<LocalKeyspace>>,
+    /// How late it is for its pairs, where replicas agree.
+    pub log_time: Arc<LogTime>,
 }

@@ -19,6 +19,7 @@ use quorate_log::Disk;
 
 use crate::io::Effect;
 use crate::node::{Node, no_leader};
+use crate::reads::Reader;
 use crate::status::NodeStatus;
 
 impl<D: Disk> Node<D> {
@@ -29,6 +30,7 @@ impl<D: Disk> Node<D> {
         self.locals.values().for_each(|local| local.advance(self.now.0));
         self.expire_requests();
         self.resend_silent();
+        self.drive_asks();
         self.drive_members(&busy);
         self.drive_settings(&busy);
         self.drive_moves(&busy);
@@ -37,6 +39,7 @@ impl<D: Disk> Node<D> {
         self.on_copies_tick(&busy);
         self.ask_for_snapshots(&busy);
         self.finish_stopping();
+        self.wake_due();
         looked_at.extend(&self.dirty);
         let status = Arc::new(self.status_after(&looked_at));
         self.effects.push(Effect::Status(status));
@@ -76,7 +79,13 @@ impl<D: Disk> Node<D> {
         replica.moves.tick();
         replica.reads.retry(self.now, 3 * self.config.tick_ms);
         let expired = replica.reads.take_expired(self.now);
-        self.effects.extend(expired.into_iter().map(|read| no_leader(read.token)));
+        for read in expired {
+            match read.reader {
+                Reader::Client(token) => self.effects.push(no_leader(token)),
+                Reader::Leases(number) => replica.questions.forget(number),
+                Reader::Itself => {}
+            }
+        }
     }
 
     /// raft-rs' time, for a replica that does not rest; perhaps it can from now on.

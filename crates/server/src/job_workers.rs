@@ -81,7 +81,7 @@ impl JobWorkers {
     /// Hands a job over; never blocks.
     pub(crate) fn submit(&self, job: Job) {
         let queue = match job {
-            Job::Apply { .. } | Job::Replay { .. } => &self.applies,
+            Job::Apply { .. } | Job::Replay { .. } | Job::ReadLeases { .. } => &self.applies,
             Job::Flush { .. } => &self.flushes,
             Job::Cut { .. }
             | Job::Load { .. }

@@ -12,8 +12,8 @@ use quorate_engine::View;
 use quorate_log::GroupId;
 use quorate_node::keyspace::{Outcome, Revision, Write};
 use quorate_node::{
-    Answer, Catalog, CatalogError, Failure, HostedKeyspace, KeyspaceSettings, Monotonic, NodeState, ReplicaStatus, RequestKind,
-    SYSTEM_GROUP, SYSTEM_KEYSPACE,
+    Answer, Catalog, CatalogError, Failure, HostedKeyspace, KeyspaceSettings, LeaseQuestion, LeaseTime, Monotonic, NodeState,
+    ReplicaStatus, RequestKind, SYSTEM_GROUP, SYSTEM_KEYSPACE,
 };
 use tokio::sync::Mutex;
 
@@ -91,9 +91,9 @@ impl Store for NodeStore {
         }
         loop {
             // Who waits for an outcome holds no engine: one that failed is opened again only when nobody does.
-            let (group, epoch, local) = {
+            let (group, epoch, local, log_time) = {
                 let hosted = running.hosted(keyspace, deadline).await?;
-                (hosted.group, hosted.epoch, hosted.local)
+                (hosted.group, hosted.epoch, hosted.local, hosted.log_time)
             };
             let outcome = match &local {
                 Some(local) => {
@@ -103,7 +103,11 @@ impl Store for NodeStore {
                 None => running.maybe_write(group, &write, deadline).await?,
             };
             match outcome {
-                Some(outcome) => return Ok(Written { epoch, outcome }),
+                Some(outcome) => {
+                    let now = running.handle.clock.now();
+                    let now_ms = if local.is_some() { now.0 } else { log_time.at(now) };
+                    return Ok(Written { epoch, outcome, now_ms });
+                }
                 // Deleted, and perhaps made anew. What guards and compares say of a key was true of the old one.
                 None if !write.is_conditional() && running.handle.clock.now() < deadline => {
                     tokio::time::sleep(START_POLL).await;
@@ -128,6 +132,8 @@ impl Store for NodeStore {
         if let Some(wanted) = freshness.min_revision {
             view = running.wait_for(keyspace, wanted, deadline).await?;
         }
+        // Where replicas agree, time is that of the log.
+        let now_ms = if hosted.local.is_some() { now_ms } else { hosted.log_time.at(Monotonic(now_ms)) };
         Ok(Reading { epoch: hosted.epoch, view, now_ms })
     }
 
@@ -236,6 +242,26 @@ impl Store for NodeStore {
         running.handle.views.feeds.get(group.0).ok_or(StoreError::NoLeader)
     }
 
+    async fn leases(
+        &self,
+        keyspace: &str,
+        question: LeaseQuestion,
+        timeout: Duration,
+    ) -> Result<Vec<Option<LeaseTime>>, StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        loop {
+            let group = running.hosted(keyspace, deadline).await?.group;
+            let left = running.handle.clock.until(deadline);
+            match running.handle.ask(group, RequestKind::Leases(question.clone()), left).await {
+                Answer::Leases(times) => return Ok(times),
+                // Deleted, and perhaps made anew.
+                Answer::Failed(Failure::NotHosted) if !left.is_zero() => tokio::time::sleep(START_POLL).await,
+                Answer::Failed(failure) => return Err(error_of(failure)),
+                Answer::ReadReady | Answer::Written(_) | Answer::Transferred => return Err(mismatch()),
+            }
+        }
+    }
+
     fn can(&self, keyspace: &str, capability: Capability) -> bool {
         let catalog = self.running.get().map(|running| running.handle.views.catalog.load());
         let record = catalog.as_ref().and_then(|catalog| catalog.keyspaces.get(keyspace));
@@ -333,7 +359,7 @@ impl Running {
             Answer::Written(outcome) => Ok(Some(outcome)),
             Answer::Failed(Failure::NotHosted) => Ok(None),
             Answer::Failed(failure) => Err(error_of(failure)),
-            Answer::ReadReady | Answer::Transferred => Err(mismatch()),
+            Answer::ReadReady | Answer::Leases(_) | Answer::Transferred => Err(mismatch()),
         }
     }
 
@@ -394,13 +420,8 @@ impl Running {
             match self.write(GroupId(SYSTEM_GROUP), &write, deadline).await? {
                 Outcome::Applied { .. } => return Ok(answer),
                 Outcome::ConditionFailed { .. } => {}
-                Outcome::Full { .. } | Outcome::KeyTooLong { .. } | Outcome::ValueTooLarge { .. } | Outcome::TooMuch { .. } => {
-                    return Err(StoreError::Internal("the catalog is full".to_owned()));
-                }
-                outcome @ (Outcome::Compacted { .. } | Outcome::FutureRevision { .. }) => {
-                    return Err(StoreError::Internal(format!("no change to the catalog compacts it: {outcome:?}")));
-                }
                 Outcome::Forgotten => return Err(StoreError::Unknown),
+                refused => return Err(StoreError::Internal(format!("the catalog refuses a change: {refused:?}"))),
             }
         }
     }
@@ -521,7 +542,7 @@ fn read_error(answer: &Answer) -> StoreError {
     match answer {
         Answer::Failed(Failure::Unknown | Failure::ShuttingDown) => StoreError::ShuttingDown,
         Answer::Failed(failure) => error_of(*failure),
-        Answer::ReadReady | Answer::Written(_) | Answer::Transferred => mismatch(),
+        Answer::ReadReady | Answer::Written(_) | Answer::Leases(_) | Answer::Transferred => mismatch(),
     }
 }
 

@@ -410,7 +410,7 @@ impl Simulation {
                 under_way.kind.values().into_iter().try_for_each(|value| self.oracle.on_refused(value))?;
                 false
             }
-            Answer::Transferred => false,
+            Answer::Transferred | Answer::Leases(_) => false,
         };
         let Client { mode, seen, .. } = &mut self.clients.all[index];
         match mode {
@@ -504,9 +504,13 @@ impl Simulation {
                 self.on_unknown(under_way);
                 Ok(false)
             }
-            Outcome::Full { .. } | Outcome::KeyTooLong { .. } | Outcome::ValueTooLarge { .. } | Outcome::TooMuch { .. } => {
-                Err(Violation::new("there is room", format!("a write was refused: {outcome:?}")))
-            }
+            Outcome::Full { .. }
+            | Outcome::KeyTooLong { .. }
+            | Outcome::ValueTooLarge { .. }
+            | Outcome::TooMuch { .. }
+            | Outcome::LeaseNotFound { .. }
+            | Outcome::LeaseExists { .. }
+            | Outcome::LeaseFull { .. } => Err(Violation::new("there is room", format!("a write was refused: {outcome:?}"))),
             Outcome::Compacted { .. } | Outcome::FutureRevision { .. } => {
                 Err(Violation::new("only compactions are refused for their revision", format!("{outcome:?}")))
             }
@@ -639,9 +643,7 @@ fn changes_of(kind: &Kind) -> Vec<KeyChange> {
     let change = |op: Op| match op {
         Op::Put(put) => Some(KeyChange { key: put.key, value: Some(put.value) }),
         Op::Delete { key } => Some(KeyChange { key, value: None }),
-        Op::DeleteRange { .. } | Op::Get { .. } | Op::List(_) | Op::Transaction(_) | Op::Configure(_) | Op::Compact { .. } => {
-            None
-        }
+        _ => None,
     };
     write.ops.into_iter().filter_map(change).collect()
 }
@@ -679,7 +681,7 @@ fn results_of(outcome: &mut Outcome) -> Option<&mut Vec<OpResult>> {
 
 impl Simulation {
     /// Whether a process is there to be asked. An answer takes its time, on the network that clients use.
-    fn ask(&mut self, host: HostId, token: u64, patience_ms: u64) {
+    pub(crate) fn ask(&mut self, host: HostId, token: u64, patience_ms: u64) {
         let travel_us = self.random.skewed(200);
         self.queue.schedule(self.now.plus_us(travel_us), Event::RequestArrives(host, token));
         self.queue.schedule(self.now.plus_ms(patience_ms), Event::RequestExpires(token));

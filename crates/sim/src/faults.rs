@@ -160,6 +160,7 @@ impl Simulation {
             FaultKind::ClockJump => {
                 let ms = self.random.between(50, 4000);
                 self.hosts[target.0].process.iter_mut().for_each(|process| process.clock.jump(ms));
+                self.oracle.promises.on_jump(self.now);
                 self.wake(target);
             }
             FaultKind::SlowDisk | FaultKind::FailDisk | FaultKind::FailFiles | FaultKind::FullDisk => {

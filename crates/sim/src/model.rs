@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_engine::{Direction, KeyRange, Table, View};
-use quorate_keyspace::{Command, Condition, KeyMeta, Record, Revision, Write, decode_entry};
+use quorate_keyspace::{Command, Condition, KeyMeta, LeaseId, Record, Revision, Write, decode_entry};
 
 use crate::fingerprint::Fingerprint;
-use crate::transactions::{Content as Pairs, changes};
+use crate::timed::Timed;
+use crate::transactions::{Content as Pairs, changes, meta_after};
 
 /// What one group's shard must hold.
 ///
@@ -22,6 +23,9 @@ pub(crate) struct Model {
     changes: BTreeMap<u64, Vec<KeyChange>>,
     origins: BTreeMap<u64, Origin>,
     at_index: BTreeMap<u64, Content>,
+    timed: Timed,
+    /// Values that went because their time was up, since this was last asked.
+    expired: Vec<Bytes>,
 }
 
 /// What a shard holds at one index.
@@ -60,8 +64,13 @@ impl Model {
     /// Executes an entry. What a configuration change says does not matter here.
     pub(crate) fn apply(&mut self, index: u64, payload: &Bytes, is_conf_change: bool) -> Result<(), String> {
         if !is_conf_change {
-            let (_, commands) = decode_entry(payload.clone()).map_err(|error| error.to_string())?;
-            commands.iter().for_each(|command| self.execute(command));
+            let (header, commands) = decode_entry(payload.clone()).map_err(|error| error.to_string())?;
+            let revision = self.revision + 1;
+            for key in self.timed.begin(header.log_time_ms, revision) {
+                self.expired.extend(self.pairs.get(&key).map(|(_, value)| value.clone()));
+                self.set(revision, key, None);
+            }
+            commands.iter().for_each(|command| self.execute(command, index));
         }
         self.at_index.insert(index, self.present());
         Ok(())
@@ -97,7 +106,22 @@ impl Model {
         Content { revision: self.revision, fingerprint: self.content }
     }
 
-    fn execute(&mut self, command: &Command) {
+    /// Values and leases that ended because their time was up, since this was last asked.
+    pub(crate) fn take_expired(&mut self) -> (Vec<Bytes>, Vec<LeaseId>) {
+        (std::mem::take(&mut self.expired), self.timed.take_expired_leases())
+    }
+
+    /// Whether a revision was made by time, and not by a client.
+    pub(crate) fn is_expiry(&self, revision: u64) -> bool {
+        self.timed.is_expiry(revision)
+    }
+
+    /// Whether anything is there that is to go.
+    pub(crate) fn is_anything_timed(&self) -> bool {
+        !self.timed.is_empty()
+    }
+
+    fn execute(&mut self, command: &Command, index: u64) {
         let id = command.id;
         if id.sequence != 0 {
             let origin = self.origins.entry(id.origin).or_default();
@@ -107,7 +131,7 @@ impl Model {
             origin.floor = origin.floor.max(command.floor);
         }
         if command.write.guards.iter().all(|guard| holds(&guard.condition, self.pairs.get(&guard.key).map(|(meta, _)| *meta))) {
-            self.write(&command.write);
+            self.write(&command.write, index);
         }
     }
 
@@ -117,8 +141,18 @@ impl Model {
         self.past.keys().filter_map(pair).collect()
     }
 
-    fn write(&mut self, write: &Write) {
+    fn write(&mut self, write: &Write, index: u64) {
         let revision = self.revision + 1;
+        if Timed::is_about(write) {
+            for (key, value) in self.timed.execute(write, index, revision) {
+                let before = self.pairs.get(&key).map(|(meta, _)| *meta);
+                if value.is_some() || before.is_some() {
+                    let pair = value.map(|value| (meta_after(before, Revision(revision)), value));
+                    self.set(revision, key, pair);
+                }
+            }
+            return;
+        }
         for (key, pair) in changes(&write.ops, &self.pairs, revision) {
             self.set(revision, key, pair);
         }

@@ -35,11 +35,17 @@ pub enum Mutation {
     WatchResumesAtPresent,
     /// A watcher is told half of what there is, and counts all of it as told.
     WatchTellsHalf,
+    /// A keep-alive is answered by whoever takes itself for the leader, at once.
+    KeptAliveWithoutIndex,
+    /// A new leader gives leases less than their full time, as if it knew how much of it has passed.
+    LeaderKeepsOldTime,
+    /// When a snapshot is loaded, one replica loses when pairs go.
+    SnapshotLosesEnds,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::AckBeforeSync,
         Self::VoteNotWritten,
         Self::ReadWithoutIndex,
@@ -54,6 +60,9 @@ impl Mutation {
         Self::TransactionReadsElsewhere,
         Self::WatchResumesAtPresent,
         Self::WatchTellsHalf,
+        Self::KeptAliveWithoutIndex,
+        Self::LeaderKeepsOldTime,
+        Self::SnapshotLosesEnds,
     ];
 
     /// Its name on the command line.
@@ -73,6 +82,9 @@ impl Mutation {
             Self::TransactionReadsElsewhere => "transaction-reads-elsewhere",
             Self::WatchResumesAtPresent => "watch-resumes-at-present",
             Self::WatchTellsHalf => "watch-tells-half",
+            Self::KeptAliveWithoutIndex => "kept-alive-without-index",
+            Self::LeaderKeepsOldTime => "leader-keeps-old-time",
+            Self::SnapshotLosesEnds => "snapshot-loses-ends",
         }
     }
 }

@@ -24,7 +24,9 @@ use crate::history::{Action, Operation, RevisionOrder, Seen, Sent};
 use crate::host::{HostId, Process};
 use crate::journal::Journal;
 use crate::model::{KeyChange, Model, content_of};
-use crate::transactions::expected;
+use crate::time::SimTime;
+use crate::timed::Promises;
+use crate::transactions::{expected, without_times};
 use crate::values::value_number;
 use crate::violation::{Step, Violation};
 use crate::watchers::Seen as Told;
@@ -56,6 +58,10 @@ pub(crate) struct Oracle {
     order: RevisionOrder,
     /// Whether a value that a client wrote may be there: what was refused may not, what was written may be once.
     values: BTreeMap<u64, ValueFate>,
+    /// What may end when.
+    pub(crate) promises: Promises,
+    /// True time.
+    pub(crate) now: SimTime,
 }
 
 /// What is known of a value.
@@ -127,7 +133,12 @@ impl Oracle {
             Frame::Snapshot(part) => part.message.iter().try_for_each(|message| self.on_message(host, journal, message)),
             Frame::Beats(beats) => self.on_beats(host, journal, beats, kind::HEARTBEAT),
             Frame::BeatAnswers(beats) => self.on_beats(host, journal, beats, kind::HEARTBEAT_RESPONSE),
-            Frame::Forward(_) | Frame::ForwardReply(_) | Frame::SnapshotAck(_) | Frame::SnapshotAsk(_) => Ok(()),
+            Frame::Forward(_)
+            | Frame::ForwardReply(_)
+            | Frame::LeaseAsks(_)
+            | Frame::LeaseAnswers(_)
+            | Frame::SnapshotAck(_)
+            | Frame::SnapshotAsk(_) => Ok(()),
         }
     }
 
@@ -241,6 +252,9 @@ impl Oracle {
         let first_new = ledger.model.revision();
         for index in ledger.applied + 1..=applied {
             ledger.extend(group, index, journal)?;
+            let (values, leases) = ledger.model.take_expired();
+            values.iter().try_for_each(|value| self.promises.on_pair_expired(value, self.now))?;
+            leases.into_iter().try_for_each(|lease| self.promises.on_lease_expired(lease, self.now))?;
         }
         if group == CLIENT_GROUP {
             self.note_values(group, first_new)?;
@@ -351,7 +365,8 @@ impl Oracle {
         let before = model.content_at(if is_changed { revision - 1 } else { revision });
         let (result, changes) = expected(transaction, &before, revision);
         let made = if is_changed { model.changes(revision) } else { &[] };
-        if (told, made) == (&result, &changes[..]) {
+        let told = without_times(told.clone());
+        if (&told, made) == (&result, &changes[..]) {
             return Ok(());
         }
         let detail = format!(
@@ -392,6 +407,11 @@ impl Oracle {
             (None, Action::Write(Some(value)) | Action::Swap(_, Some(value))) => self.values.contains_key(&value),
             _ => true,
         }
+    }
+
+    /// Whether clients have anything that is to go by itself.
+    pub(crate) fn is_anything_timed(&self) -> bool {
+        self.clients_model().is_some_and(Model::is_anything_timed)
     }
 
     /// How far any replica of a group is.

@@ -39,6 +39,8 @@ pub(crate) enum Event {
     ReadIsMade(HostId, Boot, u64),
     /// An answer reaches who asked.
     AnswerArrives(u64, Box<Answer>),
+    /// A client with leases is at its next step.
+    LeaserActs(usize),
     /// The operator looks at what there is to do.
     OperatorActs,
     /// The next fault begins.

@@ -105,6 +105,10 @@ impl Scenario {
                 self.fault_every_ms = 300;
                 self.faults = vec![FaultKind::CrashLoop, FaultKind::KillMajority, FaultKind::IsolateLeader, FaultKind::SlowLinks];
             }
+            Mutation::KeptAliveWithoutIndex | Mutation::LeaderKeepsOldTime => {
+                self.fault_every_ms = 3000;
+                self.faults = vec![FaultKind::IsolateLeader, FaultKind::Transfer];
+            }
             Mutation::WipedNodeKeepsId => self.faults = vec![FaultKind::Wipe, FaultKind::IsolateLeader, FaultKind::Split],
             _ => {}
         }

@@ -388,13 +388,21 @@ impl Simulation {
         let Some(job) = jobs.pop_front() else { return Ok(()) };
         let has_more = !jobs.is_empty();
         self.trace.note(self.now, format_args!("{id} job g{} {}", group.0, job_name(&job)));
-        let done = job.run(&host.file_disk, host.engines.as_ref());
+        let mut done = job.run(&host.file_disk, host.engines.as_ref());
+        if let (JobResult::LeasesRead { leases: Ok(leases), .. }, Some(Mutation::LeaderKeepsOldTime)) =
+            (&mut done.result, self.scenario.mutation)
+        {
+            leases.iter_mut().for_each(|lease| lease.ttl_ms /= 4);
+        }
         match &done.result {
             JobResult::Cut { size_bytes: Ok(_), .. } => self.coverage.count("snapshots cut"),
             JobResult::Loaded { state: Ok(_), .. } => {
                 self.coverage.count("snapshots loaded");
                 if self.scenario.mutation == Some(Mutation::SnapshotLosesKey) {
                     lose_key(process, group);
+                }
+                if self.scenario.mutation == Some(Mutation::SnapshotLosesEnds) {
+                    lose_ends(process, group);
                 }
             }
             JobResult::Staged { progress: Ok(_), .. } => self.coverage.count("snapshot pieces staged"),
@@ -403,6 +411,9 @@ impl Simulation {
             JobResult::MovedOn { shard: Ok(_), .. } => self.coverage.count("steps of moves"),
             JobResult::Flushed { durable_index: Ok(_), .. } => self.coverage.count("engines flushed"),
             JobResult::Retired => self.coverage.count("replicas retired"),
+            JobResult::LeasesRead { leases: Ok(leases), .. } => {
+                self.coverage.add("leases read by new leaders", leases.len() as u64);
+            }
             JobResult::Read { piece: Ok(_), .. } | JobResult::Removed => {}
             JobResult::Applied { .. }
             | JobResult::MovedOn { .. }
@@ -411,6 +422,7 @@ impl Simulation {
             | JobResult::Cut { .. }
             | JobResult::Loaded { .. }
             | JobResult::Staged { .. }
+            | JobResult::LeasesRead { .. }
             | JobResult::Read { .. } => {
                 self.coverage.count("jobs that failed");
                 self.trace.note(self.now, format_args!("{id} {:?}", done.result));
@@ -444,10 +456,23 @@ fn job_name(job: &quorate_node::Job) -> String {
         Job::Replay { place, work, .. } => format!("replay {work} at {place}"),
         Job::Reopen { place, .. } => format!("reopen {place}"),
         Job::Flush { .. } => "flush".to_owned(),
+        Job::ReadLeases { after, .. } => format!("read leases behind {after:?}"),
         Job::Retire { place, .. } => format!("retire {place}"),
         Job::Forget { .. } => "forget all".to_owned(),
         Job::Remove { files, .. } => format!("remove {} files", files.len()),
     }
+}
+
+/// The planted bug of [`Mutation::SnapshotLosesEnds`].
+fn lose_ends(process: &Process, group: GroupId) {
+    let hosted = process.shell.hosted.keyspaces.values().find(|keyspace| keyspace.group == group && group.0 == CLIENT_GROUP);
+    let Some(hosted) = hosted else { return };
+    let view = hosted.engine.view();
+    let rows = view.scan(Table::Meta, &quorate_engine::KeyRange::prefix(b"ttl/"), quorate_engine::Direction::Forward);
+    let changes = rows.filter_map(|row| Some(quorate_engine::Change::Delete { table: Table::Meta, key: row.ok()?.0 })).collect();
+    let batch = quorate_engine::Batch { applied: view.applied(), revision: view.revision(), changes };
+    // The planted bug is in the engine's content; that the engine takes the batch is no part of it.
+    hosted.engine.apply(batch).expect("a healthy engine takes any batch");
 }
 
 /// The planted bug of [`Mutation::SnapshotLosesKey`].

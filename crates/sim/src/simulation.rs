@@ -10,6 +10,7 @@ use quorate_node::Answer;
 use crate::clients::{Clients, Found, Kind, UNDECIDED};
 use crate::coverage::Coverage;
 use crate::host::{Boot, Host, HostId};
+use crate::leasers::Leasers;
 use crate::network::Network;
 use crate::operator::{Operator, Task};
 use crate::oracle::Oracle;
@@ -34,6 +35,7 @@ pub(crate) struct Simulation {
     pub(crate) transport: Transport,
     pub(crate) hosts: Vec<Host>,
     pub(crate) clients: Clients,
+    pub(crate) leasers: Leasers,
     pub(crate) watchers: Watchers,
     pub(crate) operator: Operator,
     pub(crate) oracle: Oracle,
@@ -54,6 +56,8 @@ pub(crate) struct Simulation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
     Client(usize),
+    /// One with leases.
+    Leaser(usize),
     /// The operator, through this host.
     Operator(HostId),
 }
@@ -68,6 +72,8 @@ enum Phase {
     Healing,
     /// The client with this number writes and reads through every node.
     Serving(usize),
+    /// What has a time, and nobody keeps alive any more, goes.
+    Going,
     /// Nothing happens.
     Quiet,
     Over,
@@ -86,6 +92,9 @@ const MAX_HEALING_MS: u64 = 60_000;
 
 /// How long ten writes and ten reads may take after that.
 const MAX_SERVING_MS: u64 = 10_000;
+
+/// When nobody keeps anything alive, all that has a time goes within this long.
+const MAX_GOING_MS: u64 = 12_000;
 
 /// How long it takes at most until all followers have heard of the last commit.
 const QUIET_MS: u64 = 3_000;
@@ -106,6 +115,7 @@ impl Simulation {
             transport: Transport::default(),
             hosts,
             clients: Clients::default(),
+            leasers: Leasers::default(),
             watchers: Watchers::default(),
             operator: Operator::default(),
             oracle: Oracle::default(),
@@ -132,6 +142,7 @@ impl Simulation {
         while self.phase != Phase::Over {
             let Some((at, event)) = self.queue.pop() else { break };
             self.now = at;
+            self.oracle.now = at;
             self.handle(event)?;
         }
         self.check_history()?;
@@ -160,15 +171,21 @@ impl Simulation {
             }
             Event::RequestArrives(host, token) => match self.askers.get(&token).copied() {
                 Some(Asker::Client(client)) => self.on_client_request(client, host, token),
+                Some(Asker::Leaser(leaser)) => self.on_leaser_request(leaser, host, token),
                 Some(Asker::Operator(_)) | None => Ok(()),
             },
             Event::RequestExpires(token) => match self.askers.remove(&token) {
                 Some(Asker::Client(client)) => self.on_client_expired(client, token),
+                Some(Asker::Leaser(leaser)) => self.on_leaser_expired(leaser, token),
                 Some(Asker::Operator(_)) => self.on_operator_expired(token),
                 None => Ok(()),
             },
             Event::ReadIsMade(host, boot, token) => self.on_read_is_made(host, boot, token),
             Event::AnswerArrives(token, answer) => self.on_answer_arrives(token, &answer),
+            Event::LeaserActs(leaser) => {
+                self.on_leaser_acts(leaser);
+                Ok(())
+            }
             Event::OperatorActs => {
                 self.on_operator_acts();
                 Ok(())
@@ -189,13 +206,14 @@ impl Simulation {
         match self.askers.get(&token).copied() {
             Some(Asker::Client(client)) => self.on_client_read(client, host, token),
             Some(Asker::Operator(host)) => self.on_operator_read(host, token),
-            None => Ok(()),
+            Some(Asker::Leaser(_)) | None => Ok(()),
         }
     }
 
     fn on_answer_arrives(&mut self, token: u64, answer: &Answer) -> Step {
         match self.askers.remove(&token) {
             Some(Asker::Client(client)) => self.on_client_answer(client, token, answer),
+            Some(Asker::Leaser(leaser)) => self.on_leaser_answer(leaser, token, answer),
             Some(Asker::Operator(_)) => self.on_operator_answer(token, answer),
             None => Ok(()),
         }
@@ -226,6 +244,7 @@ impl Simulation {
         match self.phase {
             Phase::Founding if self.is_whole() => {
                 self.start_clients();
+                self.start_leasers();
                 self.start_watchers();
                 self.queue.schedule(self.now, Event::FaultBegins);
                 self.enter(Phase::Faulty);
@@ -244,9 +263,11 @@ impl Simulation {
             Phase::Healing => self.within(lasted_ms, MAX_HEALING_MS, "a healed cluster becomes whole")?,
             Phase::Serving(client) if self.script_len(client) == 0 => {
                 self.coverage.at_least("longest ten writes and reads, ms", lasted_ms);
-                self.enter(Phase::Quiet);
+                self.enter(Phase::Going);
             }
             Phase::Serving(_) => self.within(lasted_ms, MAX_SERVING_MS, "a healed cluster serves")?,
+            Phase::Going if !self.oracle.is_anything_timed() => self.enter(Phase::Quiet),
+            Phase::Going => self.within(lasted_ms, MAX_GOING_MS, "what nobody keeps alive goes")?,
             Phase::Quiet if lasted_ms >= QUIET_MS => {
                 self.check_replicas_are_equal()?;
                 self.check_watchers_know_all()?;

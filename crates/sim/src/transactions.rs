@@ -35,6 +35,30 @@ pub(crate) fn expected(transaction: &Transaction, before: &Content, revision: u6
     (result, trial.changes.into_iter().map(change).collect())
 }
 
+/// What a key is like after a put.
+pub(crate) fn meta_after(before: Option<KeyMeta>, mod_revision: Revision) -> KeyMeta {
+    match before {
+        Some(before) => KeyMeta { mod_revision, version: before.version + 1, ..before },
+        None => KeyMeta { create_revision: mod_revision, mod_revision, version: 1 },
+    }
+}
+
+/// A result without what the model does not know of pairs: when they go, and with which lease.
+pub(crate) fn without_times(mut result: TransactionResult) -> TransactionResult {
+    for detail in result.results.iter_mut().filter_map(|result| result.detail.as_deref_mut()) {
+        match detail {
+            Detail::Read(pairs) => {
+                for (_, record) in &mut pairs.items {
+                    (record.expires_at_ms, record.lease) = (None, None);
+                }
+            }
+            Detail::Transaction(within) => *within = without_times(std::mem::take(within)),
+            Detail::Removed(_) => {}
+        }
+    }
+    result
+}
+
 struct Trial<'a> {
     before: &'a Content,
     now: Content,
@@ -56,12 +80,8 @@ impl<'a> Trial<'a> {
     fn op(&mut self, op: &Op) -> OpResult {
         match op {
             Op::Put(put) => {
-                let mod_revision = Revision(self.revision);
                 let before = self.now.get(&put.key).map(|(meta, _)| *meta);
-                let meta = match before {
-                    Some(before) => KeyMeta { mod_revision, version: before.version + 1, ..before },
-                    None => KeyMeta { create_revision: mod_revision, mod_revision, version: 1 },
-                };
+                let meta = meta_after(before, Revision(self.revision));
                 self.now.insert(put.key.clone(), (meta, put.value.clone()));
                 self.changes.push((put.key.clone(), Some((meta, put.value.clone()))));
                 OpResult { before, after: Some(meta), detail: None }
@@ -82,6 +102,7 @@ impl<'a> Trial<'a> {
             Op::List(listing) => OpResult::of(Detail::Read(self.list(listing))),
             Op::Transaction(within) => OpResult::of(Detail::Transaction(self.transaction(within))),
             Op::Configure(_) | Op::Compact { .. } => OpResult::default(),
+            Op::LeaseGrant { .. } | Op::LeaseRevoke { .. } | Op::LeaseExpire { .. } => OpResult::default(),
         }
     }
 
@@ -115,7 +136,7 @@ impl<'a> Trial<'a> {
 
 /// Clients note nothing beside values.
 fn record_of((meta, value): &(KeyMeta, Bytes)) -> Record {
-    Record { meta: *meta, content_type: None, user_meta: Vec::new(), expires_at_ms: None, value: value.clone() }
+    Record { meta: *meta, content_type: None, user_meta: Vec::new(), expires_at_ms: None, lease: None, value: value.clone() }
 }
 
 fn holds(compare: &Compare, content: &Content) -> bool {
@@ -129,6 +150,7 @@ fn holds(compare: &Compare, content: &Content) -> bool {
             Target::Version(told) => number(pair, |meta| meta.version).cmp(told),
             Target::CreateRevision(told) => number(pair, |meta| meta.create_revision.0).cmp(&told.0),
             Target::ModRevision(told) => number(pair, |meta| meta.mod_revision.0).cmp(&told.0),
+            Target::Lease(told) => 0.cmp(&told.0),
             Target::Value(_) if pair.is_none() => return false,
             Target::Value(told) => pair.map(|(_, value)| value).cmp(&Some(told)),
         };

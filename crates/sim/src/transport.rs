@@ -438,6 +438,8 @@ impl std::fmt::Display for FrameText<'_> {
             }
             Frame::Forward(forwards) => write!(f, "forward x{}", forwards.len()),
             Frame::ForwardReply(replies) => write!(f, "forward-reply x{}", replies.len()),
+            Frame::LeaseAsks(asks) => write!(f, "lease-asks x{}", asks.len()),
+            Frame::LeaseAnswers(answers) => write!(f, "lease-answers x{}", answers.len()),
             Frame::Snapshot(part) => {
                 write!(f, "snapshot g{} {}+{}/{}", part.group, part.offset, part.data.len(), part.total_bytes)
             }

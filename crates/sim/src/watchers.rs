@@ -210,7 +210,11 @@ impl Seen<'_> {
         for change in model.changes(revision) {
             let at = |revision| model.get(&change.key, revision).cloned();
             let (before, after) = (at(revision - 1), at(revision));
-            let cause = if after.is_some() { Cause::Put } else { Cause::Delete };
+            let cause = match after {
+                Some(_) => Cause::Put,
+                None if model.is_expiry(revision) => Cause::Expire,
+                None => Cause::Delete,
+            };
             let of: Vec<usize> = (0..self.selections.len())
                 .filter(|place| {
                     let Selection { keys, causes } = &self.selections[*place];

@@ -15,6 +15,9 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::lease::{
+    MIN_LEASE_ANSWER_BYTES, MIN_LEASE_ASK_BYTES, put_lease_answer, put_lease_ask, read_lease_answer, read_lease_ask,
+};
 use super::message::{
     MIN_BEAT_BYTES, MIN_FORWARD_BYTES, MIN_FORWARD_REPLY_BYTES, MIN_MESSAGE_BYTES, put_beat, put_forward, put_forward_reply,
     put_message, put_snapshot_ack, put_snapshot_ask, put_snapshot_part, read_beat, read_forward, read_forward_reply,
@@ -41,6 +44,8 @@ const KIND_SNAPSHOT_ACK: u8 = 5;
 const KIND_SNAPSHOT_ASK: u8 = 6;
 const KIND_BEATS: u8 = 7;
 const KIND_BEAT_ANSWERS: u8 = 8;
+const KIND_LEASE_ASKS: u8 = 9;
+const KIND_LEASE_ANSWERS: u8 = 10;
 
 /// Why a frame cannot be sent: no receiver would take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -170,7 +175,7 @@ impl Header {
         if version != FRAME_FORMAT_VERSION {
             return Err(DecodeError::Version(version));
         }
-        if !(KIND_RAFT..=KIND_BEAT_ANSWERS).contains(&kind) {
+        if !(KIND_RAFT..=KIND_LEASE_ANSWERS).contains(&kind) {
             return Err(DecodeError::Unknown { what: "frame kind", tag: kind.into() });
         }
         let flags = u16::from_le_bytes([f0, f1]);
@@ -207,6 +212,8 @@ fn kind_of(frame: &Frame) -> u8 {
         Frame::SnapshotAsk(_) => KIND_SNAPSHOT_ASK,
         Frame::Beats(_) => KIND_BEATS,
         Frame::BeatAnswers(_) => KIND_BEAT_ANSWERS,
+        Frame::LeaseAsks(_) => KIND_LEASE_ASKS,
+        Frame::LeaseAnswers(_) => KIND_LEASE_ANSWERS,
     }
 }
 
@@ -219,6 +226,8 @@ fn put_body(out: &mut impl Sink, frame: &Frame) {
         Frame::SnapshotAck(ack) => put_snapshot_ack(out, ack),
         Frame::SnapshotAsk(ask) => put_snapshot_ask(out, ask),
         Frame::Beats(beats) | Frame::BeatAnswers(beats) => put_list(out, beats, put_beat),
+        Frame::LeaseAsks(asks) => put_list(out, asks, put_lease_ask),
+        Frame::LeaseAnswers(answers) => put_list(out, answers, put_lease_answer),
     }
 }
 
@@ -240,6 +249,8 @@ fn read_body(kind: u8, body: Bytes) -> Result<Frame, DecodeError> {
         KIND_SNAPSHOT_ASK => Frame::SnapshotAsk(read_snapshot_ask(&mut reader)?),
         KIND_BEATS => Frame::Beats(reader.list(MIN_BEAT_BYTES, read_beat)?),
         KIND_BEAT_ANSWERS => Frame::BeatAnswers(reader.list(MIN_BEAT_BYTES, read_beat)?),
+        KIND_LEASE_ASKS => Frame::LeaseAsks(reader.list(MIN_LEASE_ASK_BYTES, read_lease_ask)?),
+        KIND_LEASE_ANSWERS => Frame::LeaseAnswers(reader.list(MIN_LEASE_ANSWER_BYTES, read_lease_answer)?),
         tag => return Err(DecodeError::Unknown { what: "frame kind", tag: tag.into() }),
     };
     reader.finish()?;

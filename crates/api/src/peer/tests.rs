@@ -116,6 +116,26 @@ fn beats() -> impl Strategy<Value = Vec<Beat>> {
     proptest::collection::vec(beat, 0..20)
 }
 
+fn lease_ask() -> impl Strategy<Value = LeaseAsk> {
+    (integer(), integer(), integer(), any::<bool>(), proptest::collection::vec(integer(), 0..9))
+        .prop_map(|(group, origin, number, keeps_alive, ids)| LeaseAsk { group, origin, number, keeps_alive, ids })
+}
+
+fn lease_answer() -> impl Strategy<Value = LeaseAnswer> {
+    let time = (integer(), integer()).prop_map(|(ttl_ms, left_ms)| LeaseTime { ttl_ms, left_ms });
+    let result = prop_oneof![
+        proptest::collection::vec(time, 0..9).prop_map(LeaseResult::Times),
+        integer().prop_map(LeaseResult::NotLeader),
+        Just(LeaseResult::Overloaded),
+    ];
+    (integer(), integer(), integer(), result).prop_map(|(group, origin, number, result)| LeaseAnswer {
+        group,
+        origin,
+        number,
+        result,
+    })
+}
+
 fn frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
         proptest::collection::vec(message(), 0..5).prop_map(Frame::Raft),
@@ -130,6 +150,8 @@ fn frame() -> impl Strategy<Value = Frame> {
         })),
         beats().prop_map(Frame::Beats),
         beats().prop_map(Frame::BeatAnswers),
+        proptest::collection::vec(lease_ask(), 0..5).prop_map(Frame::LeaseAsks),
+        proptest::collection::vec(lease_answer(), 0..5).prop_map(Frame::LeaseAnswers),
     ]
 }
 
@@ -452,6 +474,7 @@ fn a_later_hello_is_understood_and_a_long_reason_is_cut_between_characters() {
 /// What lists are checked against before room is made for them.
 #[test]
 fn the_least_item_takes_what_its_list_assumes() {
+    use super::lease::{MIN_LEASE_ANSWER_BYTES, MIN_LEASE_ASK_BYTES};
     use super::message::{MIN_BEAT_BYTES, MIN_FORWARD_BYTES, MIN_FORWARD_REPLY_BYTES, MIN_MESSAGE_BYTES};
     assert_eq!(message_bytes(&RaftMessage::default()), MIN_MESSAGE_BYTES);
     let body_bytes = |frame: Frame| frame_bytes(&frame).unwrap() - FRAME_HEADER_BYTES - 1;
@@ -460,4 +483,7 @@ fn the_least_item_takes_what_its_list_assumes() {
     let reply = ForwardReply { group: 0, origin: 0, sequence: 0, result: ForwardResult::Overloaded };
     assert_eq!(body_bytes(Frame::ForwardReply(vec![reply])), MIN_FORWARD_REPLY_BYTES);
     assert_eq!(body_bytes(Frame::Beats(vec![Beat::default()])), MIN_BEAT_BYTES);
+    assert_eq!(body_bytes(Frame::LeaseAsks(vec![LeaseAsk::default()])), MIN_LEASE_ASK_BYTES);
+    let answer = LeaseAnswer { group: 0, origin: 0, number: 0, result: LeaseResult::Overloaded };
+    assert_eq!(body_bytes(Frame::LeaseAnswers(vec![answer])), MIN_LEASE_ANSWER_BYTES);
 }

@@ -10,6 +10,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::{MAX_TXN_DEPTH, Relation, Txn, TxnCompare, TxnKeys, TxnList, TxnOp, TxnRange, TxnTest};
 use crate::batch::{BatchOp, BatchOpBody, BatchOpError};
+use crate::lease;
 use crate::text64;
 
 /// [`Txn`] as it travels.
@@ -129,6 +130,9 @@ pub struct CompareBody {
     /// The value as base64url.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value64: Option<TextTest>,
+    /// The id of the lease that it hangs on; `0` if that is none, or if the key is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<TextTest>,
 }
 
 /// `3`, or a relation with it: `{">": 3}`.
@@ -328,6 +332,13 @@ impl TxnCompare {
                 let (value, value64) = split(value);
                 (body.value, body.value64) = (value.map(test), value64.map(test));
             }
+            TxnTest::Lease(relation, id) => {
+                let id = lease::format_id(*id);
+                body.lease = Some(match relation {
+                    Relation::Equal => TextTest::Is(id),
+                    relation => TextTest::Stands(RelationTo::of(*relation, id)),
+                });
+            }
         }
         body
     }
@@ -362,9 +373,15 @@ impl TryFrom<CompareBody> for TxnCompare {
         if let Some((relation, value64)) = body.value64.map(text) {
             tests.push(TxnTest::Value(relation, decode("value64", &value64)?));
         }
+        if let Some((relation, id)) = body.lease.map(text) {
+            let is_none = !id.is_empty() && id.bytes().all(|digit| digit == b'0');
+            let id = if is_none { Some(0) } else { lease::parse_id(&id) };
+            let why = "neither the id of a lease nor 0";
+            tests.push(TxnTest::Lease(relation, id.ok_or(TxnErrorKind::Pointless { field: "lease", why })?));
+        }
         match (tests.pop(), tests.is_empty()) {
             (Some(test), true) => Ok(Self { keys, test }),
-            _ => Err(TxnErrorKind::NotOne("exists, version, create_revision, mod_revision, value and value64")),
+            _ => Err(TxnErrorKind::NotOne("exists, version, create_revision, mod_revision, value, value64 and lease")),
         }
     }
 }

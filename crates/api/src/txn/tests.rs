@@ -66,6 +66,7 @@ fn parse(json: &str) -> Result<Txn, String> {
 fn compares_are_written_as_people_would() {
     let json = r#"{"if": [
         {"key": "a", "mod_revision": 12}, {"key": "b", "exists": false}, {"key": "c", "value": "x"},
+        {"key": "c", "lease": "0"}, {"key": "c", "lease": {"!=": "ABC"}},
         {"key": "d", "version": {">": 3}}, {"key64": "_w", "value64": {"!=": "_w"}}, {"prefix": "p/", "create_revision": {"<": 9}}
     ]}"#;
     let one = |key: &'static str| TxnKeys::One(Bytes::from_static(key.as_bytes()));
@@ -75,6 +76,8 @@ fn compares_are_written_as_people_would() {
         (one("a"), TxnTest::ModRevision(Relation::Equal, 12)),
         (one("b"), TxnTest::Exists(false)),
         (one("c"), TxnTest::Value(Relation::Equal, Bytes::from_static(b"x"))),
+        (one("c"), TxnTest::Lease(Relation::Equal, 0)),
+        (one("c"), TxnTest::Lease(Relation::NotEqual, 0xabc)),
         (one("d"), TxnTest::Version(Relation::Greater, 3)),
         (TxnKeys::One(ff.clone()), TxnTest::Value(Relation::NotEqual, ff)),
         (TxnKeys::Range(range), TxnTest::CreateRevision(Relation::Less, 9)),
@@ -96,7 +99,8 @@ fn what_is_no_transaction_says_where_and_why() {
         (r#"{"if": [{"key": "a", "exists": true, "version": 1}]}"#, "if[0]: exactly one of exists, version"),
         (r#"{"if": [{"exists": true}]}"#, "if[0]: exactly one of a key and a range"),
         (r#"{"if": [{"key": "a", "prefix": "b", "exists": true}]}"#, "if[0]: exactly one of a key and a range"),
-        (r#"{"if": [{"key": "a", "exists": true}, {"key": "a", "lease": 1}]}"#, "if[1]: unknown field `lease`"),
+        (r#"{"if": [{"key": "a", "exists": true}, {"key": "a", "colour": 1}]}"#, "if[1]: unknown field `colour`"),
+        (r#"{"if": [{"key": "a", "lease": "x"}]}"#, "if[0]: lease: neither the id"),
         (r#"{"if": [{"key": "a", "version": {">=": 1}}]}"#, "if[0]: neither a number nor one of"),
         (r#"{"if": [{"key": "a", "value": 1}]}"#, "if[0]: neither a text nor one of"),
         (r#"{"if": [{"key64": "!", "exists": true}]}"#, "if[0]: key64: "),
@@ -142,6 +146,7 @@ fn results_round_trip() {
         mod_revision: 3,
         version: 4,
         ttl_ms: None,
+        lease: Some(5),
     };
     let result = TxnResult {
         revision: 7,

@@ -113,6 +113,7 @@ COMPARE is one of
   KEY exists               KEY absent
   KEY = VALUE              also !=, < and >, byte by byte
   version(KEY) > 3         also mod_revision(KEY) and create_revision(KEY); 0 if KEY is not there
+  lease(KEY) = ID          0 if it hangs on none
 OPERATION is one of
   put KEY VALUE            get KEY            del KEY
   ls [PREFIX]              del-prefix PREFIX
@@ -155,6 +156,25 @@ Examples:
   quorate keyspace alter orders --engine btree
       moves one replica after the other, while reads and writes go on, and shows how far it is
   quorate keyspace alter orders --engine btree --no-wait";
+
+pub(super) const LEASE: &str = "\
+Examples:
+  quorate lease grant 30s                      prints the id
+  quorate put --lease ID service/n1 10.0.0.1:80
+  quorate lease keep-alive --hold ID
+  quorate lease show --keys ID
+  quorate lease list
+  quorate lease revoke ID                      the keys go at once";
+
+pub(super) const LEASE_GRANT: &str = "\
+Examples:
+  quorate lease grant 30s
+  ID=$(quorate lease grant 30s -o raw)         for scripts";
+
+pub(super) const LEASE_KEEP_ALIVE: &str = "\
+Examples:
+  quorate lease keep-alive ID
+  quorate lease keep-alive --hold ID           three times within its life, until Ctrl-C";
 
 pub(super) const ENGINES: &str = "\
 Examples:

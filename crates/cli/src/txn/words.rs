@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use quorate_api::batch::BatchPut;
+use quorate_api::lease;
 use quorate_api::txn::{Relation, TxnCompare, TxnKeys, TxnList, TxnOp, TxnRange, TxnTest};
 
 /// Reads each; the error names the one that cannot be read.
@@ -47,8 +48,8 @@ fn take_quoted<'a>(text: &'a str, word: &mut String) -> Result<&'a str, String> 
     Ok(&text[values.byte_offset()..])
 }
 
-/// `KEY exists`, `KEY absent`, or a key, its `version(...)`, `mod_revision(...)` or `create_revision(...)`, a relation, and what
-/// it is compared with.
+/// `KEY exists`, `KEY absent`, or a key, its `version(...)`, `mod_revision(...)`, `create_revision(...)` or `lease(...)`, a
+/// relation, and what it is compared with.
 pub(super) fn compare(words: &[String]) -> Result<TxnCompare, String> {
     let of_key = |key: &str, test| TxnCompare { keys: TxnKeys::One(key.to_owned().into()), test };
     let (subject, sign, side) = match words {
@@ -64,10 +65,16 @@ pub(super) fn compare(words: &[String]) -> Result<TxnCompare, String> {
         Some("version") => TxnTest::Version,
         Some("mod_revision") => TxnTest::ModRevision,
         Some("create_revision") => TxnTest::CreateRevision,
+        Some("lease") => TxnTest::Lease,
         _ => return Ok(of_key(subject, TxnTest::Value(relation, side.clone().into()))),
     };
     let key = call.map_or("", |(_, key)| key);
-    let number = side.parse().map_err(|_| format!("{side} is no number"))?;
+    let number = match test(relation, 0) {
+        // Of none it is 0.
+        TxnTest::Lease(..) if side.bytes().all(|digit| digit == b'0') => 0,
+        TxnTest::Lease(..) => lease::parse_id(side).ok_or_else(|| format!("{side} is no id of a lease"))?,
+        _ => side.parse().map_err(|_| format!("{side} is no number"))?,
+    };
     Ok(of_key(key, test(relation, number)))
 }
 
@@ -112,6 +119,8 @@ mod tests {
             ("mod_revision(a(b)) = 12", "a(b)", TxnTest::ModRevision(Relation::Equal, 12)),
             ("version(\"a) \\\" b\") > 3", "a) \" b", TxnTest::Version(Relation::Greater, 3)),
             ("\"create_revision(a b)\" != 0", "a b", TxnTest::CreateRevision(Relation::NotEqual, 0)),
+            ("lease(a) = 0abc", "a", TxnTest::Lease(Relation::Equal, 0xabc)),
+            ("lease(a) != 0", "a", TxnTest::Lease(Relation::NotEqual, 0)),
             ("other(a) = 3", "other(a)", TxnTest::Value(Relation::Equal, "3".into())),
         ];
         for (text, key, test) in cases {

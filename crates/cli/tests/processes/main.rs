@@ -9,6 +9,7 @@ mod bad_starts;
 mod caches;
 mod completions;
 mod documents;
+mod expiry;
 mod formation;
 mod full_disk;
 mod keyspaces;

@@ -93,3 +93,8 @@ fn the_tour_of_transactions_is_as_it_says() {
 fn the_tour_of_watches_is_as_it_says() {
     assert_eq!(tour("watches.md"), (6, 0));
 }
+
+#[test]
+fn the_tour_of_leases_is_as_it_says() {
+    assert_eq!(tour("leases.md"), (9, 2));
+}

@@ -58,7 +58,7 @@ async fn a_write_carries_its_condition() {
     for (condition, target, header) in cases {
         let node = FakeNode::always(201, FOUND, "").await;
         let (content_type, ttl) = (Some("text/x".to_owned()), Some(Duration::from_secs(90)));
-        let options = PutOptions { condition, content_type, meta: meta.clone(), ttl };
+        let options = PutOptions { condition, content_type, meta: meta.clone(), ttl, lease: None };
         let written = client(&node).put("ks", b"k", "v".into(), &options).await.unwrap();
         assert!(written.is_new);
         assert_eq!((written.etag.as_str(), written.revision, written.version), ("\"1.5\"", 9, 2));

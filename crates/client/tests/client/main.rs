@@ -5,6 +5,7 @@ mod fake_node;
 mod forms;
 mod history;
 mod keyspaces;
+mod leases;
 mod many;
 mod retries;
 mod txn;

@@ -4,6 +4,7 @@
 
 mod full;
 mod history;
+mod leases;
 mod model;
 mod pages;
 mod ranges;

@@ -115,6 +115,7 @@ impl Model {
                 let results = ops.iter().map(|op| self.change(op, before_all, limits)).collect::<Result<_, _>>()?;
                 OpResult::of(Detail::Transaction(TransactionResult { failed, results }))
             }
+            Op::LeaseGrant { .. } | Op::LeaseRevoke { .. } | Op::LeaseExpire { .. } => unreachable!("see leases.rs"),
             Op::Configure(settings) => {
                 self.limits = settings.limits;
                 OpResult::default()
@@ -132,8 +133,8 @@ impl Model {
         let (create_revision, version) =
             self.meta(&put.key).map_or((mod_revision, 1), |meta| (meta.create_revision, meta.version + 1));
         let meta = KeyMeta { create_revision, mod_revision, version };
-        let Put { key, value, content_type, user_meta, ttl_ms: _ } = put.clone();
-        let record = Record { meta, content_type, user_meta, expires_at_ms: None, value };
+        let Put { key, value, content_type, user_meta, ttl_ms: _, lease: _ } = put.clone();
+        let record = Record { meta, content_type, user_meta, expires_at_ms: None, lease: None, value };
         self.pairs.insert(key, record);
     }
 
@@ -189,6 +190,10 @@ fn compare_holds(compare: &Compare, pairs: &BTreeMap<Bytes, Record>) -> bool {
             Target::CreateRevision(told) => {
                 let found = number(record, |meta| meta.create_revision.0);
                 (found < told.0, found == told.0)
+            }
+            Target::Lease(told) => {
+                let found = record.and_then(|record| record.lease).unwrap_or_default();
+                (found < *told, found == *told)
             }
             Target::Value(told) => match record {
                 Some(record) => (record.value < told, record.value == told),

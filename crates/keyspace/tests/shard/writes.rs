@@ -125,7 +125,7 @@ fn leaf_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => (key(), value, content_type, user_meta)
             .prop_map(|(key, value, content_type, user_meta)| {
-                Op::Put(Put { key, value, content_type, user_meta, ttl_ms: None })
+                Op::Put(Put { key, value, content_type, user_meta, ttl_ms: None, lease: None })
             }),
         4 => key().prop_map(|key| Op::Delete { key }),
         2 => (range(), 0..4_u64).prop_map(|(range, max_keys)| Op::DeleteRange { range, max_keys }),

@@ -29,9 +29,6 @@ pub enum Mode {
 /// Modes that are meant to come.
 const LATER_MODES: [&str; 4] = ["push", "read-repair", "batch", "full-copy"];
 
-/// Whether pairs under raft can have a time to live: their end has to go through the log.
-const HAS_TTL_UNDER_RAFT: bool = false;
-
 /// What is asked of a keyspace, complete: defaults are filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyspaceSettings {
@@ -232,14 +229,9 @@ fn can(kind: &Kind, mode: Mode, capability: Capability) -> bool {
             Capability::Ordered => kind.capabilities.ordered,
             // Where the engine is not ordered, everything is read and sorted.
             Capability::Prefix | Capability::Range | Capability::Cas => true,
-            Capability::TtlPerKey => {
-                if is_raft {
-                    HAS_TTL_UNDER_RAFT
-                } else {
-                    kind.capabilities.evicts
-                }
-            }
-            Capability::Linearizable | Capability::Txn | Capability::Watch => is_raft,
+            // Under raft their end goes through the log.
+            Capability::TtlPerKey => is_raft || kind.capabilities.evicts,
+            Capability::Linearizable | Capability::Txn | Capability::Leases | Capability::Watch => is_raft,
             Capability::History => is_raft && kind.capabilities.ordered,
             // Not built yet, for any engine.
             Capability::Snapshot | Capability::Counters | Capability::AtomicBatch => false,

@@ -395,6 +395,11 @@ impl Cluster {
         processes.map(|process| process.node.next_tick().0).min()
     }
 
+    /// All clocks jump.
+    pub(crate) fn jump(&mut self, ms: u64) {
+        self.now += ms;
+    }
+
     /// Lets time pass.
     pub(crate) fn run_for(&mut self, ms: u64) {
         self.is_reached(ms, |_| false);

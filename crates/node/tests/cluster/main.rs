@@ -9,6 +9,7 @@ mod failing_engines;
 mod harness;
 mod keyspaces;
 mod leaders;
+mod leases;
 mod lost_engines;
 mod members;
 mod odd_messages;

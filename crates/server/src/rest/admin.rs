@@ -27,7 +27,7 @@ use super::endpoint::App;
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::store::{Check, Store, StoreError};
-use super::{DEFAULT_TIMEOUT, MAX_TIMEOUT, compat, keyspaces, openapi};
+use super::{DEFAULT_TIMEOUT, MAX_TIMEOUT, compat, keyspaces, leases, openapi};
 
 /// Largest body of these routes.
 pub(super) const MAX_BODY_BYTES: u64 = 64 << 10;
@@ -54,6 +54,7 @@ pub(super) fn router<S: Store>(app: Arc<App<S>>) -> Router {
         .route("/status", get(compat_status::<S>))
         .route("/join", post(compat_join::<S>))
         .merge(keyspaces::routes())
+        .merge(leases::routes())
         .fallback(|| async { Refusal::new(Code::NotFound, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Refusal::new(Code::MethodNotAllowed, "the path knows other methods") })
         .with_state(app)
@@ -64,6 +65,7 @@ async fn hello<S: Store>(State(app): Shared<S>, query: RawQuery) -> Result {
     let links = [
         "/v1/kv/default",
         "/v1/keyspaces",
+        "/v1/leases/default",
         "/v1/engines",
         "/v1/cluster",
         "/v1/node",
@@ -249,7 +251,7 @@ fn node_name(name: std::result::Result<Path<String>, PathRejection>) -> std::res
     }
 }
 
-fn json_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> std::result::Result<T, Refusal> {
+pub(super) fn json_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> std::result::Result<T, Refusal> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
     if !media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json")) {
         return Err(Refusal::new(Code::UnsupportedMediaType, "content-type: this route takes application/json"));

@@ -22,7 +22,7 @@ use super::body::{RequestBody, media_type, refuse_coding};
 use super::conditions::{self, Conditions};
 use super::deadline::Deadline;
 use super::endpoint::App;
-use super::one_key::{CONTENT_TYPE_FORM, Target, entry_of, guards, kept_content_type, parse_ttl, write_one};
+use super::one_key::{CONTENT_TYPE_FORM, Target, entry_of, guards, kept_content_type, parse_lease, parse_ttl, write_one};
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::store::{Freshness, Store};
@@ -254,11 +254,16 @@ impl<S: Store> Shared<S> {
 
 /// What is to be set, without conditions; it does not look at the key.
 pub(super) fn put_of<S: Store>(app: &App<S>, keyspace: &str, put: BatchPut) -> Result<Put, Refusal> {
-    let BatchPut { key, value, content_type, meta, ttl, .. } = put;
+    let BatchPut { key, value, content_type, meta, ttl, lease, .. } = put;
     let bad_ttl = |why| Refusal::new(Code::BadOperation, format!("ttl: {why}"));
     let ttl_ms = ttl.map(|ttl| parse_ttl(&ttl).map_err(bad_ttl)).transpose()?;
     if ttl_ms.is_some() {
         keyspaces::require(app, keyspace, Capability::TtlPerKey)?;
+    }
+    let bad_lease = |why| Refusal::new(Code::BadOperation, format!("lease: {why}"));
+    let lease = lease.map(|lease| parse_lease(&lease).map_err(bad_lease)).transpose()?;
+    if lease.is_some() {
+        keyspaces::require(app, keyspace, Capability::Leases)?;
     }
     let max_bytes = app.config.max_value_bytes;
     if value.len() as u64 > max_bytes {
@@ -269,7 +274,7 @@ pub(super) fn put_of<S: Store>(app: &App<S>, keyspace: &str, put: BatchPut) -> R
         Some(text) => Some(kept_content_type(text.as_bytes()).ok_or_else(bad_type)?),
         None => None,
     };
-    Ok(Put { key, value, content_type, user_meta: meta::for_record(&meta), ttl_ms })
+    Ok(Put { key, value, content_type, user_meta: meta::for_record(&meta), ttl_ms, lease })
 }
 
 pub(super) fn check_key(key: &Bytes) -> Result<(), Refusal> {

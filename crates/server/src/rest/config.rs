@@ -13,6 +13,8 @@ pub struct RestConfig {
     pub max_value_bytes: u64,
     /// Keys and values of a keyspace in memory whose settings do not say how much it takes.
     pub max_keyspace_bytes: u64,
+    /// The shortest life of a lease, in milliseconds; what is asked for below it is raised.
+    pub min_lease_ttl_ms: u64,
     /// Most connections at a time; further ones are closed as soon as they are accepted.
     pub max_connections: u32,
     /// Hosts that requests may name in `Host`, as `host` or `host:port`, beside `localhost`, loopback addresses and the
@@ -62,6 +64,7 @@ impl RestConfig {
             node_name: node_name.into(),
             max_value_bytes: 3 << 19,
             max_keyspace_bytes: 1 << 30,
+            min_lease_ttl_ms: quorate_node::Config::default().min_lease_ttl_ms(),
             max_connections: 20_000,
             allowed_hosts: Vec::new(),
             compat_post_key: CompatPostKey::default(),

@@ -66,11 +66,16 @@ pub(super) struct Endpoint<S> {
 /// Where a path leads. Keyspaces and keys are still encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route<'a> {
-    Key { keyspace: &'a str, key: &'a str },
+    Key {
+        keyspace: &'a str,
+        key: &'a str,
+    },
     Keyspace(&'a str),
     Batch(&'a str),
     Txn,
     Watch(&'a str),
+    /// All that is about leases of a keyspace.
+    Leases(&'a str),
     CompatKey(Option<&'a str>),
     Other,
 }
@@ -88,6 +93,9 @@ impl<'a> Route<'a> {
         }
         if let Some(keyspace) = path.strip_prefix("/v1/watch/") {
             return Self::Watch(keyspace);
+        }
+        if let Some(rest) = path.strip_prefix("/v1/leases/") {
+            return Self::Leases(rest.split_once('/').map_or(rest, |(keyspace, _)| keyspace));
         }
         if path == "/v1/txn" {
             return Self::Txn;
@@ -206,7 +214,7 @@ impl<S: Store> Endpoint<S> {
                 *kind = RouteKind::Compat;
                 Box::pin(compat::answer(app, head, key, body)).await?
             }
-            Route::Other => return Box::pin(self.route(head, body)).await,
+            Route::Leases(_) | Route::Other => return Box::pin(self.route(head, body)).await,
         };
         Ok(app.answer_memory.hold(answer).await?.map(Either::Left))
     }
@@ -265,7 +273,11 @@ impl<S: Store> App<S> {
         let cluster = self.store.cluster();
         let named;
         let keyspace = match Route::of(uri.path()) {
-            Route::Key { keyspace, .. } | Route::Keyspace(keyspace) | Route::Batch(keyspace) | Route::Watch(keyspace) => keyspace,
+            Route::Key { keyspace, .. }
+            | Route::Keyspace(keyspace)
+            | Route::Batch(keyspace)
+            | Route::Watch(keyspace)
+            | Route::Leases(keyspace) => keyspace,
             Route::Txn => {
                 named = txn::keyspace_in(uri.query());
                 &named
@@ -377,6 +389,8 @@ mod tests {
             ("/v1/kv/a", Route::Keyspace("a")),
             ("/v1/kv/", Route::Keyspace("")),
             ("/v1/kv", Route::Other),
+            ("/v1/leases/a", Route::Leases("a")),
+            ("/v1/leases/a/1/keepalive", Route::Leases("a")),
             ("/v1/batch/a", Route::Batch("a")),
             ("/v1/batch", Route::Other),
             ("/v1/txn", Route::Txn),

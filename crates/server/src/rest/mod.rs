@@ -27,6 +27,7 @@ mod exchange;
 mod feeds;
 mod history;
 mod keyspaces;
+mod leases;
 mod lines;
 mod list;
 mod meta;

@@ -9,11 +9,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use quorate_api::entry::{Counters, Encoding, Entry, MAX_TTL_MS, PutBody};
 use quorate_api::keyspace::Capability;
 use quorate_api::problem::Code;
-use quorate_api::{duration, header};
+use quorate_api::{duration, header, lease};
 use quorate_engine::View;
-use quorate_node::keyspace::{self, KeyMeta, Keys, Op, OpResult, Outcome, Put, Record, Revision, ShardError, Write};
+use quorate_node::keyspace::{self, KeyMeta, Keys, LeaseId, Op, OpResult, Outcome, Put, Record, Revision, ShardError, Write};
 
-use super::answer::{self, Answer, CONSISTENCY, DELETED, HeaderText, OCTETS, TTL, entity_tag};
+use super::answer::{self, Answer, CONSISTENCY, DELETED, HeaderText, LEASE, OCTETS, TTL, entity_tag};
 use super::body::RequestBody;
 use super::conditions::{Cas, Conditions, ReadVerdict};
 use super::endpoint::App;
@@ -76,6 +76,8 @@ struct WriteOptions {
     cas: Option<Cas>,
     /// Only of a put.
     ttl_ms: Option<u64>,
+    /// Only of a put.
+    lease: Option<LeaseId>,
 }
 
 pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_>) -> Result<Answer, Refusal> {
@@ -116,6 +118,9 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_
     headers.insert(CONSISTENCY, consistency_value(freshness));
     if let Some(ttl_ms) = ttl_left(&record, now_ms) {
         headers.insert(TTL, text.value(format_args!("{}", duration::format_seconds(ttl_ms))));
+    }
+    if let Some(lease) = record.lease {
+        headers.insert(LEASE, text.value(format_args!("{lease}")));
     }
     if verdict == ReadVerdict::NotModified {
         return Ok(answer::empty(StatusCode::NOT_MODIFIED, headers));
@@ -200,6 +205,9 @@ pub(super) async fn put<S: Store>(
     if ttl_ms.is_some() {
         keyspaces::require(app, target.keyspace, Capability::TtlPerKey)?;
     }
+    if options.lease.is_some() {
+        keyspaces::require(app, target.keyspace, Capability::Leases)?;
+    }
     let content_type = check_representation(&head.headers)?;
     let user_meta = meta::of_headers(&head.headers)?;
     let preference = Preference::of(&head.headers);
@@ -208,7 +216,7 @@ pub(super) async fn put<S: Store>(
     let guards = guards(app, &target, &conditions, timeout).await?;
     let returned = (preference == Some(Preference::Representation)).then(|| (target.key.clone(), value.clone()));
     let (key, kept) = (target.key.clone(), (content_type.clone(), user_meta.clone()));
-    let put = Put { key, value, content_type: kept.0, user_meta: kept.1, ttl_ms };
+    let put = Put { key, value, content_type: kept.0, user_meta: kept.1, ttl_ms, lease: options.lease };
     let write = Write { guards, ops: vec![Op::Put(put)] };
     let (epoch, revision, result) = write_one(app, &target, write, timeout).await?;
     let meta = result.after.unwrap_or(KeyMeta { create_revision: revision, mod_revision: revision, version: 1 });
@@ -221,8 +229,10 @@ pub(super) async fn put<S: Store>(
         headers.insert(PREFERENCE_APPLIED, preference.value());
     }
     if let Some((key, value)) = returned {
-        let entry = entry_of(key, Record { meta, content_type, user_meta, expires_at_ms: None, value }, 0);
-        let entry = Entry { ttl_ms: ttl_ms.or_else(|| app.store.default_ttl_ms(target.keyspace)), ..entry };
+        let lease = options.lease;
+        let entry = entry_of(key, Record { meta, content_type, user_meta, expires_at_ms: None, lease, value }, 0);
+        let default_ttl_ms = || app.store.default_ttl_ms(target.keyspace).filter(|_| lease.is_none());
+        let entry = Entry { ttl_ms: ttl_ms.or_else(default_ttl_ms), ..entry };
         let body = PutBody { entry: entry.to_body(Encoding::Text), prev: result.before.map(counters) };
         return Ok(answer::json(StatusCode::OK, headers, &body));
     }
@@ -302,7 +312,7 @@ impl ReadOptions {
 
 impl WriteOptions {
     fn of_put(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
-        Self::parse(head, is_key64, &["cas", "ttl", "timeout", "key64"])
+        Self::parse(head, is_key64, &["cas", "ttl", "lease", "timeout", "key64"])
     }
 
     fn of_delete(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
@@ -322,6 +332,10 @@ impl WriteOptions {
                     let ttl_ms = parse_ttl(&parameter.text()?).map_err(|why| parameter.bad(why))?;
                     parameter.set(&mut options.ttl_ms, ttl_ms)?;
                 }
+                "lease" if known.contains(&"lease") => {
+                    let lease = parse_lease(&parameter.text()?).map_err(|why| parameter.bad(why))?;
+                    parameter.set(&mut options.lease, lease)?;
+                }
                 "key64" if is_key64 => {}
                 _ if options.treatment.take_write(parameter)? => {}
                 _ => return Err(parameter.unknown(known)),
@@ -336,6 +350,11 @@ pub(super) fn parse_ttl(text: &str) -> Result<u64, String> {
     let ttl = duration::parse(text).map_err(|error| error.to_string())?;
     let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
     if (1..=MAX_TTL_MS).contains(&ttl_ms) { Ok(ttl_ms) } else { Err("a time to live is 1ms to 36500d".to_owned()) }
+}
+
+/// The lease that a pair is to hang on. The error is one line for people.
+pub(super) fn parse_lease(text: &str) -> Result<LeaseId, &'static str> {
+    lease::parse_id(text).map(LeaseId).ok_or("the id of a lease has one to sixteen hexadecimal digits, and is not 0")
 }
 
 fn ttl_of_header(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
@@ -424,7 +443,7 @@ fn ttl_left(record: &Record, now_ms: u64) -> Option<u64> {
 /// The entry of a record, with its value, as it was read at `now_ms`.
 pub(super) fn entry_of(key: Bytes, record: Record, now_ms: u64) -> Entry {
     let ttl_ms = ttl_left(&record, now_ms);
-    let Record { meta, content_type, user_meta, value, .. } = record;
+    let Record { meta, content_type, user_meta, lease, value, .. } = record;
     Entry {
         key,
         value: Some(value),
@@ -434,6 +453,7 @@ pub(super) fn entry_of(key: Bytes, record: Record, now_ms: u64) -> Entry {
         mod_revision: meta.mod_revision.0,
         version: meta.version,
         ttl_ms,
+        lease: lease.map(|lease| lease.0),
     }
 }
 

@@ -90,6 +90,13 @@ impl Refusal {
             }
             Outcome::Compacted { compacted } => Some(Self::of_past(PastError::Compacted(*compacted))),
             Outcome::FutureRevision { present } => Some(Self::future_revision(*present)),
+            Outcome::LeaseNotFound { lease } => {
+                Some(Self::new(Code::LeaseNotFound, format!("the keyspace has no lease {lease}")))
+            }
+            Outcome::LeaseExists { lease } => {
+                Some(Self::new(Code::LeaseExists, format!("the keyspace has a lease {lease} already")))
+            }
+            Outcome::LeaseFull { max_keys } => Some(Self::new(Code::LeaseFull, format!("{max_keys} keys hang on the lease"))),
             Outcome::Forgotten => Some(Self::of_write(StoreError::Unknown)),
         }
     }

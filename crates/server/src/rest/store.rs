@@ -8,7 +8,7 @@ use quorate_api::cluster::{ClusterStatus, JoinAnswer, JoinRequest, TransferAnswe
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::View;
 use quorate_node::keyspace::{Outcome, Revision, Write};
-use quorate_node::{KeyspaceRecord, KeyspaceSettings, SettingsError};
+use quorate_node::{KeyspaceRecord, KeyspaceSettings, LeaseQuestion, LeaseTime, SettingsError};
 
 use super::feeds::LiveFeed;
 use super::settings::SettingsPatch;
@@ -93,6 +93,15 @@ pub trait Store: Send + Sync + 'static {
     /// that is written from then on. Only of keyspaces with the capability `watch`.
     fn feed(&self, keyspace: &str, timeout: Duration) -> impl Future<Output = Result<Arc<LiveFeed>, StoreError>> + Send;
 
+    /// Asks who leads a keyspace about leases: keeps them alive, or tells how long they live. One answer per lease; none if there
+    /// is no such lease, or if it ends now.
+    fn leases(
+        &self,
+        keyspace: &str,
+        question: LeaseQuestion,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Vec<Option<LeaseTime>>, StoreError>> + Send;
+
     /// Whether a keyspace can do this, as far as this node knows without asking others; one that it does not know can.
     fn can(&self, keyspace: &str, capability: Capability) -> bool;
 
@@ -126,6 +135,8 @@ pub struct Written {
     pub epoch: u64,
     /// What became of it.
     pub outcome: Outcome,
+    /// What time it is for pairs that go by themselves, in milliseconds.
+    pub now_ms: u64,
 }
 
 /// A view to read from.

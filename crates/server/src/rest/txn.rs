@@ -13,7 +13,7 @@ use quorate_api::txn::{
 };
 use quorate_engine::Direction;
 use quorate_node::keyspace::{
-    self, Compare, Detail, Keys, Listing, Op, OpResult, Outcome, Revision, Target, Transaction, TransactionError,
+    self, Compare, Detail, Keys, LeaseId, Listing, Op, OpResult, Outcome, Revision, Target, Transaction, TransactionError,
     TransactionResult, Write,
 };
 
@@ -35,9 +35,6 @@ const _: () = assert!(
     "what is told is what holds"
 );
 
-/// Pairs of a keyspace that can do transactions have no end, so it does not matter what time it is.
-const NO_TIME_MS: u64 = 0;
-
 /// What a transaction asks for beside what stands in it.
 #[derive(Debug, Default)]
 struct Options {
@@ -58,7 +55,7 @@ pub(super) async fn answer<S: Store>(app: &App<S>, head: &Parts, body: &mut Requ
     transaction.check().map_err(|error| impossible(&error))?;
 
     let write = Write::transaction(transaction.clone());
-    let Written { epoch, outcome } = if transaction.is_read_only() {
+    let Written { epoch, outcome, now_ms } = if transaction.is_read_only() {
         read(app, &name, write, has_ranges(&transaction), deadline).await?
     } else {
         let left = deadline.left().unwrap_or_default();
@@ -76,7 +73,7 @@ pub(super) async fn answer<S: Store>(app: &App<S>, head: &Parts, body: &mut Requ
         Some(failed) if options.is_strict == Some(true) && transaction.otherwise.is_empty() => {
             Err(Refusal::new(Code::PreconditionFailed, format!("if[{failed}] does not hold")).with_revision(revision))
         }
-        _ => Ok(rendered(revision, &transaction, result)),
+        _ => Ok(rendered(revision, &transaction, result, now_ms)),
     }
 }
 
@@ -96,6 +93,7 @@ async fn read<S: Store>(
     let freshness = Freshness { is_linearizable: true, min_revision: None };
     let left = deadline.left().unwrap_or_default();
     let reading = app.store.read(name, freshness, left).await.map_err(Refusal::of_read)?;
+    let now_ms = reading.now_ms;
     let found = move || {
         let found = keyspace::read_only(reading.view, &write);
         found.map_err(|error| Refusal::new(Code::Internal, error.to_string()))
@@ -106,14 +104,14 @@ async fn read<S: Store>(
     } else {
         found()?
     };
-    Ok(Written { epoch: reading.epoch, outcome })
+    Ok(Written { epoch: reading.epoch, outcome, now_ms })
 }
 
 fn has_ranges(transaction: &Transaction) -> bool {
     let is_range = |op: &Op| match op {
         Op::List(_) | Op::DeleteRange { .. } => true,
         Op::Transaction(within) => has_ranges(within),
-        Op::Get { .. } | Op::Put(_) | Op::Delete { .. } | Op::Configure(_) | Op::Compact { .. } => false,
+        _ => false,
     };
     transaction.compares.iter().any(|compare| matches!(compare.keys, Keys::Range(_)))
         || transaction.then.iter().chain(&transaction.otherwise).any(is_range)
@@ -184,6 +182,7 @@ fn compare_of(compare: TxnCompare) -> Result<Compare, Refusal> {
         TxnTest::CreateRevision(relation, number) => (relation, Target::CreateRevision(Revision(number))),
         TxnTest::ModRevision(relation, number) => (relation, Target::ModRevision(Revision(number))),
         TxnTest::Value(relation, value) => (relation, Target::Value(value)),
+        TxnTest::Lease(relation, id) => (relation, Target::Lease(LeaseId(id))),
     };
     let relation = match relation {
         Relation::Equal => keyspace::Relation::Equal,
@@ -217,37 +216,37 @@ fn op_of<S: Store>(app: &App<S>, keyspace: &str, op: TxnOp, here: &str) -> Resul
     })
 }
 
-fn rendered(revision: Revision, transaction: &Transaction, result: TransactionResult) -> Answer {
-    let (failed_if, results) = done(transaction, result);
+fn rendered(revision: Revision, transaction: &Transaction, result: TransactionResult, now_ms: u64) -> Answer {
+    let (failed_if, results) = done(transaction, result, now_ms);
     let result = TxnResult { revision: revision.0, failed_if, results };
     let mut headers: HeaderMap = answer::headers();
     HeaderText::new().insert_revision(&mut headers, revision);
     answer::json(StatusCode::OK, headers, &result.to_body())
 }
 
-fn done(transaction: &Transaction, result: TransactionResult) -> (Option<u64>, Vec<TxnDone>) {
+fn done(transaction: &Transaction, result: TransactionResult, now_ms: u64) -> (Option<u64>, Vec<TxnDone>) {
     let ops = if result.failed.is_none() { &transaction.then } else { &transaction.otherwise };
-    let results = ops.iter().zip(result.results).map(|(op, result)| done_by(op, result)).collect();
+    let results = ops.iter().zip(result.results).map(|(op, result)| done_by(op, result, now_ms)).collect();
     (result.failed, results)
 }
 
-fn done_by(op: &Op, result: OpResult) -> TxnDone {
+fn done_by(op: &Op, result: OpResult, now_ms: u64) -> TxnDone {
     let OpResult { before, after, detail } = result;
     match detail.map(|detail| *detail) {
         Some(Detail::Removed(removed)) => TxnDone::DeletedRange { keys: removed.keys },
         Some(Detail::Read(mut pairs)) => match op {
             Op::List(listing) => {
                 let entry = |(key, record)| {
-                    let entry = entry_of(key, record, NO_TIME_MS);
+                    let entry = entry_of(key, record, now_ms);
                     quorate_api::entry::Entry { value: entry.value.filter(|_| listing.is_with_values), ..entry }
                 };
                 TxnDone::Listed { items: pairs.items.into_iter().map(entry).collect(), has_more: pairs.has_more }
             }
-            _ => TxnDone::Got(pairs.items.pop().map(|(key, record)| entry_of(key, record, NO_TIME_MS))),
+            _ => TxnDone::Got(pairs.items.pop().map(|(key, record)| entry_of(key, record, now_ms))),
         },
         Some(Detail::Transaction(result)) => {
             let (failed_if, results) = match op {
-                Op::Transaction(within) => done(within, result),
+                Op::Transaction(within) => done(within, result, now_ms),
                 _ => (result.failed, Vec::new()),
             };
             TxnDone::Txn { failed_if, results }

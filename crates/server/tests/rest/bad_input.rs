@@ -48,7 +48,7 @@ async fn bad_keys_and_names() {
 async fn bad_parameters_and_headers() {
     let server = Server::start().await;
     let long = "x".repeat(257);
-    let cases: [(&str, &str, Headers<'_>, u16, &str); 28] = [
+    let cases: [(&str, &str, Headers<'_>, u16, &str); 29] = [
         ("GET", "?cas=1", &[], 400, "unknown_parameter"),
         ("GET", "?values=true", &[], 400, "unknown_parameter"),
         ("PUT", "?format=json", &[], 400, "unknown_parameter"),
@@ -73,7 +73,8 @@ async fn bad_parameters_and_headers() {
         ("PUT", "?ttl=36501d", &[], 400, "bad_parameter"),
         ("PUT", "?ttl=5s&ttl=5s", &[], 400, "bad_parameter"),
         ("PUT", "", &[("Quorate-TTL", "5")], 400, "bad_parameter"),
-        ("PUT", "?ttl=5s", &[], 422, "unsupported_capability"),
+        ("PUT", "?lease=0", &[], 400, "bad_parameter"),
+        ("PUT", "?lease=1&lease=1", &[], 400, "bad_parameter"),
         ("PUT", "", &[("Content-Type", &long)], 400, "bad_header"),
         ("PUT", "", &[("Content-Range", "bytes 0-1/2")], 400, "bad_header"),
         ("PUT", "", &[("Content-Encoding", "gzip")], 415, "unsupported_media_type"),
@@ -83,7 +84,7 @@ async fn bad_parameters_and_headers() {
         assert_eq!(reply.refusal(), (status, code.to_owned()), "{method} {query} {headers:?}");
     }
     let unknown = server.put("/v1/kv/default/k?tll=5s", b"").await.problem();
-    assert!(unknown.detail.contains("tll") && unknown.detail.contains("cas, ttl, timeout"), "{}", unknown.detail);
+    assert!(unknown.detail.contains("tll") && unknown.detail.contains("cas, ttl, lease, timeout"), "{}", unknown.detail);
     let unknown = server.delete("/v1/kv/default/k?ttl=5s").await.problem();
     assert!(unknown.detail.contains("ttl") && unknown.detail.contains("cas, timeout"), "{}", unknown.detail);
     assert_eq!(server.store.calls(), [""; 0]);

@@ -60,7 +60,10 @@ async fn batches_set_and_show_it_too() {
     let results = server.post_json("/v1/batch/sessions", &ops.to_string()).await.json()["results"].clone();
     assert_eq!((&results[0]["status"], &results[1]["problem"]["code"]), (&json!(201), &json!("bad_operation")));
     assert_eq!(results[2]["entry"]["ttl"], json!(5.0));
-    let refused = server.post_json("/v1/batch/default", &ops.to_string()).await.json()["results"][0].clone();
+    let alone = json!({"engine": {"type": "trie"}, "replication": {"mode": "none"}});
+    server.put_json("/v1/keyspaces/alone", &alone).await;
+    assert_eq!(server.put("/v1/kv/alone/a?ttl=5s", b"v").await.refusal(), (422, "unsupported_capability".to_owned()));
+    let refused = server.post_json("/v1/batch/alone", &ops.to_string()).await.json()["results"][0].clone();
     assert_eq!(refused["problem"]["code"], json!("unsupported_capability"));
 }
 

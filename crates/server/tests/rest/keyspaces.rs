@@ -103,7 +103,6 @@ async fn settings_that_cannot_be_had_are_refused_with_what_can() {
         (json!({"replication": {"mode": "paxos"}}), "invalid_settings", "known: raft, none"),
         (json!({"replication": {"mode": "push"}}), "unsupported_settings", "push is not there yet; known: raft, none"),
         (json!({"replication": {"mode": "full-copy"}}), "unsupported_settings", "is not there yet"),
-        (json!({"ttl": "30m"}), "unsupported_settings", "not possible with the engine lsm and replication raft"),
         (json!({"ttl": "soon"}), "invalid_settings", "like 500ms or 2s"),
         (json!({"ttl": "0s"}), "invalid_settings", "1ms to 36500d"),
         (json!({"ttl": 30}), "invalid_settings", "write 30s or 30ms"),
@@ -175,12 +174,13 @@ async fn what_a_keyspace_can_do_follows_from_its_settings() {
     let server = Server::start().await;
     let raft = server.get("/v1/keyspaces/orders").await.json()["capabilities"].clone();
     assert_eq!(raft["consistency"], json!(["linearizable", "local"]));
-    assert_eq!(
-        (&raft["ordered"], &raft["cas"], &raft["ttl_per_key"], &raft["txn"]),
-        (&json!(true), &json!(true), &json!(false), &json!(true))
-    );
+    assert_eq!(["ordered", "cas", "ttl_per_key", "txn", "leases"].map(|name| &raft[name]), [&json!(true); 5]);
     let local = server.put_json("/v1/keyspaces/local", &json!({"replication": {"mode": "none"}})).await.json();
     assert_eq!(local["capabilities"]["consistency"], json!(["local"]));
+    assert_eq!(["ttl_per_key", "leases"].map(|name| &local["capabilities"][name]), [&json!(false); 2]);
+    let timed = json!({"replication": {"mode": "none"}, "ttl": "30m"});
+    let refused = server.put_json("/v1/keyspaces/timed", &timed).await.problem();
+    assert!(refused.detail.contains("not possible with the engine trie and replication none"), "{}", refused.detail);
 }
 
 #[tokio::test]

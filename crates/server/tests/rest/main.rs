@@ -16,6 +16,7 @@ mod failures;
 mod folders;
 mod history;
 mod keyspaces;
+mod leases;
 mod list;
 mod one_key;
 mod openapi;

@@ -10,11 +10,12 @@ use quorate_api::cluster::{
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::{Cache, CacheOptions, Engine, Trie};
 use quorate_node::keyspace::{
-    Command, EntryHeader, Limits, Op, Outcome, Put, RequestId, Revision, Shard, ShardHeader, Write, encode_entry,
+    Command, EntryHeader, Lease, LeaseId, Limits, Op, Outcome, Put, RequestId, Revision, Settings, Shard, ShardHeader, Write,
+    encode_entry, lease,
 };
 use quorate_node::{
-    EngineSettings, KeyspaceRecord, KeyspaceSettings, LimitsRecord, Mode, MoveRecord, ReplicaRecord, ReplicaRole,
-    ReplicationSettings, ShardRecord,
+    EngineSettings, KeyspaceRecord, KeyspaceSettings, LeaseQuestion, LeaseTime, LimitsRecord, Mode, MoveRecord, ReplicaRecord,
+    ReplicaRole, ReplicationSettings, ShardRecord,
 };
 use quorate_server::rest::{Check, Freshness, KnownKeyspace, LiveFeed, Reading, SettingsPatch, Store, StoreError, Written};
 
@@ -211,7 +212,8 @@ impl Store for MemoryStore {
     async fn write(&self, keyspace: &str, write: Write, timeout: Duration) -> Result<Written, StoreError> {
         self.called(format!("write {keyspace} {}ms", timeout.as_millis())).await?;
         let outcome = self.state().apply(keyspace, write)?;
-        Ok(Written { epoch: EPOCH, outcome })
+        let now_ms = self.state().now_ms;
+        Ok(Written { epoch: EPOCH, outcome, now_ms })
     }
 
     async fn read(&self, keyspace: &str, freshness: Freshness, _timeout: Duration) -> Result<Reading, StoreError> {
@@ -309,6 +311,26 @@ impl Store for MemoryStore {
     async fn jobs(&self, _freshness: Freshness, _timeout: Duration) -> Result<Vec<JobBody>, StoreError> {
         self.fail()?;
         Ok(self.state().jobs.clone())
+    }
+
+    async fn leases(
+        &self,
+        keyspace: &str,
+        question: LeaseQuestion,
+        timeout: Duration,
+    ) -> Result<Vec<Option<LeaseTime>>, StoreError> {
+        let what = if question.keeps_alive { "keep alive" } else { "ask about" };
+        self.called(format!("{what} {} leases of {keyspace} {}ms", question.leases.len(), timeout.as_millis())).await?;
+        let view = self.state().shard(keyspace)?.engine().view();
+        let time = |id: &LeaseId| {
+            let found = lease(view.as_ref(), *id).unwrap();
+            // As if a second had passed since its grant.
+            found.map(|Lease { ttl_ms, .. }| LeaseTime {
+                ttl_ms,
+                left_ms: if question.keeps_alive { ttl_ms } else { ttl_ms - 1000 },
+            })
+        };
+        Ok(question.leases.iter().map(time).collect())
     }
 
     fn can(&self, keyspace: &str, capability: Capability) -> bool {

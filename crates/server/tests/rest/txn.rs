@@ -130,7 +130,7 @@ async fn what_is_wrong_is_named_and_nothing_is_done() {
         (json!([]), (400, "bad_body"), "not a JSON object"),
         (json!({"then": {}}), (400, "bad_body"), "invalid type"),
         (json!({"then": [put("a"), 7]}), (400, "bad_transaction"), "then[1]: "),
-        (json!({"if": [{"key": "a", "lease": 3}]}), (400, "bad_transaction"), "if[0]: unknown field `lease`"),
+        (json!({"if": [{"key": "a", "colour": 3}]}), (400, "bad_transaction"), "if[0]: unknown field `colour`"),
         (json!({"if": [{"key64": "=a", "exists": true}]}), (400, "bad_transaction"), "if[0]: key64: "),
         (json!({"if": [{"key": "", "exists": true}]}), (400, "empty_key"), "if[0]: "),
         (json!({"if": [{"prefix": "k".repeat(4097), "exists": true}]}), (400, "key_too_long"), "if[0]: prefix: "),
@@ -139,11 +139,7 @@ async fn what_is_wrong_is_named_and_nothing_is_done() {
         (nested(json!({"op": "get", "key": ""})), (400, "empty_key"), "then[1].else[0]: "),
         (nested(json!({"op": "get", "key": "k".repeat(4097)})), (400, "key_too_long"), "then[1].else[0]: "),
         (nested(json!({"op": "put", "key": "b", "value": large})), (413, "value_too_large"), "then[1].else[0]: "),
-        (
-            nested(json!({"op": "put", "key": "b", "value": "", "ttl": "3s"})),
-            (422, "unsupported_capability"),
-            "then[1].else[0]: keyspace default",
-        ),
+        (nested(json!({"op": "put", "key": "b", "value": "", "lease": "0"})), (400, "bad_operation"), "then[1].else[0]: lease: "),
         (nested(json!({"op": "put", "key": "b", "value": "", "ttl": "soon"})), (400, "bad_operation"), "then[1].else[0]: ttl: "),
         (
             nested(json!({"op": "put", "key": "b", "value": "", "content_type": "a\nb"})),

@@ -50,11 +50,13 @@ fn engines_go_with_modes_that_keep_their_promises() {
 }
 
 #[test]
-fn pairs_live_for_a_while_where_the_engine_lets_them_go() {
-    assert!(has_ttl(&kind(false, true), Mode::None));
+fn pairs_live_for_a_while_where_the_engine_or_the_log_lets_them_go() {
+    assert!(has_ttl(&kind(false, true), Mode::None) && has_ttl(&kind(false, false), Mode::Raft));
     assert!(!has_ttl(&kind(false, false), Mode::None) && !has_ttl(&kind(false, true), Mode::Raft));
     let timed = |ttl_ms| KeyspaceSettings { ttl_ms: Some(ttl_ms), ..settings() };
-    assert!(matches!(timed(1000).check(), Err(SettingsError::Unsupported(why)) if why.starts_with("ttl")));
+    assert!(timed(1000).check().is_ok());
+    let alone = timed(1000).check_ttl(&kind(false, false), Mode::None);
+    assert!(matches!(alone, Err(SettingsError::Unsupported(why)) if why.starts_with("ttl")));
     assert!(matches!(timed(0).check(), Err(SettingsError::Invalid(_))));
     assert!(matches!(timed(MAX_TTL_MS + 1).check(), Err(SettingsError::Invalid(_))));
     assert_eq!(timed(1000).check_ttl(&kind(false, true), Mode::None), Ok(()));
@@ -112,9 +114,10 @@ fn what_a_keyspace_can_do_follows_from_engine_and_mode() {
     assert!(can(&unordered(plain), Mode::Raft, Capability::Prefix), "it reads and sorts");
     assert!(can(&plain, Mode::Raft, Capability::Linearizable) && !can(&plain, Mode::None, Capability::Linearizable));
     assert!(can(&unordered(plain), Mode::Raft, Capability::Txn) && !can(&plain, Mode::None, Capability::Txn));
+    assert!(can(&plain, Mode::Raft, Capability::Leases) && !can(&plain, Mode::None, Capability::Leases));
     assert!(can(&kind(false, true), Mode::None, Capability::TtlPerKey));
     assert!(!can(&kind(false, true), Mode::Raft, Capability::Prefix), "what cannot be had can do nothing");
-    assert!(settings().can(Capability::Cas) && !settings().can(Capability::TtlPerKey));
+    assert!(settings().can(Capability::Cas) && !settings().can(Capability::Watch));
     let unknown = EngineSettings { kind: "abacus".to_owned(), options: BTreeMap::new() };
     assert!(!KeyspaceSettings { engine: unknown, ..settings() }.can(Capability::Cas));
 }

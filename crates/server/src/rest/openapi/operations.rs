@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use quorate_api::batch::{BatchBody, BatchResults};
 use quorate_api::cluster::{ClusterStatus, Items, JoinAnswer, JoinRequest, NodeStatus, TransferAnswer, TransferRequest};
 use quorate_api::entry::{DeletedBody, EntryBody, HistoryBody, ListBody, PutBody};
-use quorate_api::header::{CONSISTENCY, CREATE_REVISION, DELETED, EPOCH, MOD_REVISION, REVISION, TTL, VERSION};
+use quorate_api::header::{CONSISTENCY, CREATE_REVISION, DELETED, EPOCH, LEASE, MOD_REVISION, REVISION, TTL, VERSION};
 use quorate_api::keyspace::{CompactBody, CompactedBody, EngineInfo, JobBody, KeyspaceBody, KeyspaceStats, SettingsBody};
+use quorate_api::lease::{GrantBody, KeepAliveBody, KeptAlive, LeaseBody, LeaseDetail, LeaseList};
 use quorate_api::node::{CompatJoin, CompatStatus, Message, NodeInfo};
 use quorate_api::problem::Code::{self, *};
 use quorate_api::txn::{TxnBody, TxnResultBody};
@@ -72,7 +73,7 @@ const ANYTHING: &[&str] = &["application/octet-stream"];
 
 /// Headers about one key.
 const OF_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION];
-const OF_READ_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY, TTL];
+const OF_READ_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY, TTL, LEASE];
 
 const QUERY: &[Code] = &[UnknownParameter, BadParameter];
 const BODY: &[Code] = &[IncompleteBody, BodyTimeout, BodyTooLarge];
@@ -82,7 +83,8 @@ const IN_KEYSPACE: &[Code] = &[BadKeyspaceName, KeyspaceNotFound];
 const OF_KEY_CODES: &[Code] = &[MalformedKey, EmptyKey, KeyTooLong, BadHeader, ContradictingConditions, PreconditionFailed];
 const READ_KEY: &[Code] = &[KeyNotFound, UnsupportedCapability, RevisionNotReached, FutureRevision, Compacted];
 const WRITE_KEY: &[Code] = &[KeyspaceReadOnly, TimedOut];
-const PUT_KEY: &[Code] = &[UnsupportedMediaType, BadMeta, ValueTooLarge, KeyspaceFull, UnsupportedCapability];
+const PUT_KEY: &[Code] =
+    &[UnsupportedMediaType, BadMeta, ValueTooLarge, KeyspaceFull, UnsupportedCapability, LeaseNotFound, LeaseFull];
 const TXN: &[Code] = &[
     BadHeader,
     BadBody,
@@ -109,6 +111,7 @@ const WATCH_CODES: &[Code] = &[
     UnsupportedCapability,
     RevisionNotReached,
 ];
+const LEASE_BODY: &[Code] = &[BadHeader, BadBody, UnsupportedMediaType, KeyspaceReadOnly];
 const SETTINGS: &[Code] =
     &[BadKeyspaceName, KeyspaceReadOnly, BadBody, UnsupportedMediaType, InvalidSettings, UnsupportedSettings, Conflict, Busy];
 
@@ -120,6 +123,7 @@ pub(super) fn operations() -> Vec<Operation> {
         batches(),
         transactions(),
         watches(),
+        leases(),
         keyspaces(),
         jobs_and_engines(),
         cluster(),
@@ -277,6 +281,57 @@ fn watches() -> Vec<Operation> {
             of::<WatchBody>,
             true,
         ),
+    ]
+}
+
+fn leases() -> Vec<Operation> {
+    let of_leases = |method, path, id, summary| {
+        let operation = Operation::new(method, path, id, "leases", summary).takes(&["keyspace"]);
+        operation.refuses(&[IN_KEYSPACE, QUERY, BODY, &[UnsupportedCapability]])
+    };
+    let one = |method, id, summary| {
+        of_leases(method, "/v1/leases/{keyspace}/{id}", id, summary).takes(&["lease_id"]).refuses(&[&[LeaseNotFound]])
+    };
+    vec![
+        of_leases("get", "/v1/leases/{keyspace}", "list_leases", "A page of leases, by id")
+            .takes(&["lease_limit", "cursor"])
+            .takes(&FRESHNESS)
+            .answers_with(
+                200,
+                Content::Json(of::<LeaseList>),
+                &[REVISION],
+                "The leases; with how long they live, unless the read is local.",
+            )
+            .refuses(&[READ, &[BadHeader, BadCursor, RevisionNotReached]]),
+        of_leases("post", "/v1/leases/{keyspace}", "grant_lease", "Grants a lease")
+            .takes(&TIMEOUT)
+            .sends(JSON, of::<GrantBody>, true)
+            .answers_with(201, Content::Json(of::<LeaseBody>), &[REVISION], "It lives from now on.")
+            .refuses(&[WRITE, LEASE_BODY, &[LeaseExists, KeyspaceFull]]),
+        one("get", "get_lease", "A lease, and how long it lives")
+            .takes(&["keys"])
+            .takes(&TIMEOUT)
+            .answers_with(
+                200,
+                Content::Json(of::<LeaseDetail<'_>>),
+                &[REVISION],
+                "As its leader and a linearizable read have it.",
+            )
+            .refuses(&[READ, &[BadHeader]]),
+        one("delete", "revoke_lease", "Revokes a lease, and deletes all keys that hang on it")
+            .takes(&TIMEOUT)
+            .answers_with(200, Content::Json(of::<DeletedBody>), &[REVISION], "Lease and keys are gone, under one revision.")
+            .refuses(&[WRITE, &[BadHeader, KeyspaceReadOnly]]),
+        of_leases("post", "/v1/leases/{keyspace}/{id}/keepalive", "keep_alive", "A lease begins its time anew")
+            .takes(&["lease_id"])
+            .takes(&TIMEOUT)
+            .answers(200, Content::Json(of::<LeaseBody>), "It lives as long as it was granted for, from now on.")
+            .refuses(&[WRITE, &[BadHeader, KeyspaceReadOnly, LeaseNotFound]]),
+        of_leases("post", "/v1/leases/{keyspace}/keepalive", "keep_many_alive", "Leases begin their time anew")
+            .takes(&TIMEOUT)
+            .sends(JSON, of::<KeepAliveBody>, true)
+            .answers(200, Content::Json(of::<KeptAlive>), "Those that live on, and those that are gone.")
+            .refuses(&[WRITE, LEASE_BODY]),
     ]
 }
 

@@ -3,6 +3,7 @@
 use quorate_api::entry::{DEFAULT_LIST_ITEMS, MAX_LIST_ITEMS};
 use quorate_api::header;
 use quorate_api::key::{DEFAULT_KEYSPACE, MAX_KEY_BYTES, MAX_NAME_BYTES, SYSTEM_KEYSPACE};
+use quorate_api::lease::{DEFAULT_LEASE_ITEMS, MAX_LEASE_ITEMS};
 use quorate_api::problem::Code;
 use serde_json::{Map, Value, json};
 
@@ -29,7 +30,7 @@ pub(super) const WATCH: [&str; 8] =
     ["watched_key", "watched_key64", "types", "from_revision", "initial", "watch_values", "prev", "encoding"];
 
 /// How long what a put sets is to live.
-pub(super) const LIFETIME: [&str; 2] = ["ttl", "header_ttl"];
+pub(super) const LIFETIME: [&str; 3] = ["ttl", "header_ttl", "lease"];
 
 /// What a write to one key takes.
 pub(super) const CONDITIONS: [&str; 3] = ["cas", "if_match", "if_none_match"];
@@ -45,7 +46,7 @@ pub(super) fn components() -> Map<String, Value> {
     components
 }
 
-fn in_path() -> [(String, Value); 6] {
+fn in_path() -> [(String, Value); 7] {
     let keyspace = format!("^({SYSTEM_KEYSPACE}|[a-z0-9][a-z0-9_-]{{0,{}}})$", MAX_NAME_BYTES - 1);
     let codes: Vec<String> = Code::ALL.iter().map(|code| code.facts().code.replace('_', "-")).collect();
     let key = "The key, percent-encoded: any bytes. Slashes may stand as they are; they are part of the key.";
@@ -55,12 +56,18 @@ fn in_path() -> [(String, Value); 6] {
         path("key", "key", json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES}), key),
         path("compat_key", "key", json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES}), key),
         path("node", "name", json!({"type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES}), "The name of a node."),
+        path("lease_id", "id", lease_id(), "The id of a lease."),
         path("job", "id", json!({"type": "integer", "minimum": 1}), "The number of a job."),
         path("code", "code", json!({"type": "string", "enum": codes}), "The word of a problem's code, or the end of its `type`."),
     ]
 }
 
-fn of_one_key() -> [(String, Value); 11] {
+/// In any case of letters, and not all zeros.
+fn lease_id() -> Value {
+    json!({"type": "string", "pattern": "^(?!0+$)[0-7]?[0-9a-fA-F]{1,15}$"})
+}
+
+fn of_one_key() -> [(String, Value); 12] {
     let key64 = json!({"type": "string", "minLength": 1, "pattern": "^[A-Za-z0-9_-]+$"});
     let key64_about = "The key as base64url, for clients that cannot send every path. It makes the request one about this key.";
     let text = || json!({"type": "string"});
@@ -94,6 +101,11 @@ fn of_one_key() -> [(String, Value); 11] {
         ),
         query("ttl", ttl(), ttl_about),
         header("header_ttl", header::TTL, ttl(), &format!("{ttl_about} The parameter `ttl` wins over this header.")),
+        query(
+            "lease",
+            lease_id(),
+            "The lease that the pair hangs on, and with which it goes; only with the capability `leases`.",
+        ),
         header("if_match", "If-Match", text(), &format!("Only if the key has one of these tags. {tags}")),
         header("if_none_match", "If-None-Match", text(), &format!("Only if the key has none of these tags. {tags}")),
         header(
@@ -106,7 +118,7 @@ fn of_one_key() -> [(String, Value); 11] {
     ]
 }
 
-fn of_lists() -> [(String, Value); 20] {
+fn of_lists() -> [(String, Value); 22] {
     let part = || json!({"type": "string", "maxLength": MAX_KEY_BYTES});
     let part64 = || json!({"type": "string", "pattern": "^[A-Za-z0-9_-]*$"});
     let not_empty = || json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES});
@@ -123,6 +135,13 @@ fn of_lists() -> [(String, Value); 20] {
         query("end", part(), "Keys before this one."),
         query("end64", part64(), "The same as base64url."),
         query("limit", limit, "Most pairs of a page."),
+        parameter(
+            "lease_limit",
+            ("limit", "query", false),
+            json!({"type": "integer", "minimum": 1, "maximum": MAX_LEASE_ITEMS, "default": DEFAULT_LEASE_ITEMS}),
+            "Most leases of a page.",
+        ),
+        query("keys", flag(), "With the keys that hang on the lease."),
         query("cursor", json!({"type": "string"}), "The `next_cursor` of the page before."),
         query("reverse", flag(), "From the last key to the first."),
         query("values", flag(), "With the values."),

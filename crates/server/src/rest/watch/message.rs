@@ -14,9 +14,6 @@ use quorate_node::keyspace::{Cause, Event, Record, Revision, ShardError};
 use super::super::list::put_line;
 use super::super::one_key::entry_of;
 
-/// Records of keyspaces that can be watched have no end yet, so it does not matter what time it is.
-const NO_TIME_MS: u64 = 0;
-
 /// How a browser that lost its connection waits before it comes back.
 const RETRY: &[u8] = b"retry: 1000\n\n";
 
@@ -91,7 +88,7 @@ impl Messages {
         let plain: Vec<Plain<'_>> = pairs
             .into_iter()
             .map(|(key, record, of)| {
-                let entry = self.shown_of(entry_of(key, record, NO_TIME_MS));
+                let entry = self.shown_of(timeless(key, record));
                 Plain { kind: EventType::Put, entry, prev: None, of: Cow::Owned(of) }
             })
             .collect();
@@ -129,7 +126,7 @@ impl Messages {
     }
 
     fn plain<'a>(&self, event: &Event, of: &'a [usize], revision: Revision) -> Result<Plain<'a>, ShardError> {
-        let entry = |record: Record| self.shown_of(entry_of(event.key.clone(), record, NO_TIME_MS));
+        let entry = |record: Record| self.shown_of(timeless(event.key.clone(), record));
         let prev = if self.shown.has_prev { event.record_before()?.map(entry) } else { None };
         let entry = event.record()?.map(entry);
         Ok(Plain {
@@ -159,6 +156,11 @@ impl Messages {
     }
 }
 
+/// The entry of a record, without how long it still lives: when that is read, nobody knows.
+fn timeless(key: Bytes, record: Record) -> Entry {
+    Entry { ttl_ms: None, ..entry_of(key, record, 0) }
+}
+
 /// A key that is not there since a revision.
 fn gone(key: Bytes, since: Revision) -> Entry {
     Entry {
@@ -170,5 +172,6 @@ fn gone(key: Bytes, since: Revision) -> Entry {
         mod_revision: since.0,
         version: 0,
         ttl_ms: None,
+        lease: None,
     }
 }
