@@ -10,6 +10,7 @@ pub mod key;
 pub mod keyspace;
 pub mod lease;
 pub mod node;
+pub mod patch;
 pub mod peer;
 pub mod problem;
 pub mod quantity;

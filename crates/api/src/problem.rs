@@ -123,6 +123,9 @@ codes! {
         "The keyspace has a lease of this id already. Nothing was done.";
     LeaseFull "lease_full" 409 final "Lease is full"
         "10,000 keys hang on the lease, and it holds no more: all of them go at once when it ends. Nothing was done.";
+    UnfitValue "unfit_value" 409 final "Value cannot be changed so"
+        "The key's value is no whole number, or no JSON that can be patched, or what would come of it is more than a number can \
+         be. Nothing was done; a PUT replaces the value whatever it is.";
     Compacted "compacted" 410 final "Compacted"
         "The revision asked for is not kept any more, or is of a keyspace that was made anew. `compacted_revision` is the oldest \
          that can be read: read what is there now, and go on from its revision. A list that was read in part is begun anew \
@@ -142,7 +145,8 @@ codes! {
     TargetTooLong "target_too_long" 414 final "Path too long"
         "Path and query are longer than any route takes. Nothing was done.";
     UnsupportedMediaType "unsupported_media_type" 415 final "Unsupported media type"
-        "The route takes application/json, a batch application/x-ndjson too, and bodies without a content coding.";
+        "The route takes application/json, a batch application/x-ndjson too, and bodies without a content coding; what a PATCH \
+         of a key takes is in the header Accept-Patch.";
     InvalidSettings "invalid_settings" 422 final "Settings that cannot be"
         "The settings name an engine, an option, a mode or a field that does not exist, or give one a value that it cannot \
          have. The detail says which, and what is known. Nothing was done.";

@@ -3,6 +3,7 @@
 mod examples;
 mod keyspace;
 mod lease;
+mod patch;
 mod server;
 mod watch;
 
@@ -24,6 +25,7 @@ use crate::output::Format;
 
 pub(crate) use keyspace::{AlterArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
 pub(crate) use lease::{GrantArgs, KeepAliveArgs, LeaseCommand, parse_id};
+pub(crate) use patch::{AppendArgs, IncrArgs, PatchArgs, PatchedKeyArgs, TouchArgs};
 pub(crate) use server::ServerArgs;
 pub(crate) use watch::WatchArgs;
 
@@ -54,6 +56,18 @@ pub(crate) enum Command {
     /// Delete a key, exit code 3 if it was not there; or many
     #[command(after_help = examples::DEL)]
     Del(DelArgs),
+    /// Add to a number, and print the sum
+    #[command(after_help = examples::INCR)]
+    Incr(IncrArgs),
+    /// Append to a value
+    #[command(after_help = examples::APPEND)]
+    Append(AppendArgs),
+    /// Set the value that is there once more, exit code 3 if there is none
+    #[command(after_help = examples::TOUCH)]
+    Touch(TouchArgs),
+    /// Change parts of a value that is JSON, by a merge patch
+    #[command(after_help = examples::PATCH)]
+    Patch(PatchArgs),
     /// List keys
     #[command(after_help = examples::LS)]
     Ls(LsArgs),

@@ -19,6 +19,7 @@ mod lease;
 mod log_output;
 mod output;
 mod pair_line;
+mod patch;
 mod printable;
 mod progress;
 mod server;
@@ -66,6 +67,10 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Get(args) => keys::get(args, client).await,
         Command::Put(args) => keys::put(args, client).await,
         Command::Del(args) => keys::del(args, client).await,
+        Command::Incr(args) => patch::incr(args, client).await,
+        Command::Append(args) => patch::append(args, client).await,
+        Command::Touch(args) => patch::touch(args, client).await,
+        Command::Patch(args) => patch::patch(args, client).await,
         Command::Ls(args) => keys::ls(args, client).await,
         Command::Txn(args) => txn::run(args, client).await,
         Command::Watch(args) => watch::run(args, client).await,

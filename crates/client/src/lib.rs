@@ -30,6 +30,7 @@ mod keyspaces;
 mod leases;
 mod list;
 mod list_stream;
+mod patch;
 mod selection;
 mod streams;
 mod transport;
@@ -45,5 +46,6 @@ pub use keys::{Condition, Consistency, Deleted, Found, GetOptions, PutOptions, W
 pub use leases::{GrantedLease, HeldLease};
 pub use list::{ListQuery, Listing, Page};
 pub use list_stream::{ListStream, StreamQuery};
+pub use patch::{Incremented, PatchOptions, Patched};
 pub use selection::{Counted, DeletedRange, Selection};
 pub use watch::{News, WatchQuery, WatchStream, Watched, WatchedKeys};

@@ -92,6 +92,11 @@ impl Reader {
         Err(DecodeError::Malformed("number too long"))
     }
 
+    pub(crate) fn i64_le(&mut self) -> Result<i64, DecodeError> {
+        let bytes = self.take(8)?;
+        Ok(i64::from_le_bytes(bytes[..].try_into().expect("so many were taken")))
+    }
+
     pub(crate) fn bytes(&mut self) -> Result<Bytes, DecodeError> {
         let length = self.varint()?;
         self.take(length)

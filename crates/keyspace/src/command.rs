@@ -9,6 +9,7 @@ use crate::Revision;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::lease::LeaseId;
 use crate::limits::{Limits, Settings};
+use crate::patch::Patch;
 use crate::record::{encode_user_meta, read_user_meta, user_meta_bytes};
 use crate::transaction::{Listing, MAX_TRANSACTION_DEPTH, Transaction};
 
@@ -39,8 +40,7 @@ impl Write {
 
     /// Whether what it does depends on what is there.
     pub fn is_conditional(&self) -> bool {
-        let is_conditional = |op: &Op| op.as_transaction().is_some_and(Transaction::is_conditional);
-        !self.guards.is_empty() || self.ops.iter().any(is_conditional)
+        !self.guards.is_empty() || self.ops.iter().any(Op::is_conditional)
     }
 
     /// The encoded form: guards, then operations.
@@ -94,6 +94,8 @@ pub enum Condition {
 pub enum Op {
     /// Sets a key.
     Put(Put),
+    /// Changes a key by what it holds.
+    Patch(Box<Patch>),
     /// Removes a key; nothing happens if it is not there.
     Delete {
         /// The key.
@@ -149,8 +151,18 @@ impl Op {
         match self {
             Self::Get { .. } | Self::List(_) => true,
             Self::Transaction(transaction) => transaction.is_read_only(),
-            Self::Put(_) | Self::Delete { .. } | Self::DeleteRange { .. } | Self::Configure(_) | Self::Compact { .. } => false,
+            Self::Put(_) | Self::Patch(_) | Self::Delete { .. } | Self::DeleteRange { .. } => false,
+            Self::Configure(_) | Self::Compact { .. } => false,
             Self::LeaseGrant { .. } | Self::LeaseRevoke { .. } | Self::LeaseExpire { .. } => false,
+        }
+    }
+
+    /// Whether what it does depends on what is there.
+    pub(crate) fn is_conditional(&self) -> bool {
+        match self {
+            Self::Patch(_) => true,
+            Self::Transaction(transaction) => transaction.is_conditional(),
+            _ => false,
         }
     }
 
@@ -227,6 +239,7 @@ const OP_GET: u8 = 7;
 const OP_LIST: u8 = 8;
 const OP_TRANSACTION: u8 = 9;
 const OP_CONFIGURE_ALL: u8 = 10;
+const OP_PATCH: u8 = 11;
 const OP_COMPACT: u8 = 16;
 const OP_PUT_WITH_LEASE: u8 = 32;
 const OP_LEASE_GRANT: u8 = 33;
@@ -286,6 +299,7 @@ pub(crate) fn op_bytes_hint(op: &Op) -> usize {
             let content_type_bytes = put.content_type.as_ref().map_or(0, Bytes::len);
             put.key.len() + put.value.len() + content_type_bytes + user_meta_bytes(&put.user_meta) + 34
         }
+        Op::Patch(patch) => patch.key.len() + patch.edit.bytes() + 28,
         Op::Delete { key } | Op::Get { key } => key.len() + 8,
         Op::DeleteRange { range, .. } | Op::List(Listing { range, .. }) => {
             bound_bytes_hint(&range.start) + bound_bytes_hint(&range.end) + 13
@@ -364,6 +378,10 @@ pub(crate) fn encode_op(op: &Op, out: &mut BytesMut) {
             }
             out.put_bytes_with_len(&put.value);
         }
+        Op::Patch(patch) => {
+            out.put_u8(OP_PATCH);
+            patch.encode(out);
+        }
         Op::Delete { key } => {
             out.put_u8(OP_DELETE);
             out.put_bytes_with_len(key);
@@ -428,6 +446,7 @@ pub(crate) fn read_op(reader: &mut Reader, max_depth: usize) -> Result<Op, Decod
             let value = reader.bytes()?;
             Ok(Op::Put(Put { key, value, content_type, user_meta, ttl_ms, lease }))
         }
+        OP_PATCH => Ok(Op::Patch(Box::new(Patch::read(reader)?))),
         OP_DELETE => Ok(Op::Delete { key: reader.bytes()? }),
         OP_DELETE_RANGE => {
             let range = read_range(reader)?;
@@ -512,6 +531,7 @@ mod tests {
 
     use super::*;
     use crate::limits::Retention;
+    use crate::patch::Edit;
     use crate::transaction::{Compare, Keys, Relation, Target};
 
     fn bytes() -> impl Strategy<Value = Bytes> {
@@ -570,6 +590,11 @@ mod tests {
             any::<u64>().prop_map(|id| Op::LeaseRevoke { id: LeaseId(id) }),
             proptest::collection::vec((any::<u64>().prop_map(LeaseId), any::<u64>()), 0..3)
                 .prop_map(|leases| Op::LeaseExpire { leases }),
+            (bytes(), edit(), proptest::option::of(0..u64::MAX), any::<u64>(), any::<bool>()).prop_map(
+                |(key, edit, ttl_ms, max_value_bytes, is_told)| {
+                    Op::Patch(Box::new(Patch { key, edit, ttl_ms, max_value_bytes, is_told }))
+                }
+            ),
             bytes().prop_map(|key| Op::Delete { key }),
             bytes().prop_map(|key| Op::Get { key }),
             any::<u64>().prop_map(|revision| Op::Compact { revision: Revision(revision) }),
@@ -585,6 +610,15 @@ mod tests {
                     retention: Retention { max_revisions: d, max_age_ms: e, max_bytes: f },
                 })
             }),
+        ]
+    }
+
+    fn edit() -> impl Strategy<Value = Edit> {
+        prop_oneof![
+            (any::<i64>(), any::<i64>()).prop_map(|(by, initial)| Edit::Increment { by, initial }),
+            bytes().prop_map(|value| Edit::Append { value }),
+            Just(Edit::Touch),
+            bytes().prop_map(|patch| Edit::Merge { patch }),
         ]
     }
 
@@ -654,6 +688,7 @@ mod tests {
             ],
             otherwise: vec![Op::Transaction(Box::default())],
         };
+        let touch = Patch { key: k(), edit: Edit::Touch, ttl_ms: None, max_value_bytes: 9, is_told: true };
         let settings = Settings {
             limits: Limits { max_bytes: 1, max_key_bytes: 2, max_value_bytes: 3 },
             ttl_ms: Some(4),
@@ -678,6 +713,7 @@ mod tests {
                 },
                 b"\x00\x03\x21\x05\xac\x02\x22\x05\x23\x02\x05\x06\x07\x08",
             ),
+            (Write { ops: vec![Op::Patch(Box::new(touch))], ..Write::default() }, b"\x00\x01\x0b\x83\x01k\x00\x09"),
             (Write { ops: vec![Op::Configure(settings)], ..Write::default() }, b"\x00\x01\x0a\x01\x02\x03\x04\x05\x06\x07"),
             (
                 Write::transaction(transaction),

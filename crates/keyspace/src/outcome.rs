@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::patch::Unfit;
 use crate::transaction::MAX_TRANSACTION_DEPTH;
 use crate::{LeaseId, Record, Revision};
 
@@ -72,6 +73,13 @@ pub enum Outcome {
         /// The limit.
         max_keys: u64,
     },
+    /// What a key holds cannot be changed as asked; nothing was done.
+    Unfit {
+        /// The key.
+        key: Bytes,
+        /// Why not.
+        why: Unfit,
+    },
     /// The request was seen before, and its outcome is forgotten: it may have been done.
     Forgotten,
 }
@@ -92,7 +100,7 @@ pub struct OpResult {
 pub enum Detail {
     /// Keys of a range were removed.
     Removed(Removed),
-    /// Pairs were read.
+    /// Pairs were read, or one was changed and is told.
     Read(Pairs),
     /// Of a transaction.
     Transaction(TransactionResult),
@@ -175,6 +183,7 @@ const VALUE_TOO_LARGE: u8 = 7;
 const TOO_MUCH: u8 = 8;
 /// As [`APPLIED`], each result followed by its detail.
 const APPLIED_WITH_DETAILS: u8 = 9;
+const UNFIT: u8 = 10;
 
 const COMPACTED: u8 = 16;
 const FUTURE_REVISION: u8 = 17;
@@ -241,6 +250,11 @@ impl Outcome {
                 out.put_u8(LEASE_FULL);
                 out.put_varint(*max_keys);
             }
+            Self::Unfit { key, why } => {
+                out.put_u8(UNFIT);
+                out.put_bytes_with_len(key);
+                why.encode(&mut out);
+            }
             Self::Forgotten => out.put_u8(FORGOTTEN),
         }
         out.freeze()
@@ -278,6 +292,7 @@ impl Outcome {
             FORGOTTEN => Self::Forgotten,
             COMPACTED => Self::Compacted { compacted: Revision(reader.varint()?) },
             FUTURE_REVISION => Self::FutureRevision { present: Revision(reader.varint()?) },
+            UNFIT => Self::Unfit { key: reader.bytes()?, why: Unfit::read(&mut reader)? },
             KEY_TOO_LONG => Self::KeyTooLong { max_bytes: reader.varint()? },
             VALUE_TOO_LARGE => Self::ValueTooLarge { max_bytes: reader.varint()? },
             tag => return Err(DecodeError::UnknownTag { what: "outcome", tag }),
@@ -434,6 +449,8 @@ mod tests {
             Outcome::LeaseNotFound { lease: LeaseId(1 << 62) },
             Outcome::LeaseExists { lease: LeaseId(5) },
             Outcome::LeaseFull { max_keys: 300 },
+            Outcome::Unfit { key: Bytes::from_static(b"k"), why: Unfit::NotANumber },
+            Outcome::Unfit { key: Bytes::new(), why: Unfit::Target(crate::JsonError::Malformed { at: 700 }) },
             Outcome::Forgotten,
             Outcome::Compacted { compacted: Revision(300) },
             Outcome::FutureRevision { present: Revision(3) },
@@ -441,7 +458,7 @@ mod tests {
         for outcome in outcomes {
             assert_eq!(Outcome::decode(outcome.to_bytes()), Ok(outcome));
         }
-        assert!(Outcome::decode(Bytes::from_static(b"\x0a")).is_err());
+        assert!(Outcome::decode(Bytes::from_static(b"\x0b")).is_err());
     }
 
     /// Written out, so that they stay readable whatever is written in future.
@@ -462,6 +479,7 @@ mod tests {
             (Outcome::LeaseNotFound { lease: LeaseId(5) }, b"\x20\x05"),
             (Outcome::LeaseExists { lease: LeaseId(5) }, b"\x21\x05"),
             (Outcome::LeaseFull { max_keys: 300 }, b"\x22\xac\x02"),
+            (Outcome::Unfit { key: Bytes::from_static(b"k"), why: Unfit::Overflow }, b"\x0a\x01k\x02"),
         ];
         for (outcome, bytes) in cases {
             assert_eq!(outcome.to_bytes(), bytes);

@@ -12,6 +12,7 @@ use quorate_keyspace::{
 use quorate_log::GroupId;
 use quorate_node::{Answer, Failure, Input, Request, RequestKind};
 
+use crate::counters::{Counters, MAX_COUNTERS, increment};
 use crate::history::{Action, Operation, Seen, Sent, Verdict, check};
 use crate::host::{Boot, HostId};
 use crate::model::KeyChange;
@@ -31,6 +32,7 @@ pub(crate) struct Clients {
     history: BTreeMap<u64, Vec<Operation>>,
     /// Transactions of which nobody knows what became of them, and when they were sent.
     unknown: Vec<(SimTime, Transaction)>,
+    pub(crate) counters: Counters,
     next_value: u64,
 }
 
@@ -92,6 +94,11 @@ pub(crate) enum Kind {
         value: u64,
     },
     Transaction(Box<Transaction>),
+    /// Of a counter, which is no other operation's key.
+    Increment {
+        counter: u64,
+        by: u64,
+    },
     Get {
         key: u64,
     },
@@ -122,7 +129,11 @@ impl Kind {
                 every_op(transaction, &mut |op| values.extend(written_by(op).and_then(|(_, value)| value)));
                 values
             }
-            Self::Delete { .. } | Self::DeleteRange { .. } | Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
+            Self::Delete { .. }
+            | Self::DeleteRange { .. }
+            | Self::Increment { .. }
+            | Self::Get { .. }
+            | Self::LocalGet { .. } => Vec::new(),
         }
     }
 
@@ -130,7 +141,12 @@ impl Kind {
         match self {
             Self::Get { .. } | Self::LocalGet { .. } => true,
             Self::Transaction(transaction) => transaction.is_read_only(),
-            Self::Put { .. } | Self::Delete { .. } | Self::DeleteRange { .. } | Self::Create { .. } | Self::Swap { .. } => false,
+            Self::Put { .. }
+            | Self::Delete { .. }
+            | Self::DeleteRange { .. }
+            | Self::Create { .. }
+            | Self::Swap { .. }
+            | Self::Increment { .. } => false,
         }
     }
 
@@ -155,6 +171,7 @@ impl Kind {
                 Some(Write::put(key_of(*key), value_of(*value, 0)).only_if(key_of(*key), condition))
             }
             Self::Transaction(transaction) => Some(Write::transaction((**transaction).clone())),
+            Self::Increment { counter, by } => Some(increment(*counter, *by)),
             Self::Get { .. } | Self::LocalGet { .. } => None,
         }
     }
@@ -167,8 +184,8 @@ impl Kind {
             Self::DeleteRange { keys, .. } => keys.iter().map(|key| (*key, Action::Write(None))).collect(),
             Self::Create { key, value } => vec![(*key, Action::Swap(None, Some(*value)))],
             Self::Swap { key, from, value } => vec![(*key, Action::Swap(Some(from.0), Some(*value)))],
-            // What a transaction did is known from its answer, or from what it left.
-            Self::Transaction(_) | Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
+            // What a transaction did is known from its answer, or from what it left; counters are added up at the end.
+            Self::Transaction(_) | Self::Increment { .. } | Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
         }
     }
 }
@@ -259,6 +276,7 @@ impl Simulation {
             },
             60..75 => Kind::Get { key },
             75..90 => self.a_transaction(index, key),
+            90..95 => Kind::Increment { counter: key % MAX_COUNTERS, by: self.random.between(1, 5) },
             _ => Kind::LocalGet { key },
         }
     }
@@ -306,6 +324,7 @@ impl Simulation {
                 match self.scenario.mutation {
                     Some(Mutation::ConditionsDropped) => write.guards.clear(),
                     Some(Mutation::ComparesDropped) => drop_compares(&mut write),
+                    Some(Mutation::IncrementByPut) => self.increment_by_put(host, &mut write),
                     Some(Mutation::TransactionInTwo) => {
                         if let Some(first) = first_of_two(&mut write) {
                             let token = self.unasked_token();
@@ -359,7 +378,7 @@ impl Simulation {
     }
 
     /// What a process shows of the clients' keyspace, once it has any of it.
-    fn view_of(&self, host: HostId) -> Option<Arc<dyn View>> {
+    pub(crate) fn view_of(&self, host: HostId) -> Option<Arc<dyn View>> {
         let process = self.hosts[host.0].process.as_ref()?;
         process.shell.view(CLIENT_GROUP).filter(|view| view.applied() > 0)
     }
@@ -437,6 +456,9 @@ impl Simulation {
         if !under_way.kind.is_read() {
             self.coverage.count("writes with unknown outcome");
         }
+        if let Kind::Increment { counter, by } = under_way.kind {
+            self.clients.counters.on_unknown(counter, by);
+        }
         if let Kind::Transaction(transaction) = &under_way.kind {
             self.clients.unknown.push((under_way.called_at, (**transaction).clone()));
         }
@@ -489,6 +511,9 @@ impl Simulation {
                     (Kind::Transaction(transaction), Some(Detail::Transaction(result))) => {
                         self.on_transaction(index, under_way, transaction, (revision.0, result))?;
                     }
+                    (Kind::Increment { counter, by }, detail) => {
+                        self.on_incremented(under_way.sent, (*counter, *by), revision.0, detail)?;
+                    }
                     _ => self.on_applied(index, under_way, revision.0, results)?,
                 }
                 Ok(true)
@@ -510,7 +535,8 @@ impl Simulation {
             | Outcome::TooMuch { .. }
             | Outcome::LeaseNotFound { .. }
             | Outcome::LeaseExists { .. }
-            | Outcome::LeaseFull { .. } => Err(Violation::new("there is room", format!("a write was refused: {outcome:?}"))),
+            | Outcome::LeaseFull { .. }
+            | Outcome::Unfit { .. } => Err(Violation::new("there is room", format!("a write was refused: {outcome:?}"))),
             Outcome::Compacted { .. } | Outcome::FutureRevision { .. } => {
                 Err(Violation::new("only compactions are refused for their revision", format!("{outcome:?}")))
             }
@@ -607,6 +633,7 @@ impl Simulation {
         // What is still under way may have happened too.
         let under_way: Vec<UnderWay> = self.clients.all.iter_mut().filter_map(|client| client.under_way.take()).collect();
         under_way.iter().for_each(|under_way| self.on_unknown(under_way));
+        self.check_counters()?;
         for (called_at, transaction) in std::mem::take(&mut self.clients.unknown) {
             for (key, value) in left_by(&transaction, &|value| self.oracle.is_written(value)) {
                 self.note(key, Operation { call: called_at.0, end: None, action: Action::Write(value) });

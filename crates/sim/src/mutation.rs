@@ -35,11 +35,13 @@ pub enum Mutation {
     WatchResumesAtPresent,
     /// A watcher is told half of what there is, and counts all of it as told.
     WatchTellsHalf,
+    /// An increment is made of a read at the asked node, and a put.
+    IncrementByPut,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::AckBeforeSync,
         Self::VoteNotWritten,
         Self::ReadWithoutIndex,
@@ -54,6 +56,7 @@ impl Mutation {
         Self::TransactionReadsElsewhere,
         Self::WatchResumesAtPresent,
         Self::WatchTellsHalf,
+        Self::IncrementByPut,
     ];
 
     /// Its name on the command line.
@@ -73,6 +76,7 @@ impl Mutation {
             Self::TransactionReadsElsewhere => "transaction-reads-elsewhere",
             Self::WatchResumesAtPresent => "watch-resumes-at-present",
             Self::WatchTellsHalf => "watch-tells-half",
+            Self::IncrementByPut => "increment-by-put",
         }
     }
 }

@@ -26,9 +26,10 @@ fn twenty_seeds_pass() {
     assert!(met * 5 >= FaultKind::ALL.len() * 4, "only {met} kinds of faults happened:\n{total}");
     let names = ["snapshots loaded", "membership changes", "linearizable reads", "writes with unknown outcome"];
     let of_transactions = ["transactions done then", "transactions done otherwise", "transactions that only read"];
+    let of_counters = ["increments acknowledged", "increments with unknown outcome"];
     let of_beats = ["beats that were noted", "beats that raft-rs had to see"];
     let of_watchers = ["revisions that watchers were told", "watchers that went on elsewhere", "watchers that fell behind"];
-    for name in names.into_iter().chain(of_transactions).chain(of_beats).chain(of_watchers) {
+    for name in names.into_iter().chain(of_transactions).chain(of_counters).chain(of_beats).chain(of_watchers) {
         assert!(total.of(name) > 0, "no {name}:\n{total}");
     }
 }
@@ -66,6 +67,7 @@ fn planted_bugs_are_found() {
         (Mutation::TransactionReadsElsewhere, "transactions are serializable"),
         (Mutation::WatchResumesAtPresent, "watchers are told everything"),
         (Mutation::WatchTellsHalf, "watchers are told everything"),
+        (Mutation::IncrementByPut, "increments add up"),
     ] {
         assert_eq!(find(mutation, 10).1, promise, "{}", mutation.name());
     }

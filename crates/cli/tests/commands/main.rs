@@ -5,6 +5,7 @@ mod bench;
 #[expect(clippy::unwrap_used, reason = "the test's own node and calls: what goes wrong in them fails the test")]
 mod calls;
 mod keyspaces;
+mod patch;
 mod transfers;
 mod txn;
 mod usage;

@@ -65,9 +65,9 @@ fn send_request(block: &[&str], cluster: &Cluster, node: &str) {
     }
 }
 
-#[test]
-fn the_tour_of_transactions_is_as_it_says() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/transactions.md");
+/// Runs a page of `docs/`; how many commands and requests it has.
+fn run(page: &str) -> (usize, usize) {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
     let page = std::fs::read_to_string(page).expect("the page is there");
     let cluster = Cluster::ready(3);
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -80,5 +80,15 @@ fn the_tour_of_transactions_is_as_it_says() {
             requests += 1;
         }
     }
-    assert_eq!((commands, requests), (8, 3), "every block was found");
+    (commands, requests)
+}
+
+#[test]
+fn the_tour_of_transactions_is_as_it_says() {
+    assert_eq!(run("transactions.md"), (8, 3), "every block was found");
+}
+
+#[test]
+fn the_tour_of_changes_is_as_it_says() {
+    assert_eq!(run("patch.md"), (13, 1), "every block was found");
 }

@@ -6,5 +6,6 @@ mod forms;
 mod keyspaces;
 mod leases;
 mod many;
+mod patch;
 mod retries;
 mod txn;

@@ -7,6 +7,7 @@ mod history;
 mod leases;
 mod model;
 mod pages;
+mod patches;
 mod ranges;
 mod replicas;
 mod restarts;

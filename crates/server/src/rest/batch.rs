@@ -13,8 +13,9 @@ use quorate_api::batch::{
 use quorate_api::entry::{Encoding, Entry, MAX_LIST_BYTES, NDJSON};
 use quorate_api::key::MAX_KEY_BYTES;
 use quorate_api::keyspace::Capability;
+use quorate_api::patch::{BatchPatch, KeyPatch};
 use quorate_api::problem::{Code, Problem};
-use quorate_node::keyspace::{Op, Put, Revision, Write};
+use quorate_node::keyspace::{Edit, Op, Patch, Put, Revision, Write};
 
 use super::answer::{self, Answer, AnswerBody};
 use super::batch_stream;
@@ -27,7 +28,7 @@ use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::store::{Freshness, Store};
 use super::window::{Weight, Window};
-use super::{keyspaces, meta};
+use super::{keyspaces, meta, patch};
 
 /// Gets at a time, at most, of one batch: what they read is in memory until it was sent.
 const GET_WEIGHT: usize = 16;
@@ -62,6 +63,7 @@ pub(super) struct Finished {
     status: u16,
     revision: Option<u64>,
     version: Option<u64>,
+    number: Option<i64>,
     deleted: Option<u64>,
     entry: Option<Entry>,
     problem: Option<Problem>,
@@ -198,6 +200,7 @@ impl<S: Store> Shared<S> {
             Ok(()) => match op {
                 BatchOp::Get { key } => self.get(key).await,
                 BatchOp::Put(put) => self.put(*put).await,
+                BatchOp::Patch(patch) => self.patch(*patch).await,
                 BatchOp::Delete { key, cas } => self.delete(key, cas.as_ref()).await,
             },
         };
@@ -226,6 +229,17 @@ impl<S: Store> Shared<S> {
         })
     }
 
+    async fn patch(&self, patch: BatchPatch) -> Result<Finished, Refusal> {
+        let (key, cas) = (patch.key.clone(), patch.cas.clone());
+        let patch = patch_of(&self.app, &self.keyspace, patch)?;
+        let (revision, result) = self.write(key, cas.as_ref(), Op::Patch(Box::new(patch))).await?;
+        let Some(meta) = result.after else {
+            return Err(patch::nothing_to_touch(revision));
+        };
+        let (revision, version) = (Some(revision.0), Some(meta.version));
+        Ok(Finished { status: 200, revision, version, number: patch::number_in(&result), ..Finished::default() })
+    }
+
     async fn delete(&self, key: Bytes, cas: Option<&Cas>) -> Result<Finished, Refusal> {
         let (revision, result) = self.write(key.clone(), cas, Op::Delete { key }).await?;
         let deleted = Some(u64::from(result.before.is_some()));
@@ -250,6 +264,16 @@ impl<S: Store> Shared<S> {
         let (_, revision, result) = write_one(&self.app, &target, write, self.limit.left()?).await?;
         Ok((revision, result))
     }
+}
+
+/// What is to be changed, and how, without conditions. The sum of an increment is told, and no other value: those may be large.
+pub(super) fn patch_of<S: Store>(app: &App<S>, keyspace: &str, patch: BatchPatch) -> Result<Patch, Refusal> {
+    let BatchPatch { key, patch, ttl, .. } = patch;
+    let bad_ttl = |why| Refusal::new(Code::BadOperation, format!("ttl: {why}"));
+    let ttl_ms = ttl.map(|ttl| parse_ttl(&ttl).map_err(bad_ttl)).transpose()?;
+    let edit = patch::edit_of(app, keyspace, patch, ttl_ms, Code::BadOperation)?;
+    let is_told = matches!(edit, Edit::Increment { .. });
+    Ok(Patch { key, edit, ttl_ms, max_value_bytes: app.config.max_value_bytes, is_told })
 }
 
 /// What is to be set, without conditions; it does not look at the key.
@@ -290,7 +314,15 @@ pub(super) fn weight_of(op: &BatchOp) -> Weight {
     match op {
         BatchOp::Get { .. } => Weight { places: GET_WEIGHT, bytes: 0 },
         BatchOp::Put(put) => Weight { places: 1, bytes: put.key.len() + put.value.len() },
+        BatchOp::Patch(patch) => Weight { places: 1, bytes: patch.key.len() + patch_bytes(&patch.patch) },
         BatchOp::Delete { key, .. } => Weight { places: 1, bytes: key.len() },
+    }
+}
+
+fn patch_bytes(patch: &KeyPatch) -> usize {
+    match patch {
+        KeyPatch::Append { value: bytes } | KeyPatch::Merge { patch: bytes } => bytes.len(),
+        KeyPatch::Increment { .. } | KeyPatch::Touch => 0,
     }
 }
 
@@ -314,6 +346,7 @@ impl Finished {
             status: self.status,
             revision: self.revision,
             version: self.version,
+            number: self.number,
             deleted: self.deleted,
             entry: self.entry.as_ref().map(|entry| entry.to_body(Encoding::Text)),
             problem: self.problem.clone(),

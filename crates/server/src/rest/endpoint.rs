@@ -34,7 +34,7 @@ use super::scans::Scans;
 use super::store::{Store, StoreError};
 use super::turns::Turns;
 use super::watch::Watches;
-use super::{admin, batch, compat, delete_range, list, one_key, txn, watch};
+use super::{admin, batch, compat, delete_range, list, one_key, patch, txn, watch};
 
 /// What the routes share.
 #[derive(Debug)]
@@ -239,6 +239,7 @@ impl<S: Store> App<S> {
         match head.method {
             Method::GET | Method::HEAD => one_key::read(self, head, target).await,
             Method::PUT => one_key::put(self, head, target, body).await,
+            Method::PATCH => Box::pin(patch::patch(self, head, target, body)).await,
             Method::DELETE => one_key::delete(self, head, target).await,
             _ => Err(Refusal::method_not_allowed(&head.method, one_key::METHODS)),
         }
@@ -301,7 +302,7 @@ impl<S: Store> App<S> {
 /// A method that no key route has is refused as such, whatever else may be wrong. `methods` are those without `key64`.
 fn check_method(head: &Parts, methods: &'static str) -> Result<(), Refusal> {
     match head.method {
-        Method::GET | Method::HEAD | Method::PUT | Method::DELETE => Ok(()),
+        Method::GET | Method::HEAD | Method::PUT | Method::PATCH | Method::DELETE => Ok(()),
         _ if parameters(head.uri.query()).any(|parameter| parameter.name == "key64") => {
             Err(Refusal::method_not_allowed(&head.method, one_key::METHODS))
         }

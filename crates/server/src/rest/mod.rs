@@ -34,6 +34,7 @@ mod meta;
 mod metrics;
 mod one_key;
 mod openapi;
+mod patch;
 mod query;
 mod refusal;
 mod scans;

@@ -1,4 +1,4 @@
-//! One key: `GET`, `HEAD`, `PUT`, `DELETE` on `/v1/kv/{ks}/{key...}` and on `/v1/kv/{ks}?key64=`.
+//! One key: `GET`, `HEAD`, `PUT`, `DELETE` on `/v1/kv/{ks}/{key...}` and on `/v1/kv/{ks}?key64=`; `patch` has `PATCH`.
 
 use std::time::Duration;
 
@@ -34,10 +34,10 @@ pub(super) struct Target<'a> {
     pub(super) is_key64: bool,
 }
 
-pub(super) const METHODS: &str = "GET, HEAD, PUT, DELETE";
+pub(super) const METHODS: &str = "GET, HEAD, PUT, PATCH, DELETE";
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// Longest media type that is kept with a value.
 const MAX_CONTENT_TYPE_BYTES: usize = 256;
@@ -71,11 +71,11 @@ enum Form {
 
 /// What a write asks for beside the key.
 #[derive(Clone, Copy, Debug, Default)]
-struct WriteOptions {
-    treatment: Treatment,
-    cas: Option<Cas>,
-    /// Only of a put.
-    ttl_ms: Option<u64>,
+pub(super) struct WriteOptions {
+    pub(super) treatment: Treatment,
+    pub(super) cas: Option<Cas>,
+    /// Not of a delete.
+    pub(super) ttl_ms: Option<u64>,
     /// Only of a put.
     lease: Option<LeaseId>,
 }
@@ -201,7 +201,7 @@ pub(super) async fn put<S: Store>(
     let options = WriteOptions::of_put(head, target.is_key64)?;
     let timeout = options.treatment.timeout(&head.headers)?;
     let conditions = Conditions::parse(&head.headers, options.cas)?;
-    let ttl_ms = options.ttl_ms.or(ttl_of_header(&head.headers)?);
+    let ttl_ms = options.ttl_ms(&head.headers)?;
     if ttl_ms.is_some() {
         keyspaces::require(app, target.keyspace, Capability::TtlPerKey)?;
     }
@@ -263,8 +263,7 @@ pub(super) async fn guards<S: Store>(
 ) -> Result<Vec<keyspace::Guard>, Refusal> {
     let mut epoch = 0;
     if conditions.need_epoch() {
-        let local = Freshness { is_linearizable: false, min_revision: None };
-        epoch = app.store.read(target.keyspace, local, timeout).await.map_err(Refusal::of_read)?.epoch;
+        epoch = app.store.read(target.keyspace, Freshness::LOCAL, timeout).await.map_err(Refusal::of_read)?.epoch;
     }
     Ok(conditions.guards(&target.key, epoch))
 }
@@ -311,8 +310,18 @@ impl ReadOptions {
 }
 
 impl WriteOptions {
+    /// How long a pair is to live, as the parameter or its header says.
+    pub(super) fn ttl_ms(&self, headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+        let twin = twin(headers, header::TTL, parse_ttl)?;
+        Ok(self.ttl_ms.or(twin))
+    }
+
     fn of_put(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
         Self::parse(head, is_key64, &["cas", "ttl", "lease", "timeout", "key64"])
+    }
+
+    pub(super) fn of_patch(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
+        Self::parse(head, is_key64, &["cas", "ttl", "timeout", "key64"])
     }
 
     fn of_delete(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
@@ -357,10 +366,6 @@ pub(super) fn parse_lease(text: &str) -> Result<LeaseId, &'static str> {
     lease::parse_id(text).map(LeaseId).ok_or("the id of a lease has one to sixteen hexadecimal digits, and is not 0")
 }
 
-fn ttl_of_header(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
-    twin(headers, header::TTL, parse_ttl)
-}
-
 fn parse_format(parameter: Parameter<'_>) -> Result<Form, Refusal> {
     match parameter.text()?.as_str() {
         "raw" => Ok(Form::Raw),
@@ -402,14 +407,14 @@ pub(super) fn kept_content_type(text: &[u8]) -> Option<Bytes> {
 
 /// `Prefer: return=...` (RFC 7240).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Preference {
+pub(super) enum Preference {
     Minimal,
     Representation,
 }
 
 impl Preference {
     /// Of several the first counts; what is not known is no error.
-    fn of(headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let lines = headers.get_all(PREFER).iter().filter_map(|line| line.to_str().ok());
         let tokens = lines.flat_map(|line| line.split(',')).filter_map(|token| token.split(';').next());
         tokens.map(str::trim).find_map(|token| match token {
@@ -419,7 +424,7 @@ impl Preference {
         })
     }
 
-    fn value(self) -> HeaderValue {
+    pub(super) fn value(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Minimal => "return=minimal",
             Self::Representation => "return=representation",
@@ -431,12 +436,12 @@ pub(super) fn consistency_value(freshness: Freshness) -> HeaderValue {
     HeaderValue::from_static(consistency_name(freshness))
 }
 
-fn content_type_value(content_type: Option<Bytes>) -> HeaderValue {
+pub(super) fn content_type_value(content_type: Option<Bytes>) -> HeaderValue {
     content_type.and_then(|content_type| HeaderValue::from_maybe_shared(content_type).ok()).unwrap_or(OCTETS)
 }
 
 /// After how many milliseconds a pair goes by itself, if it does.
-fn ttl_left(record: &Record, now_ms: u64) -> Option<u64> {
+pub(super) fn ttl_left(record: &Record, now_ms: u64) -> Option<u64> {
     record.expires_at_ms.map(|end_ms| end_ms.get().saturating_sub(now_ms))
 }
 
@@ -457,6 +462,6 @@ pub(super) fn entry_of(key: Bytes, record: Record, now_ms: u64) -> Entry {
     }
 }
 
-fn counters(meta: KeyMeta) -> Counters {
+pub(super) fn counters(meta: KeyMeta) -> Counters {
     Counters { create_revision: meta.create_revision.0, mod_revision: meta.mod_revision.0, version: meta.version }
 }

@@ -97,6 +97,7 @@ impl Refusal {
                 Some(Self::new(Code::LeaseExists, format!("the keyspace has a lease {lease} already")))
             }
             Outcome::LeaseFull { max_keys } => Some(Self::new(Code::LeaseFull, format!("{max_keys} keys hang on the lease"))),
+            Outcome::Unfit { key, why } => Some(Self::new(Code::UnfitValue, format!("`{}`: {why}", key.escape_ascii()))),
             Outcome::Forgotten => Some(Self::of_write(StoreError::Unknown)),
         }
     }

@@ -128,6 +128,11 @@ pub struct Freshness {
     pub min_revision: Option<Revision>,
 }
 
+impl Freshness {
+    /// This node's own state, as it is.
+    pub(super) const LOCAL: Self = Self { is_linearizable: false, min_revision: None };
+}
+
 /// A write that reached the state machine.
 #[derive(Clone, Debug)]
 pub struct Written {

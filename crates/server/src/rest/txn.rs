@@ -18,12 +18,13 @@ use quorate_node::keyspace::{
 };
 
 use super::answer::{self, Answer, HeaderText};
-use super::batch::{check_key, put_of};
+use super::batch::{check_key, patch_of, put_of};
 use super::body::{RequestBody, require_json};
 use super::deadline::Deadline;
 use super::endpoint::{App, keyspace_name};
 use super::keyspaces::require;
 use super::one_key::entry_of;
+use super::patch::number_in;
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::scans::Cost;
@@ -204,6 +205,10 @@ fn op_of<S: Store>(app: &App<S>, keyspace: &str, op: TxnOp, here: &str) -> Resul
             check_key(&put.key).map_err(told)?;
             Op::Put(put_of(app, keyspace, *put).map_err(told)?)
         }
+        TxnOp::Patch(patch) => {
+            check_key(&patch.key).map_err(told)?;
+            Op::Patch(Box::new(patch_of(app, keyspace, *patch).map_err(told)?))
+        }
         TxnOp::List(TxnList { range, limit, is_reverse, is_with_values }) => Op::List(Listing {
             range: range_of(&range)?,
             max_pairs: limit.unwrap_or(u64::MAX),
@@ -231,6 +236,9 @@ fn done(transaction: &Transaction, result: TransactionResult, now_ms: u64) -> (O
 }
 
 fn done_by(op: &Op, result: OpResult, now_ms: u64) -> TxnDone {
+    if let (Op::Patch(_), Some(meta)) = (op, result.after) {
+        return TxnDone::Patched { version: meta.version, number: number_in(&result) };
+    }
     let OpResult { before, after, detail } = result;
     match detail.map(|detail| *detail) {
         Some(Detail::Removed(removed)) => TxnDone::DeletedRange { keys: removed.keys },
@@ -253,6 +261,7 @@ fn done_by(op: &Op, result: OpResult, now_ms: u64) -> TxnDone {
         }
         None => match after {
             Some(meta) => TxnDone::Put { is_new: before.is_none(), version: meta.version },
+            None if matches!(op, Op::Patch(_)) => TxnDone::Got(None),
             None => TxnDone::Deleted { keys: u64::from(before.is_some()) },
         },
     }

@@ -20,6 +20,7 @@ mod leases;
 mod list;
 mod one_key;
 mod openapi;
+mod patch;
 mod server;
 mod store;
 mod txn;

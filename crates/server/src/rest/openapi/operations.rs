@@ -9,6 +9,7 @@ use quorate_api::header::{CONSISTENCY, CREATE_REVISION, DELETED, EPOCH, LEASE, M
 use quorate_api::keyspace::{CompactBody, CompactedBody, EngineInfo, JobBody, KeyspaceBody, KeyspaceStats, SettingsBody};
 use quorate_api::lease::{GrantBody, KeepAliveBody, KeptAlive, LeaseBody, LeaseDetail, LeaseList};
 use quorate_api::node::{CompatJoin, CompatStatus, Message, NodeInfo};
+use quorate_api::patch::{KEY_OP, PatchBody};
 use quorate_api::problem::Code::{self, *};
 use quorate_api::txn::{TxnBody, TxnResultBody};
 use quorate_api::watch::{WatchBody, WatchMessage};
@@ -37,6 +38,8 @@ pub(super) struct Body {
     pub(super) media_types: &'static [&'static str],
     pub(super) schema: SchemaOf,
     pub(super) is_required: bool,
+    /// What can be sent instead, in a media type of its own.
+    pub(super) other: Option<(&'static str, SchemaOf)>,
     /// The same can be sent as lines.
     pub(super) has_lines: bool,
 }
@@ -69,6 +72,7 @@ const PAST: [&str; 5] = ["revision", "history", "limit", "before", "values"];
 
 const JSON: &[&str] = &["application/json"];
 const MERGE_PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
+const KEY_PATCH: &[&str] = &[KEY_OP];
 const ANYTHING: &[&str] = &["application/octet-stream"];
 
 /// Headers about one key.
@@ -77,6 +81,7 @@ const OF_READ_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, 
 
 const QUERY: &[Code] = &[UnknownParameter, BadParameter];
 const BODY: &[Code] = &[IncompleteBody, BodyTimeout, BodyTooLarge];
+const PATCHED: &str = "The value as it is now; with `Prefer: return=representation` a `PutBody`.";
 const READ: &[Code] = &[NoLeader, Overloaded, ShuttingDown, TimedOut, Internal];
 const WRITE: &[Code] = &[NoLeader, Overloaded, ShuttingDown, OutcomeUnknown, Internal, DiskFull, BodyTooLarge];
 const IN_KEYSPACE: &[Code] = &[BadKeyspaceName, KeyspaceNotFound];
@@ -85,6 +90,17 @@ const READ_KEY: &[Code] = &[KeyNotFound, UnsupportedCapability, RevisionNotReach
 const WRITE_KEY: &[Code] = &[KeyspaceReadOnly, TimedOut];
 const PUT_KEY: &[Code] =
     &[UnsupportedMediaType, BadMeta, ValueTooLarge, KeyspaceFull, UnsupportedCapability, LeaseNotFound, LeaseFull];
+const PATCH_KEY: &[Code] = &[
+    BadBody,
+    UnsupportedMediaType,
+    UnknownOperation,
+    ValueTooLarge,
+    KeyspaceFull,
+    UnsupportedCapability,
+    UnfitValue,
+    KeyNotFound,
+    TransactionTooLarge,
+];
 const TXN: &[Code] = &[
     BadHeader,
     BadBody,
@@ -170,6 +186,20 @@ fn one_key() -> Vec<Operation> {
             .answers_with(201, Content::None, OF_KEY, "It is set, and was not there before.")
             .answers_with(204, Content::None, OF_KEY, "It is set, and was there before.")
             .refuses(&[WRITE, WRITE_KEY, PUT_KEY, BODY]),
+        of_key(
+            "patch",
+            "patch_key",
+            "Changes a key by what it holds: an increment, an append, a touch, a JSON merge patch (RFC 7396)",
+        )
+        .takes(&CONDITIONS)
+        .takes(&LIFETIME)
+        .takes(&TIMEOUT)
+        .takes(&["prefer"])
+        .sends(KEY_PATCH, of::<PatchBody<'_>>, true)
+        .or_sends(quorate_api::patch::MERGE_PATCH, any)
+        .answers_with(200, Content::Stored(of::<PutBody<'_>>), OF_READ_KEY, PATCHED)
+        .answers_with(204, Content::None, OF_KEY, "It is changed; with `Prefer: return=minimal`.")
+        .refuses(&[WRITE, WRITE_KEY, PATCH_KEY, BODY]),
         of_key("delete", "delete_key", "Deletes a key")
             .takes(&CONDITIONS)
             .takes(&TIMEOUT)
@@ -212,6 +242,16 @@ fn by_key64() -> Vec<Operation> {
             .answers_with(201, Content::None, OF_KEY, "It is set, and was not there before.")
             .answers_with(204, Content::None, OF_KEY, "It is set, and was there before.")
             .refuses(&[WRITE, WRITE_KEY, PUT_KEY, BODY, &[MethodNotAllowed]]),
+        of_keys("patch", "patch_key64", "Changes a key whose name no path can carry, by what it holds")
+            .takes(&["required_key64", "prefer"])
+            .takes(&CONDITIONS)
+            .takes(&LIFETIME)
+            .takes(&TIMEOUT)
+            .sends(KEY_PATCH, of::<PatchBody<'_>>, true)
+            .or_sends(quorate_api::patch::MERGE_PATCH, any)
+            .answers_with(200, Content::Stored(of::<PutBody<'_>>), OF_READ_KEY, PATCHED)
+            .answers_with(204, Content::None, OF_KEY, "It is changed; with `Prefer: return=minimal`.")
+            .refuses(&[WRITE, WRITE_KEY, PATCH_KEY, BODY, &[MethodNotAllowed]]),
         of_keys("delete", "delete_range", "Deletes the keys of a selection; with `key64` that key, as under its own path")
             .takes(&SELECTION)
             .takes(&["all", "key64"])
@@ -224,8 +264,7 @@ fn by_key64() -> Vec<Operation> {
 }
 
 fn batches() -> Vec<Operation> {
-    let about =
-        "Many gets, puts and deletes: an object, or lines of `BatchOpBody`, answered by lines of `BatchResult` and a `BatchEnd`";
+    let about = "Many gets, puts, changes and deletes: an object, or lines of `BatchOpBody`, answered by lines of `BatchResult` and a `BatchEnd`";
     vec![
         Operation::new("post", "/v1/batch/{keyspace}", "batch", "keys", about)
             .takes(&["keyspace", "results"])
@@ -533,7 +572,12 @@ impl Operation {
     }
 
     fn sends(self, media_types: &'static [&'static str], schema: SchemaOf, is_required: bool) -> Self {
-        Self { body: Some(Body { media_types, schema, is_required, has_lines: false }), ..self }
+        Self { body: Some(Body { media_types, schema, is_required, other: None, has_lines: false }), ..self }
+    }
+
+    fn or_sends(mut self, media_type: &'static str, schema: SchemaOf) -> Self {
+        self.body.iter_mut().for_each(|body| body.other = Some((media_type, schema)));
+        self
     }
 
     fn or_lines(mut self) -> Self {
@@ -581,6 +625,10 @@ fn bytes(_: &mut SchemaGenerator) -> Value {
 fn entry_or_history(generator: &mut SchemaGenerator) -> Value {
     of::<HistoryBody<'_>>(generator);
     of::<EntryBody<'_>>(generator)
+}
+
+fn any(_: &mut SchemaGenerator) -> Value {
+    json!({})
 }
 
 fn object(_: &mut SchemaGenerator) -> Value {
