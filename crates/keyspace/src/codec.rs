@@ -93,8 +93,12 @@ impl Reader {
     }
 
     pub(crate) fn i64_le(&mut self) -> Result<i64, DecodeError> {
-        let bytes = self.take(8)?;
-        Ok(i64::from_le_bytes(bytes[..].try_into().expect("so many were taken")))
+        self.array().map(i64::from_le_bytes)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let bytes = self.take(N as u64)?;
+        Ok(bytes[..].try_into().expect("so many were taken"))
     }
 
     pub(crate) fn bytes(&mut self) -> Result<Bytes, DecodeError> {

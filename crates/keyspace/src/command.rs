@@ -9,6 +9,7 @@ use crate::Revision;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::lease::LeaseId;
 use crate::limits::{Limits, Settings};
+use crate::once::Fingerprint;
 use crate::patch::Patch;
 use crate::record::{encode_user_meta, read_user_meta, user_meta_bytes};
 use crate::transaction::{Listing, MAX_TRANSACTION_DEPTH, Transaction};
@@ -87,6 +88,10 @@ pub enum Condition {
     ModRevisionIn(Vec<Revision>),
     /// It is not there, or was last changed at another revision than these.
     ModRevisionNotIn(Vec<Revision>),
+    /// Not about a key of the shard: the guard's key is one that the client made up for this request, so that it is done once. If
+    /// a request was done under it before, the write does nothing, and comes to what that one came to, provided that it had the
+    /// same fingerprint.
+    Once(Fingerprint),
 }
 
 /// One change.
@@ -254,6 +259,7 @@ const CONDITION_EXISTS: u8 = 1;
 const CONDITION_ABSENT: u8 = 2;
 const CONDITION_REVISION_IN: u8 = 3;
 const CONDITION_REVISION_NOT_IN: u8 = 4;
+const CONDITION_ONCE: u8 = 5;
 
 impl Command {
     /// Appends what stands before the encoded write: id, floor, and the principal's place, which is empty until there is
@@ -326,6 +332,10 @@ fn encode_guard(guard: &Guard, out: &mut BytesMut) {
         Condition::Absent => out.put_u8(CONDITION_ABSENT),
         Condition::ModRevisionIn(revisions) => encode_revisions(CONDITION_REVISION_IN, revisions, out),
         Condition::ModRevisionNotIn(revisions) => encode_revisions(CONDITION_REVISION_NOT_IN, revisions, out),
+        Condition::Once(fingerprint) => {
+            out.put_u8(CONDITION_ONCE);
+            out.put_slice(fingerprint);
+        }
     }
 }
 
@@ -344,6 +354,7 @@ fn read_guard(reader: &mut Reader) -> Result<Guard, DecodeError> {
         CONDITION_ABSENT => Condition::Absent,
         CONDITION_REVISION_IN => Condition::ModRevisionIn(reader.list(read_revision)?),
         CONDITION_REVISION_NOT_IN => Condition::ModRevisionNotIn(reader.list(read_revision)?),
+        CONDITION_ONCE => Condition::Once(reader.array()?),
         tag => return Err(DecodeError::UnknownTag { what: "condition", tag }),
     };
     Ok(Guard { key, condition })
@@ -545,6 +556,7 @@ mod tests {
             Just(Condition::Absent),
             revisions().prop_map(Condition::ModRevisionIn),
             revisions().prop_map(Condition::ModRevisionNotIn),
+            any::<[u8; 16]>().prop_map(Condition::Once),
         ]
     }
 
@@ -698,6 +710,10 @@ mod tests {
             (Write::put(k(), k()), &b"\x00\x01\x01\x01k\x00\x01k"[..]),
             (Write::delete(k()), b"\x00\x01\x02\x01k"),
             (Write { ops: vec![Op::Compact { revision: Revision(300) }], ..Write::default() }, b"\x00\x01\x10\xac\x02"),
+            (
+                Write::delete(k()).only_if(k(), Condition::Once(*b"0123456789abcdef")),
+                b"\x01\x01k\x050123456789abcdef\x01\x02\x01k",
+            ),
             (
                 Write { ops: vec![Op::Put(Put { lease: Some(LeaseId(5)), ..Put::new(k(), k()) })], ..Write::default() },
                 b"\x00\x01\x20\x01k\x00\x00\x00\x05\x01k",

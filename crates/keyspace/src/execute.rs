@@ -49,6 +49,8 @@ pub(crate) struct Step {
     lifetime: Lifetime,
     /// No pair goes before this log time, and none at all without it.
     pub(crate) next_expiry_ms: Option<u64>,
+    /// Nothing that is remembered goes before this log time, and nothing at all without it.
+    pub(crate) next_forget_ms: Option<u64>,
     changes: Vec<Change>,
     /// What the write that is under way did to keys.
     pub(crate) events: Vec<Event>,
@@ -180,6 +182,7 @@ impl Step {
             rows: Rows::default(),
             lifetime,
             next_expiry_ms,
+            next_forget_ms: None,
             changes: Vec::new(),
             events: Vec::new(),
             recorder: Recorder::default(),
@@ -200,10 +203,13 @@ impl Step {
         (changes, self.applied)
     }
 
-    /// Does what the write says, or nothing.
-    pub(crate) fn execute(&mut self, write: &Write, header: &mut ShardHeader) -> Result<Outcome, ShardError> {
+    /// Does what the write says, or nothing, whether it was done before or not.
+    pub(crate) fn execute_now(&mut self, write: &Write, header: &mut ShardHeader) -> Result<Outcome, ShardError> {
         let revision = header.revision;
         for (guard, position) in write.guards.iter().zip(0..) {
+            if matches!(guard.condition, Condition::Once(_)) {
+                continue;
+            }
             let current = self.stored(&guard.key)?.map(|stored| stored.meta);
             if !holds(&guard.condition, current) {
                 return Ok(Outcome::ConditionFailed { revision, guard: position, current });
@@ -622,6 +628,7 @@ fn stored_bytes(key: &[u8], record_bytes: usize) -> u64 {
 
 fn holds(condition: &Condition, current: Option<KeyMeta>) -> bool {
     match condition {
+        Condition::Once(_) => unreachable!("it is about no key of the shard"),
         Condition::Exists => current.is_some(),
         Condition::Absent => current.is_none(),
         Condition::ModRevisionIn(revisions) => current.is_some_and(|meta| revisions.contains(&meta.mod_revision)),

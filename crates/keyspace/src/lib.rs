@@ -14,6 +14,7 @@ mod lease;
 mod limits;
 mod local;
 mod merge_patch;
+mod once;
 mod outcome;
 mod patch;
 mod read;
@@ -37,6 +38,7 @@ pub use lease::{Lease, LeaseChange, LeaseId, MAX_LEASE_KEYS, lease, lease_keys, 
 pub use limits::{Limits, Retention, Settings};
 pub use local::LocalKeyspace;
 pub use merge_patch::{JsonError, MAX_JSON_BYTES, MAX_JSON_DEPTH, check_merge_patch};
+pub use once::{Fingerprint, MAX_ONCE_BYTES, MAX_ONCE_KEYS, ONCE_MS};
 pub use outcome::{Detail, KeyMeta, OpResult, Outcome, Pairs, Removed, TransactionResult};
 pub use patch::{Edit, Patch, Unfit};
 pub use read::{Folding, ListQuery, Page, Place, get, keys, list, pairs};

@@ -6,6 +6,7 @@ mod full;
 mod history;
 mod leases;
 mod model;
+mod once;
 mod pages;
 mod patches;
 mod ranges;

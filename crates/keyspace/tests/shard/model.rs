@@ -184,6 +184,7 @@ impl Model {
             Condition::Absent => changed_at.is_none(),
             Condition::ModRevisionIn(revisions) => is_among(revisions),
             Condition::ModRevisionNotIn(revisions) => !is_among(revisions),
+            Condition::Once(_) => unreachable!("not made up here"),
         }
     }
 
