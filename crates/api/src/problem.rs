@@ -158,6 +158,9 @@ codes! {
     UnsupportedCapability "unsupported_capability" 422 final "The keyspace cannot do this"
         "The keyspace's engine and replication do not offer what was asked for; the detail names the capability, and \
          /v1/keyspaces/{keyspace} lists those that it has. Nothing was done.";
+    IdempotencyKeyReused "idempotency_key_reused" 422 final "Idempotency key used for another request"
+        "Another write was done under this `Idempotency-Key` within the last ten minutes. Nothing was done; a new request needs a \
+         key of its own.";
     HeadTooLarge "head_too_large" 431 final "Head too large"
         "The head of a request has 128 KiB and 100 headers at most. Nothing was done.";
     Internal "internal" 500 final "Internal error"
@@ -174,6 +177,9 @@ codes! {
     WatchEnded "watch_ended" 503 retry "The watch ended"
         "The keyspace cannot be read at this node any more: it was deleted, or is being rebuilt. Go on from the revision that \
          was seen last, here or at another node.";
+    TooManyIdempotencyKeys "too_many_idempotency_keys" 503 retry "Too many idempotency keys"
+        "The keyspace remembers as many keys, or as large outcomes, as it can, each for ten minutes. Nothing was done; without \
+         `Idempotency-Key` it would be.";
     ShuttingDown "shutting_down" 503 retry "Shutting down"
         "The node is going down. Nothing was done; ask another node.";
     TimedOut "timed_out" 504 retry "Timed out"

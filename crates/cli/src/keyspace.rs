@@ -339,6 +339,7 @@ fn shown_capabilities(capabilities: &Capabilities) -> String {
         (capabilities.snapshot, "snapshot"),
         (capabilities.counters, "counters"),
         (capabilities.atomic_batch, "atomic_batch"),
+        (capabilities.idempotency, "idempotency"),
     ];
     let can: Vec<&str> = all.into_iter().filter(|(can, _)| *can).map(|(_, name)| name).collect();
     can.join(", ")

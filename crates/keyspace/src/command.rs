@@ -156,9 +156,7 @@ impl Op {
         match self {
             Self::Get { .. } | Self::List(_) => true,
             Self::Transaction(transaction) => transaction.is_read_only(),
-            Self::Put(_) | Self::Patch(_) | Self::Delete { .. } | Self::DeleteRange { .. } => false,
-            Self::Configure(_) | Self::Compact { .. } => false,
-            Self::LeaseGrant { .. } | Self::LeaseRevoke { .. } | Self::LeaseExpire { .. } => false,
+            _ => false,
         }
     }
 

@@ -77,7 +77,7 @@ impl Lifetime {
     fn end(self, ttl_ms: Option<u64>, has_lease: bool, header: &ShardHeader) -> Option<NonZeroU64> {
         let ttl_ms = match self {
             // What hangs on a lease lives as long as that, unless it says otherwise.
-            Self::ByEntries => ttl_ms.or(header.settings.ttl_ms.filter(|_| !has_lease))?,
+            Self::ByEntries => ttl_ms.or_else(|| header.settings.ttl_ms.filter(|_| !has_lease))?,
             Self::ByEngine { ttl_ms: default_ms } => ttl_ms.or(default_ms)?,
             Self::Never => return None,
         };

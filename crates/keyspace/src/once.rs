@@ -79,10 +79,10 @@ impl Step {
             return self.execute_now(write, header);
         };
         if let Some(earlier) = self.remembered(key)?.filter(|earlier| earlier.until_ms > header.log_time_ms) {
-            return Ok(match earlier.fingerprint == *fingerprint {
-                true => Outcome::Repeated(Box::new(Outcome::decode(earlier.outcome)?)),
-                false => Outcome::OtherRequest,
-            });
+            if earlier.fingerprint != *fingerprint {
+                return Ok(Outcome::OtherRequest);
+            }
+            return Ok(Outcome::Repeated(Box::new(Outcome::decode(earlier.outcome)?)));
         }
         let total = self.total()?;
         if total.keys >= MAX_ONCE_KEYS || total.bytes >= MAX_ONCE_BYTES {

@@ -43,6 +43,8 @@ struct Client {
     under_way: Option<UnderWay>,
     /// What it saw last of each key, for conditions: value and revision of the last change.
     seen: BTreeMap<u64, (u64, u64)>,
+    /// What it sends again: nobody knows whether it was done, and it is done once.
+    again: Option<Kind>,
     mode: Mode,
 }
 
@@ -98,6 +100,8 @@ pub(crate) enum Kind {
     Increment {
         counter: u64,
         by: u64,
+        /// It is sent until it is known to be done, under this key.
+        once: Option<u64>,
     },
     Get {
         key: u64,
@@ -171,7 +175,7 @@ impl Kind {
                 Some(Write::put(key_of(*key), value_of(*value, 0)).only_if(key_of(*key), condition))
             }
             Self::Transaction(transaction) => Some(Write::transaction((**transaction).clone())),
-            Self::Increment { counter, by } => Some(increment(*counter, *by)),
+            Self::Increment { counter, by, once } => Some(increment(*counter, *by, *once)),
             Self::Get { .. } | Self::LocalGet { .. } => None,
         }
     }
@@ -195,7 +199,7 @@ impl Simulation {
     pub(crate) fn start_clients(&mut self) {
         for client in 0..self.scenario.load.clients {
             let host = HostId(self.random.below(self.scenario.nodes as u64) as usize);
-            self.clients.all.push(Client { host, under_way: None, seen: BTreeMap::new(), mode: Mode::Load });
+            self.clients.all.push(Client { host, under_way: None, seen: BTreeMap::new(), again: None, mode: Mode::Load });
             self.schedule_client(client);
         }
     }
@@ -207,7 +211,7 @@ impl Simulation {
 
     /// One more client does these, each until it is done.
     pub(crate) fn start_script(&mut self, script: VecDeque<(HostId, Kind)>) -> usize {
-        let client = Client { host: HostId(0), under_way: None, seen: BTreeMap::new(), mode: Mode::Script(script) };
+        let client = Client { host: HostId(0), under_way: None, seen: BTreeMap::new(), again: None, mode: Mode::Script(script) };
         self.clients.all.push(client);
         self.schedule_client(self.clients.all.len() - 1);
         self.clients.all.len() - 1
@@ -241,6 +245,10 @@ impl Simulation {
                 Some((host, kind)) => (*host, kind.clone()),
                 None => return,
             },
+            Mode::Load if self.clients.all[index].again.is_some() => {
+                let again = self.clients.all[index].again.take();
+                (self.clients.all[index].host, again.expect("it is there"))
+            }
             Mode::Load => {
                 if self.random.chance(100) {
                     let host = HostId(self.random.below(self.hosts.len() as u64) as usize);
@@ -276,7 +284,10 @@ impl Simulation {
             },
             60..75 => Kind::Get { key },
             75..90 => self.a_transaction(index, key),
-            90..95 => Kind::Increment { counter: key % MAX_COUNTERS, by: self.random.between(1, 5) },
+            90..95 => {
+                let once = self.random.chance(500).then(|| self.next_value());
+                Kind::Increment { counter: key % MAX_COUNTERS, by: self.random.between(1, 5), once }
+            }
             _ => Kind::LocalGet { key },
         }
     }
@@ -324,6 +335,7 @@ impl Simulation {
                 match self.scenario.mutation {
                     Some(Mutation::ConditionsDropped) => write.guards.clear(),
                     Some(Mutation::ComparesDropped) => drop_compares(&mut write),
+                    Some(Mutation::OnceUnderAnotherKey) => self.under_another_key(&mut write),
                     Some(Mutation::IncrementByPut) => self.increment_by_put(host, &mut write),
                     Some(Mutation::TransactionInTwo) => {
                         if let Some(first) = first_of_two(&mut write) {
@@ -431,7 +443,11 @@ impl Simulation {
             }
             Answer::Transferred | Answer::Leases(_) => false,
         };
-        let Client { mode, seen, .. } = &mut self.clients.all[index];
+        let is_once = matches!(under_way.kind, Kind::Increment { once: Some(_), .. });
+        let Client { mode, seen, again, .. } = &mut self.clients.all[index];
+        if is_once && !is_done {
+            *again = Some(under_way.kind);
+        }
         match mode {
             Mode::Script(script) if is_done => drop(script.pop_front()),
             Mode::Script(script) => {
@@ -456,7 +472,7 @@ impl Simulation {
         if !under_way.kind.is_read() {
             self.coverage.count("writes with unknown outcome");
         }
-        if let Kind::Increment { counter, by } = under_way.kind {
+        if let Kind::Increment { counter, by, once: None } = under_way.kind {
             self.clients.counters.on_unknown(counter, by);
         }
         if let Kind::Transaction(transaction) = &under_way.kind {
@@ -511,8 +527,8 @@ impl Simulation {
                     (Kind::Transaction(transaction), Some(Detail::Transaction(result))) => {
                         self.on_transaction(index, under_way, transaction, (revision.0, result))?;
                     }
-                    (Kind::Increment { counter, by }, detail) => {
-                        self.on_incremented(under_way.sent, (*counter, *by), revision.0, detail)?;
+                    (Kind::Increment { counter, by, .. }, detail) => {
+                        self.on_incremented(Some(under_way.sent), (*counter, *by), revision.0, detail)?;
                     }
                     _ => self.on_applied(index, under_way, revision.0, results)?,
                 }
@@ -529,6 +545,10 @@ impl Simulation {
                 self.on_unknown(under_way);
                 Ok(false)
             }
+            Outcome::Repeated(earlier) => {
+                self.coverage.count("increments answered again");
+                self.on_repeated(&under_way.kind, earlier)
+            }
             Outcome::Full { .. }
             | Outcome::KeyTooLong { .. }
             | Outcome::ValueTooLarge { .. }
@@ -536,7 +556,9 @@ impl Simulation {
             | Outcome::LeaseNotFound { .. }
             | Outcome::LeaseExists { .. }
             | Outcome::LeaseFull { .. }
-            | Outcome::Unfit { .. } => Err(Violation::new("there is room", format!("a write was refused: {outcome:?}"))),
+            | Outcome::Unfit { .. }
+            | Outcome::OtherRequest
+            | Outcome::TooManyOnce => Err(Violation::new("there is room", format!("a write was refused: {outcome:?}"))),
             Outcome::Compacted { .. } | Outcome::FutureRevision { .. } => {
                 Err(Violation::new("only compactions are refused for their revision", format!("{outcome:?}")))
             }
@@ -633,6 +655,14 @@ impl Simulation {
         // What is still under way may have happened too.
         let under_way: Vec<UnderWay> = self.clients.all.iter_mut().filter_map(|client| client.under_way.take()).collect();
         under_way.iter().for_each(|under_way| self.on_unknown(under_way));
+        // Nobody waits any more for what was still to be sent again.
+        let left: Vec<Kind> = self.clients.all.iter_mut().filter_map(|client| client.again.take()).collect();
+        let under_way = under_way.into_iter().map(|under_way| under_way.kind);
+        for kind in left.into_iter().chain(under_way) {
+            if let Kind::Increment { counter, by, once: Some(_) } = kind {
+                self.clients.counters.on_unknown(counter, by);
+            }
+        }
         self.check_counters()?;
         for (called_at, transaction) in std::mem::take(&mut self.clients.unknown) {
             for (key, value) in left_by(&transaction, &|value| self.oracle.is_written(value)) {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quorate_keyspace::{Detail, Edit, Op, Patch, Put, Write};
+use quorate_keyspace::{Condition, Detail, Edit, Guard, Op, Outcome, Patch, Put, Write};
 
+use crate::clients::Kind;
 use crate::history::{Seen, Sent};
 use crate::host::HostId;
 use crate::simulation::Simulation;
@@ -28,25 +29,29 @@ impl Counters {
     }
 }
 
-/// Adds to a counter.
-pub(crate) fn increment(counter: u64, by: u64) -> Write {
+/// Adds to a counter; once, under a key, if there is one.
+pub(crate) fn increment(counter: u64, by: u64, once: Option<u64>) -> Write {
     let edit = Edit::Increment { by: by.cast_signed(), initial: 0 };
     let patch = Patch { key: counter_of(counter), edit, ttl_ms: None, max_value_bytes: 100, is_told: true };
-    Write { ops: vec![Op::Patch(Box::new(patch))], ..Write::default() }
+    let condition = Condition::Once([counter as u8; 16]);
+    let guards = once.map(|key| Guard { key: key.to_string().into(), condition }).into_iter().collect();
+    Write { guards, ops: vec![Op::Patch(Box::new(patch))] }
 }
 
 impl Simulation {
     /// A client was told that it added to a counter, and the sum, by a revision.
     pub(crate) fn on_incremented(
         &mut self,
-        sent: Sent,
+        sent: Option<Sent>,
         (counter, by): (u64, u64),
         revision: u64,
         detail: Option<&Detail>,
     ) -> Step {
         self.coverage.count("increments acknowledged");
         *self.clients.counters.acknowledged.entry(counter).or_default() += by;
-        self.oracle.on_answer(sent, Seen::Changed(revision))?;
+        if let Some(sent) = sent {
+            self.oracle.on_answer(sent, Seen::Changed(revision))?;
+        }
         match detail {
             Some(Detail::Read(pairs)) => {
                 let sum = pairs.items.first().and_then(|(_, record)| count_in(&record.value));
@@ -55,6 +60,20 @@ impl Simulation {
             }
             // What was planted is no increment, and tells no sum.
             _ => Ok(()),
+        }
+    }
+
+    /// A client was told that what it sent again was done before: at a revision that may be older than its last request.
+    pub(crate) fn on_repeated(&mut self, kind: &Kind, earlier: &Outcome) -> Step<bool> {
+        match (kind, earlier) {
+            (Kind::Increment { counter, by, once: Some(_) }, Outcome::Applied { revision, results }) => {
+                let detail = results.first().and_then(|result| result.detail.as_deref());
+                self.on_incremented(None, (*counter, *by), revision.0, detail)?;
+                Ok(true)
+            }
+            _ => {
+                Err(Violation::new("increments add up", format!("{kind:?} is not done once, but was answered with {earlier:?}")))
+            }
         }
     }
 
@@ -72,6 +91,13 @@ impl Simulation {
             }
         }
         Ok(())
+    }
+
+    /// The planted bug of [`crate::Mutation::OnceUnderAnotherKey`].
+    pub(crate) fn under_another_key(&mut self, write: &mut Write) {
+        for guard in write.guards.iter_mut().filter(|guard| matches!(guard.condition, Condition::Once(_))) {
+            guard.key = self.next_value().to_string().into();
+        }
     }
 
     /// The planted bug of [`crate::Mutation::IncrementByPut`].

@@ -21,6 +21,8 @@ pub(crate) struct Model {
     past: BTreeMap<Bytes, BTreeMap<u64, Option<(KeyMeta, Bytes)>>>,
     changes: BTreeMap<u64, Vec<KeyChange>>,
     origins: BTreeMap<u64, Origin>,
+    /// Keys of writes that are done once. No run lasts so long that one is forgotten.
+    once: BTreeSet<Bytes>,
     at_index: BTreeMap<u64, Content>,
 }
 
@@ -106,6 +108,11 @@ impl Model {
             }
             origin.floor = origin.floor.max(command.floor);
         }
+        if let Some(key) = once(&command.write)
+            && !self.once.insert(key.clone())
+        {
+            return;
+        }
         if command.write.guards.iter().all(|guard| holds(&guard.condition, self.pairs.get(&guard.key).map(|(meta, _)| *meta))) {
             self.write(&command.write);
         }
@@ -167,7 +174,12 @@ fn holds(condition: &Condition, present: Option<KeyMeta>) -> bool {
         Condition::Absent => present.is_none(),
         Condition::ModRevisionIn(revisions) => is_at(revisions),
         Condition::ModRevisionNotIn(revisions) => !is_at(revisions),
+        Condition::Once(_) => true,
     }
+}
+
+fn once(write: &Write) -> Option<&Bytes> {
+    write.guards.iter().find(|guard| matches!(guard.condition, Condition::Once(_))).map(|guard| &guard.key)
 }
 
 #[cfg(test)]

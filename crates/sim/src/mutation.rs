@@ -37,11 +37,13 @@ pub enum Mutation {
     WatchTellsHalf,
     /// An increment is made of a read at the asked node, and a put.
     IncrementByPut,
+    /// A write that is done once is sent again under another key.
+    OnceUnderAnotherKey,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AckBeforeSync,
         Self::VoteNotWritten,
         Self::ReadWithoutIndex,
@@ -57,6 +59,7 @@ impl Mutation {
         Self::WatchResumesAtPresent,
         Self::WatchTellsHalf,
         Self::IncrementByPut,
+        Self::OnceUnderAnotherKey,
     ];
 
     /// Its name on the command line.
@@ -77,6 +80,7 @@ impl Mutation {
             Self::WatchResumesAtPresent => "watch-resumes-at-present",
             Self::WatchTellsHalf => "watch-tells-half",
             Self::IncrementByPut => "increment-by-put",
+            Self::OnceUnderAnotherKey => "once-under-another-key",
         }
     }
 }

@@ -26,7 +26,7 @@ fn twenty_seeds_pass() {
     assert!(met * 5 >= FaultKind::ALL.len() * 4, "only {met} kinds of faults happened:\n{total}");
     let names = ["snapshots loaded", "membership changes", "linearizable reads", "writes with unknown outcome"];
     let of_transactions = ["transactions done then", "transactions done otherwise", "transactions that only read"];
-    let of_counters = ["increments acknowledged", "increments with unknown outcome"];
+    let of_counters = ["increments acknowledged", "increments with unknown outcome", "increments answered again"];
     let of_beats = ["beats that were noted", "beats that raft-rs had to see"];
     let of_watchers = ["revisions that watchers were told", "watchers that went on elsewhere", "watchers that fell behind"];
     for name in names.into_iter().chain(of_transactions).chain(of_counters).chain(of_beats).chain(of_watchers) {
@@ -68,6 +68,7 @@ fn planted_bugs_are_found() {
         (Mutation::WatchResumesAtPresent, "watchers are told everything"),
         (Mutation::WatchTellsHalf, "watchers are told everything"),
         (Mutation::IncrementByPut, "increments add up"),
+        (Mutation::OnceUnderAnotherKey, "increments add up"),
     ] {
         assert_eq!(find(mutation, 10).1, promise, "{}", mutation.name());
     }

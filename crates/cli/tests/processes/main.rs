@@ -15,6 +15,7 @@ mod keyspaces;
 mod kills;
 mod membership;
 mod moves;
+mod once;
 mod pauses;
 mod restarts;
 mod support;

@@ -11,6 +11,10 @@ use crate::fake_node::FakeNode;
 
 const CHANGED: &[(&str, &str)] = &[("etag", "\"1.5\""), ("quorate-revision", "9"), ("quorate-version", "2")];
 
+fn first_of(nodes: &[&FakeNode]) -> Client {
+    client(nodes)
+}
+
 fn client(nodes: &[&FakeNode]) -> Client {
     Client::new(nodes.iter().map(|node| node.endpoint.clone()).collect(), Options::default())
 }
@@ -54,6 +58,23 @@ async fn what_may_have_been_done_is_not_sent_again() {
     let first = FakeNode::refusing(Code::NoLeader, Some(WriteOutcome::NotApplied)).await;
     let done = client(&[&first, &second]).increment("ks", b"k", 1, 0, &PatchOptions::default()).await.unwrap();
     assert_eq!(done.sum, 1);
+}
+
+#[tokio::test]
+async fn what_is_done_once_is_sent_again_under_its_key() {
+    let first = FakeNode::refusing(Code::OutcomeUnknown, Some(WriteOutcome::Unknown)).await;
+    let second = FakeNode::always(200, CHANGED, "1").await;
+    let client = client(&[&first, &second]);
+    let once = client.once("order-17").unwrap();
+    let done = once.increment("ks", b"k", 1, 0, &PatchOptions::default()).await.unwrap();
+    assert_eq!(done.sum, 1);
+    let key = |node: &FakeNode| node.seen()[0].headers["idempotency-key"].clone();
+    assert_eq!((key(&first), key(&second)), ("order-17".parse().unwrap(), "order-17".parse().unwrap()));
+    once.get("ks", b"k", &quorate_client::GetOptions::default()).await.unwrap_err();
+    assert!(second.seen()[1].headers.get("idempotency-key").is_none(), "reads have none");
+    let error = first_of(&[&first]).once("a").unwrap().increment("ks", b"k", 1, 0, &PatchOptions::default()).await.unwrap_err();
+    assert_eq!(error.outcome(), WriteOutcome::Unknown);
+    assert!(["", "a b", "a\"b", "\u{e4}"].into_iter().all(|key| client.once(key).is_err()));
 }
 
 #[tokio::test]

@@ -231,10 +231,15 @@ fn can(kind: &Kind, mode: Mode, capability: Capability) -> bool {
             Capability::Prefix | Capability::Range | Capability::Cas | Capability::Counters => true,
             // Under raft their end goes through the log.
             Capability::TtlPerKey => is_raft || kind.capabilities.evicts,
-            Capability::Linearizable | Capability::Txn | Capability::Leases | Capability::Watch => is_raft,
+            Capability::Linearizable
+            | Capability::Txn
+            | Capability::Leases
+            | Capability::Watch
+            | Capability::Idempotency
+            | Capability::AtomicBatch => is_raft,
             Capability::History => is_raft && kind.capabilities.ordered,
             // Not built yet, for any engine.
-            Capability::Snapshot | Capability::AtomicBatch => false,
+            Capability::Snapshot => false,
         }
 }
 

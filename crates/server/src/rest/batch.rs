@@ -15,7 +15,7 @@ use quorate_api::key::MAX_KEY_BYTES;
 use quorate_api::keyspace::Capability;
 use quorate_api::patch::{BatchPatch, KeyPatch};
 use quorate_api::problem::{Code, Problem};
-use quorate_node::keyspace::{Edit, Op, Patch, Put, Revision, Write};
+use quorate_node::keyspace::{Edit, Op, OpResult, Patch, Put, Revision, Write};
 
 use super::answer::{self, Answer, AnswerBody};
 use super::batch_stream;
@@ -23,12 +23,14 @@ use super::body::{RequestBody, media_type, refuse_coding};
 use super::conditions::{self, Conditions};
 use super::deadline::Deadline;
 use super::endpoint::App;
-use super::one_key::{CONTENT_TYPE_FORM, Target, entry_of, guards, kept_content_type, parse_lease, parse_ttl, write_one};
+use super::one_key::{
+    CONTENT_TYPE_FORM, Target, WrittenOne, entry_of, guards, kept_content_type, parse_lease, parse_ttl, write_one,
+};
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::store::{Freshness, Store};
 use super::window::{Weight, Window};
-use super::{keyspaces, meta, patch};
+use super::{batch_atomic, keyspaces, meta, once, patch};
 
 /// Gets at a time, at most, of one batch: what they read is in memory until it was sent.
 const GET_WEIGHT: usize = 16;
@@ -38,6 +40,7 @@ const GET_WEIGHT: usize = 16;
 struct Options {
     treatment: Treatment,
     is_only_failed: Option<bool>,
+    is_atomic: Option<bool>,
 }
 
 /// What all operations of a batch have in common.
@@ -78,6 +81,10 @@ pub(super) async fn answer<S: Store>(
     let options = Options::parse(head.uri.query())?;
     let freshness = keyspaces::freshness(app, keyspace, &options.treatment, &head.headers)?;
     let timeout = options.treatment.timeout(&head.headers)?;
+    if options.is_atomic == Some(true) {
+        return batch_atomic::answer(app, head, keyspace, timeout, body).await.map(Either::Left);
+    }
+    once::refuse(&head.headers, "a batch that is not atomic is many writes; only with atomic=true")?;
     let is_only_failed = options.is_only_failed == Some(true);
     let shared = |limit| Shared { app: Arc::clone(app), keyspace: Arc::from(keyspace), freshness, limit };
     if is_lines(&head.headers)? {
@@ -152,11 +159,14 @@ impl Results {
 
 /// The problem of what is no operation.
 pub(super) fn bad_op(error: &BatchOpError) -> Problem {
-    let code = match error {
+    Refusal::new(code_of(error), error.to_string()).into_part(true)
+}
+
+pub(super) fn code_of(error: &BatchOpError) -> Code {
+    match error {
         BatchOpError::UnknownOp(_) => Code::UnknownOperation,
         _ => Code::BadOperation,
-    };
-    Refusal::new(code, error.to_string()).into_part(true)
+    }
 }
 
 impl Options {
@@ -172,8 +182,9 @@ impl Options {
                     };
                     parameter.set(&mut options.is_only_failed, is_only_failed)?;
                 }
+                "atomic" => parameter.set(&mut options.is_atomic, parameter.flag()?)?,
                 _ if options.treatment.take_read(parameter)? => {}
-                _ => return Err(parameter.unknown(&["results", "consistency", "min_revision", "timeout"])),
+                _ => return Err(parameter.unknown(&["atomic", "results", "consistency", "min_revision", "timeout"])),
             }
         }
         Ok(options)
@@ -246,12 +257,7 @@ impl<S: Store> Shared<S> {
         Ok(Finished { status: 204, revision: Some(revision.0), deleted, ..Finished::default() })
     }
 
-    async fn write(
-        &self,
-        key: Bytes,
-        cas: Option<&Cas>,
-        op: Op,
-    ) -> Result<(Revision, quorate_node::keyspace::OpResult), Refusal> {
+    async fn write(&self, key: Bytes, cas: Option<&Cas>, op: Op) -> Result<(Revision, OpResult), Refusal> {
         let bad_cas = || Refusal::new(Code::BadOperation, "cas: neither a revision nor EPOCH.REVISION");
         let cas = match cas {
             Some(cas) => Some(conditions::Cas::parse(&cas.to_string()).ok_or_else(bad_cas)?),
@@ -261,7 +267,7 @@ impl<S: Store> Shared<S> {
         let target = Target { keyspace: &self.keyspace, key, is_key64: true };
         let guards = guards(&self.app, &target, &Conditions::of_cas(cas), self.limit.left()?).await?;
         let write = Write { guards, ops: vec![op] };
-        let (_, revision, result) = write_one(&self.app, &target, write, self.limit.left()?).await?;
+        let WrittenOne { revision, result, .. } = write_one(&self.app, &target, write, self.limit.left()?).await?;
         Ok((revision, result))
     }
 }
@@ -327,6 +333,24 @@ fn patch_bytes(patch: &KeyPatch) -> usize {
 }
 
 impl Finished {
+    /// That of an operation of an atomic batch: what is not there is no failure of the whole.
+    pub(super) fn of_op(op: &Op, result: OpResult, revision: Revision, now_ms: u64) -> Self {
+        let number = patch::number_in(&result);
+        let version = result.after.map(|meta| meta.version);
+        let was_there = result.before.is_some();
+        let finished = Self { revision: Some(revision.0), ..Self::default() };
+        match op {
+            Op::Get { .. } => match patch::pair_in(result) {
+                Some((key, record)) => Self { status: 200, entry: Some(entry_of(key, record, now_ms)), ..finished },
+                None => Self { status: 404, ..finished },
+            },
+            Op::Put(_) => Self { status: if was_there { 204 } else { 201 }, version, ..finished },
+            Op::Patch(_) if version.is_none() => Self { status: 404, ..finished },
+            Op::Patch(_) => Self { status: 200, version, number, ..finished },
+            _ => Self { status: 204, deleted: Some(u64::from(was_there)), ..finished },
+        }
+    }
+
     pub(super) fn failed(problem: Problem) -> Self {
         Self { status: problem.status, problem: Some(problem), ..Self::default() }
     }

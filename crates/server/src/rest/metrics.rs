@@ -30,7 +30,7 @@ pub(super) enum RouteKind {
 }
 
 impl RouteKind {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 10] = [
         (Self::KeyGet, "key_get"),
         (Self::KeyPut, "key_put"),
         (Self::KeyPatch, "key_patch"),

@@ -20,6 +20,7 @@ use super::endpoint::App;
 use super::history;
 use super::keyspaces;
 use super::meta;
+use super::once;
 use super::query::{Parameter, Treatment, consistency_name, parameters, twin};
 use super::refusal::Refusal;
 use super::store::{Freshness, Reading, Store};
@@ -217,14 +218,15 @@ pub(super) async fn put<S: Store>(
     let returned = (preference == Some(Preference::Representation)).then(|| (target.key.clone(), value.clone()));
     let (key, kept) = (target.key.clone(), (content_type.clone(), user_meta.clone()));
     let put = Put { key, value, content_type: kept.0, user_meta: kept.1, ttl_ms, lease: options.lease };
-    let write = Write { guards, ops: vec![Op::Put(put)] };
-    let (epoch, revision, result) = write_one(app, &target, write, timeout).await?;
+    let write = once::once(app, target.keyspace, &head.headers, Write { guards, ops: vec![Op::Put(put)] })?;
+    let WrittenOne { epoch, revision, result, is_repeated } = write_one(app, &target, write, timeout).await?;
     let meta = result.after.unwrap_or(KeyMeta { create_revision: revision, mod_revision: revision, version: 1 });
 
     let mut text = HeaderText::new();
     let mut headers = answer::headers();
     text.insert_revision(&mut headers, revision);
     text.insert_meta(&mut headers, epoch, &meta);
+    once::mark(&mut headers, is_repeated);
     if let Some(preference) = preference {
         headers.insert(PREFERENCE_APPLIED, preference.value());
     }
@@ -246,8 +248,10 @@ pub(super) async fn delete<S: Store>(app: &App<S>, head: &Parts, target: Target<
     let conditions = Conditions::parse(&head.headers, options.cas)?;
     let guards = guards(app, &target, &conditions, timeout).await?;
     let write = Write { guards, ops: vec![Op::Delete { key: target.key.clone() }] };
-    let (_, revision, result) = write_one(app, &target, write, timeout).await?;
+    let write = once::once(app, target.keyspace, &head.headers, write)?;
+    let WrittenOne { revision, result, is_repeated, .. } = write_one(app, &target, write, timeout).await?;
     let mut headers = answer::headers();
+    once::mark(&mut headers, is_repeated);
     HeaderText::new().insert_revision(&mut headers, revision);
     headers.insert(DELETED, HeaderValue::from_static(if result.before.is_some() { "1" } else { "0" }));
     Ok(answer::empty(StatusCode::NO_CONTENT, headers))
@@ -268,20 +272,34 @@ pub(super) async fn guards<S: Store>(
     Ok(conditions.guards(&target.key, epoch))
 }
 
-/// Writes, with one operation, and returns the epoch, the revision and the operation's result.
+/// What a write with one operation came to.
+pub(super) struct WrittenOne {
+    pub(super) epoch: u64,
+    pub(super) revision: Revision,
+    pub(super) result: OpResult,
+    /// It was done before, under the same `Idempotency-Key`.
+    pub(super) is_repeated: bool,
+}
+
+/// Writes, with one operation.
 pub(super) async fn write_one<S: Store>(
     app: &App<S>,
     target: &Target<'_>,
     write: Write,
     timeout: Duration,
-) -> Result<(u64, Revision, OpResult), Refusal> {
+) -> Result<WrittenOne, Refusal> {
     let written = app.store.write(target.keyspace, write, timeout).await.map_err(Refusal::of_write)?;
+    let (written, is_repeated) = once::unwrapped(written);
     if let Some(refusal) = Refusal::of_outcome(written.epoch, &written.outcome) {
+        let refusal = once::marked(refusal, is_repeated);
         let is_uri_too_long = matches!(written.outcome, Outcome::KeyTooLong { .. }) && !target.is_key64;
         return Err(if is_uri_too_long { refusal.with_status(StatusCode::URI_TOO_LONG) } else { refusal });
     }
     match written.outcome {
-        Outcome::Applied { revision, results } => Ok((written.epoch, revision, results.into_iter().next().unwrap_or_default())),
+        Outcome::Applied { revision, results } => {
+            let result = results.into_iter().next().unwrap_or_default();
+            Ok(WrittenOne { epoch: written.epoch, revision, result, is_repeated })
+        }
         outcome => unreachable!("{outcome:?} is a refusal"),
     }
 }

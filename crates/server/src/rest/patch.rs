@@ -1,5 +1,6 @@
 //! One key: `PATCH` on `/v1/kv/{ks}/{key...}` and on `/v1/kv/{ks}?key64=`.
 
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -17,9 +18,10 @@ use super::conditions::Conditions;
 use super::endpoint::App;
 use super::keyspaces;
 use super::meta;
+use super::once;
 use super::one_key::{
-    PREFERENCE_APPLIED, Preference, Target, WriteOptions, content_type_value, counters, entry_of, guards, parse_ttl, ttl_left,
-    write_one,
+    PREFERENCE_APPLIED, Preference, Target, WriteOptions, WrittenOne, content_type_value, counters, entry_of, guards, parse_ttl,
+    ttl_left, write_one,
 };
 use super::refusal::Refusal;
 use super::store::{Freshness, Store};
@@ -50,7 +52,8 @@ pub(super) async fn patch<S: Store>(
     let key = target.key.clone();
     let patch = Patch { key, edit, ttl_ms, max_value_bytes: app.config.max_value_bytes, is_told };
     let write = Write { guards, ops: vec![Op::Patch(Box::new(patch))] };
-    let (epoch, revision, result) = write_one(app, &target, write, timeout).await?;
+    let write = once::once(app, target.keyspace, &head.headers, write)?;
+    let WrittenOne { epoch, revision, result, is_repeated } = write_one(app, &target, write, timeout).await?;
     let Some(meta) = result.after else {
         return Err(nothing_to_touch(revision));
     };
@@ -58,6 +61,7 @@ pub(super) async fn patch<S: Store>(
     let mut headers = answer::headers();
     text.insert_revision(&mut headers, revision);
     text.insert_meta(&mut headers, epoch, &meta);
+    once::mark(&mut headers, is_repeated);
     if let Some(preference) = preference {
         headers.insert(PREFERENCE_APPLIED, preference.value());
     }
@@ -152,8 +156,13 @@ pub(super) fn number_in(result: &OpResult) -> Option<i64> {
 
 /// The key as it is now, if it is told.
 fn record_in(result: OpResult) -> Option<Record> {
+    pair_in(result).map(|(_, record)| record)
+}
+
+/// The pair that an operation tells of.
+pub(super) fn pair_in(result: OpResult) -> Option<(Bytes, Record)> {
     match result.detail.map(|detail| *detail) {
-        Some(Detail::Read(mut pairs)) => pairs.items.pop().map(|(_, record)| record),
+        Some(Detail::Read(mut pairs)) => pairs.items.pop(),
         _ => None,
     }
 }

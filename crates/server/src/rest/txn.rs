@@ -23,6 +23,7 @@ use super::body::{RequestBody, require_json};
 use super::deadline::Deadline;
 use super::endpoint::{App, keyspace_name};
 use super::keyspaces::require;
+use super::once;
 use super::one_key::entry_of;
 use super::patch::number_in;
 use super::query::{Treatment, parameters};
@@ -56,14 +57,19 @@ pub(super) async fn answer<S: Store>(app: &App<S>, head: &Parts, body: &mut Requ
     transaction.check().map_err(|error| impossible(&error))?;
 
     let write = Write::transaction(transaction.clone());
+    let mut is_repeated = false;
     let Written { epoch, outcome, now_ms } = if transaction.is_read_only() {
         read(app, &name, write, has_ranges(&transaction), deadline).await?
     } else {
         let left = deadline.left().unwrap_or_default();
-        app.store.write(&name, write, left).await.map_err(Refusal::of_write)?
+        let write = once::once(app, &name, &head.headers, write)?;
+        let written = app.store.write(&name, write, left).await.map_err(Refusal::of_write)?;
+        let (written, was_done) = once::unwrapped(written);
+        is_repeated = was_done;
+        written
     };
     if let Some(refusal) = Refusal::of_outcome(epoch, &outcome) {
-        return Err(refusal);
+        return Err(once::marked(refusal, is_repeated));
     }
     let Outcome::Applied { revision, results } = outcome else { unreachable!("everything else is a refusal") };
     let Some(Detail::Transaction(result)) = results.into_iter().next().and_then(|result| result.detail).map(|detail| *detail)
@@ -74,7 +80,11 @@ pub(super) async fn answer<S: Store>(app: &App<S>, head: &Parts, body: &mut Requ
         Some(failed) if options.is_strict == Some(true) && transaction.otherwise.is_empty() => {
             Err(Refusal::new(Code::PreconditionFailed, format!("if[{failed}] does not hold")).with_revision(revision))
         }
-        _ => Ok(rendered(revision, &transaction, result, now_ms)),
+        _ => {
+            let mut answer = rendered(revision, &transaction, result, now_ms);
+            once::mark(answer.headers_mut(), is_repeated);
+            Ok(answer)
+        }
     }
 }
 

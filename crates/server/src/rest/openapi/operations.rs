@@ -17,7 +17,7 @@ use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
 use super::document::{SchemaOf, of};
-use super::parameters::{CATALOG, CONDITIONS, FRESHNESS, LIFETIME, PATIENCE, SELECTION, TIMEOUT, WATCH};
+use super::parameters::{CATALOG, CONDITIONS, FRESHNESS, LIFETIME, ONCE, PATIENCE, SELECTION, TIMEOUT, WATCH};
 
 /// A path and a method.
 pub(super) struct Operation {
@@ -87,7 +87,23 @@ const WRITE: &[Code] = &[NoLeader, Overloaded, ShuttingDown, OutcomeUnknown, Int
 const IN_KEYSPACE: &[Code] = &[BadKeyspaceName, KeyspaceNotFound];
 const OF_KEY_CODES: &[Code] = &[MalformedKey, EmptyKey, KeyTooLong, BadHeader, ContradictingConditions, PreconditionFailed];
 const READ_KEY: &[Code] = &[KeyNotFound, UnsupportedCapability, RevisionNotReached, FutureRevision, Compacted];
-const WRITE_KEY: &[Code] = &[KeyspaceReadOnly, TimedOut];
+const WRITE_KEY: &[Code] = &[KeyspaceReadOnly, TimedOut, UnsupportedCapability, IdempotencyKeyReused, TooManyIdempotencyKeys];
+/// An atomic batch is refused as a whole, for what its operations alone would have been refused for.
+const ATOMIC: &[Code] = &[
+    BadOperation,
+    UnknownOperation,
+    EmptyKey,
+    KeyTooLong,
+    ValueTooLarge,
+    KeyspaceFull,
+    PreconditionFailed,
+    UnfitValue,
+    TransactionTooLarge,
+    LeaseNotFound,
+    LeaseFull,
+    IdempotencyKeyReused,
+    TooManyIdempotencyKeys,
+];
 const PUT_KEY: &[Code] =
     &[UnsupportedMediaType, BadMeta, ValueTooLarge, KeyspaceFull, UnsupportedCapability, LeaseNotFound, LeaseFull];
 const PATCH_KEY: &[Code] = &[
@@ -178,6 +194,7 @@ fn one_key() -> Vec<Operation> {
             .refuses(&[READ, READ_KEY]),
         of_key("put", "put_key", "Sets a key")
             .takes(&CONDITIONS)
+            .takes(&ONCE)
             .takes(&LIFETIME)
             .takes(&TIMEOUT)
             .takes(&["prefer"])
@@ -192,6 +209,7 @@ fn one_key() -> Vec<Operation> {
             "Changes a key by what it holds: an increment, an append, a touch, a JSON merge patch (RFC 7396)",
         )
         .takes(&CONDITIONS)
+        .takes(&ONCE)
         .takes(&LIFETIME)
         .takes(&TIMEOUT)
         .takes(&["prefer"])
@@ -202,6 +220,7 @@ fn one_key() -> Vec<Operation> {
         .refuses(&[WRITE, WRITE_KEY, PATCH_KEY, BODY]),
         of_key("delete", "delete_key", "Deletes a key")
             .takes(&CONDITIONS)
+            .takes(&ONCE)
             .takes(&TIMEOUT)
             .answers_with(204, Content::None, &[REVISION, DELETED], "The key is not there any more, or was not.")
             .refuses(&[WRITE, WRITE_KEY]),
@@ -235,6 +254,7 @@ fn by_key64() -> Vec<Operation> {
         of_keys("put", "put_key64", "Sets a key whose name no path can carry")
             .takes(&["required_key64", "prefer"])
             .takes(&CONDITIONS)
+            .takes(&ONCE)
             .takes(&LIFETIME)
             .takes(&TIMEOUT)
             .sends(ANYTHING, bytes, false)
@@ -245,6 +265,7 @@ fn by_key64() -> Vec<Operation> {
         of_keys("patch", "patch_key64", "Changes a key whose name no path can carry, by what it holds")
             .takes(&["required_key64", "prefer"])
             .takes(&CONDITIONS)
+            .takes(&ONCE)
             .takes(&LIFETIME)
             .takes(&TIMEOUT)
             .sends(KEY_PATCH, of::<PatchBody<'_>>, true)
@@ -256,6 +277,7 @@ fn by_key64() -> Vec<Operation> {
             .takes(&SELECTION)
             .takes(&["all", "key64"])
             .takes(&CONDITIONS)
+            .takes(&ONCE)
             .takes(&TIMEOUT)
             .answers_with(200, Content::Json(of::<DeletedBody>), &[REVISION, DELETED], "The selection is gone.")
             .answers_with(204, Content::None, &[REVISION, DELETED], "The key of `key64` is not there any more, or was not.")
@@ -267,7 +289,8 @@ fn batches() -> Vec<Operation> {
     let about = "Many gets, puts, changes and deletes: an object, or lines of `BatchOpBody`, answered by lines of `BatchResult` and a `BatchEnd`";
     vec![
         Operation::new("post", "/v1/batch/{keyspace}", "batch", "keys", about)
-            .takes(&["keyspace", "results"])
+            .takes(&["keyspace", "results", "atomic"])
+            .takes(&ONCE)
             .takes(&FRESHNESS)
             .sends(JSON, of::<BatchBody<'_>>, true)
             .or_lines()
@@ -277,6 +300,8 @@ fn batches() -> Vec<Operation> {
                 QUERY,
                 BODY,
                 READ,
+                WRITE,
+                ATOMIC,
                 &[BadHeader, BadBody, KeyspaceReadOnly, UnsupportedMediaType, UnsupportedCapability],
             ]),
     ]
@@ -287,6 +312,7 @@ fn transactions() -> Vec<Operation> {
     vec![
         Operation::new("post", "/v1/txn", "txn", "keys", about)
             .takes(&["ks", "strict"])
+            .takes(&ONCE)
             .takes(&TIMEOUT)
             .sends(JSON, of::<TxnBody>, true)
             .answers_with(
