@@ -1,5 +1,6 @@
 //! What travels between client and node, and between peers: plain types with checked conversions. No behaviour.
 
+pub mod backup;
 pub mod batch;
 pub mod cluster;
 pub mod duration;

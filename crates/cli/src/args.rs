@@ -1,5 +1,6 @@
 //! How the program is called.
 
+mod backup;
 mod examples;
 mod keyspace;
 mod lease;
@@ -23,6 +24,7 @@ use crate::completion;
 use crate::exit::Failure;
 use crate::output::Format;
 
+pub(crate) use backup::{BackupArgs, BackupCommand};
 pub(crate) use keyspace::{AlterArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
 pub(crate) use lease::{GrantArgs, KeepAliveArgs, LeaseCommand, parse_id};
 pub(crate) use patch::{AppendArgs, IncrArgs, PatchArgs, PatchedKeyArgs, TouchArgs};
@@ -98,6 +100,9 @@ pub(crate) enum Command {
     /// Read pairs as lines of JSON, and write each into a keyspace
     #[command(after_help = examples::IMPORT)]
     Import(ImportArgs),
+    /// Write keyspaces into a file, each as of one revision, while the cluster works
+    #[command(after_help = examples::BACKUP)]
+    Backup(BackupArgs),
     /// See and change who is in the cluster
     #[command(after_help = examples::CLUSTER)]
     Cluster {

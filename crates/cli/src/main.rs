@@ -4,6 +4,7 @@
 //! ([`output`]). *Must not know*: anything that is not reached through the client library or the server's entry point.
 
 mod args;
+mod backup;
 mod bench;
 mod cluster;
 mod completion;
@@ -76,6 +77,7 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Watch(args) => watch::run(args, client).await,
         Command::Export(args) => export::run(args, client).await,
         Command::Import(args) => import::run(args, client).await,
+        Command::Backup(args) => backup::run(args, client).await,
         Command::Cluster { command } => cluster::run(command, client).await,
         Command::Keyspace { command } => keyspace::run(command, client).await,
         Command::Engines => keyspace::engines(client).await,

@@ -18,6 +18,7 @@
 //!
 //! *Must not know*: the server's insides. *Not here*: TLS and authentication, which the server does not have yet either.
 
+mod backup;
 mod batch;
 mod batch_stream;
 mod call;
@@ -37,6 +38,7 @@ mod transport;
 mod txn;
 mod watch;
 
+pub use backup::BackupStream;
 pub use batch::BatchOutcome;
 pub use batch_stream::{BatchReceiver, BatchSender, StreamEnded};
 pub use call::{Client, Options};

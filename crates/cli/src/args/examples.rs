@@ -196,6 +196,13 @@ Examples:
   zstdcat orders.ndjson.zst | quorate import -k orders
   quorate import orders.ndjson --skip 120000   goes on where an import was interrupted";
 
+pub(super) const BACKUP: &str = "\
+Examples:
+  quorate backup monday.qbk                    every keyspace with replication raft
+  quorate backup orders.qbk --only orders,customers
+  quorate backup verify monday.qbk             whether it is whole, without a cluster
+  quorate backup show monday.qbk               keyspaces, revisions, numbers of pairs";
+
 pub(super) const CLUSTER: &str = "\
 Examples:
   quorate cluster status

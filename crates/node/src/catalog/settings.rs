@@ -236,10 +236,9 @@ fn can(kind: &Kind, mode: Mode, capability: Capability) -> bool {
             | Capability::Leases
             | Capability::Watch
             | Capability::Idempotency
-            | Capability::AtomicBatch => is_raft,
+            | Capability::AtomicBatch
+            | Capability::Snapshot => is_raft,
             Capability::History => is_raft && kind.capabilities.ordered,
-            // Not built yet, for any engine.
-            Capability::Snapshot => false,
         }
 }
 

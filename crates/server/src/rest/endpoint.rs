@@ -34,7 +34,7 @@ use super::scans::Scans;
 use super::store::{Store, StoreError};
 use super::turns::Turns;
 use super::watch::Watches;
-use super::{admin, batch, compat, delete_range, list, one_key, patch, txn, watch};
+use super::{admin, batch, compat, delete_range, list, one_key, patch, snapshot, txn, watch};
 
 /// What the routes share.
 #[derive(Debug)]
@@ -74,6 +74,7 @@ enum Route<'a> {
     Batch(&'a str),
     Txn,
     Watch(&'a str),
+    Snapshot,
     /// All that is about leases of a keyspace.
     Leases(&'a str),
     CompatKey(Option<&'a str>),
@@ -99,6 +100,9 @@ impl<'a> Route<'a> {
         }
         if path == "/v1/txn" {
             return Self::Txn;
+        }
+        if path == "/v1/snapshot" {
+            return Self::Snapshot;
         }
         match path.strip_prefix("/key") {
             Some("") => Self::CompatKey(None),
@@ -210,6 +214,12 @@ impl<S: Store> Endpoint<S> {
                 let keyspace = keyspace_name(keyspace, &Method::GET)?;
                 return Box::pin(watch::answer(&self.app, head, &keyspace, body)).await;
             }
+            Route::Snapshot => {
+                if !matches!(head.method, Method::GET | Method::HEAD) {
+                    return Err(Refusal::method_not_allowed(&head.method, snapshot::METHODS));
+                }
+                return Box::pin(snapshot::answer(&self.app, head)).await;
+            }
             Route::CompatKey(key) => {
                 *kind = RouteKind::Compat;
                 Box::pin(compat::answer(app, head, key, body)).await?
@@ -283,7 +293,7 @@ impl<S: Store> App<S> {
                 named = txn::keyspace_in(uri.query());
                 &named
             }
-            Route::CompatKey(_) | Route::Other => return cluster.leader,
+            Route::Snapshot | Route::CompatKey(_) | Route::Other => return cluster.leader,
         };
         cluster.shards.into_iter().find(|shard| shard.keyspace == keyspace)?.leader
     }
@@ -398,6 +408,8 @@ mod tests {
             ("/v1/watch/a", Route::Watch("a")),
             ("/v1/watch", Route::Other),
             ("/v1/txn/a", Route::Other),
+            ("/v1/snapshot", Route::Snapshot),
+            ("/v1/snapshot/", Route::Other),
             ("/key", Route::CompatKey(None)),
             ("/key/", Route::CompatKey(Some(""))),
             ("/key//a", Route::CompatKey(Some("/a"))),

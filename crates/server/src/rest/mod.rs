@@ -42,6 +42,7 @@ mod refusal;
 mod scans;
 mod selection;
 mod settings;
+mod snapshot;
 mod store;
 mod turns;
 mod txn;

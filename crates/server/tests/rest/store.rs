@@ -10,8 +10,8 @@ use quorate_api::cluster::{
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::{Cache, CacheOptions, Engine, Trie};
 use quorate_node::keyspace::{
-    Command, EntryHeader, Lease, LeaseId, Limits, Op, Outcome, Put, RequestId, Revision, Shard, ShardHeader, Write,
-    encode_entry, lease,
+    Command, EntryHeader, Lease, LeaseId, Limits, Op, Outcome, Put, RequestId, Revision, Shard, ShardHeader, Write, encode_entry,
+    lease,
 };
 use quorate_node::{
     EngineSettings, KeyspaceRecord, KeyspaceSettings, LeaseQuestion, LeaseTime, LimitsRecord, Mode, MoveRecord, ReplicaRecord,
