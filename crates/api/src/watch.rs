@@ -206,6 +206,7 @@ mod tests {
             mod_revision: 2,
             version: 3,
             ttl_ms: Some(1_500),
+            lease: None,
         }
     }
 
