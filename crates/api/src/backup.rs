@@ -28,6 +28,7 @@
 use std::hash::Hasher as _;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
@@ -120,6 +121,17 @@ pub struct BackupPair {
     pub lease: Option<u64>,
     /// What was noted beside it.
     pub meta: Vec<(Bytes, Bytes)>,
+}
+
+/// `PUT /v1/snapshot`: what was restored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RestoredKeyspace {
+    /// Its name.
+    pub name: String,
+    /// How many pairs it has.
+    pub pairs: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
 }
 
 /// What a backup holds next.

@@ -170,6 +170,8 @@ pub enum KeyspaceState {
     Ready,
     /// The answering node does not host it yet, or knows no leader.
     Starting,
+    /// It is being filled from a backup, or was when that broke off; then it can be restored again, or deleted.
+    Restoring,
 }
 
 /// A move to another engine that goes on.

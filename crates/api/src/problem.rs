@@ -88,6 +88,9 @@ codes! {
          left, and they may lie 16 deep. Nothing was done.";
     DuplicateKey "duplicate_key" 400 final "Key written twice"
         "A transaction sets each key once, and deletes no key that it sets. Nothing was done.";
+    BadBackup "bad_backup" 400 final "Bad backup"
+        "What was sent is no backup, or one that is cut or damaged; the detail names the byte and the keyspace. That keyspace is as if it \
+         had not been begun; those before it are restored.";
     BadBody "bad_body" 400 final "Bad body"
         "The body is not the JSON that the route expects; the detail says where.";
     FutureRevision "future_revision" 400 final "Revision to come"

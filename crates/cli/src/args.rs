@@ -24,7 +24,7 @@ use crate::completion;
 use crate::exit::Failure;
 use crate::output::Format;
 
-pub(crate) use backup::{BackupArgs, BackupCommand};
+pub(crate) use backup::{BackupArgs, BackupCommand, RestoreArgs};
 pub(crate) use keyspace::{AlterArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
 pub(crate) use lease::{GrantArgs, KeepAliveArgs, LeaseCommand, parse_id};
 pub(crate) use patch::{AppendArgs, IncrArgs, PatchArgs, PatchedKeyArgs, TouchArgs};
@@ -103,6 +103,9 @@ pub(crate) enum Command {
     /// Write keyspaces into a file, each as of one revision, while the cluster works
     #[command(after_help = examples::BACKUP)]
     Backup(BackupArgs),
+    /// Read keyspaces from a backup into a cluster that does not have them
+    #[command(after_help = examples::RESTORE)]
+    Restore(RestoreArgs),
     /// See and change who is in the cluster
     #[command(after_help = examples::CLUSTER)]
     Cluster {

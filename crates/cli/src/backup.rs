@@ -1,13 +1,13 @@
-//! `quorate backup`: keyspaces, each as of one revision, in a file that tells whether it is whole.
+//! `quorate backup` and `quorate restore`: keyspaces, each as of one revision, in a file that tells whether it is whole.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Write as _};
 use std::path::Path;
 
-use quorate_api::backup::{BackupHead, BackupReader, KeyspaceEnd, KeyspaceHead, Part};
+use quorate_api::backup::{BackupHead, BackupReader, KeyspaceEnd, KeyspaceHead, Part, RestoredKeyspace};
 use serde_json::json;
 
-use crate::args::{BackupArgs, BackupCommand, ClientArgs};
+use crate::args::{BackupArgs, BackupCommand, ClientArgs, RestoreArgs};
 use crate::exit::Failure;
 use crate::export::beside;
 use crate::interrupt::interrupted;
@@ -38,6 +38,46 @@ pub(crate) async fn run(args: BackupArgs, client: &ClientArgs) -> Result<(), Fai
         _ => output.line(format_args!("{told}: {}", contents.in_short()))?,
     }
     output.finish()
+}
+
+pub(crate) async fn restore(args: RestoreArgs, client: &ClientArgs) -> Result<(), Failure> {
+    let mut output = Output::without_raw(client.output)?;
+    // Nothing is sent of what cannot be restored to its end.
+    let contents = read(&args.file)?;
+    if let Some(missing) = args.only.iter().find(|name| !contents.keyspaces.iter().any(|(head, _)| head.name == **name)) {
+        return Err(Failure::usage(format!("{} has no keyspace {missing}", args.file.display())));
+    }
+    let restored = tokio::select! {
+        restored = send(&args, client, &contents) => restored,
+        () = interrupted() => Err(Failure::failed("interrupted: what was not whole is not there; it can be restored again")),
+    }?;
+    match output.format {
+        Format::Json => output.json(&json!({ "keyspaces": restored }))?,
+        _ => {
+            let rows = restored.iter().map(|done| vec![done.name.clone(), done.pairs.to_string(), shown_bytes(done.bytes)]);
+            output.table(&["RESTORED", "PAIRS", "BYTES"], rows)?;
+        }
+    }
+    output.finish()
+}
+
+async fn send(args: &RestoreArgs, client: &ClientArgs, contents: &Contents) -> Result<Vec<RestoredKeyspace>, Failure> {
+    let failed = |error: io::Error| Failure::failed(format!("cannot read {}: {error}", args.file.display()));
+    let mut file = File::open(&args.file).map_err(failed)?;
+    let progress = Progress::of_bytes(Some(contents.bytes), "keyspaces");
+    let mut stream = client.client().restore(&args.only);
+    let mut sent = 0;
+    loop {
+        let mut piece = vec![0; PIECE_BYTES];
+        let length = file.read(&mut piece).map_err(failed)?;
+        piece.truncate(length);
+        if length == 0 || !stream.send(piece.into()).await {
+            break;
+        }
+        sent += length as u64;
+        progress.set_bytes(sent, contents.keyspaces.len() as u64);
+    }
+    stream.finish().await.map_err(|error| Failure::of_request(format!("restore {}", args.file.display()), &error))
 }
 
 /// What a backup was found to hold.

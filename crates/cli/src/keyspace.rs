@@ -317,6 +317,7 @@ fn shown_state(keyspace: &KeyspaceBody) -> String {
     let state = match keyspace.state {
         KeyspaceState::Ready => "ready",
         KeyspaceState::Starting => "starting",
+        KeyspaceState::Restoring => "restoring",
     };
     match &keyspace.running_move {
         None => state.to_owned(),

@@ -78,6 +78,7 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Export(args) => export::run(args, client).await,
         Command::Import(args) => import::run(args, client).await,
         Command::Backup(args) => backup::run(args, client).await,
+        Command::Restore(args) => backup::restore(args, client).await,
         Command::Cluster { command } => cluster::run(command, client).await,
         Command::Keyspace { command } => keyspace::run(command, client).await,
         Command::Engines => keyspace::engines(client).await,

@@ -38,7 +38,7 @@ mod transport;
 mod txn;
 mod watch;
 
-pub use backup::BackupStream;
+pub use backup::{BackupStream, RestoreStream};
 pub use batch::BatchOutcome;
 pub use batch_stream::{BatchReceiver, BatchSender, StreamEnded};
 pub use call::{Client, Options};

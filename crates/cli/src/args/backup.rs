@@ -26,6 +26,15 @@ pub(crate) enum BackupCommand {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The backup; it is read to its end before anything is sent
+    pub(crate) file: PathBuf,
+    /// Only these keyspaces of it, and not all
+    #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct BackupFileArgs {
     /// The file
     pub(crate) file: PathBuf,

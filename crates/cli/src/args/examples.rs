@@ -203,6 +203,12 @@ Examples:
   quorate backup verify monday.qbk             whether it is whole, without a cluster
   quorate backup show monday.qbk               keyspaces, revisions, numbers of pairs";
 
+pub(super) const RESTORE: &str = "\
+Examples:
+  quorate restore monday.qbk                   into a new cluster; of its keyspaces, `default` may be there, empty
+  quorate restore monday.qbk --only orders
+A restore that broke off can be begun again: what it left is made anew.";
+
 pub(super) const CLUSTER: &str = "\
 Examples:
   quorate cluster status

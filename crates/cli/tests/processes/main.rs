@@ -4,6 +4,7 @@
 //! What was measured is printed: `cargo test -p quorate-cli --test processes -- --nocapture`.
 
 mod abuse;
+mod backups;
 mod bad_input;
 mod bad_starts;
 mod caches;

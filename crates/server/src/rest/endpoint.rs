@@ -34,7 +34,7 @@ use super::scans::Scans;
 use super::store::{Store, StoreError};
 use super::turns::Turns;
 use super::watch::Watches;
-use super::{admin, batch, compat, delete_range, list, one_key, patch, snapshot, txn, watch};
+use super::{admin, batch, compat, delete_range, list, one_key, patch, restore, snapshot, txn, watch};
 
 /// What the routes share.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub(super) struct App<S> {
     pub(super) scans: Scans,
     /// Room for batches as lines.
     pub(super) batch_streams: Arc<Semaphore>,
+    /// Room for restores of backups.
+    pub(super) restores: Semaphore,
     pub(super) watches: Watches,
     body_memory: BodyMemory,
     answer_memory: AnswerMemory,
@@ -120,6 +122,7 @@ impl<S: Store> Endpoint<S> {
             metrics: Metrics::default(),
             scans: Scans::new(turns.clone()),
             batch_streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            restores: Semaphore::new(restore::MAX_RESTORES),
             watches: Watches::new(),
             turns,
             body_memory: BodyMemory::new(&config),
@@ -214,12 +217,11 @@ impl<S: Store> Endpoint<S> {
                 let keyspace = keyspace_name(keyspace, &Method::GET)?;
                 return Box::pin(watch::answer(&self.app, head, &keyspace, body)).await;
             }
-            Route::Snapshot => {
-                if !matches!(head.method, Method::GET | Method::HEAD) {
-                    return Err(Refusal::method_not_allowed(&head.method, snapshot::METHODS));
-                }
-                return Box::pin(snapshot::answer(&self.app, head)).await;
-            }
+            Route::Snapshot => match head.method {
+                Method::GET | Method::HEAD => return Box::pin(snapshot::answer(&self.app, head)).await,
+                Method::PUT => Box::pin(restore::answer(&self.app, head, body)).await?,
+                _ => return Err(Refusal::method_not_allowed(&head.method, snapshot::METHODS)),
+            },
             Route::CompatKey(key) => {
                 *kind = RouteKind::Compat;
                 Box::pin(compat::answer(app, head, key, body)).await?

@@ -39,6 +39,7 @@ mod openapi;
 mod patch;
 mod query;
 mod refusal;
+mod restore;
 mod scans;
 mod selection;
 mod settings;

@@ -26,18 +26,18 @@ use super::scans::{Cost, Pieces};
 use super::settings::body_of;
 use super::store::{Freshness, KnownKeyspace, Reading, Store};
 
-pub(super) const METHODS: &str = "GET, HEAD";
+pub(super) const METHODS: &str = "GET, HEAD, PUT";
 
 /// Leases of a block.
 const LEASES_PER_BLOCK: usize = 4096;
 
 const LINEARIZABLE: Freshness = Freshness { is_linearizable: true, min_revision: None };
 
-/// What a backup asks for.
+/// What a backup or a restore asks for.
 #[derive(Debug, Default)]
-struct Options {
-    treatment: Treatment,
-    keyspaces: Option<Vec<String>>,
+pub(super) struct Options {
+    pub(super) treatment: Treatment,
+    pub(super) keyspaces: Option<Vec<String>>,
 }
 
 /// Why a backup ends before its end.
@@ -104,7 +104,9 @@ async fn chosen<S: Store>(
     let known = app.store.keyspaces(LINEARIZABLE, timeout).await.map_err(Refusal::of_read)?;
     let with_settings = |known: &KnownKeyspace| (known.name.clone(), known.record.settings());
     let Some(asked) = asked else {
-        let can = |known: &&KnownKeyspace| known.name != SYSTEM_KEYSPACE && known.record.can(Capability::Snapshot);
+        let can = |known: &&KnownKeyspace| {
+            known.name != SYSTEM_KEYSPACE && !known.record.is_restoring && known.record.can(Capability::Snapshot)
+        };
         return Ok(known.iter().filter(can).map(with_settings).collect());
     };
     let find = |name: String| match known.iter().find(|known| known.name == name) {
@@ -161,7 +163,7 @@ fn send(pieces: &mut Pieces, block: Bytes) -> Result<(), Stop> {
 }
 
 impl Options {
-    fn parse(query: Option<&str>) -> Result<Self, Refusal> {
+    pub(super) fn parse(query: Option<&str>) -> Result<Self, Refusal> {
         let mut options = Self::default();
         for parameter in parameters(query) {
             match parameter.name {

@@ -23,6 +23,7 @@ mod one_key;
 mod openapi;
 mod patch;
 mod server;
+mod snapshot;
 mod store;
 mod txn;
 mod user_meta;

@@ -153,6 +153,7 @@ fn content(content: Content, schemas: &mut Schemas) -> Option<Value> {
             let schema = schema(&mut schemas.answered);
             Some(json!({EVENT_STREAM: {"schema": {"type": "string"}}, NDJSON: {"schema": schema}}))
         }
+        Content::Backup => Some(json!({quorate_api::backup::MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}})),
         Content::Text => Some(json!({"text/plain": {"schema": {"type": "string"}}})),
         Content::Stored(schema) => {
             let schema = json!({"anyOf": [schema(&mut schemas.answered), {}]});

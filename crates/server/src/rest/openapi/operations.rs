@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use quorate_api::backup::RestoredKeyspace;
 use quorate_api::batch::{BatchBody, BatchResults};
 use quorate_api::cluster::{ClusterStatus, Items, JoinAnswer, JoinRequest, NodeStatus, TransferAnswer, TransferRequest};
 use quorate_api::entry::{DeletedBody, EntryBody, HistoryBody, ListBody, PutBody};
@@ -61,6 +62,8 @@ pub(super) enum Content {
     /// The same, or lines, as it was sent.
     JsonOrLines(SchemaOf),
     Text,
+    /// A backup.
+    Backup,
     /// Server-sent events, or lines.
     Messages(SchemaOf),
     /// Whatever was stored, in the media type that it was stored with; or, where that is asked for, this.
@@ -156,6 +159,7 @@ pub(super) fn operations() -> Vec<Operation> {
         transactions(),
         watches(),
         leases(),
+        snapshots(),
         keyspaces(),
         jobs_and_engines(),
         cluster(),
@@ -397,6 +401,30 @@ fn leases() -> Vec<Operation> {
             .sends(JSON, of::<KeepAliveBody>, true)
             .answers(200, Content::Json(of::<KeptAlive>), "Those that live on, and those that are gone.")
             .refuses(&[WRITE, LEASE_BODY]),
+    ]
+}
+
+fn snapshots() -> Vec<Operation> {
+    let path = "/v1/snapshot";
+    vec![
+        Operation::new(
+            "get",
+            path,
+            "backup",
+            "snapshot",
+            "A backup: keyspaces, each as of one revision, written while it is sent",
+        )
+        .takes(&["backup_keyspaces"])
+        .takes(&TIMEOUT)
+        .answers(200, Content::Backup, "The bytes of a file. It is whole if its last block says so.")
+        .refuses(&[QUERY, READ, IN_KEYSPACE, &[UnsupportedCapability, KeyspaceReadOnly]]),
+        Operation::new("put", path, "restore", "snapshot", "Restores a backup into keyspaces that are not there, or are empty")
+            .takes(&["backup_keyspaces"])
+            .takes(&TIMEOUT)
+            .sends(&[quorate_api::backup::MEDIA_TYPE], bytes, true)
+            .answers(200, Content::Json(of::<Items<RestoredKeyspace>>), "What was restored; each keyspace was shown as a whole.")
+            .refuses(&[QUERY, BODY, READ, WRITE, SETTINGS, IN_KEYSPACE])
+            .refuses(&[&[BadBackup, UnsupportedMediaType, ValueTooLarge, KeyTooLong, KeyspaceFull, LeaseNotFound, LeaseFull]]),
     ]
 }
 

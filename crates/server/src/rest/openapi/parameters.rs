@@ -131,7 +131,7 @@ const ONCE_ABOUT: &str = "A name that the client makes up for this request. The 
     through whichever node; a repetition is answered as the first was, with `Idempotency-Replayed: true`. Only with the capability \
     `idempotency`.";
 
-fn of_lists() -> [(String, Value); 23] {
+fn of_lists() -> [(String, Value); 24] {
     let part = || json!({"type": "string", "maxLength": MAX_KEY_BYTES});
     let part64 = || json!({"type": "string", "pattern": "^[A-Za-z0-9_-]*$"});
     let not_empty = || json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES});
@@ -171,6 +171,12 @@ fn of_lists() -> [(String, Value); 23] {
         query("results", json!({"enum": ["all", "failed"]}), "Of a batch as lines: the results to answer with."),
         query("all", flag(), "Every key of the keyspace; only without a selection."),
         query("ks", json!({"type": "string", "pattern": name, "default": DEFAULT_KEYSPACE}), "The keyspace."),
+        parameter(
+            "backup_keyspaces",
+            ("ks", "query", false),
+            json!({"type": "string", "minLength": 1}),
+            "Only these keyspaces, with commas between them.",
+        ),
         query("strict", flag(), "If `if` does not hold and there is no `else`, answers 412 instead of 200."),
         query("verbose", flag(), "One line for each check, also if all is well."),
     ]
