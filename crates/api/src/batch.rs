@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::entry::EntryBody;
+use crate::patch::{BatchPatch, KeyPatch, PatchBody};
 use crate::problem::Problem;
 use crate::text64::{self, MalformedText64};
 use crate::user_meta::UserMeta;
@@ -32,6 +33,8 @@ pub enum BatchOp {
     },
     /// Sets a key.
     Put(Box<BatchPut>),
+    /// Changes a key by what it holds.
+    Patch(Box<BatchPatch>),
     /// Removes a key.
     Delete {
         /// The key.
@@ -75,7 +78,7 @@ pub enum Cas {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchOpBody<'a> {
-    /// `get`, `put` or `delete`.
+    /// `get`, `put`, `delete`, `increment`, `append`, `touch` or `merge`.
     #[serde(borrow)]
     pub op: Cow<'a, str>,
     /// The key, if it is UTF-8.
@@ -84,7 +87,7 @@ pub struct BatchOpBody<'a> {
     /// The key as base64url.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub key64: Option<Cow<'a, str>>,
-    /// Of a put: the value, if it is UTF-8.
+    /// Of a put, or what is appended: the value, if it is UTF-8.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Cow<'a, str>>,
     /// The value as base64url.
@@ -100,7 +103,17 @@ pub struct BatchOpBody<'a> {
     /// What to note beside the value.
     #[serde(default, skip_serializing_if = "UserMeta::is_empty")]
     pub meta: UserMeta,
-    /// Of a put or a delete: only if this holds.
+    /// Of an increment: what is added to the number; 1 if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<i64>,
+    /// Of an increment: what it is added to if the key is not there; 0 if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<i64>,
+    /// Of a merge: a JSON merge patch (RFC 7396).
+    #[serde(borrow, default, deserialize_with = "also_null", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
+    pub patch: Option<&'a RawValue>,
+    /// Of a write: only if this holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cas: Option<Cas>,
     /// How long the pair shall live, like `30s`.
@@ -118,8 +131,11 @@ pub enum BatchOpError {
     #[error("no operation in JSON: {0}")]
     Json(#[from] serde_json::Error),
     /// An operation that there is not, or not yet.
-    #[error("there is no operation {0:?}; there are get, put and delete")]
+    #[error("there is no operation {0:?}; there are get, put, delete, increment, append, touch and merge")]
     UnknownOp(String),
+    /// An operation that changes no key by what it holds.
+    #[error("there is no change {0:?}; there are increment, append, touch and merge")]
+    UnknownPatch(String),
     /// None or several of fields of which there must be one.
     #[error("exactly one of {0} must be there")]
     NotOne(&'static str),
@@ -152,6 +168,7 @@ impl BatchOp {
         match self {
             Self::Get { key } | Self::Delete { key, .. } => key,
             Self::Put(put) => &put.key,
+            Self::Patch(patch) => &patch.key,
         }
     }
 
@@ -162,6 +179,7 @@ impl BatchOp {
             Self::Get { key } => BatchOpBody::of_key("get", key),
             Self::Delete { key, cas } => BatchOpBody { cas: cas.clone(), ..BatchOpBody::of_key("delete", key) },
             Self::Put(put) => put.to_body(),
+            Self::Patch(patch) => patch.to_body(),
         }
     }
 }
@@ -169,10 +187,7 @@ impl BatchOp {
 impl BatchPut {
     /// As it travels.
     pub(crate) fn to_body(&self) -> BatchOpBody<'_> {
-        let (value, value64) = match self.value.len() {
-            0..=MAX_TEXT_VALUE_BYTES => split(&self.value),
-            _ => (None, Some(Cow::Owned(text64::encode(&self.value)))),
-        };
+        let (value, value64) = split_value(&self.value);
         BatchOpBody {
             value,
             value64,
@@ -192,6 +207,25 @@ impl<'a> BatchOpBody<'a> {
         let (key, key64) = split(key);
         Self { op: Cow::Borrowed(op), key, key64, ..Self::default() }
     }
+
+    /// A field that an operation has no use for. Of one that changes a key by what it holds, those that it alone may have are
+    /// looked at later.
+    fn pointless(&self, op: &str) -> Option<&'static str> {
+        let is_patch = KeyPatch::known_name(op).is_some();
+        let given = [
+            ("cas", op != "get", self.cas.is_some()),
+            ("value", op == "put" || is_patch, self.value.is_some() || self.value64.is_some()),
+            ("value", op == "put", self.json.is_some()),
+            ("content_type", op == "put", self.content_type.is_some()),
+            ("meta", op == "put", !self.meta.is_empty()),
+            ("ttl", op == "put" || is_patch, self.ttl.is_some()),
+            ("lease", op == "put", self.lease.is_some()),
+            ("by", is_patch, self.by.is_some()),
+            ("initial", is_patch, self.initial.is_some()),
+            ("patch", is_patch, self.patch.is_some()),
+        ];
+        given.into_iter().find(|(_, is_taken, is_given)| *is_given && !is_taken).map(|(field, ..)| field)
+    }
 }
 
 impl TryFrom<BatchOpBody<'_>> for BatchOp {
@@ -202,23 +236,9 @@ impl TryFrom<BatchOpBody<'_>> for BatchOp {
             "get" => "get",
             "put" => "put",
             "delete" => "delete",
-            other => return Err(BatchOpError::UnknownOp(other.to_owned())),
+            other => KeyPatch::known_name(other).ok_or_else(|| BatchOpError::UnknownOp(other.to_owned()))?,
         };
-        let has_value = body.value.is_some() || body.value64.is_some() || body.json.is_some();
-        let given = [
-            ("cas", body.cas.is_some()),
-            ("value", has_value),
-            ("content_type", body.content_type.is_some()),
-            ("meta", !body.meta.is_empty()),
-            ("ttl", body.ttl.is_some()),
-            ("lease", body.lease.is_some()),
-        ];
-        let pointless = match op {
-            "get" => &given[..],
-            "delete" => &given[1..],
-            _ => &[],
-        };
-        if let Some((field, _)) = pointless.iter().find(|(_, is_given)| *is_given) {
+        if let Some(field) = body.pointless(op) {
             return Err(BatchOpError::Pointless { field, op });
         }
         let key = match (body.key, body.key64) {
@@ -229,7 +249,12 @@ impl TryFrom<BatchOpBody<'_>> for BatchOp {
         match op {
             "get" => return Ok(Self::Get { key }),
             "delete" => return Ok(Self::Delete { key, cas: body.cas }),
-            _ => {}
+            "put" => {}
+            _ => {
+                let BatchOpBody { op, by, initial, value, value64, patch, ttl, cas, .. } = body;
+                let (patch, ttl) = PatchBody { op, by, initial, value, value64, patch, ttl }.read()?;
+                return Ok(Self::Patch(Box::new(BatchPatch { key, patch, cas, ttl })));
+            }
         }
         let (value, default_type) = match (body.value, body.value64, body.json) {
             (Some(value), None, None) => (Bytes::from(value.into_owned()), None),
@@ -244,7 +269,7 @@ impl TryFrom<BatchOpBody<'_>> for BatchOp {
 }
 
 /// A field that is there is a value, `null` too.
-fn also_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+pub(crate) fn also_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
@@ -255,7 +280,15 @@ fn split(bytes: &[u8]) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
     }
 }
 
-fn decode(field: &'static str, text: &str) -> Result<Bytes, BatchOpError> {
+/// A value, of which text that is long may become too long as JSON.
+pub(crate) fn split_value(value: &[u8]) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
+    match value.len() {
+        0..=MAX_TEXT_VALUE_BYTES => split(value),
+        _ => (None, Some(Cow::Owned(text64::encode(value)))),
+    }
+}
+
+pub(crate) fn decode(field: &'static str, text: &str) -> Result<Bytes, BatchOpError> {
     text64::decode(text).map(Bytes::from).map_err(|source| BatchOpError::Text64 { field, source })
 }
 
@@ -303,9 +336,12 @@ pub struct BatchResult<'a> {
     /// The shard's revision after it, or of the read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
-    /// Of a put: how many times the key was set since it came to be.
+    /// Of a put or a change: how many times the key was set since it came to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
+    /// Of an increment: the sum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<i64>,
     /// Of a delete: how many keys it removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<u64>,
@@ -346,6 +382,16 @@ mod tests {
         BatchOp::parse(json.as_bytes()).map_err(|error| error.to_string())
     }
 
+    fn patch() -> impl Strategy<Value = KeyPatch> {
+        let value = || proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
+        prop_oneof![
+            (any::<i64>(), any::<i64>()).prop_map(|(by, initial)| KeyPatch::Increment { by, initial }),
+            value().prop_map(|value| KeyPatch::Append { value }),
+            Just(KeyPatch::Touch),
+            any::<u8>().prop_map(|number| KeyPatch::Merge { patch: format!("{{\"a\": {number}.0}}").into() }),
+        ]
+    }
+
     fn op() -> impl Strategy<Value = BatchOp> {
         let key = || proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
         let cas =
@@ -362,6 +408,8 @@ mod tests {
         prop_oneof![
             key().prop_map(|key| BatchOp::Get { key }),
             (key(), cas()).prop_map(|(key, cas)| BatchOp::Delete { key, cas }),
+            (key(), patch(), cas(), proptest::option::of(Just("30s".to_owned())))
+                .prop_map(|(key, patch, cas, ttl)| BatchOp::Patch(Box::new(BatchPatch { key, patch, cas, ttl }))),
             put
         ]
     }
@@ -415,7 +463,12 @@ mod tests {
             ("{}", "missing field `op`"),
             (r#"{"op":"put","key":"k","value":"v","colour":1}"#, "unknown field `colour`"),
             (r#"{"op":"put","key":"k","value":"v","meta":{"a b":"c"}}"#, "is no name"),
-            (r#"{"op":"incr","key":"k"}"#, "there are get, put and delete"),
+            (r#"{"op":"incr","key":"k"}"#, "there are get, put, delete, increment, append, touch and merge"),
+            (r#"{"op":"touch","key":"k","value":"v"}"#, "value: touch does not take it"),
+            (r#"{"op":"append","key":"k","json":1}"#, "value: append does not take it"),
+            (r#"{"op":"append","key":"k","value":"v","meta":{"a":"b"}}"#, "meta: append does not take it"),
+            (r#"{"op":"put","key":"k","value":"v","by":1}"#, "by: put does not take it"),
+            (r#"{"op":"merge","key":"k"}"#, "exactly one of patch"),
             (r#"{"op":"get"}"#, "exactly one of key and key64"),
             (r#"{"op":"get","key":"k","key64":"aw"}"#, "exactly one of key and key64"),
             (r#"{"op":"get","key64":"?"}"#, "key64: not base64url"),

@@ -26,5 +26,9 @@ pub const DELETED: &str = "quorate-deleted";
 pub const EPOCH: &str = "quorate-epoch";
 /// Before each name of user metadata, with a write and in answers: `quorate-meta-owner: me`.
 pub const META_PREFIX: &str = "quorate-meta-";
+/// With a write: it is done once under this key, however often it is sent.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// In the answer to such a write: `true` if it was done before, and this is what it came to then.
+pub const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 /// Names the request in problem bodies and in the node's logs; taken over from the client if it sends one.
 pub const REQUEST_ID: &str = "x-request-id";

@@ -170,6 +170,8 @@ pub enum KeyspaceState {
     Ready,
     /// The answering node does not host it yet, or knows no leader.
     Starting,
+    /// It is being filled from a backup, or was when that broke off; then it can be restored again, or deleted.
+    Restoring,
 }
 
 /// A move to another engine that goes on.
@@ -214,6 +216,8 @@ pub enum Capability {
     Counters,
     /// Batches that are applied as one.
     AtomicBatch,
+    /// Writes that are done once under an `Idempotency-Key`.
+    Idempotency,
     /// Linearizable reads.
     Linearizable,
 }
@@ -234,6 +238,7 @@ impl Capability {
             Self::Snapshot => "snapshot",
             Self::Counters => "counters",
             Self::AtomicBatch => "atomic_batch",
+            Self::Idempotency => "idempotency",
             Self::Linearizable => "linearizable",
         }
     }
@@ -267,6 +272,9 @@ pub struct Capabilities {
     pub counters: bool,
     /// [`Capability::AtomicBatch`].
     pub atomic_batch: bool,
+    /// [`Capability::Idempotency`].
+    #[serde(default)]
+    pub idempotency: bool,
     /// Longest key, in bytes.
     #[serde(rename = "max_key")]
     pub max_key_bytes: u64,
@@ -294,6 +302,7 @@ impl Capabilities {
             snapshot: can(Capability::Snapshot),
             counters: can(Capability::Counters),
             atomic_batch: can(Capability::AtomicBatch),
+            idempotency: can(Capability::Idempotency),
             max_key_bytes,
             max_value_bytes,
             consistency: consistency.iter().map(|&name| name.to_owned()).collect(),

@@ -1,5 +1,6 @@
 //! What travels between client and node, and between peers: plain types with checked conversions. No behaviour.
 
+pub mod backup;
 pub mod batch;
 pub mod cluster;
 pub mod duration;
@@ -10,6 +11,7 @@ pub mod key;
 pub mod keyspace;
 pub mod lease;
 pub mod node;
+pub mod patch;
 pub mod peer;
 pub mod problem;
 pub mod quantity;

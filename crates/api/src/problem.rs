@@ -88,6 +88,9 @@ codes! {
          left, and they may lie 16 deep. Nothing was done.";
     DuplicateKey "duplicate_key" 400 final "Key written twice"
         "A transaction sets each key once, and deletes no key that it sets. Nothing was done.";
+    BadBackup "bad_backup" 400 final "Bad backup"
+        "What was sent is no backup, or one that is cut or damaged; the detail names the byte and the keyspace. That keyspace is as if it \
+         had not been begun; those before it are restored.";
     BadBody "bad_body" 400 final "Bad body"
         "The body is not the JSON that the route expects; the detail says where.";
     FutureRevision "future_revision" 400 final "Revision to come"
@@ -123,6 +126,9 @@ codes! {
         "The keyspace has a lease of this id already. Nothing was done.";
     LeaseFull "lease_full" 409 final "Lease is full"
         "10,000 keys hang on the lease, and it holds no more: all of them go at once when it ends. Nothing was done.";
+    UnfitValue "unfit_value" 409 final "Value cannot be changed so"
+        "The key's value is no whole number, or no JSON that can be patched, or what would come of it is more than a number can \
+         be. Nothing was done; a PUT replaces the value whatever it is.";
     Compacted "compacted" 410 final "Compacted"
         "The revision asked for is not kept any more, or is of a keyspace that was made anew. `compacted_revision` is the oldest \
          that can be read: read what is there now, and go on from its revision. A list that was read in part is begun anew \
@@ -142,7 +148,8 @@ codes! {
     TargetTooLong "target_too_long" 414 final "Path too long"
         "Path and query are longer than any route takes. Nothing was done.";
     UnsupportedMediaType "unsupported_media_type" 415 final "Unsupported media type"
-        "The route takes application/json, a batch application/x-ndjson too, and bodies without a content coding.";
+        "The route takes application/json, a batch application/x-ndjson too, and bodies without a content coding; what a PATCH \
+         of a key takes is in the header Accept-Patch.";
     InvalidSettings "invalid_settings" 422 final "Settings that cannot be"
         "The settings name an engine, an option, a mode or a field that does not exist, or give one a value that it cannot \
          have. The detail says which, and what is known. Nothing was done.";
@@ -154,6 +161,9 @@ codes! {
     UnsupportedCapability "unsupported_capability" 422 final "The keyspace cannot do this"
         "The keyspace's engine and replication do not offer what was asked for; the detail names the capability, and \
          /v1/keyspaces/{keyspace} lists those that it has. Nothing was done.";
+    IdempotencyKeyReused "idempotency_key_reused" 422 final "Idempotency key used for another request"
+        "Another write was done under this `Idempotency-Key` within the last ten minutes. Nothing was done; a new request needs a \
+         key of its own.";
     HeadTooLarge "head_too_large" 431 final "Head too large"
         "The head of a request has 128 KiB and 100 headers at most. Nothing was done.";
     Internal "internal" 500 final "Internal error"
@@ -170,6 +180,9 @@ codes! {
     WatchEnded "watch_ended" 503 retry "The watch ended"
         "The keyspace cannot be read at this node any more: it was deleted, or is being rebuilt. Go on from the revision that \
          was seen last, here or at another node.";
+    TooManyIdempotencyKeys "too_many_idempotency_keys" 503 retry "Too many idempotency keys"
+        "The keyspace remembers as many keys, or as large outcomes, as it can, each for ten minutes. Nothing was done; without \
+         `Idempotency-Key` it would be.";
     ShuttingDown "shutting_down" 503 retry "Shutting down"
         "The node is going down. Nothing was done; ask another node.";
     TimedOut "timed_out" 504 retry "Timed out"

@@ -6,6 +6,7 @@ mod result;
 use bytes::Bytes;
 
 use crate::batch::BatchPut;
+use crate::patch::BatchPatch;
 
 pub use body::{CompareBody, NumberTest, RangeOpBody, TextTest, TxnBody, TxnError, TxnErrorKind, TxnOpBody};
 pub use result::{TxnDone, TxnDoneBody, TxnResult, TxnResultBody, TxnResultError};
@@ -106,6 +107,8 @@ pub enum TxnOp {
     },
     /// Sets a key. It has no `cas`: that is what `if` is for.
     Put(Box<BatchPut>),
+    /// Changes a key by what it holds; without `cas` too.
+    Patch(Box<BatchPatch>),
     /// Removes a key.
     Delete {
         /// The key.
@@ -138,7 +141,7 @@ impl Txn {
         self.then.iter().chain(&self.otherwise).all(|op| match op {
             TxnOp::Get { .. } | TxnOp::List(_) => true,
             TxnOp::Txn(within) => within.is_read_only(),
-            TxnOp::Put(_) | TxnOp::Delete { .. } | TxnOp::DeleteRange(_) => false,
+            TxnOp::Put(_) | TxnOp::Patch(_) | TxnOp::Delete { .. } | TxnOp::DeleteRange(_) => false,
         })
     }
 }

@@ -1,9 +1,11 @@
 //! How the program is called.
 
+mod backup;
 mod examples;
 mod history;
 mod keyspace;
 mod lease;
+mod patch;
 mod server;
 mod watch;
 
@@ -23,9 +25,11 @@ use crate::completion;
 use crate::exit::Failure;
 use crate::output::Format;
 
+pub(crate) use backup::{BackupArgs, BackupCommand, RestoreArgs};
 pub(crate) use history::{DiffArgs, HistoryArgs};
 pub(crate) use keyspace::{AlterArgs, CompactArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
 pub(crate) use lease::{GrantArgs, KeepAliveArgs, LeaseCommand, parse_id};
+pub(crate) use patch::{AppendArgs, IncrArgs, PatchArgs, PatchedKeyArgs, TouchArgs};
 pub(crate) use server::ServerArgs;
 pub(crate) use watch::WatchArgs;
 
@@ -56,6 +60,18 @@ pub(crate) enum Command {
     /// Delete a key, exit code 3 if it was not there; or many
     #[command(after_help = examples::DEL)]
     Del(DelArgs),
+    /// Add to a number, and print the sum
+    #[command(after_help = examples::INCR)]
+    Incr(IncrArgs),
+    /// Append to a value
+    #[command(after_help = examples::APPEND)]
+    Append(AppendArgs),
+    /// Set the value that is there once more, exit code 3 if there is none
+    #[command(after_help = examples::TOUCH)]
+    Touch(TouchArgs),
+    /// Change parts of a value that is JSON, by a merge patch
+    #[command(after_help = examples::PATCH)]
+    Patch(PatchArgs),
     /// List keys
     #[command(after_help = examples::LS)]
     Ls(LsArgs),
@@ -92,6 +108,12 @@ pub(crate) enum Command {
     /// Read pairs as lines of JSON, and write each into a keyspace
     #[command(after_help = examples::IMPORT)]
     Import(ImportArgs),
+    /// Write keyspaces into a file, each as of one revision, while the cluster works
+    #[command(after_help = examples::BACKUP)]
+    Backup(BackupArgs),
+    /// Read keyspaces from a backup into a cluster that does not have them
+    #[command(after_help = examples::RESTORE)]
+    Restore(RestoreArgs),
     /// See and change who is in the cluster
     #[command(after_help = examples::CLUSTER)]
     Cluster {

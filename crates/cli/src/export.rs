@@ -169,7 +169,7 @@ impl Sink {
 }
 
 /// A file that is to take the place of this one, and lets others do with it what they may do now. It is gone if it is not used.
-fn beside(path: &Path) -> io::Result<NamedTempFile> {
+pub(crate) fn beside(path: &Path) -> io::Result<NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let new = || fs::Permissions::from_mode(FILE_MODE);
     // An error about the file beside it would name that one too, which says nothing to anybody.

@@ -350,6 +350,7 @@ fn shown_state(keyspace: &KeyspaceBody) -> String {
     let state = match keyspace.state {
         KeyspaceState::Ready => "ready",
         KeyspaceState::Starting => "starting",
+        KeyspaceState::Restoring => "restoring",
     };
     match &keyspace.running_move {
         None => state.to_owned(),
@@ -372,6 +373,7 @@ fn shown_capabilities(capabilities: &Capabilities) -> String {
         (capabilities.snapshot, "snapshot"),
         (capabilities.counters, "counters"),
         (capabilities.atomic_batch, "atomic_batch"),
+        (capabilities.idempotency, "idempotency"),
     ];
     let can: Vec<&str> = all.into_iter().filter(|(can, _)| *can).map(|(_, name)| name).collect();
     can.join(", ")

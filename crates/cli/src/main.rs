@@ -4,6 +4,7 @@
 //! ([`output`]). *Must not know*: anything that is not reached through the client library or the server's entry point.
 
 mod args;
+mod backup;
 mod bench;
 mod cluster;
 mod completion;
@@ -20,6 +21,7 @@ mod lease;
 mod log_output;
 mod output;
 mod pair_line;
+mod patch;
 mod printable;
 mod progress;
 mod server;
@@ -67,6 +69,10 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Get(args) => keys::get(args, client).await,
         Command::Put(args) => keys::put(args, client).await,
         Command::Del(args) => keys::del(args, client).await,
+        Command::Incr(args) => patch::incr(args, client).await,
+        Command::Append(args) => patch::append(args, client).await,
+        Command::Touch(args) => patch::touch(args, client).await,
+        Command::Patch(args) => patch::patch(args, client).await,
         Command::Ls(args) => keys::ls(args, client).await,
         Command::History(args) => history::history(args, client).await,
         Command::Diff(args) => history::diff(args, client).await,
@@ -74,6 +80,8 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Watch(args) => watch::run(args, client).await,
         Command::Export(args) => export::run(args, client).await,
         Command::Import(args) => import::run(args, client).await,
+        Command::Backup(args) => backup::run(args, client).await,
+        Command::Restore(args) => backup::restore(args, client).await,
         Command::Cluster { command } => cluster::run(command, client).await,
         Command::Keyspace { command } => keyspace::run(command, client).await,
         Command::Engines => keyspace::engines(client).await,

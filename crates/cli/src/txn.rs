@@ -91,6 +91,7 @@ fn add_rows(txn: &Txn, (failed, results): (Option<u64>, &[TxnDone]), depth: usiz
         let (name, key) = match op {
             TxnOp::Get { key } => ("get", printable(key)),
             TxnOp::Put(put) => ("put", printable(&put.key)),
+            TxnOp::Patch(patch) => (patch.patch.name(), printable(&patch.key)),
             TxnOp::Delete { key } => ("delete", printable(key)),
             TxnOp::List(list) => ("list", told_range(&list.range)),
             TxnOp::DeleteRange(range) => ("delete_range", told_range(range)),
@@ -115,6 +116,8 @@ fn told_result(done: &TxnDone) -> String {
     match done {
         TxnDone::Put { is_new: true, .. } => "created".to_owned(),
         TxnDone::Put { version, .. } => format!("replaced, version {version}"),
+        TxnDone::Patched { number: Some(sum), .. } => sum.to_string(),
+        TxnDone::Patched { version, .. } => format!("changed, version {version}"),
         TxnDone::Deleted { keys: 0 } => "was not there".to_owned(),
         TxnDone::Deleted { .. } => "deleted".to_owned(),
         TxnDone::DeletedRange { keys } => format!("{keys} deleted"),

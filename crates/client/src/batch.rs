@@ -19,8 +19,10 @@ pub struct BatchOutcome {
     pub status: u16,
     /// The shard's revision after it, or of the read.
     pub revision: Option<u64>,
-    /// Of a put: how many times the key was set since it came to be.
+    /// Of a put or a change: how many times the key was set since it came to be.
     pub version: Option<u64>,
+    /// Of an increment: the sum.
+    pub sum: Option<i64>,
     /// Of a delete: how many keys it removed.
     pub deleted: Option<u64>,
     /// Of a get: what it found.
@@ -58,8 +60,8 @@ impl TryFrom<BatchResult<'_>> for BatchOutcome {
     type Error = EntryError;
 
     fn try_from(result: BatchResult<'_>) -> Result<Self, EntryError> {
-        let BatchResult { line, status, revision, version, deleted, entry, problem } = result;
+        let BatchResult { line, status, revision, version, number, deleted, entry, problem } = result;
         let entry = entry.map(Entry::try_from).transpose()?;
-        Ok(Self { number: line, status, revision, version, deleted, entry, problem })
+        Ok(Self { number: line, status, revision, version, sum: number, deleted, entry, problem })
     }
 }

@@ -39,6 +39,8 @@ impl Default for Options {
 #[derive(Clone, Debug)]
 pub struct Client {
     shared: Arc<Shared>,
+    /// Under which writes are done once.
+    idempotency_key: Option<HeaderValue>,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,21 @@ impl Client {
     pub fn new(endpoints: Vec<Endpoint>, options: Options) -> Self {
         assert!(!endpoints.is_empty(), "a client needs an endpoint");
         let transport = Transport::new(options.connect_timeout);
-        Self { shared: Arc::new(Shared { endpoints, transport, options, preferred: AtomicUsize::new(0) }) }
+        let shared = Shared { endpoints, transport, options, preferred: AtomicUsize::new(0) };
+        Self { shared: Arc::new(shared), idempotency_key: None }
+    }
+
+    /// The same client for one write, which is done once under this key within ten minutes, however often it is sent and through
+    /// whichever node: a put, a change, a delete of one key, or a transaction. It is sent again also where it is not known
+    /// whether it was done. For another write there has to be another key; with the same, it is [`Error::Refused`] with the code
+    /// `idempotency_key_reused`.
+    ///
+    /// The key has 1 to 255 visible ASCII characters without double quotes; others are [`Error::InvalidRequest`].
+    pub fn once(&self, key: &str) -> Result<Self, Error> {
+        let is_fit = (1..=255).contains(&key.len()) && key.bytes().all(|byte| matches!(byte, b'!'..=b'~') && byte != b'"');
+        let value = HeaderValue::from_str(key).ok().filter(|_| is_fit);
+        let unfit = || Error::InvalidRequest { reason: format!("`{}` is no idempotency key", key.escape_debug()) };
+        Ok(Self { idempotency_key: Some(value.ok_or_else(unfit)?), ..self.clone() })
     }
 
     /// The endpoints, in the order given.
@@ -111,6 +127,10 @@ impl Client {
         attempt: for<'a> fn(&'a Transport, &'a Endpoint, &'a Request) -> Attempt<'a, T>,
     ) -> Result<T, Error> {
         let shared = &*self.shared;
+        if let Some(key) = self.idempotency_key.as_ref().filter(|_| request.effect == Effect::Write) {
+            request.headers.insert(header::IDEMPOTENCY_KEY, key.clone());
+            request.effect = Effect::Once;
+        }
         let limit = self.attempt_limit(request.effect);
         request.headers.insert(header::TIMEOUT, timeout_value(limit));
         let last_begin = deadline(shared.options.timeout);
@@ -148,7 +168,7 @@ impl Client {
         let whole = self.shared.options.timeout;
         match effect {
             Effect::Write => whole,
-            Effect::Repeatable => (whole / self.shared.endpoints.len() as u32).max(MIN_READ_ATTEMPT).min(whole),
+            Effect::Repeatable | Effect::Once => (whole / self.shared.endpoints.len() as u32).max(MIN_READ_ATTEMPT).min(whole),
         }
     }
 }
@@ -194,8 +214,8 @@ fn may_send_again(effect: Effect, error: &Error) -> bool {
     let status = error.problem().map(|problem| problem.status);
     match (effect, error) {
         (_, Error::InvalidEndpoint { .. } | Error::InvalidRequest { .. }) => false,
-        (Effect::Repeatable, Error::Refused { .. }) => matches!(status, Some(502..=504)),
-        (Effect::Repeatable, _) => true,
+        (Effect::Repeatable | Effect::Once, Error::Refused { .. }) => matches!(status, Some(502..=504)),
+        (Effect::Repeatable | Effect::Once, _) => true,
         // Only the node's word counts, not the silence about it.
         (Effect::Write, Error::Refused { problem, .. }) => {
             status == Some(503) && problem.outcome == Some(WriteOutcome::NotApplied)
@@ -205,7 +225,7 @@ fn may_send_again(effect: Effect, error: &Error) -> bool {
 }
 
 fn overdue(endpoint: &Endpoint, limit: Duration, effect: Effect) -> Error {
-    let outcome = if effect == Effect::Write { WriteOutcome::Unknown } else { WriteOutcome::NotApplied };
+    let outcome = if effect == Effect::Repeatable { WriteOutcome::NotApplied } else { WriteOutcome::Unknown };
     Error::NoAnswer {
         endpoint: endpoint.to_string(),
         reason: format!("nothing came within {}", duration::format(limit)),

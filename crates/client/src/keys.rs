@@ -1,4 +1,4 @@
-//! One key: read, write, delete.
+//! One key: read, write, delete; `patch` has what changes it by what it holds.
 
 use std::time::Duration;
 
@@ -180,7 +180,7 @@ fn user_meta(answer: &Answer) -> UserMeta {
     meta
 }
 
-fn conditional(
+pub(crate) fn conditional(
     method: Method,
     keyspace: &str,
     key: &[u8],
@@ -203,6 +203,6 @@ fn conditional(
     Ok(request)
 }
 
-fn header_value(what: &str, text: &str) -> Result<HeaderValue, Error> {
+pub(crate) fn header_value(what: &str, text: &str) -> Result<HeaderValue, Error> {
     HeaderValue::from_str(text).map_err(|_| Error::InvalidRequest { reason: format!("`{}` is no {what}", text.escape_debug()) })
 }

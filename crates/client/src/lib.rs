@@ -18,6 +18,7 @@
 //!
 //! *Must not know*: the server's insides. *Not here*: TLS and authentication, which the server does not have yet either.
 
+mod backup;
 mod batch;
 mod batch_stream;
 mod call;
@@ -31,12 +32,14 @@ mod keyspaces;
 mod leases;
 mod list;
 mod list_stream;
+mod patch;
 mod selection;
 mod streams;
 mod transport;
 mod txn;
 mod watch;
 
+pub use backup::{BackupStream, RestoreStream};
 pub use batch::BatchOutcome;
 pub use batch_stream::{BatchReceiver, BatchSender, StreamEnded};
 pub use call::{Client, Options};
@@ -47,5 +50,6 @@ pub use keys::{Condition, Consistency, Deleted, Found, GetOptions, PutOptions, W
 pub use leases::{GrantedLease, HeldLease};
 pub use list::{ListQuery, Listing, Page};
 pub use list_stream::{ListStream, StreamQuery};
+pub use patch::{Incremented, PatchOptions, Patched};
 pub use selection::{Counted, DeletedRange, Selection};
 pub use watch::{News, WatchQuery, WatchStream, Watched, WatchedKeys};

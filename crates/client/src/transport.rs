@@ -52,6 +52,8 @@ pub(crate) enum Effect {
     Repeatable,
     /// It might overwrite what somebody else wrote in between.
     Write,
+    /// Nothing: it writes, but once.
+    Once,
 }
 
 impl Request {
@@ -74,7 +76,7 @@ impl Request {
     fn outcome_without_answer(&self) -> WriteOutcome {
         match self.effect {
             Effect::Repeatable => WriteOutcome::NotApplied,
-            Effect::Write => WriteOutcome::Unknown,
+            Effect::Write | Effect::Once => WriteOutcome::Unknown,
         }
     }
 }

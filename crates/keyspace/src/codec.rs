@@ -92,6 +92,15 @@ impl Reader {
         Err(DecodeError::Malformed("number too long"))
     }
 
+    pub(crate) fn i64_le(&mut self) -> Result<i64, DecodeError> {
+        self.array().map(i64::from_le_bytes)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let bytes = self.take(N as u64)?;
+        Ok(bytes[..].try_into().expect("so many were taken"))
+    }
+
     pub(crate) fn bytes(&mut self) -> Result<Bytes, DecodeError> {
         let length = self.varint()?;
         self.take(length)

@@ -9,6 +9,8 @@ use crate::Revision;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::lease::LeaseId;
 use crate::limits::{Limits, Settings};
+use crate::once::Fingerprint;
+use crate::patch::Patch;
 use crate::record::{encode_user_meta, read_user_meta, user_meta_bytes};
 use crate::transaction::{Listing, MAX_TRANSACTION_DEPTH, Transaction};
 
@@ -39,8 +41,7 @@ impl Write {
 
     /// Whether what it does depends on what is there.
     pub fn is_conditional(&self) -> bool {
-        let is_conditional = |op: &Op| op.as_transaction().is_some_and(Transaction::is_conditional);
-        !self.guards.is_empty() || self.ops.iter().any(is_conditional)
+        !self.guards.is_empty() || self.ops.iter().any(Op::is_conditional)
     }
 
     /// The encoded form: guards, then operations.
@@ -87,6 +88,10 @@ pub enum Condition {
     ModRevisionIn(Vec<Revision>),
     /// It is not there, or was last changed at another revision than these.
     ModRevisionNotIn(Vec<Revision>),
+    /// Not about a key of the shard: the guard's key is one that the client made up for this request, so that it is done once. If
+    /// a request was done under it before, the write does nothing, and comes to what that one came to, provided that it had the
+    /// same fingerprint.
+    Once(Fingerprint),
 }
 
 /// One change.
@@ -94,6 +99,8 @@ pub enum Condition {
 pub enum Op {
     /// Sets a key.
     Put(Put),
+    /// Changes a key by what it holds.
+    Patch(Box<Patch>),
     /// Removes a key; nothing happens if it is not there.
     Delete {
         /// The key.
@@ -149,8 +156,16 @@ impl Op {
         match self {
             Self::Get { .. } | Self::List(_) => true,
             Self::Transaction(transaction) => transaction.is_read_only(),
-            Self::Put(_) | Self::Delete { .. } | Self::DeleteRange { .. } | Self::Configure(_) | Self::Compact { .. } => false,
-            Self::LeaseGrant { .. } | Self::LeaseRevoke { .. } | Self::LeaseExpire { .. } => false,
+            _ => false,
+        }
+    }
+
+    /// Whether what it does depends on what is there.
+    pub(crate) fn is_conditional(&self) -> bool {
+        match self {
+            Self::Patch(_) => true,
+            Self::Transaction(transaction) => transaction.is_conditional(),
+            _ => false,
         }
     }
 
@@ -227,6 +242,7 @@ const OP_GET: u8 = 7;
 const OP_LIST: u8 = 8;
 const OP_TRANSACTION: u8 = 9;
 const OP_CONFIGURE_ALL: u8 = 10;
+const OP_PATCH: u8 = 11;
 const OP_COMPACT: u8 = 16;
 const OP_PUT_WITH_LEASE: u8 = 32;
 const OP_LEASE_GRANT: u8 = 33;
@@ -241,6 +257,7 @@ const CONDITION_EXISTS: u8 = 1;
 const CONDITION_ABSENT: u8 = 2;
 const CONDITION_REVISION_IN: u8 = 3;
 const CONDITION_REVISION_NOT_IN: u8 = 4;
+const CONDITION_ONCE: u8 = 5;
 
 impl Command {
     /// Appends what stands before the encoded write: id, floor, and the principal's place, which is empty until there is
@@ -286,6 +303,7 @@ pub(crate) fn op_bytes_hint(op: &Op) -> usize {
             let content_type_bytes = put.content_type.as_ref().map_or(0, Bytes::len);
             put.key.len() + put.value.len() + content_type_bytes + user_meta_bytes(&put.user_meta) + 34
         }
+        Op::Patch(patch) => patch.key.len() + patch.edit.bytes() + 28,
         Op::Delete { key } | Op::Get { key } => key.len() + 8,
         Op::DeleteRange { range, .. } | Op::List(Listing { range, .. }) => {
             bound_bytes_hint(&range.start) + bound_bytes_hint(&range.end) + 13
@@ -312,6 +330,10 @@ fn encode_guard(guard: &Guard, out: &mut BytesMut) {
         Condition::Absent => out.put_u8(CONDITION_ABSENT),
         Condition::ModRevisionIn(revisions) => encode_revisions(CONDITION_REVISION_IN, revisions, out),
         Condition::ModRevisionNotIn(revisions) => encode_revisions(CONDITION_REVISION_NOT_IN, revisions, out),
+        Condition::Once(fingerprint) => {
+            out.put_u8(CONDITION_ONCE);
+            out.put_slice(fingerprint);
+        }
     }
 }
 
@@ -330,6 +352,7 @@ fn read_guard(reader: &mut Reader) -> Result<Guard, DecodeError> {
         CONDITION_ABSENT => Condition::Absent,
         CONDITION_REVISION_IN => Condition::ModRevisionIn(reader.list(read_revision)?),
         CONDITION_REVISION_NOT_IN => Condition::ModRevisionNotIn(reader.list(read_revision)?),
+        CONDITION_ONCE => Condition::Once(reader.array()?),
         tag => return Err(DecodeError::UnknownTag { what: "condition", tag }),
     };
     Ok(Guard { key, condition })
@@ -363,6 +386,10 @@ pub(crate) fn encode_op(op: &Op, out: &mut BytesMut) {
                 None => put.ttl_ms.into_iter().for_each(|ttl_ms| out.put_varint(ttl_ms)),
             }
             out.put_bytes_with_len(&put.value);
+        }
+        Op::Patch(patch) => {
+            out.put_u8(OP_PATCH);
+            patch.encode(out);
         }
         Op::Delete { key } => {
             out.put_u8(OP_DELETE);
@@ -428,6 +455,7 @@ pub(crate) fn read_op(reader: &mut Reader, max_depth: usize) -> Result<Op, Decod
             let value = reader.bytes()?;
             Ok(Op::Put(Put { key, value, content_type, user_meta, ttl_ms, lease }))
         }
+        OP_PATCH => Ok(Op::Patch(Box::new(Patch::read(reader)?))),
         OP_DELETE => Ok(Op::Delete { key: reader.bytes()? }),
         OP_DELETE_RANGE => {
             let range = read_range(reader)?;
@@ -512,6 +540,7 @@ mod tests {
 
     use super::*;
     use crate::limits::Retention;
+    use crate::patch::Edit;
     use crate::transaction::{Compare, Keys, Relation, Target};
 
     fn bytes() -> impl Strategy<Value = Bytes> {
@@ -525,6 +554,7 @@ mod tests {
             Just(Condition::Absent),
             revisions().prop_map(Condition::ModRevisionIn),
             revisions().prop_map(Condition::ModRevisionNotIn),
+            any::<[u8; 16]>().prop_map(Condition::Once),
         ]
     }
 
@@ -570,6 +600,11 @@ mod tests {
             any::<u64>().prop_map(|id| Op::LeaseRevoke { id: LeaseId(id) }),
             proptest::collection::vec((any::<u64>().prop_map(LeaseId), any::<u64>()), 0..3)
                 .prop_map(|leases| Op::LeaseExpire { leases }),
+            (bytes(), edit(), proptest::option::of(0..u64::MAX), any::<u64>(), any::<bool>()).prop_map(
+                |(key, edit, ttl_ms, max_value_bytes, is_told)| {
+                    Op::Patch(Box::new(Patch { key, edit, ttl_ms, max_value_bytes, is_told }))
+                }
+            ),
             bytes().prop_map(|key| Op::Delete { key }),
             bytes().prop_map(|key| Op::Get { key }),
             any::<u64>().prop_map(|revision| Op::Compact { revision: Revision(revision) }),
@@ -585,6 +620,15 @@ mod tests {
                     retention: Retention { max_revisions: d, max_age_ms: e, max_bytes: f },
                 })
             }),
+        ]
+    }
+
+    fn edit() -> impl Strategy<Value = Edit> {
+        prop_oneof![
+            (any::<i64>(), any::<i64>()).prop_map(|(by, initial)| Edit::Increment { by, initial }),
+            bytes().prop_map(|value| Edit::Append { value }),
+            Just(Edit::Touch),
+            bytes().prop_map(|patch| Edit::Merge { patch }),
         ]
     }
 
@@ -654,6 +698,7 @@ mod tests {
             ],
             otherwise: vec![Op::Transaction(Box::default())],
         };
+        let touch = Patch { key: k(), edit: Edit::Touch, ttl_ms: None, max_value_bytes: 9, is_told: true };
         let settings = Settings {
             limits: Limits { max_bytes: 1, max_key_bytes: 2, max_value_bytes: 3 },
             ttl_ms: Some(4),
@@ -663,6 +708,10 @@ mod tests {
             (Write::put(k(), k()), &b"\x00\x01\x01\x01k\x00\x01k"[..]),
             (Write::delete(k()), b"\x00\x01\x02\x01k"),
             (Write { ops: vec![Op::Compact { revision: Revision(300) }], ..Write::default() }, b"\x00\x01\x10\xac\x02"),
+            (
+                Write::delete(k()).only_if(k(), Condition::Once(*b"0123456789abcdef")),
+                b"\x01\x01k\x050123456789abcdef\x01\x02\x01k",
+            ),
             (
                 Write { ops: vec![Op::Put(Put { lease: Some(LeaseId(5)), ..Put::new(k(), k()) })], ..Write::default() },
                 b"\x00\x01\x20\x01k\x00\x00\x00\x05\x01k",
@@ -678,6 +727,7 @@ mod tests {
                 },
                 b"\x00\x03\x21\x05\xac\x02\x22\x05\x23\x02\x05\x06\x07\x08",
             ),
+            (Write { ops: vec![Op::Patch(Box::new(touch))], ..Write::default() }, b"\x00\x01\x0b\x83\x01k\x00\x09"),
             (Write { ops: vec![Op::Configure(settings)], ..Write::default() }, b"\x00\x01\x0a\x01\x02\x03\x04\x05\x06\x07"),
             (
                 Write::transaction(transaction),

@@ -1,5 +1,7 @@
 //! What a write does: to the pairs, to the numbers, and what its caller is told.
 
+mod patch;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -47,6 +49,8 @@ pub(crate) struct Step {
     lifetime: Lifetime,
     /// No pair goes before this log time, and none at all without it.
     pub(crate) next_expiry_ms: Option<u64>,
+    /// Nothing that is remembered goes before this log time, and nothing at all without it.
+    pub(crate) next_forget_ms: Option<u64>,
     changes: Vec<Change>,
     /// What the write that is under way did to keys.
     pub(crate) events: Vec<Event>,
@@ -70,11 +74,11 @@ pub(crate) enum Lifetime {
 
 impl Lifetime {
     /// When a pair goes that is put now.
-    fn end(self, put: &Put, header: &ShardHeader) -> Option<NonZeroU64> {
+    fn end(self, ttl_ms: Option<u64>, has_lease: bool, header: &ShardHeader) -> Option<NonZeroU64> {
         let ttl_ms = match self {
             // What hangs on a lease lives as long as that, unless it says otherwise.
-            Self::ByEntries => put.ttl_ms.or(header.settings.ttl_ms.filter(|_| put.lease.is_none()))?,
-            Self::ByEngine { ttl_ms } => put.ttl_ms.or(ttl_ms)?,
+            Self::ByEntries => ttl_ms.or_else(|| header.settings.ttl_ms.filter(|_| !has_lease))?,
+            Self::ByEngine { ttl_ms: default_ms } => ttl_ms.or(default_ms)?,
             Self::Never => return None,
         };
         NonZeroU64::new(header.log_time_ms.saturating_add(ttl_ms))
@@ -178,6 +182,7 @@ impl Step {
             rows: Rows::default(),
             lifetime,
             next_expiry_ms,
+            next_forget_ms: None,
             changes: Vec::new(),
             events: Vec::new(),
             recorder: Recorder::default(),
@@ -199,10 +204,13 @@ impl Step {
         (changes, self.applied)
     }
 
-    /// Does what the write says, or nothing.
-    pub(crate) fn execute(&mut self, write: &Write, header: &mut ShardHeader) -> Result<Outcome, ShardError> {
+    /// Does what the write says, or nothing, whether it was done before or not.
+    pub(crate) fn execute_now(&mut self, write: &Write, header: &mut ShardHeader) -> Result<Outcome, ShardError> {
         let revision = header.revision;
         for (guard, position) in write.guards.iter().zip(0..) {
+            if matches!(guard.condition, Condition::Once(_)) {
+                continue;
+            }
             let current = self.stored(&guard.key)?.map(|stored| stored.meta);
             if !holds(&guard.condition, current) {
                 return Ok(Outcome::ConditionFailed { revision, guard: position, current });
@@ -272,10 +280,11 @@ impl Step {
 
     fn execute_op(&mut self, op: &Op, under_way: &mut UnderWay, header: &mut ShardHeader) -> Result<OpResult, Stop> {
         match op {
-            Op::Put(put) => match under_way.settings.limits.refusal(put) {
+            Op::Put(put) => match under_way.settings.limits.refusal(&put.key, &put.value) {
                 None => self.put(put, under_way.revision, header),
                 Some(refused) => Err(Stop::Refused(refused)),
             },
+            Op::Patch(patch) => self.patch(patch, under_way, header),
             Op::Delete { key } => Ok(self.delete(key, header)?),
             Op::LeaseGrant { id, ttl_ms } => self.grant(*id, *ttl_ms, header),
             Op::LeaseRevoke { id } => self.revoke(*id, header),
@@ -301,15 +310,29 @@ impl Step {
 
     fn put(&mut self, put: &Put, revision: Revision, header: &mut ShardHeader) -> Result<OpResult, Stop> {
         let (before, replaced) = self.found(&put.key)?.unzip();
-        let expires_at_ms = self.lifetime.end(put, header);
-        let record = Record { expires_at_ms, ..record_after(put, before, revision) };
-        let (meta, value) = (record.meta, record.to_bytes());
+        let expires_at_ms = self.lifetime.end(put.ttl_ms, put.lease.is_some(), header);
+        let Put { content_type, user_meta, lease, value, .. } = put.clone();
+        let record = Record { meta: meta_after(before, revision), content_type, user_meta, expires_at_ms, lease, value };
+        self.set_record(&put.key, &record, before, replaced, header)
+    }
+
+    /// Gives a key another record than it has, if it has one.
+    fn set_record(
+        &mut self,
+        key: &[u8],
+        record: &Record,
+        before: Option<Stored>,
+        replaced: Option<Bytes>,
+        header: &mut ShardHeader,
+    ) -> Result<OpResult, Stop> {
+        let Record { meta, expires_at_ms, lease, .. } = *record;
+        let value = record.to_bytes();
         // The entry's buffer may be large and shared by many keys: the engine gets a key of its own.
-        let key = Bytes::copy_from_slice(&put.key);
-        let after = Stored { meta, bytes: stored_bytes(&key, value.len()), expires_at_ms, lease: put.lease };
+        let key = Bytes::copy_from_slice(key);
+        let after = Stored { meta, bytes: stored_bytes(&key, value.len()), expires_at_ms, lease };
         header.data_bytes = header.data_bytes + after.bytes - before.map_or(0, |stored| stored.bytes);
         self.change_expiry(&key, before.and_then(|stored| stored.expires_at_ms), expires_at_ms, header);
-        self.change_lease(&key, before.and_then(|stored| stored.lease), put.lease, header)?;
+        self.change_lease(&key, before.and_then(|stored| stored.lease), lease, header)?;
         self.set(key.clone(), Pending::Set(after, self.changes.len()));
         self.events.push(Event { key: key.clone(), cause: Cause::Put, after: Some(value.clone()), before: replaced });
         self.changes.push(match (self.lifetime, expires_at_ms) {
@@ -589,14 +612,12 @@ fn own(mut record: Record) -> Record {
     record
 }
 
-/// The record that a put leaves where it found `before`.
-fn record_after(put: &Put, before: Option<Stored>, revision: Revision) -> Record {
-    let meta = match before {
+/// The counters of a key that is set where this was found.
+fn meta_after(before: Option<Stored>, revision: Revision) -> KeyMeta {
+    match before {
         Some(stored) => KeyMeta { mod_revision: revision, version: stored.meta.version + 1, ..stored.meta },
         None => KeyMeta { create_revision: revision, mod_revision: revision, version: 1 },
-    };
-    let Put { content_type, user_meta, value, .. } = put.clone();
-    Record { meta, content_type, user_meta, expires_at_ms: None, lease: put.lease, value }
+    }
 }
 
 fn stored_bytes(key: &[u8], record_bytes: usize) -> u64 {
@@ -605,6 +626,7 @@ fn stored_bytes(key: &[u8], record_bytes: usize) -> u64 {
 
 fn holds(condition: &Condition, current: Option<KeyMeta>) -> bool {
     match condition {
+        Condition::Once(_) => unreachable!("it is about no key of the shard"),
         Condition::Exists => current.is_some(),
         Condition::Absent => current.is_none(),
         Condition::ModRevisionIn(revisions) => current.is_some_and(|meta| revisions.contains(&meta.mod_revision)),

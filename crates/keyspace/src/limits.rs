@@ -3,7 +3,6 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::command::Put;
 use crate::outcome::Outcome;
 
 /// Limits of a keyspace.
@@ -71,14 +70,14 @@ impl Settings {
 }
 
 impl Limits {
-    /// Why a put is refused for its key or its value, whatever the shard holds.
-    pub(crate) fn refusal(&self, put: &Put) -> Option<Outcome> {
+    /// Why a key cannot be set to a value, whatever the shard holds.
+    pub(crate) fn refusal(&self, key: &Bytes, value: &Bytes) -> Option<Outcome> {
         let is_over = |bytes: &Bytes, max_bytes: u64| max_bytes > 0 && bytes.len() as u64 > max_bytes;
-        if is_over(&put.key, self.max_key_bytes) {
+        if is_over(key, self.max_key_bytes) {
             return Some(Outcome::KeyTooLong { max_bytes: self.max_key_bytes });
         }
         let max_bytes = self.max_value_bytes;
-        is_over(&put.value, max_bytes).then_some(Outcome::ValueTooLarge { max_bytes })
+        is_over(value, max_bytes).then_some(Outcome::ValueTooLarge { max_bytes })
     }
 
     fn encode(&self, out: &mut BytesMut) {

@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::patch::Unfit;
 use crate::transaction::MAX_TRANSACTION_DEPTH;
 use crate::{LeaseId, Record, Revision};
 
@@ -72,6 +73,19 @@ pub enum Outcome {
         /// The limit.
         max_keys: u64,
     },
+    /// What a key holds cannot be changed as asked; nothing was done.
+    Unfit {
+        /// The key.
+        key: Bytes,
+        /// Why not.
+        why: Unfit,
+    },
+    /// A write that is done once was done before, and came to this. Never one of these within.
+    Repeated(Box<Self>),
+    /// Another request was done under the key of a write that is done once; nothing was done.
+    OtherRequest,
+    /// As many keys are remembered as can be, of writes that are done once; nothing was done.
+    TooManyOnce,
     /// The request was seen before, and its outcome is forgotten: it may have been done.
     Forgotten,
 }
@@ -92,7 +106,7 @@ pub struct OpResult {
 pub enum Detail {
     /// Keys of a range were removed.
     Removed(Removed),
-    /// Pairs were read.
+    /// Pairs were read, or one was changed and is told.
     Read(Pairs),
     /// Of a transaction.
     Transaction(TransactionResult),
@@ -175,6 +189,10 @@ const VALUE_TOO_LARGE: u8 = 7;
 const TOO_MUCH: u8 = 8;
 /// As [`APPLIED`], each result followed by its detail.
 const APPLIED_WITH_DETAILS: u8 = 9;
+const UNFIT: u8 = 10;
+const REPEATED: u8 = 11;
+const OTHER_REQUEST: u8 = 12;
+const TOO_MANY_ONCE: u8 = 13;
 
 const COMPACTED: u8 = 16;
 const FUTURE_REVISION: u8 = 17;
@@ -241,6 +259,17 @@ impl Outcome {
                 out.put_u8(LEASE_FULL);
                 out.put_varint(*max_keys);
             }
+            Self::Unfit { key, why } => {
+                out.put_u8(UNFIT);
+                out.put_bytes_with_len(key);
+                why.encode(&mut out);
+            }
+            Self::Repeated(earlier) => {
+                out.put_u8(REPEATED);
+                out.put_slice(&earlier.to_bytes());
+            }
+            Self::OtherRequest => out.put_u8(OTHER_REQUEST),
+            Self::TooManyOnce => out.put_u8(TOO_MANY_ONCE),
             Self::Forgotten => out.put_u8(FORGOTTEN),
         }
         out.freeze()
@@ -250,6 +279,7 @@ impl Outcome {
     pub(crate) fn read_bytes(&self) -> u64 {
         match self {
             Self::Applied { results, .. } => results.iter().map(OpResult::read_bytes).sum(),
+            Self::Repeated(earlier) => earlier.read_bytes(),
             _ => 0,
         }
     }
@@ -278,6 +308,16 @@ impl Outcome {
             FORGOTTEN => Self::Forgotten,
             COMPACTED => Self::Compacted { compacted: Revision(reader.varint()?) },
             FUTURE_REVISION => Self::FutureRevision { present: Revision(reader.varint()?) },
+            REPEATED => {
+                let earlier = reader.into_rest();
+                if earlier.first() == Some(&REPEATED) {
+                    return Err(DecodeError::Malformed("a repetition of a repetition"));
+                }
+                return Ok(Self::Repeated(Box::new(Self::decode(earlier)?)));
+            }
+            OTHER_REQUEST => Self::OtherRequest,
+            TOO_MANY_ONCE => Self::TooManyOnce,
+            UNFIT => Self::Unfit { key: reader.bytes()?, why: Unfit::read(&mut reader)? },
             KEY_TOO_LONG => Self::KeyTooLong { max_bytes: reader.varint()? },
             VALUE_TOO_LARGE => Self::ValueTooLarge { max_bytes: reader.varint()? },
             tag => return Err(DecodeError::UnknownTag { what: "outcome", tag }),
@@ -434,6 +474,11 @@ mod tests {
             Outcome::LeaseNotFound { lease: LeaseId(1 << 62) },
             Outcome::LeaseExists { lease: LeaseId(5) },
             Outcome::LeaseFull { max_keys: 300 },
+            Outcome::Unfit { key: Bytes::from_static(b"k"), why: Unfit::NotANumber },
+            Outcome::Repeated(Box::new(Outcome::Applied { revision: Revision(5), results: vec![] })),
+            Outcome::OtherRequest,
+            Outcome::TooManyOnce,
+            Outcome::Unfit { key: Bytes::new(), why: Unfit::Target(crate::JsonError::Malformed { at: 700 }) },
             Outcome::Forgotten,
             Outcome::Compacted { compacted: Revision(300) },
             Outcome::FutureRevision { present: Revision(3) },
@@ -441,7 +486,8 @@ mod tests {
         for outcome in outcomes {
             assert_eq!(Outcome::decode(outcome.to_bytes()), Ok(outcome));
         }
-        assert!(Outcome::decode(Bytes::from_static(b"\x0a")).is_err());
+        assert!(Outcome::decode(Bytes::from_static(b"\x1f")).is_err());
+        assert!(Outcome::decode(Bytes::from(vec![REPEATED; 100_000])).is_err());
     }
 
     /// Written out, so that they stay readable whatever is written in future.
@@ -462,6 +508,10 @@ mod tests {
             (Outcome::LeaseNotFound { lease: LeaseId(5) }, b"\x20\x05"),
             (Outcome::LeaseExists { lease: LeaseId(5) }, b"\x21\x05"),
             (Outcome::LeaseFull { max_keys: 300 }, b"\x22\xac\x02"),
+            (Outcome::Unfit { key: Bytes::from_static(b"k"), why: Unfit::Overflow }, b"\x0a\x01k\x02"),
+            (Outcome::Repeated(Box::new(Outcome::Full { max_bytes: 3 })), b"\x0b\x03\x03"),
+            (Outcome::OtherRequest, b"\x0c"),
+            (Outcome::TooManyOnce, b"\x0d"),
         ];
         for (outcome, bytes) in cases {
             assert_eq!(outcome.to_bytes(), bytes);

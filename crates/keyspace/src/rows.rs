@@ -3,6 +3,7 @@
 //! | row | value | what it is |
 //! |---|---|---|
 //! | `ttl/` and a log time, 8 bytes, big-endian, and a key | empty | the pair's time is up then; see `expiry.rs` |
+//! | `once/`... | see `once.rs` | outcomes of writes that are done once |
 //! | `lease/`..., `held/`... | see `lease.rs` | leases, and the keys that hang on them |
 //!
 //! Rows like these go with the pairs wherever those go: into snapshots, and from one engine to another. Those of `stored_state.rs`

@@ -14,6 +14,7 @@ use crate::expiry::first_expiry_ms;
 use crate::history::HistoryHeader;
 use crate::lease::{LeaseChange, leases};
 use crate::limits::{Limits, Settings};
+use crate::once::first_end_ms;
 use crate::outcome::{Detail, OpResult, Outcome, Removed};
 use crate::session::Sessions;
 use crate::stored_state::{SessionChange, StoredState};
@@ -38,6 +39,8 @@ pub struct Shard {
     lifetime: Lifetime,
     /// No pair goes before this log time, and none at all without it.
     next_expiry_ms: Option<u64>,
+    /// Nothing that is remembered for repetitions goes before this log time, and nothing at all without it.
+    next_forget_ms: Option<u64>,
     /// There is a lease, or there was one since it was made.
     may_have_leases: bool,
 }
@@ -98,7 +101,16 @@ impl Shard {
         let stored = engine.capabilities().durable.then(StoredState::default);
         let sessions = Sessions::default();
         let lifetime = Lifetime::default();
-        let mut shard = Self { engine, header, sessions, stored, lifetime, next_expiry_ms: None, may_have_leases: false };
+        let mut shard = Self {
+            engine,
+            header,
+            sessions,
+            stored,
+            lifetime,
+            next_expiry_ms: None,
+            next_forget_ms: None,
+            may_have_leases: false,
+        };
         shard.commit(history.told_anew(&HistoryHeader::default()).into_iter().collect(), &[])?;
         Ok(shard)
     }
@@ -134,9 +146,10 @@ impl Shard {
     ) -> Result<Self, ShardError> {
         let view = engine.view();
         let next_expiry_ms = first_expiry_ms(view.as_ref())?;
+        let next_forget_ms = first_end_ms(view.as_ref())?;
         let may_have_leases = !leases(view.as_ref(), None, 1)?.is_empty();
         let lifetime = Lifetime::default();
-        Ok(Self { engine, header, sessions, stored, lifetime, next_expiry_ms, may_have_leases })
+        Ok(Self { engine, header, sessions, stored, lifetime, next_expiry_ms, next_forget_ms, may_have_leases })
     }
 
     /// Whether a row of the `Meta` table stands beside the pairs, and goes with them into snapshots. The others are made from
@@ -176,6 +189,7 @@ impl Shard {
     pub fn apply(&mut self, entries: &[(u64, u64, Bytes)]) -> Result<Applied, ShardError> {
         let history_before = self.header.history;
         let mut step = Step::new(self.engine.view(), self.lifetime, self.next_expiry_ms);
+        step.next_forget_ms = self.next_forget_ms;
         let mut session_changes = Vec::new();
         for (index, term, payload) in entries {
             assert_eq!(*index, self.header.applied_index + 1, "entries are applied in order, without gaps");
@@ -185,6 +199,7 @@ impl Shard {
                 session_changes.push(SessionChange::Swept(self.header.log_time_ms));
             }
             step.expire(&mut self.header)?;
+            step.forget(&self.header)?;
             for command in commands {
                 self.apply_command(&command, &mut step, &mut session_changes)?;
             }
@@ -193,6 +208,7 @@ impl Shard {
             self.header.applied_term = *term;
         }
         self.next_expiry_ms = step.next_expiry_ms;
+        self.next_forget_ms = step.next_forget_ms;
         // The step's view ends here: the engine need not keep what the batch replaces.
         let (mut changes, applied) = step.finish();
         changes.extend(self.header.history.told_anew(&history_before));

@@ -163,8 +163,7 @@ impl Transaction {
 
     /// Whether what it does depends on what is there.
     pub(crate) fn is_conditional(&self) -> bool {
-        let mut within = self.then.iter().chain(&self.otherwise).filter_map(Op::as_transaction);
-        !self.compares.is_empty() || within.any(Self::is_conditional)
+        !self.compares.is_empty() || self.then.iter().chain(&self.otherwise).any(Op::is_conditional)
     }
 
     fn check_size(&self, max_ops: usize, max_depth: usize) -> Result<(), TransactionError> {
@@ -318,6 +317,7 @@ impl<'a> Touched<'a> {
             let mut one = Self::default();
             match op {
                 Op::Put(put) => drop(one.set.insert(&put.key)),
+                Op::Patch(patch) => drop(one.set.insert(&patch.key)),
                 Op::Delete { key } => drop(one.deleted.insert(key)),
                 Op::DeleteRange { range, .. } => one.deleted_ranges.push(range),
                 Op::Transaction(within) => one = Self::by_either(within)?,

@@ -98,6 +98,12 @@ pub enum CatalogError {
         /// Which settings differ.
         what: String,
     },
+    /// A backup cannot be restored into what is there.
+    #[error("keyspace {0} is there already: a backup is restored into keyspaces that are not; delete it first")]
+    KeyspaceInUse(String),
+    /// The keyspace that was to be filled from a backup is gone, or another restore has begun.
+    #[error("keyspace {0} is not being restored any more: it was deleted, or another restore has begun")]
+    RestoreOver(String),
     /// No such keyspace.
     #[error("keyspace {0} not found")]
     KeyspaceNotFound(String),
@@ -150,6 +156,7 @@ impl Catalog {
                 ..LimitsRecord::default()
             },
             retention: None,
+            is_restoring: false,
             created_ms: 0,
             last_move: None,
             shards: vec![ShardRecord {

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use quorate_api::key::DEFAULT_KEYSPACE;
 use quorate_api::keyspace::{CacheCauses, CacheFigures, JobBody, JobState, KeyspaceStats, MoveState, ReplicaMove, ReplicaStats};
-use quorate_engine::CacheStats;
+use quorate_engine::{CacheStats, Table};
+use quorate_node::keyspace::Write;
 use quorate_node::{
     Catalog, KeyspaceRecord, KeyspaceSettings, Monotonic, MoveStatus, ReplicaRecord, ReplicaStatus, SYSTEM_KEYSPACE,
 };
 
 use crate::clock::Clock;
 use crate::node_store::{CATALOG_POLL, Running};
-use crate::rest::{Freshness, KnownKeyspace, SettingsPatch, StoreError, engine_body, point_in_time};
+use crate::rest::{Freshness, KnownKeyspace, SettingsPatch, StoreError, Written, engine_body, point_in_time};
 
 impl Running {
     pub(crate) async fn keyspaces(&self, freshness: Freshness, deadline: Monotonic) -> Result<Vec<KnownKeyspace>, StoreError> {
@@ -79,8 +81,65 @@ impl Running {
         Ok(())
     }
 
+    pub(crate) async fn begin_restore(
+        &self,
+        name: &str,
+        settings: &KeyspaceSettings,
+        deadline: Monotonic,
+    ) -> Result<u64, StoreError> {
+        let default_is_empty = name == DEFAULT_KEYSPACE && self.is_empty(name, deadline).await?;
+        let now_ms = Clock::calendar_ms();
+        let plan = |catalog: &Catalog| Ok((Some(catalog.plan_begin_restore(name, settings, default_is_empty, now_ms)?), ()));
+        self.change_catalog(deadline, plan).await?;
+        let known = self.keyspace(name, LATEST, deadline).await?;
+        let epoch = known.record.epoch;
+        while !self.is_hosted(name, epoch) {
+            if self.handle.clock.now() >= deadline {
+                return Err(StoreError::NoLeader);
+            }
+            tokio::time::sleep(CATALOG_POLL).await;
+        }
+        Ok(epoch)
+    }
+
+    pub(crate) async fn restore_write(&self, name: &str, write: &Write, deadline: Monotonic) -> Result<Written, StoreError> {
+        let hosted = self.hosted_in_any_state(name, deadline).await?;
+        let (group, epoch) = (hosted.group, hosted.epoch);
+        // Who waits for an outcome holds no engine.
+        drop(hosted);
+        let outcome = self.maybe_write(group, write, deadline).await?.ok_or(StoreError::NoLeader)?;
+        Ok(Written { epoch, outcome, now_ms: 0 })
+    }
+
+    pub(crate) async fn end_restore(&self, name: &str, epoch: u64, deadline: Monotonic) -> Result<(), StoreError> {
+        self.change_catalog(deadline, |catalog| Ok((Some(catalog.plan_end_restore(name, epoch)?), ()))).await?;
+        // It is there for everybody; that this node has heard of it is for who asks it next.
+        while self.handle.views.catalog.load().keyspaces.get(name).is_some_and(|record| record.is_restoring) {
+            if self.handle.clock.now() >= deadline {
+                break;
+            }
+            tokio::time::sleep(CATALOG_POLL).await;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn abandon_restore(&self, name: &str, epoch: u64, deadline: Monotonic) -> Result<(), StoreError> {
+        let now_ms = Clock::calendar_ms();
+        self.change_catalog(deadline, |catalog| Ok((catalog.plan_abandon_restore(name, epoch, now_ms)?, ()))).await
+    }
+
+    /// Whether a keyspace has no pair, as far as can be said from outside; one that is being restored counts as empty.
+    async fn is_empty(&self, name: &str, deadline: Monotonic) -> Result<bool, StoreError> {
+        let hosted = match self.confirmed(name, deadline).await {
+            Err(StoreError::Busy(_)) => return Ok(true),
+            hosted => hosted?,
+        };
+        let is_empty = hosted.engine.view().pairs(Table::Current).next().is_none();
+        Ok(is_empty)
+    }
+
     pub(crate) async fn keyspace_stats(&self, name: &str, deadline: Monotonic) -> Result<KeyspaceStats, StoreError> {
-        let hosted = self.hosted(name, deadline).await?;
+        let hosted = self.hosted_in_any_state(name, deadline).await?;
         let stats = hosted.engine.stats();
         let status = self.handle.views.status.load();
         let catalog = self.handle.views.catalog.load();

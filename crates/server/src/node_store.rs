@@ -226,6 +226,26 @@ impl Store for NodeStore {
         running.delete_keyspace(name, deadline).await
     }
 
+    async fn begin_restore(&self, name: &str, settings: KeyspaceSettings, timeout: Duration) -> Result<u64, StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        running.begin_restore(name, &settings, deadline).await
+    }
+
+    async fn restore_write(&self, name: &str, write: Write, timeout: Duration) -> Result<Written, StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        running.restore_write(name, &write, deadline).await
+    }
+
+    async fn end_restore(&self, name: &str, epoch: u64, timeout: Duration) -> Result<(), StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        running.end_restore(name, epoch, deadline).await
+    }
+
+    async fn abandon_restore(&self, name: &str, epoch: u64, timeout: Duration) -> Result<(), StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        running.abandon_restore(name, epoch, deadline).await
+    }
+
     async fn keyspace_stats(&self, name: &str, timeout: Duration) -> Result<KeyspaceStats, StoreError> {
         let (running, deadline) = self.running(timeout).await?;
         running.keyspace_stats(name, deadline).await
@@ -300,6 +320,16 @@ impl Running {
     /// Where a keyspace is. What is missing here may have been made through another node a moment ago, so the cluster is asked
     /// before that is said; and until the catalog has arrived, nothing is known to be missing.
     pub(crate) async fn hosted(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
+        let hosted = self.hosted_in_any_state(keyspace, deadline).await?;
+        let catalog = self.handle.views.catalog.load();
+        if catalog.keyspaces.get(keyspace).is_some_and(|record| record.is_restoring) {
+            return Err(StoreError::Busy(format!("keyspace {keyspace} is being restored from a backup")));
+        }
+        Ok(hosted)
+    }
+
+    /// The same, also while it is being restored.
+    pub(crate) async fn hosted_in_any_state(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
         let mut is_known = false;
         loop {
             let hosted = self.handle.views.hosted.load_full();
@@ -350,7 +380,12 @@ impl Running {
     }
 
     /// None: the group is not here any more, and nothing was done.
-    async fn maybe_write(&self, group: GroupId, write: &Write, deadline: Monotonic) -> Result<Option<Outcome>, StoreError> {
+    pub(crate) async fn maybe_write(
+        &self,
+        group: GroupId,
+        write: &Write,
+        deadline: Monotonic,
+    ) -> Result<Option<Outcome>, StoreError> {
         let encoded = write.to_bytes();
         if encoded.len() > MAX_WRITE_BYTES {
             return Err(StoreError::TooLarge { max_bytes: MAX_WRITE_BYTES as u64 });

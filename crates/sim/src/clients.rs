@@ -12,6 +12,7 @@ use quorate_keyspace::{
 use quorate_log::GroupId;
 use quorate_node::{Answer, Failure, Input, Request, RequestKind};
 
+use crate::counters::{Counters, MAX_COUNTERS, increment};
 use crate::history::{Action, Operation, Seen, Sent, Verdict, check};
 use crate::host::{Boot, HostId};
 use crate::model::KeyChange;
@@ -31,6 +32,7 @@ pub(crate) struct Clients {
     history: BTreeMap<u64, Vec<Operation>>,
     /// Transactions of which nobody knows what became of them, and when they were sent.
     unknown: Vec<(SimTime, Transaction)>,
+    pub(crate) counters: Counters,
     next_value: u64,
 }
 
@@ -41,6 +43,8 @@ struct Client {
     under_way: Option<UnderWay>,
     /// What it saw last of each key, for conditions: value and revision of the last change.
     seen: BTreeMap<u64, (u64, u64)>,
+    /// What it sends again: nobody knows whether it was done, and it is done once.
+    again: Option<Kind>,
     mode: Mode,
 }
 
@@ -92,6 +96,13 @@ pub(crate) enum Kind {
         value: u64,
     },
     Transaction(Box<Transaction>),
+    /// Of a counter, which is no other operation's key.
+    Increment {
+        counter: u64,
+        by: u64,
+        /// It is sent until it is known to be done, under this key.
+        once: Option<u64>,
+    },
     Get {
         key: u64,
     },
@@ -122,7 +133,11 @@ impl Kind {
                 every_op(transaction, &mut |op| values.extend(written_by(op).and_then(|(_, value)| value)));
                 values
             }
-            Self::Delete { .. } | Self::DeleteRange { .. } | Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
+            Self::Delete { .. }
+            | Self::DeleteRange { .. }
+            | Self::Increment { .. }
+            | Self::Get { .. }
+            | Self::LocalGet { .. } => Vec::new(),
         }
     }
 
@@ -130,7 +145,12 @@ impl Kind {
         match self {
             Self::Get { .. } | Self::LocalGet { .. } => true,
             Self::Transaction(transaction) => transaction.is_read_only(),
-            Self::Put { .. } | Self::Delete { .. } | Self::DeleteRange { .. } | Self::Create { .. } | Self::Swap { .. } => false,
+            Self::Put { .. }
+            | Self::Delete { .. }
+            | Self::DeleteRange { .. }
+            | Self::Create { .. }
+            | Self::Swap { .. }
+            | Self::Increment { .. } => false,
         }
     }
 
@@ -155,6 +175,7 @@ impl Kind {
                 Some(Write::put(key_of(*key), value_of(*value, 0)).only_if(key_of(*key), condition))
             }
             Self::Transaction(transaction) => Some(Write::transaction((**transaction).clone())),
+            Self::Increment { counter, by, once } => Some(increment(*counter, *by, *once)),
             Self::Get { .. } | Self::LocalGet { .. } => None,
         }
     }
@@ -167,8 +188,8 @@ impl Kind {
             Self::DeleteRange { keys, .. } => keys.iter().map(|key| (*key, Action::Write(None))).collect(),
             Self::Create { key, value } => vec![(*key, Action::Swap(None, Some(*value)))],
             Self::Swap { key, from, value } => vec![(*key, Action::Swap(Some(from.0), Some(*value)))],
-            // What a transaction did is known from its answer, or from what it left.
-            Self::Transaction(_) | Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
+            // What a transaction did is known from its answer, or from what it left; counters are added up at the end.
+            Self::Transaction(_) | Self::Increment { .. } | Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
         }
     }
 }
@@ -178,7 +199,7 @@ impl Simulation {
     pub(crate) fn start_clients(&mut self) {
         for client in 0..self.scenario.load.clients {
             let host = HostId(self.random.below(self.scenario.nodes as u64) as usize);
-            self.clients.all.push(Client { host, under_way: None, seen: BTreeMap::new(), mode: Mode::Load });
+            self.clients.all.push(Client { host, under_way: None, seen: BTreeMap::new(), again: None, mode: Mode::Load });
             self.schedule_client(client);
         }
     }
@@ -190,7 +211,7 @@ impl Simulation {
 
     /// One more client does these, each until it is done.
     pub(crate) fn start_script(&mut self, script: VecDeque<(HostId, Kind)>) -> usize {
-        let client = Client { host: HostId(0), under_way: None, seen: BTreeMap::new(), mode: Mode::Script(script) };
+        let client = Client { host: HostId(0), under_way: None, seen: BTreeMap::new(), again: None, mode: Mode::Script(script) };
         self.clients.all.push(client);
         self.schedule_client(self.clients.all.len() - 1);
         self.clients.all.len() - 1
@@ -224,6 +245,10 @@ impl Simulation {
                 Some((host, kind)) => (*host, kind.clone()),
                 None => return,
             },
+            Mode::Load if self.clients.all[index].again.is_some() => {
+                let again = self.clients.all[index].again.take();
+                (self.clients.all[index].host, again.expect("it is there"))
+            }
             Mode::Load => {
                 if self.random.chance(100) {
                     let host = HostId(self.random.below(self.hosts.len() as u64) as usize);
@@ -259,6 +284,10 @@ impl Simulation {
             },
             60..75 => Kind::Get { key },
             75..90 => self.a_transaction(index, key),
+            90..95 => {
+                let once = self.random.chance(500).then(|| self.next_value());
+                Kind::Increment { counter: key % MAX_COUNTERS, by: self.random.between(1, 5), once }
+            }
             _ => Kind::LocalGet { key },
         }
     }
@@ -306,6 +335,8 @@ impl Simulation {
                 match self.scenario.mutation {
                     Some(Mutation::ConditionsDropped) => write.guards.clear(),
                     Some(Mutation::ComparesDropped) => drop_compares(&mut write),
+                    Some(Mutation::OnceUnderAnotherKey) => self.under_another_key(&mut write),
+                    Some(Mutation::IncrementByPut) => self.increment_by_put(host, &mut write),
                     Some(Mutation::TransactionInTwo) => {
                         if let Some(first) = first_of_two(&mut write) {
                             let token = self.unasked_token();
@@ -359,7 +390,7 @@ impl Simulation {
     }
 
     /// What a process shows of the clients' keyspace, once it has any of it.
-    fn view_of(&self, host: HostId) -> Option<Arc<dyn View>> {
+    pub(crate) fn view_of(&self, host: HostId) -> Option<Arc<dyn View>> {
         let process = self.hosts[host.0].process.as_ref()?;
         process.shell.view(CLIENT_GROUP).filter(|view| view.applied() > 0)
     }
@@ -412,7 +443,11 @@ impl Simulation {
             }
             Answer::Transferred | Answer::Leases(_) => false,
         };
-        let Client { mode, seen, .. } = &mut self.clients.all[index];
+        let is_once = matches!(under_way.kind, Kind::Increment { once: Some(_), .. });
+        let Client { mode, seen, again, .. } = &mut self.clients.all[index];
+        if is_once && !is_done {
+            *again = Some(under_way.kind);
+        }
         match mode {
             Mode::Script(script) if is_done => drop(script.pop_front()),
             Mode::Script(script) => {
@@ -436,6 +471,9 @@ impl Simulation {
     fn on_unknown(&mut self, under_way: &UnderWay) {
         if !under_way.kind.is_read() {
             self.coverage.count("writes with unknown outcome");
+        }
+        if let Kind::Increment { counter, by, once: None } = under_way.kind {
+            self.clients.counters.on_unknown(counter, by);
         }
         if let Kind::Transaction(transaction) = &under_way.kind {
             self.clients.unknown.push((under_way.called_at, (**transaction).clone()));
@@ -489,6 +527,9 @@ impl Simulation {
                     (Kind::Transaction(transaction), Some(Detail::Transaction(result))) => {
                         self.on_transaction(index, under_way, transaction, (revision.0, result))?;
                     }
+                    (Kind::Increment { counter, by, .. }, detail) => {
+                        self.on_incremented(Some(under_way.sent), (*counter, *by), revision.0, detail)?;
+                    }
                     _ => self.on_applied(index, under_way, revision.0, results)?,
                 }
                 Ok(true)
@@ -504,13 +545,20 @@ impl Simulation {
                 self.on_unknown(under_way);
                 Ok(false)
             }
+            Outcome::Repeated(earlier) => {
+                self.coverage.count("increments answered again");
+                self.on_repeated(&under_way.kind, earlier)
+            }
             Outcome::Full { .. }
             | Outcome::KeyTooLong { .. }
             | Outcome::ValueTooLarge { .. }
             | Outcome::TooMuch { .. }
             | Outcome::LeaseNotFound { .. }
             | Outcome::LeaseExists { .. }
-            | Outcome::LeaseFull { .. } => Err(Violation::new("there is room", format!("a write was refused: {outcome:?}"))),
+            | Outcome::LeaseFull { .. }
+            | Outcome::Unfit { .. }
+            | Outcome::OtherRequest
+            | Outcome::TooManyOnce => Err(Violation::new("there is room", format!("a write was refused: {outcome:?}"))),
             Outcome::Compacted { .. } | Outcome::FutureRevision { .. } => {
                 Err(Violation::new("only compactions are refused for their revision", format!("{outcome:?}")))
             }
@@ -607,6 +655,15 @@ impl Simulation {
         // What is still under way may have happened too.
         let under_way: Vec<UnderWay> = self.clients.all.iter_mut().filter_map(|client| client.under_way.take()).collect();
         under_way.iter().for_each(|under_way| self.on_unknown(under_way));
+        // Nobody waits any more for what was still to be sent again.
+        let left: Vec<Kind> = self.clients.all.iter_mut().filter_map(|client| client.again.take()).collect();
+        let under_way = under_way.into_iter().map(|under_way| under_way.kind);
+        for kind in left.into_iter().chain(under_way) {
+            if let Kind::Increment { counter, by, once: Some(_) } = kind {
+                self.clients.counters.on_unknown(counter, by);
+            }
+        }
+        self.check_counters()?;
         for (called_at, transaction) in std::mem::take(&mut self.clients.unknown) {
             for (key, value) in left_by(&transaction, &|value| self.oracle.is_written(value)) {
                 self.note(key, Operation { call: called_at.0, end: None, action: Action::Write(value) });

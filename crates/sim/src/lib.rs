@@ -10,6 +10,7 @@
 //! What it must not know: tokio, real clocks and sockets.
 
 mod clients;
+mod counters;
 mod coverage;
 mod faults;
 mod fingerprint;

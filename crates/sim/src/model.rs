@@ -22,6 +22,8 @@ pub(crate) struct Model {
     past: BTreeMap<Bytes, BTreeMap<u64, Option<(KeyMeta, Bytes)>>>,
     changes: BTreeMap<u64, Vec<KeyChange>>,
     origins: BTreeMap<u64, Origin>,
+    /// Keys of writes that are done once. No run lasts so long that one is forgotten.
+    once: BTreeSet<Bytes>,
     at_index: BTreeMap<u64, Content>,
     timed: Timed,
     /// Values that went because their time was up, since this was last asked.
@@ -130,6 +132,11 @@ impl Model {
             }
             origin.floor = origin.floor.max(command.floor);
         }
+        if let Some(key) = once(&command.write)
+            && !self.once.insert(key.clone())
+        {
+            return;
+        }
         if command.write.guards.iter().all(|guard| holds(&guard.condition, self.pairs.get(&guard.key).map(|(meta, _)| *meta))) {
             self.write(&command.write, index);
         }
@@ -201,7 +208,12 @@ fn holds(condition: &Condition, present: Option<KeyMeta>) -> bool {
         Condition::Absent => present.is_none(),
         Condition::ModRevisionIn(revisions) => is_at(revisions),
         Condition::ModRevisionNotIn(revisions) => !is_at(revisions),
+        Condition::Once(_) => true,
     }
+}
+
+fn once(write: &Write) -> Option<&Bytes> {
+    write.guards.iter().find(|guard| matches!(guard.condition, Condition::Once(_))).map(|guard| &guard.key)
 }
 
 #[cfg(test)]

@@ -41,11 +41,15 @@ pub enum Mutation {
     LeaderKeepsOldTime,
     /// When a snapshot is loaded, one replica loses when pairs go.
     SnapshotLosesEnds,
+    /// An increment is made of a read at the asked node, and a put.
+    IncrementByPut,
+    /// A write that is done once is sent again under another key.
+    OnceUnderAnotherKey,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::AckBeforeSync,
         Self::VoteNotWritten,
         Self::ReadWithoutIndex,
@@ -63,6 +67,8 @@ impl Mutation {
         Self::KeptAliveWithoutIndex,
         Self::LeaderKeepsOldTime,
         Self::SnapshotLosesEnds,
+        Self::IncrementByPut,
+        Self::OnceUnderAnotherKey,
     ];
 
     /// Its name on the command line.
@@ -85,6 +91,8 @@ impl Mutation {
             Self::KeptAliveWithoutIndex => "kept-alive-without-index",
             Self::LeaderKeepsOldTime => "leader-keeps-old-time",
             Self::SnapshotLosesEnds => "snapshot-loses-ends",
+            Self::IncrementByPut => "increment-by-put",
+            Self::OnceUnderAnotherKey => "once-under-another-key",
         }
     }
 }

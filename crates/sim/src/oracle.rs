@@ -27,7 +27,7 @@ use crate::model::{KeyChange, Model, content_of};
 use crate::time::SimTime;
 use crate::timed::Promises;
 use crate::transactions::{expected, without_times};
-use crate::values::value_number;
+use crate::values::{count_in, value_number};
 use crate::violation::{Step, Violation};
 use crate::watchers::Seen as Told;
 
@@ -374,6 +374,27 @@ impl Oracle {
              made was {made:?}"
         );
         Err(Violation::new("transactions are serializable", detail))
+    }
+
+    /// A client was told the sum that its increment left at a revision.
+    pub(crate) fn check_incremented(&self, revision: u64, key: &[u8], by: i64, sum: i64) -> Step {
+        let Some(model) = self.clients_model() else { return Ok(()) };
+        let at = |revision| model.get(key, revision).map_or(Some(0), |(_, value)| count_in(value));
+        if (at(revision - 1), at(revision)) == (sum.checked_sub(by), Some(sum)) {
+            return Ok(());
+        }
+        let detail = format!(
+            "{key:?} is at {:?} by revision {revision}, and was at {:?}; who added {by} was told {sum}",
+            at(revision),
+            at(revision - 1)
+        );
+        Err(Violation::new("increments add up", detail))
+    }
+
+    /// What a counter is at in the end.
+    pub(crate) fn count(&self, key: &[u8]) -> i64 {
+        let found = self.clients_model().and_then(|model| model.get(key, u64::MAX)).and_then(|(_, value)| count_in(value));
+        found.unwrap_or(0)
     }
 
     /// Somebody read a key at a revision. The revision of the key's last change, for later conditions.

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_engine::{Direction, KeyRange};
 use quorate_keyspace::{
-    Compare, Detail, KeyMeta, Keys, Listing, Op, OpResult, Pairs, Put, Record, Relation, Removed, Revision, Target, Transaction,
-    TransactionResult,
+    Compare, Detail, Edit, KeyMeta, Keys, Listing, Op, OpResult, Pairs, Patch, Put, Record, Relation, Removed, Revision, Target,
+    Transaction, TransactionResult,
 };
 
 use crate::history::Action;
 use crate::model::KeyChange;
 use crate::random::Random;
-use crate::values::{key_number, key_of, value_number, value_of};
+use crate::values::{COUNTER_TYPE, count_in, is_counter, key_number, key_of, value_number, value_of};
 
 /// What a shard holds.
 pub(crate) type Content = BTreeMap<Bytes, (KeyMeta, Bytes)>;
@@ -79,13 +79,8 @@ impl<'a> Trial<'a> {
 
     fn op(&mut self, op: &Op) -> OpResult {
         match op {
-            Op::Put(put) => {
-                let before = self.now.get(&put.key).map(|(meta, _)| *meta);
-                let meta = meta_after(before, Revision(self.revision));
-                self.now.insert(put.key.clone(), (meta, put.value.clone()));
-                self.changes.push((put.key.clone(), Some((meta, put.value.clone()))));
-                OpResult { before, after: Some(meta), detail: None }
-            }
+            Op::Put(put) => self.set(&put.key, put.value.clone()),
+            Op::Patch(patch) => self.patch(patch),
             Op::Delete { key } => OpResult { before: self.remove(key), ..OpResult::default() },
             Op::DeleteRange { range, max_keys } => {
                 let mut keys = self.keys_in(range);
@@ -96,7 +91,7 @@ impl<'a> Trial<'a> {
                 OpResult::of(Detail::Removed(Removed { keys: keys.len() as u64, next: left.into_iter().next() }))
             }
             Op::Get { key } => {
-                let items = self.now.get(key).map(|pair| (key.clone(), record_of(pair))).into_iter().collect();
+                let items = self.now.get(key).map(|pair| (key.clone(), record_of(key, pair))).into_iter().collect();
                 OpResult::of(Detail::Read(Pairs { items, has_more: false }))
             }
             Op::List(listing) => OpResult::of(Detail::Read(self.list(listing))),
@@ -104,6 +99,28 @@ impl<'a> Trial<'a> {
             Op::Configure(_) | Op::Compact { .. } => OpResult::default(),
             Op::LeaseGrant { .. } | Op::LeaseRevoke { .. } | Op::LeaseExpire { .. } => OpResult::default(),
         }
+    }
+
+    fn set(&mut self, key: &Bytes, value: Bytes) -> OpResult {
+        let mod_revision = Revision(self.revision);
+        let before = self.now.get(key).map(|(meta, _)| *meta);
+        let meta = match before {
+            Some(before) => KeyMeta { mod_revision, version: before.version + 1, ..before },
+            None => KeyMeta { create_revision: mod_revision, mod_revision, version: 1 },
+        };
+        self.now.insert(key.clone(), (meta, value.clone()));
+        self.changes.push((key.clone(), Some((meta, value))));
+        OpResult { before, after: Some(meta), detail: None }
+    }
+
+    /// Clients ask for increments alone, and want to know the sum.
+    fn patch(&mut self, patch: &Patch) -> OpResult {
+        let Edit::Increment { by, initial } = patch.edit else { unreachable!("no client asks for {patch:?}") };
+        let number = self.now.get(&patch.key).map_or(Some(initial), |(_, value)| count_in(value));
+        let sum = number.expect("counters hold numbers") + by;
+        let result = self.set(&patch.key, sum.to_string().into());
+        let items = vec![(patch.key.clone(), record_of(&patch.key, &self.now[&patch.key]))];
+        OpResult { detail: Some(Box::new(Detail::Read(Pairs { items, has_more: false }))), ..result }
     }
 
     fn remove(&mut self, key: &Bytes) -> Option<KeyMeta> {
@@ -120,7 +137,7 @@ impl<'a> Trial<'a> {
         let has_more = keys.len() as u64 > listing.max_pairs;
         keys.truncate(listing.max_pairs as usize);
         let item = |key: Bytes| {
-            let mut record = record_of(&self.now[&key]);
+            let mut record = record_of(&key, &self.now[&key]);
             if !listing.is_with_values {
                 record.value.clear();
             }
@@ -134,9 +151,10 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// Clients note nothing beside values.
-fn record_of((meta, value): &(KeyMeta, Bytes)) -> Record {
-    Record { meta: *meta, content_type: None, user_meta: Vec::new(), expires_at_ms: None, lease: None, value: value.clone() }
+/// Clients note nothing beside values; what comes to be by an increment has its media type.
+fn record_of(key: &Bytes, (meta, value): &(KeyMeta, Bytes)) -> Record {
+    let content_type = is_counter(key).then(|| Bytes::from_static(COUNTER_TYPE.as_bytes()));
+    Record { meta: *meta, content_type, user_meta: Vec::new(), expires_at_ms: None, lease: None, value: value.clone() }
 }
 
 fn holds(compare: &Compare, content: &Content) -> bool {

@@ -22,6 +22,24 @@ pub(crate) fn key_number(key: &[u8]) -> Option<u64> {
     std::str::from_utf8(key.strip_prefix(b"k")?).ok()?.parse().ok()
 }
 
+/// The key of the counter with a number.
+pub(crate) fn counter_of(number: u64) -> Bytes {
+    format!("n{number}").into()
+}
+
+/// Whether a key is that of a counter.
+pub(crate) fn is_counter(key: &[u8]) -> bool {
+    key.starts_with(b"n")
+}
+
+/// What a counter is at.
+pub(crate) fn count_in(value: &[u8]) -> Option<i64> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// The media type of counters.
+pub(crate) const COUNTER_TYPE: &str = "text/plain";
+
 /// The key with a number.
 pub(crate) fn key_of(number: u64) -> Bytes {
     format!("k{number}").into()

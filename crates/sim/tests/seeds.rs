@@ -27,9 +27,11 @@ fn twenty_seeds_pass() {
     let names = ["snapshots loaded", "membership changes", "linearizable reads", "writes with unknown outcome"];
     let of_leases = ["leases kept alive", "leases that were gone", "pairs put that go", "leases read by new leaders"];
     let of_transactions = ["transactions done then", "transactions done otherwise", "transactions that only read"];
+    let of_counters = ["increments acknowledged", "increments with unknown outcome", "increments answered again"];
     let of_beats = ["beats that were noted", "beats that raft-rs had to see"];
     let of_watchers = ["revisions that watchers were told", "watchers that went on elsewhere", "watchers that fell behind"];
-    for name in names.into_iter().chain(of_leases).chain(of_transactions).chain(of_beats).chain(of_watchers) {
+    let features = of_leases.into_iter().chain(of_transactions).chain(of_counters).chain(of_beats).chain(of_watchers);
+    for name in names.into_iter().chain(features) {
         assert!(total.of(name) > 0, "no {name}:\n{total}");
     }
 }
@@ -70,6 +72,8 @@ fn planted_bugs_are_found() {
         (Mutation::TransactionReadsElsewhere, "transactions are serializable"),
         (Mutation::WatchResumesAtPresent, "watchers are told everything"),
         (Mutation::WatchTellsHalf, "watchers are told everything"),
+        (Mutation::IncrementByPut, "increments add up"),
+        (Mutation::OnceUnderAnotherKey, "increments add up"),
     ] {
         assert_eq!(find(mutation, 10).1, promise, "{}", mutation.name());
     }

@@ -38,7 +38,7 @@ pub struct TxnBody {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum TxnOpBody<'a> {
-    /// `get`, `put` or `delete`, as in a batch, without `cas`.
+    /// `get`, `put`, `delete`, `increment`, `append`, `touch` or `merge`, as in a batch, without `cas`.
     Key(Box<BatchOpBody<'a>>),
     /// `list` or `delete_range`.
     Range(RangeOpBody),
@@ -192,7 +192,9 @@ pub enum TxnErrorKind {
     #[error(transparent)]
     Op(BatchOpError),
     /// An operation that there is not, or not yet.
-    #[error("there is no operation {0:?}; there are get, put, delete, list, delete_range and txn")]
+    #[error(
+        "there is no operation {0:?}; there are get, put, delete, increment, append, touch, merge, list, delete_range and txn"
+    )]
     UnknownOp(String),
     /// None or several of fields of which there must be one.
     #[error("exactly one of {0} must be there")]
@@ -282,6 +284,7 @@ impl TxnOp {
         match self {
             Self::Get { key } => TxnOpBody::Key(Box::new(BatchOpBody::of_key("get", key))),
             Self::Put(put) => TxnOpBody::Key(Box::new(put.to_body())),
+            Self::Patch(patch) => TxnOpBody::Key(Box::new(patch.to_body())),
             Self::Delete { key } => TxnOpBody::Key(Box::new(BatchOpBody::of_key("delete", key))),
             Self::List(TxnList { range, limit, is_reverse, is_with_values }) => TxnOpBody::Range(RangeOpBody {
                 op: "list".to_owned(),
@@ -479,8 +482,10 @@ fn parse_op(json: &[u8], depth: usize) -> Result<TxnOp, TxnError> {
             BatchOp::Get { key } => TxnOp::Get { key },
             BatchOp::Delete { cas: Some(_), .. } => return Err(pointless_cas().into()),
             BatchOp::Put(put) if put.cas.is_some() => return Err(pointless_cas().into()),
+            BatchOp::Patch(patch) if patch.cas.is_some() => return Err(pointless_cas().into()),
             BatchOp::Delete { key, .. } => TxnOp::Delete { key },
             BatchOp::Put(put) => TxnOp::Put(put),
+            BatchOp::Patch(patch) => TxnOp::Patch(patch),
         }),
     }
 }

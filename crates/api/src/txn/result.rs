@@ -26,6 +26,13 @@ pub enum TxnDone {
         /// How many times it was set since it came to be.
         version: u64,
     },
+    /// A key was changed by what it held.
+    Patched {
+        /// How many times it was set since it came to be.
+        version: u64,
+        /// Of an increment: the sum.
+        number: Option<i64>,
+    },
     /// A key was removed, or was not there.
     Deleted {
         /// How many keys were removed.
@@ -36,7 +43,7 @@ pub enum TxnDone {
         /// How many.
         keys: u64,
     },
-    /// What a get found.
+    /// What a get found. A touch of a key that is not there finds nothing too.
     Got(Option<Entry>),
     /// What a list found.
     Listed {
@@ -73,13 +80,16 @@ pub struct TxnResultBody<'a> {
 pub struct TxnDoneBody<'a> {
     /// What the operation alone would have been answered with.
     pub status: u16,
-    /// Of a put: how many times the key was set since it came to be.
+    /// Of a put or a change: how many times the key was set since it came to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
+    /// Of an increment: the sum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<i64>,
     /// Of a delete: how many keys it removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<u64>,
-    /// Of a get: the key and its value; with status 404 it is not there.
+    /// Of a get: the key and its value; with status 404, also of a touch, it is not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<EntryBody<'a>>,
     /// Of a list: the pairs.
@@ -141,6 +151,7 @@ impl TxnDone {
         let with = |status| TxnDoneBody { status, ..TxnDoneBody::default() };
         match self {
             Self::Put { is_new, version } => TxnDoneBody { version: Some(*version), ..with(if *is_new { 201 } else { 204 }) },
+            Self::Patched { version, number } => TxnDoneBody { version: Some(*version), number: *number, ..with(200) },
             Self::Deleted { keys } => TxnDoneBody { deleted: Some(*keys), ..with(204) },
             Self::DeletedRange { keys } => TxnDoneBody { deleted: Some(*keys), ..with(200) },
             Self::Got(None) => with(404),
@@ -164,6 +175,7 @@ impl TryFrom<TxnDoneBody<'_>> for TxnDone {
 
     fn try_from(body: TxnDoneBody<'_>) -> Result<Self, TxnResultError> {
         match body {
+            TxnDoneBody { version: Some(version), number, status: 200, .. } => Ok(Self::Patched { version, number }),
             TxnDoneBody { version: Some(version), status, .. } => Ok(Self::Put { is_new: status == 201, version }),
             TxnDoneBody { deleted: Some(keys), status: 200, .. } => Ok(Self::DeletedRange { keys }),
             TxnDoneBody { deleted: Some(keys), .. } => Ok(Self::Deleted { keys }),

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::entry::Entry;
+use crate::patch::{BatchPatch, KeyPatch};
 use crate::user_meta::UserMeta;
 
 fn bytes() -> impl Strategy<Value = Bytes> {
@@ -33,6 +34,10 @@ fn op() -> impl Strategy<Value = TxnOp> {
         bytes().prop_map(|key| TxnOp::Get { key }),
         bytes().prop_map(|key| TxnOp::Delete { key }),
         (bytes(), bytes()).prop_map(|(key, value)| TxnOp::Put(Box::new(BatchPut { key, value, ..BatchPut::default() }))),
+        (bytes(), any::<i64>()).prop_map(|(key, by)| {
+            let patch = KeyPatch::Increment { by, initial: 0 };
+            TxnOp::Patch(Box::new(BatchPatch { key, patch, cas: None, ttl: None }))
+        }),
         range().prop_map(TxnOp::DeleteRange),
         list.prop_map(|(range, limit, is_reverse, is_with_values)| {
             TxnOp::List(TxnList { range, limit, is_reverse, is_with_values })
@@ -108,7 +113,7 @@ fn what_is_no_transaction_says_where_and_why() {
         (r#"{"then": [{"key": "a"}]}"#, "then[0]: missing field `op`"),
         (
             r#"{"then": [{"op": "incr", "key": "a"}]}"#,
-            "then[0]: there is no operation \"incr\"; there are get, put, delete, list",
+            "then[0]: there is no operation \"incr\"; there are get, put, delete, increment, append, touch, merge, list",
         ),
         (
             r#"{"then": [{"op": "get", "key": "a"}, {"op": "put", "key": "a"}]}"#,
@@ -116,6 +121,8 @@ fn what_is_no_transaction_says_where_and_why() {
         ),
         (r#"{"else": [{"op": "put", "key": "a", "value": "", "cas": 0}]}"#, "else[0]: cas: a transaction compares in \"if\""),
         (r#"{"else": [{"op": "delete", "key": "a", "cas": 3}]}"#, "else[0]: cas: "),
+        (r#"{"else": [{"op": "increment", "key": "a", "cas": 3}]}"#, "else[0]: cas: "),
+        (r#"{"then": [{"op": "append", "key": "a"}]}"#, "then[0]: exactly one of value and value64"),
         (r#"{"then": [{"op": "delete_range"}]}"#, "then[0]: a range delete needs a selection"),
         (r#"{"then": [{"op": "delete_range", "prefix": "a", "all": true}]}"#, "then[0]: all: only without a selection"),
         (r#"{"then": [{"op": "delete_range", "prefix": "a", "limit": 3}]}"#, "then[0]: limit: delete_range does not take it"),
@@ -154,6 +161,8 @@ fn results_round_trip() {
         results: vec![
             TxnDone::Put { is_new: true, version: 1 },
             TxnDone::Put { is_new: false, version: 9 },
+            TxnDone::Patched { version: 9, number: Some(-5) },
+            TxnDone::Patched { version: 1, number: None },
             TxnDone::Deleted { keys: 0 },
             TxnDone::DeletedRange { keys: 5 },
             TxnDone::Got(None),

@@ -5,6 +5,7 @@ Examples:
   quorate demo                                 a cluster of three nodes, to try things out
   quorate put greeting hello                   any node takes any request
   quorate get greeting
+  quorate incr visits                          adds 1, and prints the sum
   quorate ls                                   what is there
   quorate txn --if 'a exists' --then 'del a' --then 'put b 1'
                                                several keys as a whole
@@ -51,6 +52,30 @@ Examples:
   quorate put lock me --if-absent              exit code 4 if it is there
   quorate put counter 8 --cas 12               only if nobody changed it since revision 12
   quorate put job @job.json --meta owner=me    noted beside the value, and shown with it";
+
+pub(super) const INCR: &str = "\
+Examples:
+  quorate incr visits                          1 the first time
+  quorate incr stock/apples --by -3
+  quorate incr tickets --initial 1000          1001 the first time
+  quorate incr visits --cas 12                 only if nobody changed it since revision 12";
+
+pub(super) const APPEND: &str = "\
+Examples:
+  quorate append log 'one more line
+'
+  date | quorate append log -";
+
+pub(super) const TOUCH: &str = "\
+Examples:
+  quorate touch session/7                      a new version of the same value
+  quorate touch session/7 --ttl 30m            which goes by itself half an hour from now";
+
+pub(super) const PATCH: &str = "\
+Examples:
+  quorate patch user/7 '{\"name\": \"Ada\", \"phone\": null}'
+                                               sets the name, takes the phone out, leaves the rest
+  quorate patch user/7 @changes.json";
 
 pub(super) const DEL: &str = "\
 Examples:
@@ -201,6 +226,19 @@ Examples:
   quorate import orders.ndjson -k orders
   zstdcat orders.ndjson.zst | quorate import -k orders
   quorate import orders.ndjson --skip 120000   goes on where an import was interrupted";
+
+pub(super) const BACKUP: &str = "\
+Examples:
+  quorate backup monday.qbk                    every keyspace with replication raft
+  quorate backup orders.qbk --only orders,customers
+  quorate backup verify monday.qbk             whether it is whole, without a cluster
+  quorate backup show monday.qbk               keyspaces, revisions, numbers of pairs";
+
+pub(super) const RESTORE: &str = "\
+Examples:
+  quorate restore monday.qbk                   into a new cluster; of its keyspaces, `default` may be there, empty
+  quorate restore monday.qbk --only orders
+A restore that broke off can be begun again: what it left is made anew.";
 
 pub(super) const CLUSTER: &str = "\
 Examples:

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use quorate_api::batch::BatchPut;
 use quorate_api::lease;
+use quorate_api::patch::{BatchPatch, KeyPatch};
 use quorate_api::txn::{Relation, TxnCompare, TxnKeys, TxnList, TxnOp, TxnRange, TxnTest};
 
 /// Reads each; the error names the one that cannot be read.
@@ -78,22 +79,38 @@ pub(super) fn compare(words: &[String]) -> Result<TxnCompare, String> {
     Ok(of_key(key, test(relation, number)))
 }
 
-/// `put KEY VALUE`, `get KEY`, `del KEY`, `ls [PREFIX]` or `del-prefix PREFIX`.
+/// `put KEY VALUE`, `get KEY`, `del KEY`, `incr KEY [BY]`, `append KEY VALUE`, `touch KEY`, `patch KEY JSON`, `ls [PREFIX]` or
+/// `del-prefix PREFIX`.
 pub(super) fn op(words: &[String]) -> Result<TxnOp, String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let bytes = |text: &str| Bytes::from(text.to_owned());
     let range = |prefix: &str| TxnRange { prefix: bytes(prefix), ..TxnRange::default() };
     let list = |prefix: &str| TxnOp::List(TxnList { range: range(prefix), is_with_values: true, ..TxnList::default() });
+    let patch = |key: &str, patch| TxnOp::Patch(Box::new(BatchPatch { key: bytes(key), patch, cas: None, ttl: None }));
     match words[..] {
         ["put", key, value] => Ok(TxnOp::Put(Box::new(BatchPut { key: bytes(key), value: bytes(value), ..BatchPut::default() }))),
         ["get", key] => Ok(TxnOp::Get { key: bytes(key) }),
+        ["incr", key] => Ok(patch(key, KeyPatch::Increment { by: 1, initial: 0 })),
+        ["incr", key, by] => {
+            let by = by.parse().map_err(|_| format!("{by} is no whole number"))?;
+            Ok(patch(key, KeyPatch::Increment { by, initial: 0 }))
+        }
+        ["append", key, value] => Ok(patch(key, KeyPatch::Append { value: bytes(value) })),
+        ["touch", key] => Ok(patch(key, KeyPatch::Touch)),
+        ["patch", key, json] => match serde_json::from_str::<serde::de::IgnoredAny>(json) {
+            Ok(_) => Ok(patch(key, KeyPatch::Merge { patch: bytes(json) })),
+            Err(error) => Err(format!("the merge patch is no JSON: {error}")),
+        },
         ["del", key] => Ok(TxnOp::Delete { key: bytes(key) }),
         ["ls"] => Ok(list("")),
         ["ls", prefix] => Ok(list(prefix)),
         ["del-prefix", prefix] if !prefix.is_empty() => Ok(TxnOp::DeleteRange(range(prefix))),
-        _ => Err("none of put KEY VALUE, get KEY, del KEY, ls [PREFIX] and del-prefix PREFIX".to_owned()),
+        _ => Err(format!("none of {FORMS}")),
     }
 }
+
+const FORMS: &str = "put KEY VALUE, get KEY, del KEY, incr KEY [BY], append KEY VALUE, touch KEY, patch KEY JSON, ls [PREFIX] and \
+    del-prefix PREFIX";
 
 #[cfg(test)]
 mod tests {
@@ -148,10 +165,16 @@ mod tests {
         let put = BatchPut { key: "a b".into(), value: "".into(), ..BatchPut::default() };
         let range = |prefix: &'static str| TxnRange { prefix: prefix.into(), ..TxnRange::default() };
         let list = |prefix| TxnOp::List(TxnList { range: range(prefix), is_with_values: true, ..TxnList::default() });
+        let patch = |patch| TxnOp::Patch(Box::new(BatchPatch { key: "a".into(), patch, cas: None, ttl: None }));
         let cases = [
             ("put \"a b\" \"\"", TxnOp::Put(Box::new(put))),
             ("get a", TxnOp::Get { key: "a".into() }),
             ("get {\"a\":1}", TxnOp::Get { key: "{\"a\":1}".into() }),
+            ("incr a", patch(KeyPatch::Increment { by: 1, initial: 0 })),
+            ("incr a -3", patch(KeyPatch::Increment { by: -3, initial: 0 })),
+            ("append a \" x\"", patch(KeyPatch::Append { value: " x".into() })),
+            ("touch a", patch(KeyPatch::Touch)),
+            ("patch a {\"b\":1.0}", patch(KeyPatch::Merge { patch: "{\"b\":1.0}".into() })),
             ("del a", TxnOp::Delete { key: "a".into() }),
             ("ls", list("")),
             ("ls a/", list("a/")),
@@ -160,7 +183,9 @@ mod tests {
         for (text, op) in cases {
             assert_eq!(read_op(text), Ok(op), "{text}");
         }
-        for text in ["", "put a", "put a b c", "get", "del-prefix \"\"", "delete a", "watch a"] {
+        for text in
+            ["", "put a", "put a b c", "get", "del-prefix \"\"", "delete a", "watch a", "incr a x", "incr a 1 2", "patch a {"]
+        {
             assert!(read_op(text).is_err(), "{text}");
         }
     }

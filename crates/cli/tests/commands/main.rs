@@ -6,6 +6,7 @@ mod bench;
 mod calls;
 mod history;
 mod keyspaces;
+mod patch;
 mod transfers;
 mod txn;
 mod usage;

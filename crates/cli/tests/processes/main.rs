@@ -4,6 +4,7 @@
 //! What was measured is printed: `cargo test -p quorate-cli --test processes -- --nocapture`.
 
 mod abuse;
+mod backups;
 mod bad_input;
 mod bad_starts;
 mod caches;
@@ -16,6 +17,7 @@ mod keyspaces;
 mod kills;
 mod membership;
 mod moves;
+mod once;
 mod pauses;
 mod restarts;
 mod support;

@@ -98,3 +98,8 @@ fn the_tour_of_watches_is_as_it_says() {
 fn the_tour_of_leases_is_as_it_says() {
     assert_eq!(tour("leases.md"), (9, 2));
 }
+
+#[test]
+fn the_tour_of_changes_is_as_it_says() {
+    assert_eq!(tour("patch.md"), (13, 1));
+}

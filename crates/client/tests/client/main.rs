@@ -7,6 +7,7 @@ mod history;
 mod keyspaces;
 mod leases;
 mod many;
+mod patch;
 mod retries;
 mod txn;
 mod watch;

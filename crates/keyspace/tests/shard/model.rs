@@ -6,8 +6,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use quorate_engine::Direction;
 use quorate_keyspace::{
-    Command, Compare, Condition, Detail, KeyMeta, Keys, Limits, Op, OpResult, Outcome, Pairs, Put, Record, Relation, Removed,
-    RequestId, Revision, Target, Transaction, TransactionResult, Write,
+    Command, Compare, Condition, Detail, Edit, KeyMeta, Keys, Limits, Op, OpResult, Outcome, Pairs, Patch, Put, Record, Relation,
+    Removed, RequestId, Revision, Target, Transaction, TransactionResult, Unfit, Write,
 };
 
 use crate::writes::{apply, counted_bytes, entries, limits, records, shard};
@@ -72,18 +72,8 @@ impl Model {
     /// Does an operation of a write before which there was this, under these limits.
     fn change(&mut self, op: &Op, before_all: &BTreeMap<Bytes, Record>, limits: Limits) -> Result<OpResult, Outcome> {
         Ok(match op {
-            Op::Put(put) => {
-                let Limits { max_key_bytes, max_value_bytes, .. } = limits;
-                if max_key_bytes != 0 && put.key.len() as u64 > max_key_bytes {
-                    return Err(Outcome::KeyTooLong { max_bytes: max_key_bytes });
-                }
-                if max_value_bytes != 0 && put.value.len() as u64 > max_value_bytes {
-                    return Err(Outcome::ValueTooLarge { max_bytes: max_value_bytes });
-                }
-                let before = self.meta(&put.key);
-                self.put(put);
-                OpResult { before, after: self.meta(&put.key), detail: None }
-            }
+            Op::Put(put) => self.try_put(put, limits)?,
+            Op::Patch(patch) => self.patch(patch, limits)?,
             Op::Delete { key } => OpResult { before: self.pairs.remove(key).map(|record| record.meta), ..OpResult::default() },
             Op::DeleteRange { range, max_keys } => {
                 let mut keys: Vec<Bytes> = self.pairs.keys().filter(|key| range.contains(key)).cloned().collect();
@@ -128,6 +118,54 @@ impl Model {
         })
     }
 
+    fn try_put(&mut self, put: &Put, limits: Limits) -> Result<OpResult, Outcome> {
+        let Limits { max_key_bytes, max_value_bytes, .. } = limits;
+        if max_key_bytes != 0 && put.key.len() as u64 > max_key_bytes {
+            return Err(Outcome::KeyTooLong { max_bytes: max_key_bytes });
+        }
+        if max_value_bytes != 0 && put.value.len() as u64 > max_value_bytes {
+            return Err(Outcome::ValueTooLarge { max_bytes: max_value_bytes });
+        }
+        let before = self.meta(&put.key);
+        self.put(put);
+        Ok(OpResult { before, after: self.meta(&put.key), detail: None })
+    }
+
+    /// A read and a put.
+    fn patch(&mut self, patch: &Patch, limits: Limits) -> Result<OpResult, Outcome> {
+        let Patch { key, edit, max_value_bytes, is_told, .. } = patch;
+        let found = self.pairs.get(key);
+        let unfit = |why| Outcome::Unfit { key: key.clone(), why };
+        let value = match (edit, found) {
+            (Edit::Increment { by, initial }, found) => {
+                let number = match found.map(|record| String::from_utf8(record.value.to_vec())) {
+                    None => i128::from(*initial),
+                    Some(Ok(text)) if !text.starts_with('+') => {
+                        let number = text.trim_matches([' ', '\t', '\n', '\r', '\x0c']).parse::<i64>();
+                        number.map_err(|_| unfit(Unfit::NotANumber))?.into()
+                    }
+                    Some(_) => return Err(unfit(Unfit::NotANumber)),
+                };
+                let sum = i64::try_from(number + i128::from(*by)).map_err(|_| unfit(Unfit::Overflow))?;
+                Bytes::from(sum.to_string())
+            }
+            (Edit::Append { value }, found) => [found.map_or(&[][..], |record| &record.value[..]), &value[..]].concat().into(),
+            (Edit::Touch, None) => return Ok(OpResult::default()),
+            (Edit::Touch, Some(record)) => record.value.clone(),
+            (Edit::Merge { .. }, _) => unreachable!("not made up here"),
+        };
+        let max_bytes = if limits.max_value_bytes == 0 { u64::MAX } else { limits.max_value_bytes }.min(*max_value_bytes);
+        if value.len() as u64 > max_bytes {
+            return Err(Outcome::ValueTooLarge { max_bytes });
+        }
+        let new_type = matches!(edit, Edit::Increment { .. }).then(|| Bytes::from_static(b"text/plain"));
+        let (content_type, user_meta) =
+            found.map_or((new_type, Vec::new()), |record| (record.content_type.clone(), record.user_meta.clone()));
+        let result = self.try_put(&Put { content_type, user_meta, ..Put::new(key.clone(), value) }, limits)?;
+        let pairs = || Pairs { items: vec![(key.clone(), self.pairs[key].clone())], has_more: false };
+        Ok(OpResult { detail: is_told.then(|| Box::new(Detail::Read(pairs()))), ..result })
+    }
+
     fn put(&mut self, put: &Put) {
         let mod_revision = Revision(self.revision + 1);
         let (create_revision, version) =
@@ -146,6 +184,7 @@ impl Model {
             Condition::Absent => changed_at.is_none(),
             Condition::ModRevisionIn(revisions) => is_among(revisions),
             Condition::ModRevisionNotIn(revisions) => !is_among(revisions),
+            Condition::Once(_) => unreachable!("not made up here"),
         }
     }
 

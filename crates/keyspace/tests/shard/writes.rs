@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use quorate_engine::{Direction, KeyRange, Table, Trie};
 use quorate_keyspace::{
-    Applied, Command, Compare, Condition, EntryHeader, Guard, Keys, Limits, Listing, Op, Put, Record, Relation, RequestId,
-    Revision, Settings, Shard, ShardHeader, Target, Transaction, Write, encode_entry,
+    Applied, Command, Compare, Condition, Edit, EntryHeader, Guard, Keys, Limits, Listing, Op, Patch, Put, Record, Relation,
+    RequestId, Revision, Settings, Shard, ShardHeader, Target, Transaction, Write, encode_entry,
 };
 
 /// The term of every entry.
@@ -119,7 +119,8 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
 }
 
 fn leaf_op() -> impl Strategy<Value = Op> {
-    let value = vec(any::<u8>(), 0..60).prop_map(Bytes::from);
+    let number = (-9..99_i64).prop_map(|number| Bytes::from(number.to_string()));
+    let value = prop_oneof![vec(any::<u8>(), 0..60).prop_map(Bytes::from), number];
     let content_type = option::of(select(vec!["", "text/plain"]).prop_map(|text| Bytes::from_static(text.as_bytes())));
     let user_meta = vec((key(), vec(any::<u8>(), 0..9).prop_map(Bytes::from)), 0..2);
     prop_oneof![
@@ -127,6 +128,9 @@ fn leaf_op() -> impl Strategy<Value = Op> {
             .prop_map(|(key, value, content_type, user_meta)| {
                 Op::Put(Put { key, value, content_type, user_meta, ttl_ms: None, lease: None })
             }),
+        3 => (key(), edit(), 0..60_u64, any::<bool>()).prop_map(|(key, edit, max_value_bytes, is_told)| {
+            Op::Patch(Box::new(Patch { key, edit, ttl_ms: None, max_value_bytes, is_told }))
+        }),
         4 => key().prop_map(|key| Op::Delete { key }),
         2 => (range(), 0..4_u64).prop_map(|(range, max_keys)| Op::DeleteRange { range, max_keys }),
         2 => key().prop_map(|key| Op::Get { key }),
@@ -136,6 +140,16 @@ fn leaf_op() -> impl Strategy<Value = Op> {
         }),
         1 => (0..12_u64).prop_map(|revision| Op::Compact { revision: Revision(revision) }),
         1 => limits().prop_map(|limits| Op::Configure(Settings::of(limits))),
+    ]
+}
+
+/// Without merges: those have tests of their own.
+fn edit() -> impl Strategy<Value = Edit> {
+    let number = || prop_oneof![-9..9_i64, select(vec![i64::MIN, i64::MAX])];
+    prop_oneof![
+        (number(), number()).prop_map(|(by, initial)| Edit::Increment { by, initial }),
+        vec(any::<u8>(), 0..30).prop_map(|value| Edit::Append { value: value.into() }),
+        Just(Edit::Touch),
     ]
 }
 

@@ -20,6 +20,53 @@ impl Catalog {
                 Some(what) => Err(CatalogError::KeyspaceExists { name: name.to_owned(), what }),
             };
         }
+        self.with_new(name, settings, now_ms, false).map(|next| Some(self.write_to(&next)))
+    }
+
+    /// Makes a keyspace that is to be filled from a backup, and that nobody can use until that has ended. One that a restore left
+    /// behind is made anew; so is the one that always exists, if the caller has found it `default_is_empty`. Any other that is
+    /// there is [`CatalogError::KeyspaceInUse`].
+    pub fn plan_begin_restore(
+        &self,
+        name: &str,
+        settings: &KeyspaceSettings,
+        default_is_empty: bool,
+        now_ms: u64,
+    ) -> Result<Write, CatalogError> {
+        check_name(name)?;
+        settings.check()?;
+        let mut without = self.clone();
+        if let Some(there) = without.keyspaces.remove(name) {
+            let may_go = there.is_restoring || (name == DEFAULT_KEYSPACE && default_is_empty);
+            if !may_go {
+                return Err(CatalogError::KeyspaceInUse(name.to_owned()));
+            }
+        }
+        without.with_new(name, settings, now_ms, true).map(|next| self.write_to(&next))
+    }
+
+    /// Lets everybody use a keyspace that was filled, if it is still the one of this epoch.
+    pub fn plan_end_restore(&self, name: &str, epoch: u64) -> Result<Write, CatalogError> {
+        let mut next = self.clone();
+        let keyspace = next.keyspaces.get_mut(name).filter(|keyspace| keyspace.is_restoring && keyspace.epoch == epoch);
+        keyspace.ok_or_else(|| CatalogError::RestoreOver(name.to_owned()))?.is_restoring = false;
+        Ok(self.write_to(&next))
+    }
+
+    /// Gives up filling a keyspace: it is gone, or empty if it always exists. Nothing to write if it is not the one of this epoch.
+    pub fn plan_abandon_restore(&self, name: &str, epoch: u64, now_ms: u64) -> Result<Option<Write>, CatalogError> {
+        let mut next = self.clone();
+        let Some(there) = next.keyspaces.remove(name).filter(|keyspace| keyspace.is_restoring && keyspace.epoch == epoch) else {
+            return Ok(None);
+        };
+        if name == DEFAULT_KEYSPACE {
+            next = next.with_new(name, &there.settings(), now_ms, false)?;
+        }
+        Ok(Some(self.write_to(&next)))
+    }
+
+    /// The catalog with one more keyspace, which has a replica on every member.
+    fn with_new(&self, name: &str, settings: &KeyspaceSettings, now_ms: u64, is_restoring: bool) -> Result<Self, CatalogError> {
         if self.keyspaces.len() >= MAX_KEYSPACES {
             return Err(CatalogError::TooManyKeyspaces);
         }
@@ -34,12 +81,13 @@ impl Catalog {
             ttl_ms: settings.ttl_ms,
             limits: settings.limits.clone(),
             retention: settings.retention,
+            is_restoring,
             created_ms: now_ms,
             last_move: None,
             shards: vec![shard],
         };
         next.keyspaces.insert(name.to_owned(), keyspace);
-        Ok(Some(self.write_to(&next)))
+        Ok(next)
     }
 
     /// Gives a keyspace other settings. With another engine, its replicas have to move there. Nothing to write if it has these

@@ -75,6 +75,9 @@ pub struct KeyspaceRecord {
     /// How much of the past is kept where history is possible; without it, [`DEFAULT_RETENTION`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionRecord>,
+    /// It is being filled from a backup: nobody else may use it until that has ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_restoring: bool,
     /// When it was made, in milliseconds since 1970 by the clock of the node that was asked; 0 if that is not known.
     #[serde(default)]
     pub created_ms: u64,

@@ -228,13 +228,17 @@ fn can(kind: &Kind, mode: Mode, capability: Capability) -> bool {
         && match capability {
             Capability::Ordered => kind.capabilities.ordered,
             // Where the engine is not ordered, everything is read and sorted.
-            Capability::Prefix | Capability::Range | Capability::Cas => true,
+            Capability::Prefix | Capability::Range | Capability::Cas | Capability::Counters => true,
             // Under raft their end goes through the log.
             Capability::TtlPerKey => is_raft || kind.capabilities.evicts,
-            Capability::Linearizable | Capability::Txn | Capability::Leases | Capability::Watch => is_raft,
+            Capability::Linearizable
+            | Capability::Txn
+            | Capability::Leases
+            | Capability::Watch
+            | Capability::Idempotency
+            | Capability::AtomicBatch
+            | Capability::Snapshot => is_raft,
             Capability::History => is_raft && kind.capabilities.ordered,
-            // Not built yet, for any engine.
-            Capability::Snapshot | Capability::Counters | Capability::AtomicBatch => false,
         }
 }
 

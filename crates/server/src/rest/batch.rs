@@ -13,8 +13,9 @@ use quorate_api::batch::{
 use quorate_api::entry::{Encoding, Entry, MAX_LIST_BYTES, NDJSON};
 use quorate_api::key::MAX_KEY_BYTES;
 use quorate_api::keyspace::Capability;
+use quorate_api::patch::{BatchPatch, KeyPatch};
 use quorate_api::problem::{Code, Problem};
-use quorate_node::keyspace::{Op, Put, Revision, Write};
+use quorate_node::keyspace::{Edit, Op, OpResult, Patch, Put, Revision, Write};
 
 use super::answer::{self, Answer, AnswerBody};
 use super::batch_stream;
@@ -22,12 +23,14 @@ use super::body::{RequestBody, media_type, refuse_coding};
 use super::conditions::{self, Conditions};
 use super::deadline::Deadline;
 use super::endpoint::App;
-use super::one_key::{CONTENT_TYPE_FORM, Target, entry_of, guards, kept_content_type, parse_lease, parse_ttl, write_one};
+use super::one_key::{
+    CONTENT_TYPE_FORM, Target, WrittenOne, entry_of, guards, kept_content_type, parse_lease, parse_ttl, write_one,
+};
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::store::{Freshness, Store};
 use super::window::{Weight, Window};
-use super::{keyspaces, meta};
+use super::{batch_atomic, keyspaces, meta, once, patch};
 
 /// Gets at a time, at most, of one batch: what they read is in memory until it was sent.
 const GET_WEIGHT: usize = 16;
@@ -37,6 +40,7 @@ const GET_WEIGHT: usize = 16;
 struct Options {
     treatment: Treatment,
     is_only_failed: Option<bool>,
+    is_atomic: Option<bool>,
 }
 
 /// What all operations of a batch have in common.
@@ -62,6 +66,7 @@ pub(super) struct Finished {
     status: u16,
     revision: Option<u64>,
     version: Option<u64>,
+    number: Option<i64>,
     deleted: Option<u64>,
     entry: Option<Entry>,
     problem: Option<Problem>,
@@ -76,6 +81,10 @@ pub(super) async fn answer<S: Store>(
     let options = Options::parse(head.uri.query())?;
     let freshness = keyspaces::freshness(app, keyspace, &options.treatment, &head.headers)?;
     let timeout = options.treatment.timeout(&head.headers)?;
+    if options.is_atomic == Some(true) {
+        return batch_atomic::answer(app, head, keyspace, timeout, body).await.map(Either::Left);
+    }
+    once::refuse(&head.headers, "a batch that is not atomic is many writes; only with atomic=true")?;
     let is_only_failed = options.is_only_failed == Some(true);
     let shared = |limit| Shared { app: Arc::clone(app), keyspace: Arc::from(keyspace), freshness, limit };
     if is_lines(&head.headers)? {
@@ -150,11 +159,14 @@ impl Results {
 
 /// The problem of what is no operation.
 pub(super) fn bad_op(error: &BatchOpError) -> Problem {
-    let code = match error {
+    Refusal::new(code_of(error), error.to_string()).into_part(true)
+}
+
+pub(super) fn code_of(error: &BatchOpError) -> Code {
+    match error {
         BatchOpError::UnknownOp(_) => Code::UnknownOperation,
         _ => Code::BadOperation,
-    };
-    Refusal::new(code, error.to_string()).into_part(true)
+    }
 }
 
 impl Options {
@@ -170,8 +182,9 @@ impl Options {
                     };
                     parameter.set(&mut options.is_only_failed, is_only_failed)?;
                 }
+                "atomic" => parameter.set(&mut options.is_atomic, parameter.flag()?)?,
                 _ if options.treatment.take_read(parameter)? => {}
-                _ => return Err(parameter.unknown(&["results", "consistency", "min_revision", "timeout"])),
+                _ => return Err(parameter.unknown(&["atomic", "results", "consistency", "min_revision", "timeout"])),
             }
         }
         Ok(options)
@@ -198,6 +211,7 @@ impl<S: Store> Shared<S> {
             Ok(()) => match op {
                 BatchOp::Get { key } => self.get(key).await,
                 BatchOp::Put(put) => self.put(*put).await,
+                BatchOp::Patch(patch) => self.patch(*patch).await,
                 BatchOp::Delete { key, cas } => self.delete(key, cas.as_ref()).await,
             },
         };
@@ -226,18 +240,24 @@ impl<S: Store> Shared<S> {
         })
     }
 
+    async fn patch(&self, patch: BatchPatch) -> Result<Finished, Refusal> {
+        let (key, cas) = (patch.key.clone(), patch.cas.clone());
+        let patch = patch_of(&self.app, &self.keyspace, patch)?;
+        let (revision, result) = self.write(key, cas.as_ref(), Op::Patch(Box::new(patch))).await?;
+        let Some(meta) = result.after else {
+            return Err(patch::nothing_to_touch(revision));
+        };
+        let (revision, version) = (Some(revision.0), Some(meta.version));
+        Ok(Finished { status: 200, revision, version, number: patch::number_in(&result), ..Finished::default() })
+    }
+
     async fn delete(&self, key: Bytes, cas: Option<&Cas>) -> Result<Finished, Refusal> {
         let (revision, result) = self.write(key.clone(), cas, Op::Delete { key }).await?;
         let deleted = Some(u64::from(result.before.is_some()));
         Ok(Finished { status: 204, revision: Some(revision.0), deleted, ..Finished::default() })
     }
 
-    async fn write(
-        &self,
-        key: Bytes,
-        cas: Option<&Cas>,
-        op: Op,
-    ) -> Result<(Revision, quorate_node::keyspace::OpResult), Refusal> {
+    async fn write(&self, key: Bytes, cas: Option<&Cas>, op: Op) -> Result<(Revision, OpResult), Refusal> {
         let bad_cas = || Refusal::new(Code::BadOperation, "cas: neither a revision nor EPOCH.REVISION");
         let cas = match cas {
             Some(cas) => Some(conditions::Cas::parse(&cas.to_string()).ok_or_else(bad_cas)?),
@@ -247,9 +267,19 @@ impl<S: Store> Shared<S> {
         let target = Target { keyspace: &self.keyspace, key, is_key64: true };
         let guards = guards(&self.app, &target, &Conditions::of_cas(cas), self.limit.left()?).await?;
         let write = Write { guards, ops: vec![op] };
-        let (_, revision, result) = write_one(&self.app, &target, write, self.limit.left()?).await?;
+        let WrittenOne { revision, result, .. } = write_one(&self.app, &target, write, self.limit.left()?).await?;
         Ok((revision, result))
     }
+}
+
+/// What is to be changed, and how, without conditions. The sum of an increment is told, and no other value: those may be large.
+pub(super) fn patch_of<S: Store>(app: &App<S>, keyspace: &str, patch: BatchPatch) -> Result<Patch, Refusal> {
+    let BatchPatch { key, patch, ttl, .. } = patch;
+    let bad_ttl = |why| Refusal::new(Code::BadOperation, format!("ttl: {why}"));
+    let ttl_ms = ttl.map(|ttl| parse_ttl(&ttl).map_err(bad_ttl)).transpose()?;
+    let edit = patch::edit_of(app, keyspace, patch, ttl_ms, Code::BadOperation)?;
+    let is_told = matches!(edit, Edit::Increment { .. });
+    Ok(Patch { key, edit, ttl_ms, max_value_bytes: app.config.max_value_bytes, is_told })
 }
 
 /// What is to be set, without conditions; it does not look at the key.
@@ -290,11 +320,37 @@ pub(super) fn weight_of(op: &BatchOp) -> Weight {
     match op {
         BatchOp::Get { .. } => Weight { places: GET_WEIGHT, bytes: 0 },
         BatchOp::Put(put) => Weight { places: 1, bytes: put.key.len() + put.value.len() },
+        BatchOp::Patch(patch) => Weight { places: 1, bytes: patch.key.len() + patch_bytes(&patch.patch) },
         BatchOp::Delete { key, .. } => Weight { places: 1, bytes: key.len() },
     }
 }
 
+fn patch_bytes(patch: &KeyPatch) -> usize {
+    match patch {
+        KeyPatch::Append { value: bytes } | KeyPatch::Merge { patch: bytes } => bytes.len(),
+        KeyPatch::Increment { .. } | KeyPatch::Touch => 0,
+    }
+}
+
 impl Finished {
+    /// That of an operation of an atomic batch: what is not there is no failure of the whole.
+    pub(super) fn of_op(op: &Op, result: OpResult, revision: Revision, now_ms: u64) -> Self {
+        let number = patch::number_in(&result);
+        let version = result.after.map(|meta| meta.version);
+        let was_there = result.before.is_some();
+        let finished = Self { revision: Some(revision.0), ..Self::default() };
+        match op {
+            Op::Get { .. } => match patch::pair_in(result) {
+                Some((key, record)) => Self { status: 200, entry: Some(entry_of(key, record, now_ms)), ..finished },
+                None => Self { status: 404, ..finished },
+            },
+            Op::Put(_) => Self { status: if was_there { 204 } else { 201 }, version, ..finished },
+            Op::Patch(_) if version.is_none() => Self { status: 404, ..finished },
+            Op::Patch(_) => Self { status: 200, version, number, ..finished },
+            _ => Self { status: 204, deleted: Some(u64::from(was_there)), ..finished },
+        }
+    }
+
     pub(super) fn failed(problem: Problem) -> Self {
         Self { status: problem.status, problem: Some(problem), ..Self::default() }
     }
@@ -314,6 +370,7 @@ impl Finished {
             status: self.status,
             revision: self.revision,
             version: self.version,
+            number: self.number,
             deleted: self.deleted,
             entry: self.entry.as_ref().map(|entry| entry.to_body(Encoding::Text)),
             problem: self.problem.clone(),

@@ -22,7 +22,7 @@ use super::lines::Lines;
 use super::list::put_line;
 use super::refusal::Refusal;
 use super::scans::Stream;
-use super::store::Store;
+use super::store::{Freshness, Store};
 use super::window::Window;
 
 /// Batches as lines at a time.
@@ -44,8 +44,7 @@ pub(super) async fn begin<S: Store>(
     let place = Arc::clone(&shared.app.batch_streams).try_acquire_owned().map_err(|_| overloaded())?;
     // A keyspace that is not there is told before the first line is read.
     let timeout = shared.limit.left()?;
-    let local = super::store::Freshness { is_linearizable: false, min_revision: None };
-    shared.app.store.read(&shared.keyspace, local, timeout).await.map_err(Refusal::of_write)?;
+    shared.app.store.read(&shared.keyspace, Freshness::LOCAL, timeout).await.map_err(Refusal::of_write)?;
     let taken = || Refusal::new(Code::Internal, "the body was taken before");
     let mut lines = body.take_lines(MAX_BATCH_BYTES).ok_or_else(taken)?;
     lines.begin().await?;

@@ -150,7 +150,7 @@ impl<'a> RequestBody<'a> {
     }
 
     /// The next piece; none at the end.
-    async fn next_data(&mut self) -> Result<Option<Bytes>, Refusal> {
+    pub(super) async fn next_data(&mut self) -> Result<Option<Bytes>, Refusal> {
         loop {
             let Some(incoming) = &mut self.incoming else { return Ok(None) };
             let Ok(frame) = timeout(self.config.body_progress_timeout, incoming.frame()).await else {

@@ -13,6 +13,7 @@ use super::answer::{self, Answer, DELETED, HeaderText};
 use super::conditions::Conditions;
 use super::deadline::Deadline;
 use super::endpoint::App;
+use super::once;
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::selection::{PARAMETERS, Selection};
@@ -41,6 +42,7 @@ pub(super) async fn delete<S: Store>(app: &App<S>, head: &Parts, keyspace: &str)
     if Conditions::parse(&head.headers, None)? != Conditions::default() {
         return Err(Refusal::new(Code::BadHeader, "conditions are about one key, not about a range of them"));
     }
+    once::refuse(&head.headers, "a delete of many keys may be more than one write")?;
     let deadline = Deadline::after(options.treatment.timeout(&head.headers)?);
     let mut progress = Progress::default();
     let mut left = Some(options.selection.range());

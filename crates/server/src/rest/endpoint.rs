@@ -34,7 +34,7 @@ use super::scans::Scans;
 use super::store::{Store, StoreError};
 use super::turns::Turns;
 use super::watch::Watches;
-use super::{admin, batch, compat, delete_range, list, one_key, txn, watch};
+use super::{admin, batch, compat, delete_range, list, one_key, patch, restore, snapshot, txn, watch};
 
 /// What the routes share.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub(super) struct App<S> {
     pub(super) scans: Scans,
     /// Room for batches as lines.
     pub(super) batch_streams: Arc<Semaphore>,
+    /// Room for restores of backups.
+    pub(super) restores: Semaphore,
     pub(super) watches: Watches,
     body_memory: BodyMemory,
     answer_memory: AnswerMemory,
@@ -74,6 +76,7 @@ enum Route<'a> {
     Batch(&'a str),
     Txn,
     Watch(&'a str),
+    Snapshot,
     /// All that is about leases of a keyspace.
     Leases(&'a str),
     CompatKey(Option<&'a str>),
@@ -100,6 +103,9 @@ impl<'a> Route<'a> {
         if path == "/v1/txn" {
             return Self::Txn;
         }
+        if path == "/v1/snapshot" {
+            return Self::Snapshot;
+        }
         match path.strip_prefix("/key") {
             Some("") => Self::CompatKey(None),
             Some(rest) if rest.starts_with('/') => Self::CompatKey(Some(&rest[1..])),
@@ -116,6 +122,7 @@ impl<S: Store> Endpoint<S> {
             metrics: Metrics::default(),
             scans: Scans::new(turns.clone()),
             batch_streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            restores: Semaphore::new(restore::MAX_RESTORES),
             watches: Watches::new(),
             turns,
             body_memory: BodyMemory::new(&config),
@@ -210,6 +217,11 @@ impl<S: Store> Endpoint<S> {
                 let keyspace = keyspace_name(keyspace, &Method::GET)?;
                 return Box::pin(watch::answer(&self.app, head, &keyspace, body)).await;
             }
+            Route::Snapshot => match head.method {
+                Method::GET | Method::HEAD => return Box::pin(snapshot::answer(&self.app, head)).await,
+                Method::PUT => Box::pin(restore::answer(&self.app, head, body)).await?,
+                _ => return Err(Refusal::method_not_allowed(&head.method, snapshot::METHODS)),
+            },
             Route::CompatKey(key) => {
                 *kind = RouteKind::Compat;
                 Box::pin(compat::answer(app, head, key, body)).await?
@@ -239,6 +251,7 @@ impl<S: Store> App<S> {
         match head.method {
             Method::GET | Method::HEAD => one_key::read(self, head, target).await,
             Method::PUT => one_key::put(self, head, target, body).await,
+            Method::PATCH => Box::pin(patch::patch(self, head, target, body)).await,
             Method::DELETE => one_key::delete(self, head, target).await,
             _ => Err(Refusal::method_not_allowed(&head.method, one_key::METHODS)),
         }
@@ -282,7 +295,7 @@ impl<S: Store> App<S> {
                 named = txn::keyspace_in(uri.query());
                 &named
             }
-            Route::CompatKey(_) | Route::Other => return cluster.leader,
+            Route::Snapshot | Route::CompatKey(_) | Route::Other => return cluster.leader,
         };
         cluster.shards.into_iter().find(|shard| shard.keyspace == keyspace)?.leader
     }
@@ -301,7 +314,7 @@ impl<S: Store> App<S> {
 /// A method that no key route has is refused as such, whatever else may be wrong. `methods` are those without `key64`.
 fn check_method(head: &Parts, methods: &'static str) -> Result<(), Refusal> {
     match head.method {
-        Method::GET | Method::HEAD | Method::PUT | Method::DELETE => Ok(()),
+        Method::GET | Method::HEAD | Method::PUT | Method::PATCH | Method::DELETE => Ok(()),
         _ if parameters(head.uri.query()).any(|parameter| parameter.name == "key64") => {
             Err(Refusal::method_not_allowed(&head.method, one_key::METHODS))
         }
@@ -397,6 +410,8 @@ mod tests {
             ("/v1/watch/a", Route::Watch("a")),
             ("/v1/watch", Route::Other),
             ("/v1/txn/a", Route::Other),
+            ("/v1/snapshot", Route::Snapshot),
+            ("/v1/snapshot/", Route::Other),
             ("/key", Route::CompatKey(None)),
             ("/key/", Route::CompatKey(Some(""))),
             ("/key//a", Route::CompatKey(Some("/a"))),

@@ -186,7 +186,11 @@ fn body(known: &KnownKeyspace, config: &RestConfig) -> KeyspaceBody {
         ttl: record.ttl_ms.map(Amount::of_milliseconds),
         limits: limits_body(&record.limits),
         retention: record.retention().as_ref().map(retention_body),
-        state: if *is_ready { KeyspaceState::Ready } else { KeyspaceState::Starting },
+        state: match (record.is_restoring, is_ready) {
+            (true, _) => KeyspaceState::Restoring,
+            (false, true) => KeyspaceState::Ready,
+            (false, false) => KeyspaceState::Starting,
+        },
         capabilities: Capabilities::of(|capability| record.can(capability), longest, largest),
         epoch: record.epoch,
         created_at: point_in_time(record.created_ms),

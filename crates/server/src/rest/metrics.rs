@@ -19,6 +19,7 @@ pub(super) struct Metrics {
 pub(super) enum RouteKind {
     KeyGet,
     KeyPut,
+    KeyPatch,
     KeyDelete,
     List,
     Batch,
@@ -29,9 +30,10 @@ pub(super) enum RouteKind {
 }
 
 impl RouteKind {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 10] = [
         (Self::KeyGet, "key_get"),
         (Self::KeyPut, "key_put"),
+        (Self::KeyPatch, "key_patch"),
         (Self::KeyDelete, "key_delete"),
         (Self::List, "list"),
         (Self::Batch, "batch"),
@@ -45,6 +47,7 @@ impl RouteKind {
         match *method {
             Method::GET | Method::HEAD => Self::KeyGet,
             Method::PUT => Self::KeyPut,
+            Method::PATCH => Self::KeyPatch,
             Method::DELETE => Self::KeyDelete,
             _ => Self::Other,
         }

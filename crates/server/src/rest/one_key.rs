@@ -1,4 +1,4 @@
-//! One key: `GET`, `HEAD`, `PUT`, `DELETE` on `/v1/kv/{ks}/{key...}` and on `/v1/kv/{ks}?key64=`.
+//! One key: `GET`, `HEAD`, `PUT`, `DELETE` on `/v1/kv/{ks}/{key...}` and on `/v1/kv/{ks}?key64=`; `patch` has `PATCH`.
 
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::endpoint::App;
 use super::history;
 use super::keyspaces;
 use super::meta;
+use super::once;
 use super::query::{Parameter, Treatment, consistency_name, parameters, twin};
 use super::refusal::Refusal;
 use super::store::{Freshness, Reading, Store};
@@ -34,10 +35,10 @@ pub(super) struct Target<'a> {
     pub(super) is_key64: bool,
 }
 
-pub(super) const METHODS: &str = "GET, HEAD, PUT, DELETE";
+pub(super) const METHODS: &str = "GET, HEAD, PUT, PATCH, DELETE";
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// Longest media type that is kept with a value.
 const MAX_CONTENT_TYPE_BYTES: usize = 256;
@@ -71,11 +72,11 @@ enum Form {
 
 /// What a write asks for beside the key.
 #[derive(Clone, Copy, Debug, Default)]
-struct WriteOptions {
-    treatment: Treatment,
-    cas: Option<Cas>,
-    /// Only of a put.
-    ttl_ms: Option<u64>,
+pub(super) struct WriteOptions {
+    pub(super) treatment: Treatment,
+    pub(super) cas: Option<Cas>,
+    /// Not of a delete.
+    pub(super) ttl_ms: Option<u64>,
     /// Only of a put.
     lease: Option<LeaseId>,
 }
@@ -201,7 +202,7 @@ pub(super) async fn put<S: Store>(
     let options = WriteOptions::of_put(head, target.is_key64)?;
     let timeout = options.treatment.timeout(&head.headers)?;
     let conditions = Conditions::parse(&head.headers, options.cas)?;
-    let ttl_ms = options.ttl_ms.or(ttl_of_header(&head.headers)?);
+    let ttl_ms = options.ttl_ms(&head.headers)?;
     if ttl_ms.is_some() {
         keyspaces::require(app, target.keyspace, Capability::TtlPerKey)?;
     }
@@ -217,14 +218,15 @@ pub(super) async fn put<S: Store>(
     let returned = (preference == Some(Preference::Representation)).then(|| (target.key.clone(), value.clone()));
     let (key, kept) = (target.key.clone(), (content_type.clone(), user_meta.clone()));
     let put = Put { key, value, content_type: kept.0, user_meta: kept.1, ttl_ms, lease: options.lease };
-    let write = Write { guards, ops: vec![Op::Put(put)] };
-    let (epoch, revision, result) = write_one(app, &target, write, timeout).await?;
+    let write = once::once(app, target.keyspace, &head.headers, Write { guards, ops: vec![Op::Put(put)] })?;
+    let WrittenOne { epoch, revision, result, is_repeated } = write_one(app, &target, write, timeout).await?;
     let meta = result.after.unwrap_or(KeyMeta { create_revision: revision, mod_revision: revision, version: 1 });
 
     let mut text = HeaderText::new();
     let mut headers = answer::headers();
     text.insert_revision(&mut headers, revision);
     text.insert_meta(&mut headers, epoch, &meta);
+    once::mark(&mut headers, is_repeated);
     if let Some(preference) = preference {
         headers.insert(PREFERENCE_APPLIED, preference.value());
     }
@@ -246,8 +248,10 @@ pub(super) async fn delete<S: Store>(app: &App<S>, head: &Parts, target: Target<
     let conditions = Conditions::parse(&head.headers, options.cas)?;
     let guards = guards(app, &target, &conditions, timeout).await?;
     let write = Write { guards, ops: vec![Op::Delete { key: target.key.clone() }] };
-    let (_, revision, result) = write_one(app, &target, write, timeout).await?;
+    let write = once::once(app, target.keyspace, &head.headers, write)?;
+    let WrittenOne { revision, result, is_repeated, .. } = write_one(app, &target, write, timeout).await?;
     let mut headers = answer::headers();
+    once::mark(&mut headers, is_repeated);
     HeaderText::new().insert_revision(&mut headers, revision);
     headers.insert(DELETED, HeaderValue::from_static(if result.before.is_some() { "1" } else { "0" }));
     Ok(answer::empty(StatusCode::NO_CONTENT, headers))
@@ -263,26 +267,39 @@ pub(super) async fn guards<S: Store>(
 ) -> Result<Vec<keyspace::Guard>, Refusal> {
     let mut epoch = 0;
     if conditions.need_epoch() {
-        let local = Freshness { is_linearizable: false, min_revision: None };
-        epoch = app.store.read(target.keyspace, local, timeout).await.map_err(Refusal::of_read)?.epoch;
+        epoch = app.store.read(target.keyspace, Freshness::LOCAL, timeout).await.map_err(Refusal::of_read)?.epoch;
     }
     Ok(conditions.guards(&target.key, epoch))
 }
 
-/// Writes, with one operation, and returns the epoch, the revision and the operation's result.
+/// What a write with one operation came to.
+pub(super) struct WrittenOne {
+    pub(super) epoch: u64,
+    pub(super) revision: Revision,
+    pub(super) result: OpResult,
+    /// It was done before, under the same `Idempotency-Key`.
+    pub(super) is_repeated: bool,
+}
+
+/// Writes, with one operation.
 pub(super) async fn write_one<S: Store>(
     app: &App<S>,
     target: &Target<'_>,
     write: Write,
     timeout: Duration,
-) -> Result<(u64, Revision, OpResult), Refusal> {
+) -> Result<WrittenOne, Refusal> {
     let written = app.store.write(target.keyspace, write, timeout).await.map_err(Refusal::of_write)?;
+    let (written, is_repeated) = once::unwrapped(written);
     if let Some(refusal) = Refusal::of_outcome(written.epoch, &written.outcome) {
+        let refusal = once::marked(refusal, is_repeated);
         let is_uri_too_long = matches!(written.outcome, Outcome::KeyTooLong { .. }) && !target.is_key64;
         return Err(if is_uri_too_long { refusal.with_status(StatusCode::URI_TOO_LONG) } else { refusal });
     }
     match written.outcome {
-        Outcome::Applied { revision, results } => Ok((written.epoch, revision, results.into_iter().next().unwrap_or_default())),
+        Outcome::Applied { revision, results } => {
+            let result = results.into_iter().next().unwrap_or_default();
+            Ok(WrittenOne { epoch: written.epoch, revision, result, is_repeated })
+        }
         outcome => unreachable!("{outcome:?} is a refusal"),
     }
 }
@@ -311,8 +328,18 @@ impl ReadOptions {
 }
 
 impl WriteOptions {
+    /// How long a pair is to live, as the parameter or its header says.
+    pub(super) fn ttl_ms(&self, headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+        let twin = twin(headers, header::TTL, parse_ttl)?;
+        Ok(self.ttl_ms.or(twin))
+    }
+
     fn of_put(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
         Self::parse(head, is_key64, &["cas", "ttl", "lease", "timeout", "key64"])
+    }
+
+    pub(super) fn of_patch(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
+        Self::parse(head, is_key64, &["cas", "ttl", "timeout", "key64"])
     }
 
     fn of_delete(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
@@ -357,10 +384,6 @@ pub(super) fn parse_lease(text: &str) -> Result<LeaseId, &'static str> {
     lease::parse_id(text).map(LeaseId).ok_or("the id of a lease has one to sixteen hexadecimal digits, and is not 0")
 }
 
-fn ttl_of_header(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
-    twin(headers, header::TTL, parse_ttl)
-}
-
 fn parse_format(parameter: Parameter<'_>) -> Result<Form, Refusal> {
     match parameter.text()?.as_str() {
         "raw" => Ok(Form::Raw),
@@ -402,14 +425,14 @@ pub(super) fn kept_content_type(text: &[u8]) -> Option<Bytes> {
 
 /// `Prefer: return=...` (RFC 7240).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Preference {
+pub(super) enum Preference {
     Minimal,
     Representation,
 }
 
 impl Preference {
     /// Of several the first counts; what is not known is no error.
-    fn of(headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let lines = headers.get_all(PREFER).iter().filter_map(|line| line.to_str().ok());
         let tokens = lines.flat_map(|line| line.split(',')).filter_map(|token| token.split(';').next());
         tokens.map(str::trim).find_map(|token| match token {
@@ -419,7 +442,7 @@ impl Preference {
         })
     }
 
-    fn value(self) -> HeaderValue {
+    pub(super) fn value(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Minimal => "return=minimal",
             Self::Representation => "return=representation",
@@ -431,12 +454,12 @@ pub(super) fn consistency_value(freshness: Freshness) -> HeaderValue {
     HeaderValue::from_static(consistency_name(freshness))
 }
 
-fn content_type_value(content_type: Option<Bytes>) -> HeaderValue {
+pub(super) fn content_type_value(content_type: Option<Bytes>) -> HeaderValue {
     content_type.and_then(|content_type| HeaderValue::from_maybe_shared(content_type).ok()).unwrap_or(OCTETS)
 }
 
 /// After how many milliseconds a pair goes by itself, if it does.
-fn ttl_left(record: &Record, now_ms: u64) -> Option<u64> {
+pub(super) fn ttl_left(record: &Record, now_ms: u64) -> Option<u64> {
     record.expires_at_ms.map(|end_ms| end_ms.get().saturating_sub(now_ms))
 }
 
@@ -457,6 +480,6 @@ pub(super) fn entry_of(key: Bytes, record: Record, now_ms: u64) -> Entry {
     }
 }
 
-fn counters(meta: KeyMeta) -> Counters {
+pub(super) fn counters(meta: KeyMeta) -> Counters {
     Counters { create_revision: meta.create_revision.0, mod_revision: meta.mod_revision.0, version: meta.version }
 }

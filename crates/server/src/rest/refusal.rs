@@ -97,6 +97,15 @@ impl Refusal {
                 Some(Self::new(Code::LeaseExists, format!("the keyspace has a lease {lease} already")))
             }
             Outcome::LeaseFull { max_keys } => Some(Self::new(Code::LeaseFull, format!("{max_keys} keys hang on the lease"))),
+            Outcome::Unfit { key, why } => Some(Self::new(Code::UnfitValue, format!("`{}`: {why}", key.escape_ascii()))),
+            // Unwrapped before; and what was refused for lack of room is not remembered.
+            Outcome::Repeated(earlier) => Self::of_outcome(epoch, earlier),
+            Outcome::OtherRequest => {
+                Some(Self::new(Code::IdempotencyKeyReused, "another write was done under the same Idempotency-Key"))
+            }
+            Outcome::TooManyOnce => {
+                Some(Self::new(Code::TooManyIdempotencyKeys, "the keyspace remembers as many idempotency keys as it can"))
+            }
             Outcome::Forgotten => Some(Self::of_write(StoreError::Unknown)),
         }
     }

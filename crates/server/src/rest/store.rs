@@ -83,6 +83,30 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes a keyspace with all its pairs.
     fn delete_keyspace(&self, name: &str, timeout: Duration) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Makes a keyspace that is to be filled from a backup, and that only [`Store::restore_write`] can use; its epoch. One that a
+    /// restore left behind is made anew, and so is the one that always exists, if it is empty; any other is
+    /// [`StoreError::Conflict`].
+    fn begin_restore(
+        &self,
+        name: &str,
+        settings: KeyspaceSettings,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Writes into a keyspace that is being restored, as [`Store::write`] does into others.
+    fn restore_write(
+        &self,
+        name: &str,
+        write: Write,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Written, StoreError>> + Send;
+
+    /// Lets everybody use a keyspace that was filled.
+    fn end_restore(&self, name: &str, epoch: u64, timeout: Duration) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Gives up filling a keyspace: it is gone, or empty if it always exists.
+    fn abandon_restore(&self, name: &str, epoch: u64, timeout: Duration) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// What this node has of a keyspace.
     fn keyspace_stats(&self, name: &str, timeout: Duration) -> impl Future<Output = Result<KeyspaceStats, StoreError>> + Send;
 
@@ -126,6 +150,11 @@ pub struct Freshness {
     pub is_linearizable: bool,
     /// At this revision or later.
     pub min_revision: Option<Revision>,
+}
+
+impl Freshness {
+    /// This node's own state, as it is.
+    pub(super) const LOCAL: Self = Self { is_linearizable: false, min_revision: None };
 }
 
 /// A write that reached the state machine.

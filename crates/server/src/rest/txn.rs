@@ -18,12 +18,14 @@ use quorate_node::keyspace::{
 };
 
 use super::answer::{self, Answer, HeaderText};
-use super::batch::{check_key, put_of};
+use super::batch::{check_key, patch_of, put_of};
 use super::body::{RequestBody, require_json};
 use super::deadline::Deadline;
 use super::endpoint::{App, keyspace_name};
 use super::keyspaces::require;
+use super::once;
 use super::one_key::entry_of;
+use super::patch::number_in;
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::scans::Cost;
@@ -55,14 +57,19 @@ pub(super) async fn answer<S: Store>(app: &App<S>, head: &Parts, body: &mut Requ
     transaction.check().map_err(|error| impossible(&error))?;
 
     let write = Write::transaction(transaction.clone());
+    let mut is_repeated = false;
     let Written { epoch, outcome, now_ms } = if transaction.is_read_only() {
         read(app, &name, write, has_ranges(&transaction), deadline).await?
     } else {
         let left = deadline.left().unwrap_or_default();
-        app.store.write(&name, write, left).await.map_err(Refusal::of_write)?
+        let write = once::once(app, &name, &head.headers, write)?;
+        let written = app.store.write(&name, write, left).await.map_err(Refusal::of_write)?;
+        let (written, was_done) = once::unwrapped(written);
+        is_repeated = was_done;
+        written
     };
     if let Some(refusal) = Refusal::of_outcome(epoch, &outcome) {
-        return Err(refusal);
+        return Err(once::marked(refusal, is_repeated));
     }
     let Outcome::Applied { revision, results } = outcome else { unreachable!("everything else is a refusal") };
     let Some(Detail::Transaction(result)) = results.into_iter().next().and_then(|result| result.detail).map(|detail| *detail)
@@ -73,7 +80,11 @@ pub(super) async fn answer<S: Store>(app: &App<S>, head: &Parts, body: &mut Requ
         Some(failed) if options.is_strict == Some(true) && transaction.otherwise.is_empty() => {
             Err(Refusal::new(Code::PreconditionFailed, format!("if[{failed}] does not hold")).with_revision(revision))
         }
-        _ => Ok(rendered(revision, &transaction, result, now_ms)),
+        _ => {
+            let mut answer = rendered(revision, &transaction, result, now_ms);
+            once::mark(answer.headers_mut(), is_repeated);
+            Ok(answer)
+        }
     }
 }
 
@@ -204,6 +215,10 @@ fn op_of<S: Store>(app: &App<S>, keyspace: &str, op: TxnOp, here: &str) -> Resul
             check_key(&put.key).map_err(told)?;
             Op::Put(put_of(app, keyspace, *put).map_err(told)?)
         }
+        TxnOp::Patch(patch) => {
+            check_key(&patch.key).map_err(told)?;
+            Op::Patch(Box::new(patch_of(app, keyspace, *patch).map_err(told)?))
+        }
         TxnOp::List(TxnList { range, limit, is_reverse, is_with_values }) => Op::List(Listing {
             range: range_of(&range)?,
             max_pairs: limit.unwrap_or(u64::MAX),
@@ -231,6 +246,9 @@ fn done(transaction: &Transaction, result: TransactionResult, now_ms: u64) -> (O
 }
 
 fn done_by(op: &Op, result: OpResult, now_ms: u64) -> TxnDone {
+    if let (Op::Patch(_), Some(meta)) = (op, result.after) {
+        return TxnDone::Patched { version: meta.version, number: number_in(&result) };
+    }
     let OpResult { before, after, detail } = result;
     match detail.map(|detail| *detail) {
         Some(Detail::Removed(removed)) => TxnDone::DeletedRange { keys: removed.keys },
@@ -253,6 +271,7 @@ fn done_by(op: &Op, result: OpResult, now_ms: u64) -> TxnDone {
         }
         None => match after {
             Some(meta) => TxnDone::Put { is_new: before.is_none(), version: meta.version },
+            None if matches!(op, Op::Patch(_)) => TxnDone::Got(None),
             None => TxnDone::Deleted { keys: u64::from(before.is_some()) },
         },
     }

@@ -94,15 +94,14 @@ async fn bad_parameters_and_headers() {
 async fn wrong_methods_are_told_the_right_ones() {
     let server = Server::start().await;
     let cases = [
-        ("POST", "/v1/kv/default/k", "GET, HEAD, PUT, DELETE"),
-        ("PATCH", "/v1/kv/default/k", "GET, HEAD, PUT, DELETE"),
-        ("OPTIONS", "/v1/kv/default/k", "GET, HEAD, PUT, DELETE"),
-        ("BREW", "/v1/kv/default/k", "GET, HEAD, PUT, DELETE"),
-        ("PATCH", "/v1/kv/default?key64=YQ", "GET, HEAD, PUT, DELETE"),
-        ("POST", "/v1/kv/_system/k", "GET, HEAD, PUT, DELETE"),
-        ("POST", "/v1/kv/-/", "GET, HEAD, PUT, DELETE"),
-        ("TRACE", "/v1/kv/-?key64=!", "GET, HEAD, PUT, DELETE"),
-        ("PATCH", "/v1/kv/-", "GET, HEAD, DELETE"),
+        ("POST", "/v1/kv/default/k", "GET, HEAD, PUT, PATCH, DELETE"),
+        ("OPTIONS", "/v1/kv/default/k", "GET, HEAD, PUT, PATCH, DELETE"),
+        ("BREW", "/v1/kv/default/k", "GET, HEAD, PUT, PATCH, DELETE"),
+        ("POST", "/v1/kv/default?key64=YQ", "GET, HEAD, PUT, PATCH, DELETE"),
+        ("POST", "/v1/kv/_system/k", "GET, HEAD, PUT, PATCH, DELETE"),
+        ("POST", "/v1/kv/-/", "GET, HEAD, PUT, PATCH, DELETE"),
+        ("TRACE", "/v1/kv/-?key64=!", "GET, HEAD, PUT, PATCH, DELETE"),
+        ("POST", "/v1/kv/-", "GET, HEAD, DELETE"),
         ("PUT", "/v1/batch/_system", "POST"),
         ("GET", "/v1/batch/-", "POST"),
         ("POST", "/metrics", "GET,HEAD"),

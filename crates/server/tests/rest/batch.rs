@@ -98,7 +98,7 @@ async fn a_bad_operation_fails_alone() {
         (201, "ok"),
     ];
     assert_eq!((outcomes(&body), &body["failed"]), (expected.to_vec(), &json!(10)));
-    assert!(body["results"][0]["problem"]["detail"].as_str().unwrap().contains("get, put and delete"));
+    assert!(body["results"][0]["problem"]["detail"].as_str().unwrap().contains("get, put, delete, increment"));
     assert_eq!(server.store.revision("default"), 2);
 }
 

@@ -34,7 +34,7 @@ async fn each_line_has_its_result_and_a_bad_one_does_not_end_it() {
         r#"{"op":"put","key":"a","value":"1"}"#,
         "",
         "not json",
-        r#"{"op":"touch","key":"a"}"#,
+        r#"{"op":"stroke","key":"a"}"#,
         r#" {"op":"get","key":"a"} "#,
         r#"{"op":"delete","key":"a"}"#,
     ];

@@ -10,8 +10,8 @@ use quorate_api::cluster::{
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::{Cache, CacheOptions, Engine, Trie};
 use quorate_node::keyspace::{
-    Command, EntryHeader, Lease, LeaseId, Limits, Op, Outcome, Put, RequestId, Revision, Settings, Shard, ShardHeader, Write,
-    encode_entry, lease,
+    Command, EntryHeader, Lease, LeaseId, Limits, Op, Outcome, Put, RequestId, Revision, Shard, ShardHeader, Write, encode_entry,
+    lease,
 };
 use quorate_node::{
     EngineSettings, KeyspaceRecord, KeyspaceSettings, LeaseQuestion, LeaseTime, LimitsRecord, Mode, MoveRecord, ReplicaRecord,
@@ -285,6 +285,36 @@ impl Store for MemoryStore {
         Ok((true, self.known(name)?))
     }
 
+    async fn begin_restore(&self, name: &str, settings: KeyspaceSettings, timeout: Duration) -> Result<u64, StoreError> {
+        let is_left = self.state().records.get(name).is_some_and(|record| record.is_restoring);
+        if is_left {
+            self.state().records.remove(name);
+        } else if self.known(name).is_ok() {
+            return Err(StoreError::Conflict(format!("{name} is there")));
+        }
+        let (_, known) = self.create_keyspace(name, settings, timeout).await?;
+        self.state().records.get_mut(name).unwrap().is_restoring = true;
+        Ok(known.record.epoch)
+    }
+
+    async fn restore_write(&self, name: &str, write: Write, timeout: Duration) -> Result<Written, StoreError> {
+        assert!(self.state().records[name].is_restoring, "{name} was begun");
+        self.write(name, write, timeout).await
+    }
+
+    async fn end_restore(&self, name: &str, _epoch: u64, _timeout: Duration) -> Result<(), StoreError> {
+        self.called(format!("end restore {name}")).await?;
+        self.state().records.get_mut(name).unwrap().is_restoring = false;
+        Ok(())
+    }
+
+    async fn abandon_restore(&self, name: &str, _epoch: u64, _timeout: Duration) -> Result<(), StoreError> {
+        let mut state = self.state();
+        state.records.remove(name);
+        state.shards.remove(name);
+        Ok(())
+    }
+
     async fn alter_keyspace(&self, name: &str, patch: SettingsPatch, _timeout: Duration) -> Result<KnownKeyspace, StoreError> {
         self.called(format!("alter {name}")).await?;
         let known = self.known(name)?;
@@ -378,6 +408,7 @@ fn record(settings: KeyspaceSettings, epoch: u64) -> KeyspaceRecord {
         ttl_ms: settings.ttl_ms,
         limits: settings.limits,
         retention: settings.retention,
+        is_restoring: false,
         created_ms: 1_800_000_000_000,
         last_move: None,
         shards: vec![ShardRecord { group: epoch, founding: vec![1, 2, 3], replicas }],

@@ -80,7 +80,8 @@ fn described(operation: &Operation, schemas: &mut Schemas) -> Value {
         let content: Map<String, Value> =
             body.media_types.iter().map(|media_type| ((*media_type).to_owned(), json!({"schema": schema}))).collect();
         let lines = body.has_lines.then(|| (NDJSON.to_owned(), lines()));
-        let content: Map<String, Value> = content.into_iter().chain(lines).collect();
+        let other = body.other.map(|(media_type, schema)| (media_type.to_owned(), json!({"schema": schema(&mut schemas.sent)})));
+        let content: Map<String, Value> = content.into_iter().chain(other).chain(lines).collect();
         described["requestBody"] = json!({"required": body.is_required, "content": content});
     }
     described
@@ -152,6 +153,7 @@ fn content(content: Content, schemas: &mut Schemas) -> Option<Value> {
             let schema = schema(&mut schemas.answered);
             Some(json!({EVENT_STREAM: {"schema": {"type": "string"}}, NDJSON: {"schema": schema}}))
         }
+        Content::Backup => Some(json!({quorate_api::backup::MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}})),
         Content::Text => Some(json!({"text/plain": {"schema": {"type": "string"}}})),
         Content::Stored(schema) => {
             let schema = json!({"anyOf": [schema(&mut schemas.answered), {}]});

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use quorate_api::backup::RestoredKeyspace;
 use quorate_api::batch::{BatchBody, BatchResults};
 use quorate_api::cluster::{ClusterStatus, Items, JoinAnswer, JoinRequest, NodeStatus, TransferAnswer, TransferRequest};
 use quorate_api::entry::{DeletedBody, EntryBody, HistoryBody, ListBody, PutBody};
@@ -9,6 +10,7 @@ use quorate_api::header::{CONSISTENCY, CREATE_REVISION, DELETED, EPOCH, LEASE, M
 use quorate_api::keyspace::{CompactBody, CompactedBody, EngineInfo, JobBody, KeyspaceBody, KeyspaceStats, SettingsBody};
 use quorate_api::lease::{GrantBody, KeepAliveBody, KeptAlive, LeaseBody, LeaseDetail, LeaseList};
 use quorate_api::node::{CompatJoin, CompatStatus, Message, NodeInfo};
+use quorate_api::patch::{KEY_OP, PatchBody};
 use quorate_api::problem::Code::{self, *};
 use quorate_api::txn::{TxnBody, TxnResultBody};
 use quorate_api::watch::{WatchBody, WatchMessage};
@@ -16,7 +18,7 @@ use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
 use super::document::{SchemaOf, of};
-use super::parameters::{CATALOG, CONDITIONS, FRESHNESS, LIFETIME, PATIENCE, SELECTION, TIMEOUT, WATCH};
+use super::parameters::{CATALOG, CONDITIONS, FRESHNESS, LIFETIME, ONCE, PATIENCE, SELECTION, TIMEOUT, WATCH};
 
 /// A path and a method.
 pub(super) struct Operation {
@@ -37,6 +39,8 @@ pub(super) struct Body {
     pub(super) media_types: &'static [&'static str],
     pub(super) schema: SchemaOf,
     pub(super) is_required: bool,
+    /// What can be sent instead, in a media type of its own.
+    pub(super) other: Option<(&'static str, SchemaOf)>,
     /// The same can be sent as lines.
     pub(super) has_lines: bool,
 }
@@ -58,6 +62,8 @@ pub(super) enum Content {
     /// The same, or lines, as it was sent.
     JsonOrLines(SchemaOf),
     Text,
+    /// A backup.
+    Backup,
     /// Server-sent events, or lines.
     Messages(SchemaOf),
     /// Whatever was stored, in the media type that it was stored with; or, where that is asked for, this.
@@ -69,6 +75,7 @@ const PAST: [&str; 5] = ["revision", "history", "limit", "before", "values"];
 
 const JSON: &[&str] = &["application/json"];
 const MERGE_PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
+const KEY_PATCH: &[&str] = &[KEY_OP];
 const ANYTHING: &[&str] = &["application/octet-stream"];
 
 /// Headers about one key.
@@ -77,14 +84,42 @@ const OF_READ_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, 
 
 const QUERY: &[Code] = &[UnknownParameter, BadParameter];
 const BODY: &[Code] = &[IncompleteBody, BodyTimeout, BodyTooLarge];
+const PATCHED: &str = "The value as it is now; with `Prefer: return=representation` a `PutBody`.";
 const READ: &[Code] = &[NoLeader, Overloaded, ShuttingDown, TimedOut, Internal];
 const WRITE: &[Code] = &[NoLeader, Overloaded, ShuttingDown, OutcomeUnknown, Internal, DiskFull, BodyTooLarge];
 const IN_KEYSPACE: &[Code] = &[BadKeyspaceName, KeyspaceNotFound];
 const OF_KEY_CODES: &[Code] = &[MalformedKey, EmptyKey, KeyTooLong, BadHeader, ContradictingConditions, PreconditionFailed];
 const READ_KEY: &[Code] = &[KeyNotFound, UnsupportedCapability, RevisionNotReached, FutureRevision, Compacted];
-const WRITE_KEY: &[Code] = &[KeyspaceReadOnly, TimedOut];
+const WRITE_KEY: &[Code] = &[KeyspaceReadOnly, TimedOut, UnsupportedCapability, IdempotencyKeyReused, TooManyIdempotencyKeys];
+/// An atomic batch is refused as a whole, for what its operations alone would have been refused for.
+const ATOMIC: &[Code] = &[
+    BadOperation,
+    UnknownOperation,
+    EmptyKey,
+    KeyTooLong,
+    ValueTooLarge,
+    KeyspaceFull,
+    PreconditionFailed,
+    UnfitValue,
+    TransactionTooLarge,
+    LeaseNotFound,
+    LeaseFull,
+    IdempotencyKeyReused,
+    TooManyIdempotencyKeys,
+];
 const PUT_KEY: &[Code] =
     &[UnsupportedMediaType, BadMeta, ValueTooLarge, KeyspaceFull, UnsupportedCapability, LeaseNotFound, LeaseFull];
+const PATCH_KEY: &[Code] = &[
+    BadBody,
+    UnsupportedMediaType,
+    UnknownOperation,
+    ValueTooLarge,
+    KeyspaceFull,
+    UnsupportedCapability,
+    UnfitValue,
+    KeyNotFound,
+    TransactionTooLarge,
+];
 const TXN: &[Code] = &[
     BadHeader,
     BadBody,
@@ -124,6 +159,7 @@ pub(super) fn operations() -> Vec<Operation> {
         transactions(),
         watches(),
         leases(),
+        snapshots(),
         keyspaces(),
         jobs_and_engines(),
         cluster(),
@@ -162,6 +198,7 @@ fn one_key() -> Vec<Operation> {
             .refuses(&[READ, READ_KEY]),
         of_key("put", "put_key", "Sets a key")
             .takes(&CONDITIONS)
+            .takes(&ONCE)
             .takes(&LIFETIME)
             .takes(&TIMEOUT)
             .takes(&["prefer"])
@@ -170,8 +207,24 @@ fn one_key() -> Vec<Operation> {
             .answers_with(201, Content::None, OF_KEY, "It is set, and was not there before.")
             .answers_with(204, Content::None, OF_KEY, "It is set, and was there before.")
             .refuses(&[WRITE, WRITE_KEY, PUT_KEY, BODY]),
+        of_key(
+            "patch",
+            "patch_key",
+            "Changes a key by what it holds: an increment, an append, a touch, a JSON merge patch (RFC 7396)",
+        )
+        .takes(&CONDITIONS)
+        .takes(&ONCE)
+        .takes(&LIFETIME)
+        .takes(&TIMEOUT)
+        .takes(&["prefer"])
+        .sends(KEY_PATCH, of::<PatchBody<'_>>, true)
+        .or_sends(quorate_api::patch::MERGE_PATCH, any)
+        .answers_with(200, Content::Stored(of::<PutBody<'_>>), OF_READ_KEY, PATCHED)
+        .answers_with(204, Content::None, OF_KEY, "It is changed; with `Prefer: return=minimal`.")
+        .refuses(&[WRITE, WRITE_KEY, PATCH_KEY, BODY]),
         of_key("delete", "delete_key", "Deletes a key")
             .takes(&CONDITIONS)
+            .takes(&ONCE)
             .takes(&TIMEOUT)
             .answers_with(204, Content::None, &[REVISION, DELETED], "The key is not there any more, or was not.")
             .refuses(&[WRITE, WRITE_KEY]),
@@ -205,6 +258,7 @@ fn by_key64() -> Vec<Operation> {
         of_keys("put", "put_key64", "Sets a key whose name no path can carry")
             .takes(&["required_key64", "prefer"])
             .takes(&CONDITIONS)
+            .takes(&ONCE)
             .takes(&LIFETIME)
             .takes(&TIMEOUT)
             .sends(ANYTHING, bytes, false)
@@ -212,10 +266,22 @@ fn by_key64() -> Vec<Operation> {
             .answers_with(201, Content::None, OF_KEY, "It is set, and was not there before.")
             .answers_with(204, Content::None, OF_KEY, "It is set, and was there before.")
             .refuses(&[WRITE, WRITE_KEY, PUT_KEY, BODY, &[MethodNotAllowed]]),
+        of_keys("patch", "patch_key64", "Changes a key whose name no path can carry, by what it holds")
+            .takes(&["required_key64", "prefer"])
+            .takes(&CONDITIONS)
+            .takes(&ONCE)
+            .takes(&LIFETIME)
+            .takes(&TIMEOUT)
+            .sends(KEY_PATCH, of::<PatchBody<'_>>, true)
+            .or_sends(quorate_api::patch::MERGE_PATCH, any)
+            .answers_with(200, Content::Stored(of::<PutBody<'_>>), OF_READ_KEY, PATCHED)
+            .answers_with(204, Content::None, OF_KEY, "It is changed; with `Prefer: return=minimal`.")
+            .refuses(&[WRITE, WRITE_KEY, PATCH_KEY, BODY, &[MethodNotAllowed]]),
         of_keys("delete", "delete_range", "Deletes the keys of a selection; with `key64` that key, as under its own path")
             .takes(&SELECTION)
             .takes(&["all", "key64"])
             .takes(&CONDITIONS)
+            .takes(&ONCE)
             .takes(&TIMEOUT)
             .answers_with(200, Content::Json(of::<DeletedBody>), &[REVISION, DELETED], "The selection is gone.")
             .answers_with(204, Content::None, &[REVISION, DELETED], "The key of `key64` is not there any more, or was not.")
@@ -224,11 +290,11 @@ fn by_key64() -> Vec<Operation> {
 }
 
 fn batches() -> Vec<Operation> {
-    let about =
-        "Many gets, puts and deletes: an object, or lines of `BatchOpBody`, answered by lines of `BatchResult` and a `BatchEnd`";
+    let about = "Many gets, puts, changes and deletes: an object, or lines of `BatchOpBody`, answered by lines of `BatchResult` and a `BatchEnd`";
     vec![
         Operation::new("post", "/v1/batch/{keyspace}", "batch", "keys", about)
-            .takes(&["keyspace", "results"])
+            .takes(&["keyspace", "results", "atomic"])
+            .takes(&ONCE)
             .takes(&FRESHNESS)
             .sends(JSON, of::<BatchBody<'_>>, true)
             .or_lines()
@@ -238,6 +304,8 @@ fn batches() -> Vec<Operation> {
                 QUERY,
                 BODY,
                 READ,
+                WRITE,
+                ATOMIC,
                 &[BadHeader, BadBody, KeyspaceReadOnly, UnsupportedMediaType, UnsupportedCapability],
             ]),
     ]
@@ -248,6 +316,7 @@ fn transactions() -> Vec<Operation> {
     vec![
         Operation::new("post", "/v1/txn", "txn", "keys", about)
             .takes(&["ks", "strict"])
+            .takes(&ONCE)
             .takes(&TIMEOUT)
             .sends(JSON, of::<TxnBody>, true)
             .answers_with(
@@ -332,6 +401,30 @@ fn leases() -> Vec<Operation> {
             .sends(JSON, of::<KeepAliveBody>, true)
             .answers(200, Content::Json(of::<KeptAlive>), "Those that live on, and those that are gone.")
             .refuses(&[WRITE, LEASE_BODY]),
+    ]
+}
+
+fn snapshots() -> Vec<Operation> {
+    let path = "/v1/snapshot";
+    vec![
+        Operation::new(
+            "get",
+            path,
+            "backup",
+            "snapshot",
+            "A backup: keyspaces, each as of one revision, written while it is sent",
+        )
+        .takes(&["backup_keyspaces"])
+        .takes(&TIMEOUT)
+        .answers(200, Content::Backup, "The bytes of a file. It is whole if its last block says so.")
+        .refuses(&[QUERY, READ, IN_KEYSPACE, &[UnsupportedCapability, KeyspaceReadOnly]]),
+        Operation::new("put", path, "restore", "snapshot", "Restores a backup into keyspaces that are not there, or are empty")
+            .takes(&["backup_keyspaces"])
+            .takes(&TIMEOUT)
+            .sends(&[quorate_api::backup::MEDIA_TYPE], bytes, true)
+            .answers(200, Content::Json(of::<Items<RestoredKeyspace>>), "What was restored; each keyspace was shown as a whole.")
+            .refuses(&[QUERY, BODY, READ, WRITE, SETTINGS, IN_KEYSPACE])
+            .refuses(&[&[BadBackup, UnsupportedMediaType, ValueTooLarge, KeyTooLong, KeyspaceFull, LeaseNotFound, LeaseFull]]),
     ]
 }
 
@@ -533,7 +626,12 @@ impl Operation {
     }
 
     fn sends(self, media_types: &'static [&'static str], schema: SchemaOf, is_required: bool) -> Self {
-        Self { body: Some(Body { media_types, schema, is_required, has_lines: false }), ..self }
+        Self { body: Some(Body { media_types, schema, is_required, other: None, has_lines: false }), ..self }
+    }
+
+    fn or_sends(mut self, media_type: &'static str, schema: SchemaOf) -> Self {
+        self.body.iter_mut().for_each(|body| body.other = Some((media_type, schema)));
+        self
     }
 
     fn or_lines(mut self) -> Self {
@@ -581,6 +679,10 @@ fn bytes(_: &mut SchemaGenerator) -> Value {
 fn entry_or_history(generator: &mut SchemaGenerator) -> Value {
     of::<HistoryBody<'_>>(generator);
     of::<EntryBody<'_>>(generator)
+}
+
+fn any(_: &mut SchemaGenerator) -> Value {
+    json!({})
 }
 
 fn object(_: &mut SchemaGenerator) -> Value {

@@ -35,6 +35,9 @@ pub(super) const LIFETIME: [&str; 3] = ["ttl", "header_ttl", "lease"];
 /// What a write to one key takes.
 pub(super) const CONDITIONS: [&str; 3] = ["cas", "if_match", "if_none_match"];
 
+/// What makes a write one that is done once.
+pub(super) const ONCE: [&str; 1] = ["idempotency_key"];
+
 /// The parts of the document that [`Operation::parameters`](super::operations::Operation) names.
 pub(super) fn components() -> Map<String, Value> {
     let mut components = Map::new();
@@ -67,7 +70,7 @@ fn lease_id() -> Value {
     json!({"type": "string", "pattern": "^(?!0+$)[0-7]?[0-9a-fA-F]{1,15}$"})
 }
 
-fn of_one_key() -> [(String, Value); 12] {
+fn of_one_key() -> [(String, Value); 13] {
     let key64 = json!({"type": "string", "minLength": 1, "pattern": "^[A-Za-z0-9_-]+$"});
     let key64_about = "The key as base64url, for clients that cannot send every path. It makes the request one about this key.";
     let text = || json!({"type": "string"});
@@ -106,6 +109,12 @@ fn of_one_key() -> [(String, Value); 12] {
             lease_id(),
             "The lease that the pair hangs on, and with which it goes; only with the capability `leases`.",
         ),
+        header(
+            "idempotency_key",
+            "Idempotency-Key",
+            json!({"type": "string", "pattern": "^(\"[ !#-~]{1,255}\"|[!#-~]{1,255})$"}),
+            ONCE_ABOUT,
+        ),
         header("if_match", "If-Match", text(), &format!("Only if the key has one of these tags. {tags}")),
         header("if_none_match", "If-None-Match", text(), &format!("Only if the key has none of these tags. {tags}")),
         header(
@@ -118,7 +127,11 @@ fn of_one_key() -> [(String, Value); 12] {
     ]
 }
 
-fn of_lists() -> [(String, Value); 22] {
+const ONCE_ABOUT: &str = "A name that the client makes up for this request. The write is done once under it within ten minutes, \
+    through whichever node; a repetition is answered as the first was, with `Idempotency-Replayed: true`. Only with the capability \
+    `idempotency`.";
+
+fn of_lists() -> [(String, Value); 24] {
     let part = || json!({"type": "string", "maxLength": MAX_KEY_BYTES});
     let part64 = || json!({"type": "string", "pattern": "^[A-Za-z0-9_-]*$"});
     let not_empty = || json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES});
@@ -154,9 +167,16 @@ fn of_lists() -> [(String, Value); 22] {
             json!({"type": "integer", "minimum": 1, "maximum": u64::MAX}),
             "With `history`: versions of revisions before this one.",
         ),
+        query("atomic", flag(), "All operations as one write, under one revision, or none."),
         query("results", json!({"enum": ["all", "failed"]}), "Of a batch as lines: the results to answer with."),
         query("all", flag(), "Every key of the keyspace; only without a selection."),
         query("ks", json!({"type": "string", "pattern": name, "default": DEFAULT_KEYSPACE}), "The keyspace."),
+        parameter(
+            "backup_keyspaces",
+            ("ks", "query", false),
+            json!({"type": "string", "minLength": 1}),
+            "Only these keyspaces, with commas between them.",
+        ),
         query("strict", flag(), "If `if` does not hold and there is no `else`, answers 412 instead of 200."),
         query("verbose", flag(), "One line for each check, also if all is well."),
     ]

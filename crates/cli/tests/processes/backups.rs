@@ -1,0 +1,185 @@
+//! Backups and restores of real clusters: while they are written to, and through kills.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Cluster, Request, pause, program, until};
+
+fn quorate(cluster: &Cluster, arguments: &[&str]) -> Command {
+    let mut command = program();
+    command.args(arguments).env("QUORATE_ENDPOINTS", cluster.addresses().join(",")).stdin(Stdio::null());
+    command
+}
+
+#[track_caller]
+fn done(cluster: &Cluster, arguments: &[&str]) -> Value {
+    let Output { status, stdout, stderr } = quorate(cluster, arguments).args(["-o", "json"]).output().expect("it can be started");
+    assert!(status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
+    serde_json::from_slice(&stdout).expect("it prints JSON")
+}
+
+fn failed(cluster: &Cluster, arguments: &[&str]) -> String {
+    let output = quorate(cluster, arguments).output().expect("it can be started");
+    assert!(!output.status.success(), "{arguments:?} succeeded");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn create(cluster: &Cluster, name: &str, engine: &str) {
+    let settings = format!("{{\"engine\": {{\"type\": \"{engine}\"}}}}");
+    cluster.connection("n1").expect(201, &Request::json("PUT", &format!("/v1/keyspaces/{name}"), settings));
+}
+
+/// Writes so many pairs of about a kilobyte.
+fn fill(cluster: &Cluster, name: &str, count: usize) {
+    let mut connection = cluster.connection("n1");
+    for first in (0..count).step_by(500) {
+        let ops: Vec<Value> = (first..count.min(first + 500))
+            .map(|number| serde_json::json!({"op": "put", "key": format!("k{number:06}"), "value": format!("{number}").repeat(200)}))
+            .collect();
+        let batch = serde_json::json!({ "ops": ops }).to_string();
+        connection.expect(200, &Request::json("POST", &format!("/v1/batch/{name}?atomic=true"), batch));
+    }
+}
+
+fn exported(cluster: &Cluster, name: &str) -> Vec<u8> {
+    quorate(cluster, &["export", "-k", name]).output().expect("it can be started").stdout
+}
+
+#[test]
+fn a_backup_is_of_one_moment_while_the_cluster_works_and_comes_back_in_another() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("backup.qbk");
+    let file = path.to_str().expect("it is text");
+    let (before, sum) = {
+        let cluster = Cluster::ready(3);
+        create(&cluster, "orders", "lsm");
+        fill(&cluster, "orders", 2000);
+        // Two counters that are always equal, in any one moment.
+        let is_over = AtomicBool::new(false);
+        let address = cluster.addresses()[1].clone();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut connection = crate::support::Connection::to(&address);
+                let ops = ["a", "z"].map(|key| format!("{{\"op\": \"increment\", \"key\": \"{key}\"}}")).join(",");
+                let both = Request::json("POST", "/v1/batch/default?atomic=true", format!("{{\"ops\": [{ops}]}}"));
+                while !is_over.load(Ordering::Relaxed) {
+                    connection.expect(200, &both);
+                }
+            });
+            pause(300);
+            let told = done(&cluster, &["backup", file]);
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(told["keyspaces"].as_array().map(Vec::len), Some(2));
+        });
+        let count = cluster.connection("n1").expect(200, &Request::get(b"a")).text();
+        (exported(&cluster, "orders"), count)
+    };
+    let shown = String::from_utf8(program().args(["backup", "verify", file]).output().expect("it can be started").stdout);
+    assert!(shown.expect("it is text").contains("is whole: 2 keyspaces, 2002 pairs"));
+
+    let other = Cluster::ready(3);
+    let id = |cluster: &Cluster| {
+        cluster.connection("n1").expect(200, &Request::new("GET", "/v1/cluster")).json::<Value>()["id"].clone()
+    };
+    let restored = done(&other, &["restore", file]);
+    assert_eq!(restored["keyspaces"].as_array().map(Vec::len), Some(2), "{restored}");
+    let head: Value = serde_json::from_slice(
+        &program().args(["backup", "show", file, "-o", "json"]).output().expect("it can be started").stdout,
+    )
+    .expect("it prints JSON");
+    assert_ne!(head["cluster"], id(&other));
+    assert!(exported(&other, "orders") == before);
+    for node in ["n1", "n2", "n3"] {
+        let value = |key: &[u8]| other.connection(node).expect(200, &Request::get(key)).text();
+        let (first, second) = (value(b"a"), value(b"z"));
+        assert_eq!(first, second, "the two are of one moment");
+        assert!(first.parse::<u64>().expect("a number") <= sum.parse().expect("a number"));
+    }
+    let engine = other.connection("n2").expect(200, &Request::new("GET", "/v1/keyspaces/orders")).json::<Value>();
+    assert_eq!(engine["engine"]["type"], "lsm");
+    assert!(failed(&other, &["restore", file]).contains("is there already"), "a keyspace that is there is not touched");
+    refuse_damaged(&other, &path);
+}
+
+/// A file that is cut or altered is refused before anything is done, and the place named.
+fn refuse_damaged(cluster: &Cluster, path: &Path) {
+    let whole = std::fs::read(path).expect("it is there");
+    let bad = path.with_extension("bad");
+    let told = |bytes: &[u8]| {
+        std::fs::write(&bad, bytes).expect("the folder can be written to");
+        failed(cluster, &["restore", bad.to_str().expect("it is text"), "--only", "orders"])
+    };
+    let cut = told(&whole[..whole.len() / 2]);
+    assert!(cut.contains(&format!("it ends at byte {}, in keyspace", whole.len() / 2)), "{cut}");
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 4;
+    let damaged = told(&damaged);
+    assert!(damaged.contains("checksum of a block is wrong at byte") && damaged.contains("in keyspace orders"), "{damaged}");
+}
+
+#[test]
+fn a_restore_that_is_killed_leaves_nothing_to_be_seen_and_can_be_repeated() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("backup.qbk");
+    let file = path.to_str().expect("it is text");
+    let expected = {
+        let cluster = Cluster::ready(1);
+        create(&cluster, "orders", "btree");
+        fill(&cluster, "orders", 20_000);
+        fill(&cluster, "default", 10);
+        done(&cluster, &["backup", file]);
+        exported(&cluster, "orders")
+    };
+    let mut cluster = Cluster::ready(3);
+    for round in 0..3 {
+        let mut restore = quorate(&cluster, &["restore", file, "--timeout", "10s"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it can be started");
+        // Into the middle, wherever that is.
+        pause(150 + 250 * round);
+        let victims = if round == 2 { vec!["n1", "n2", "n3"] } else { vec![["n1", "n2"][round as usize]] };
+        for victim in &victims {
+            cluster.node_mut(victim).kill();
+        }
+        let _ = restore.kill();
+        let _ = restore.wait();
+        for victim in &victims {
+            cluster.restart(victim);
+        }
+        cluster.until_ready();
+        let mut connection = cluster.connection("n3");
+        let seen = connection.send(&Request::new("GET", "/v1/kv/orders?count_only")).expect("it is ready");
+        let is_whole = seen.status == 200 && seen.json::<Value>()["count"] == 20_000;
+        assert!(is_whole || [404, 503].contains(&seen.status), "{}: {}", seen.status, seen.text());
+        if is_whole {
+            break;
+        }
+    }
+    // What was whole before the kill is there, and is not touched.
+    let mut missing = Vec::new();
+    for name in ["default", "orders"] {
+        until("it is known what is there", Duration::from_secs(30), || {
+            let seen = cluster.connection("n2").send(&Request::new("GET", format!("/v1/kv/{name}?count_only")));
+            match seen {
+                Ok(seen) if seen.status == 200 && seen.json::<Value>()["count"] != 0 => Ok(()),
+                Ok(seen) if [200, 404].contains(&seen.status) || seen.text().contains("being restored") => {
+                    missing.push(name);
+                    Ok(())
+                }
+                seen => Err(format!("{seen:?}")),
+            }
+        });
+    }
+    if !missing.is_empty() {
+        done(&cluster, &["restore", file, "--only", &missing.join(",")]);
+    }
+    assert!(exported(&cluster, "orders") == expected);
+    assert_eq!(exported(&cluster, "default").iter().filter(|byte| **byte == b'\n').count(), 10);
+    cluster.assert_same_everywhere();
+}

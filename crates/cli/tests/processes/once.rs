@@ -1,0 +1,82 @@
+//! Requests under an `Idempotency-Key`, sent again and again while leaders are killed: each is done once.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::support::{Cluster, Connection, Request, pause, until};
+
+fn increment(key: &str) -> Request {
+    Request::on_key("PATCH", b"n")
+        .with_body("{\"op\":\"increment\"}")
+        .with_header("content-type", "application/vnd.quorate.op+json")
+        .with_header("idempotency-key", key)
+        .with_query("timeout=2s")
+}
+
+/// Sends a request to one node after the other until it is answered; the sum, and whether it had been done before.
+fn until_done(connections: &mut [Connection], key: &str, first: usize) -> (u64, bool) {
+    let mut attempts = first..;
+    let mut done = None;
+    until("a request is answered", Duration::from_secs(60), || {
+        let at = attempts.next().unwrap_or(0) % connections.len();
+        match connections[at].send(&increment(key)) {
+            Ok(answer) if answer.status == 200 => {
+                let is_replayed = answer.header("idempotency-replayed") == Some("true");
+                done = Some((answer.text().parse().expect("a sum is a number"), is_replayed));
+                Ok(())
+            }
+            Ok(answer) => Err(format!("{}: {}", answer.status, answer.text())),
+            Err(error) => {
+                pause(20);
+                Err(format!("{error:?}"))
+            }
+        }
+    });
+    done.expect("it was answered")
+}
+
+#[test]
+fn each_is_done_once_while_leaders_are_killed() {
+    let mut cluster = Cluster::ready(3);
+    let addresses = cluster.addresses();
+    let (is_over, done, replayed) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let (addresses, is_over, done, replayed) = (&addresses, &is_over, &done, &replayed);
+            scope.spawn(move || {
+                let mut connections: Vec<Connection> = addresses.iter().map(|address| Connection::to(address)).collect();
+                for step in 0.. {
+                    if is_over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let (_, is_replayed) = until_done(&mut connections, &format!("{worker}-{step}"), step + worker);
+                    done.fetch_add(1, Ordering::Relaxed);
+                    replayed.fetch_add(u64::from(is_replayed), Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..3 {
+            let before = done.load(Ordering::Relaxed);
+            until("requests are done", Duration::from_secs(60), || match done.load(Ordering::Relaxed) {
+                now if now > before + 100 => Ok(()),
+                now => Err(format!("{} requests", now - before)),
+            });
+            let leader = cluster.leader();
+            cluster.node_mut(&leader).kill();
+            pause(500);
+            cluster.restart(&leader);
+            cluster.until_ready();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let done = done.load(Ordering::Relaxed);
+    for node in ["n1", "n2", "n3"] {
+        assert_eq!(cluster.connection(node).expect(200, &Request::get(b"n")).text(), done.to_string(), "{node}");
+    }
+    // Once more, after all restarts, through every node.
+    for (node, step) in [("n1", 0), ("n2", 1), ("n3", 2)] {
+        let answer = cluster.connection(node).expect(200, &increment(&format!("0-{step}")));
+        assert_eq!(answer.header("idempotency-replayed"), Some("true"), "{node}");
+    }
+    cluster.assert_same_everywhere();
+}
