@@ -92,6 +92,10 @@ pub(crate) enum Kind {
         value: u64,
     },
     Transaction(Box<Transaction>),
+    /// Lets go of what is older than this revision.
+    Compact {
+        revision: u64,
+    },
     Get {
         key: u64,
     },
@@ -122,7 +126,9 @@ impl Kind {
                 every_op(transaction, &mut |op| values.extend(written_by(op).and_then(|(_, value)| value)));
                 values
             }
-            Self::Delete { .. } | Self::DeleteRange { .. } | Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
+            Self::Delete { .. } | Self::DeleteRange { .. } | Self::Compact { .. } | Self::Get { .. } | Self::LocalGet { .. } => {
+                Vec::new()
+            }
         }
     }
 
@@ -130,7 +136,12 @@ impl Kind {
         match self {
             Self::Get { .. } | Self::LocalGet { .. } => true,
             Self::Transaction(transaction) => transaction.is_read_only(),
-            Self::Put { .. } | Self::Delete { .. } | Self::DeleteRange { .. } | Self::Create { .. } | Self::Swap { .. } => false,
+            Self::Put { .. }
+            | Self::Delete { .. }
+            | Self::DeleteRange { .. }
+            | Self::Create { .. }
+            | Self::Swap { .. }
+            | Self::Compact { .. } => false,
         }
     }
 
@@ -155,6 +166,9 @@ impl Kind {
                 Some(Write::put(key_of(*key), value_of(*value, 0)).only_if(key_of(*key), condition))
             }
             Self::Transaction(transaction) => Some(Write::transaction((**transaction).clone())),
+            Self::Compact { revision } => {
+                Some(Write { ops: vec![Op::Compact { revision: Revision(*revision) }], ..Write::default() })
+            }
             Self::Get { .. } | Self::LocalGet { .. } => None,
         }
     }
@@ -168,7 +182,7 @@ impl Kind {
             Self::Create { key, value } => vec![(*key, Action::Swap(None, Some(*value)))],
             Self::Swap { key, from, value } => vec![(*key, Action::Swap(Some(from.0), Some(*value)))],
             // What a transaction did is known from its answer, or from what it left.
-            Self::Transaction(_) | Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
+            Self::Transaction(_) | Self::Compact { .. } | Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
         }
     }
 }
@@ -250,7 +264,12 @@ impl Simulation {
                 let bytes = self.random.below(self.scenario.load.max_value_bytes) as usize;
                 Kind::Put { keys, value: self.next_value(), bytes }
             }
-            30..34 => Kind::Delete { key },
+            30..33 => Kind::Delete { key },
+            33 => {
+                // Some were compacted before, some are to come.
+                let (present, back) = (self.oracle.clients_revision(), self.random.below(60));
+                Kind::Compact { revision: (present + 2).saturating_sub(back) }
+            }
             34..36 => self.any_range(key),
             36..42 => Kind::Create { key, value: self.next_value() },
             42..60 => match self.clients.all[index].seen.get(&key).copied() {
@@ -475,8 +494,10 @@ impl Simulation {
     fn on_written(&mut self, index: usize, under_way: &UnderWay, outcome: &Outcome) -> Step<bool> {
         match outcome {
             Outcome::Applied { revision, results } => {
-                if !under_way.kind.is_read() {
-                    self.coverage.count("writes acknowledged");
+                match under_way.kind {
+                    Kind::Compact { .. } => self.coverage.count("compactions"),
+                    ref kind if !kind.is_read() => self.coverage.count("writes acknowledged"),
+                    _ => {}
                 }
                 let detail = match &results[..] {
                     [OpResult { detail, .. }] => detail.as_deref(),
@@ -506,6 +527,10 @@ impl Simulation {
             }
             Outcome::Full { .. } | Outcome::KeyTooLong { .. } | Outcome::ValueTooLarge { .. } | Outcome::TooMuch { .. } => {
                 Err(Violation::new("there is room", format!("a write was refused: {outcome:?}")))
+            }
+            Outcome::Compacted { .. } | Outcome::FutureRevision { .. } if matches!(under_way.kind, Kind::Compact { .. }) => {
+                self.coverage.count("compactions refused");
+                Ok(true)
             }
             Outcome::Compacted { .. } | Outcome::FutureRevision { .. } => {
                 Err(Violation::new("only compactions are refused for their revision", format!("{outcome:?}")))

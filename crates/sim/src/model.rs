@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_engine::{Direction, KeyRange, Table, View};
-use quorate_keyspace::{Command, Condition, KeyMeta, Record, Revision, Write, decode_entry};
+use quorate_keyspace::{Command, Condition, KeyMeta, Op, Record, Revision, Write, decode_entry, extent};
 
 use crate::fingerprint::Fingerprint;
+use crate::retained::Retained;
 use crate::transactions::{Content as Pairs, changes};
 
 /// What one group's shard must hold.
@@ -15,12 +16,15 @@ use crate::transactions::{Content as Pairs, changes};
 /// since the model began.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
+    /// That of what the shard held when the model began.
+    first: u64,
     revision: u64,
     pairs: Pairs,
     content: u64,
     past: BTreeMap<Bytes, BTreeMap<u64, Option<(KeyMeta, Bytes)>>>,
     changes: BTreeMap<u64, Vec<KeyChange>>,
     origins: BTreeMap<u64, Origin>,
+    retained: Retained,
     at_index: BTreeMap<u64, Content>,
 }
 
@@ -29,6 +33,8 @@ pub(crate) struct Model {
 pub(crate) struct Content {
     pub(crate) revision: u64,
     pub(crate) fingerprint: u64,
+    /// The oldest revision that can be read.
+    pub(crate) compacted: u64,
 }
 
 /// A key that was changed, and its value after that.
@@ -48,11 +54,12 @@ struct Origin {
 impl Model {
     /// The model of a shard that holds something already.
     pub(crate) fn of(view: &dyn View) -> Result<Self, String> {
-        let mut model = Self { revision: view.revision(), ..Self::default() };
+        let mut model = Self { first: view.revision(), revision: view.revision(), ..Self::default() };
         for (key, record) in records(view)? {
             model.set(view.revision(), key, Some((record.meta, record.value)));
         }
         model.changes.clear();
+        model.retained = Retained::of(view)?;
         model.at_index.insert(view.applied(), model.present());
         Ok(model)
     }
@@ -60,8 +67,10 @@ impl Model {
     /// Executes an entry. What a configuration change says does not matter here.
     pub(crate) fn apply(&mut self, index: u64, payload: &Bytes, is_conf_change: bool) -> Result<(), String> {
         if !is_conf_change {
-            let (_, commands) = decode_entry(payload.clone()).map_err(|error| error.to_string())?;
+            let (header, commands) = decode_entry(payload.clone()).map_err(|error| error.to_string())?;
+            self.retained.begin_entry(header.log_time_ms);
             commands.iter().for_each(|command| self.execute(command));
+            self.retained.end_entry(self.revision);
         }
         self.at_index.insert(index, self.present());
         Ok(())
@@ -82,6 +91,16 @@ impl Model {
         self.changes.get(&revision).map_or(&[], Vec::as_slice)
     }
 
+    /// The first revision that it knows anything of: not what changed then.
+    pub(crate) fn first_revision(&self) -> u64 {
+        self.first
+    }
+
+    /// The oldest revision that can be read now.
+    pub(crate) fn compacted(&self) -> u64 {
+        self.retained.compacted(self.revision)
+    }
+
     /// The latest revision.
     pub(crate) fn revision(&self) -> u64 {
         self.revision
@@ -94,7 +113,8 @@ impl Model {
     }
 
     fn present(&self) -> Content {
-        Content { revision: self.revision, fingerprint: self.content }
+        let compacted = self.retained.compacted(self.revision);
+        Content { revision: self.revision, fingerprint: self.content, compacted }
     }
 
     fn execute(&mut self, command: &Command) {
@@ -122,6 +142,11 @@ impl Model {
         for (key, pair) in changes(&write.ops, &self.pairs, revision) {
             self.set(revision, key, pair);
         }
+        match write.ops[..] {
+            [Op::Configure(settings)] => self.retained.retain(settings.retention),
+            [Op::Compact { revision }] => self.retained.compact(revision.0, self.revision),
+            _ => self.retained.note(self.revision),
+        }
     }
 
     fn set(&mut self, revision: u64, key: Bytes, pair: Option<(KeyMeta, Bytes)>) {
@@ -143,7 +168,8 @@ impl Model {
 pub(crate) fn content_of(view: &dyn View) -> Result<Content, String> {
     let pairs = records(view)?;
     let fingerprint = pairs.iter().fold(0, |all, (key, record)| all ^ fingerprint(key, record.meta, &record.value));
-    Ok(Content { revision: view.revision(), fingerprint })
+    let compacted = extent(view).map_err(|error| error.to_string())?.compacted.0;
+    Ok(Content { revision: view.revision(), fingerprint, compacted })
 }
 
 fn records(view: &dyn View) -> Result<Vec<(Bytes, Record)>, String> {

@@ -26,9 +26,10 @@ fn twenty_seeds_pass() {
     assert!(met * 5 >= FaultKind::ALL.len() * 4, "only {met} kinds of faults happened:\n{total}");
     let names = ["snapshots loaded", "membership changes", "linearizable reads", "writes with unknown outcome"];
     let of_transactions = ["transactions done then", "transactions done otherwise", "transactions that only read"];
+    let of_history = ["compactions", "compactions refused", "retentions altered"];
     let of_beats = ["beats that were noted", "beats that raft-rs had to see"];
     let of_watchers = ["revisions that watchers were told", "watchers that went on elsewhere", "watchers that fell behind"];
-    for name in names.into_iter().chain(of_transactions).chain(of_beats).chain(of_watchers) {
+    for name in names.into_iter().chain(of_transactions).chain(of_history).chain(of_beats).chain(of_watchers) {
         assert!(total.of(name) > 0, "no {name}:\n{total}");
     }
 }
@@ -62,6 +63,8 @@ fn planted_bugs_are_found() {
         (Mutation::UnknownIsDone, "linearizability"),
         (Mutation::UnknownIsNotDone, "refused writes stay undone"),
         (Mutation::SnapshotLosesKey, "equal replicas"),
+        (Mutation::VersionLost, "the past is as it was"),
+        (Mutation::VersionMisplaced, "the past is as it was"),
         (Mutation::ComparesDropped, "transactions are serializable"),
         (Mutation::TransactionReadsElsewhere, "transactions are serializable"),
         (Mutation::WatchResumesAtPresent, "watchers are told everything"),
