@@ -69,7 +69,7 @@ impl Retained {
         if !was_on {
             self.compacted = present;
         }
-        if max_revisions > 0 {
+        if max_revisions > 0 && present - self.compacted > max_revisions + max_revisions / 16 {
             self.compacted = self.compacted.max(present.saturating_sub(max_revisions));
         }
         while max_age_ms > 0

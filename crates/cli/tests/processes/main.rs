@@ -11,6 +11,7 @@ mod completions;
 mod documents;
 mod formation;
 mod full_disk;
+mod history;
 mod keyspaces;
 mod kills;
 mod membership;

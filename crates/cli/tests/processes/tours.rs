@@ -65,9 +65,9 @@ fn send_request(block: &[&str], cluster: &Cluster, node: &str) {
     }
 }
 
-#[test]
-fn the_tour_of_transactions_is_as_it_says() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/transactions.md");
+/// Runs the tour of a page on a fresh cluster; how many commands and requests there were.
+fn take_tour(page: &str) -> (usize, usize) {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
     let page = std::fs::read_to_string(page).expect("the page is there");
     let cluster = Cluster::ready(3);
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -75,10 +75,20 @@ fn the_tour_of_transactions_is_as_it_says() {
     for block in blocks(&page) {
         if block[0].starts_with("$ ") {
             commands += run_commands(&block, &cluster, folder.path());
-        } else {
+        } else if block[0].starts_with("POST ") {
             send_request(&block, &cluster, ["n1", "n2", "n3"][requests % 3]);
             requests += 1;
         }
     }
-    assert_eq!((commands, requests), (8, 3), "every block was found");
+    (commands, requests)
+}
+
+#[test]
+fn the_tour_of_transactions_is_as_it_says() {
+    assert_eq!(take_tour("transactions.md"), (8, 3), "every block was found");
+}
+
+#[test]
+fn the_tour_of_history_is_as_it_says() {
+    assert_eq!(take_tour("history.md"), (13, 0), "every block was found");
 }

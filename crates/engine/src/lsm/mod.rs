@@ -45,7 +45,7 @@ const REBUILD_BATCH_BYTES: usize = 1 << 20;
 /// An ordered engine on disk.
 ///
 /// Cost: a get asks memtables and, by filters in memory or cache, hardly more files than hold the key. `apply` reads each key
-/// that it changes, to keep the figures exact: its caller has just read it too. `flush` writes and syncs what is in memtables,
+/// that it changes in tables that are counted, to keep the figures exact: its caller has just read it too. `flush` writes and syncs what is in memtables,
 /// beside `apply`.
 #[derive(Debug)]
 pub struct Lsm {

@@ -438,7 +438,8 @@ fn write_change(pin: &Pin, change: Change, at: SeqNo, numbers: &mut Numbers) -> 
     }
     let stored_key = stored_key(table, key);
     let key_len = key.len();
-    let old = pin.get(&stored_key, at + 1).map_err(corrupt)?;
+    // Where nothing is counted nothing is read: a removal of what is not there costs less.
+    let old = if table.is_counted() { pin.get(&stored_key, at + 1).map_err(corrupt)? } else { None };
     if let Some(old) = &old {
         numbers.remove(table, key_len + old.len());
     }
@@ -447,7 +448,7 @@ fn write_change(pin: &Pin, change: Change, at: SeqNo, numbers: &mut Numbers) -> 
             numbers.add(table, key_len + value.len());
             pin.active.insert(InternalValue::from_components(stored_key, value, at, ValueType::Value));
         }
-        _ if old.is_some() => {
+        _ if old.is_some() || !table.is_counted() => {
             pin.active.insert(InternalValue::new_tombstone(stored_key, at));
         }
         _ => {}
