@@ -53,7 +53,8 @@ const REBUILD_BATCH_BYTES: usize = 1 << 20;
 /// An ordered engine on disk.
 ///
 /// Cost: a get asks, by filters in memory or cache, hardly more memtables and files than hold the key. `apply` needs to know what
-/// it replaces, to keep the figures exact, and reads keys that were not asked for by [`View::peek`] just before. `flush` writes
+/// it replaces in tables that are counted, to keep the figures exact, and reads keys that were not asked for by [`View::peek`]
+/// just before. `flush` writes
 /// and syncs what is in memtables, beside `apply`.
 #[derive(Debug)]
 pub struct Lsm {
