@@ -1,4 +1,5 @@
-//! Leases in JSON. Their ids are 63 bits, more than a JSON number holds everywhere: they are written as sixteen hexadecimal digits.
+//! Leases in JSON. Their ids have 63 bits, more than a JSON number holds everywhere: they are written as sixteen hexadecimal
+//! digits.
 
 use std::borrow::Cow;
 

@@ -234,7 +234,7 @@ fn overdue(endpoint: &Endpoint, limit: Duration, effect: Effect) -> Error {
 }
 
 /// The moment this long from now on the runtime's clock, which tests may hold still.
-fn deadline(from_now: Duration) -> Instant {
+pub(crate) fn deadline(from_now: Duration) -> Instant {
     sleep(from_now).deadline()
 }
 

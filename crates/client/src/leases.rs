@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::call::Client;
+use crate::call::{Client, deadline};
 use crate::error::Error;
 use crate::key_path::one_segment;
 use crate::transport::{Effect, Request};
@@ -96,7 +96,7 @@ impl Client {
 
     /// Grants a lease, and keeps it alive until it is revoked, lost or dropped.
     pub async fn hold_lease(&self, keyspace: &str, ttl: Duration) -> Result<HeldLease, Error> {
-        let began = Instant::now();
+        let began = deadline(Duration::ZERO);
         let lease = self.grant_lease(keyspace, ttl, None).await?;
         let (told, is_lost) = watch::channel(false);
         let (client, of) = (self.clone(), keyspace.to_owned());
@@ -152,7 +152,7 @@ async fn keep(client: &Client, keyspace: &str, lease: GrantedLease, began: Insta
     loop {
         let ends = alive_since + lease.ttl;
         sleep_until(next.min(ends)).await;
-        let sent = Instant::now();
+        let sent = deadline(Duration::ZERO);
         if sent >= ends {
             return;
         }
@@ -162,7 +162,7 @@ async fn keep(client: &Client, keyspace: &str, lease: GrantedLease, began: Insta
                 next = sent + lease.ttl / KEEPS_PER_LIFE;
             }
             Ok(Ok(None)) | Err(_) => return,
-            Ok(Err(_)) => next = Instant::now() + (lease.ttl / 10).min(MAX_PAUSE),
+            Ok(Err(_)) => next = deadline((lease.ttl / 10).min(MAX_PAUSE)),
         }
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! | row | value |
 //! |---|---|
-//! | `lease/` and the id, 8 bytes, big-endian | version u8, time to live in ms u64, index of the grant u64, attached keys u32; big-endian |
+//! | `lease/` and the id, 8 bytes, big-endian | version u8, time to live in ms u64, index of the grant u64, keys u32 |
 //! | `held/`, the id, and a key | empty: the pair of this key hangs on the lease |
 
 use std::fmt;

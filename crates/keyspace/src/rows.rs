@@ -6,8 +6,8 @@
 //! | `once/`... | see `once.rs` | outcomes of writes that are done once |
 //! | `lease/`..., `held/`... | see `lease.rs` | leases, and the keys that hang on them |
 //!
-//! Rows like these go with the pairs wherever those go: into snapshots, and from one engine to another. Those of `stored_state.rs`
-//! do not; they are made from the encoded state.
+//! Rows like these go with the pairs wherever those go: into snapshots, and from one engine to another. Those of
+//! `stored_state.rs` do not; they are made from the encoded state.
 
 use std::collections::BTreeMap;
 
@@ -19,30 +19,45 @@ use crate::shard::ShardError;
 /// Rows that commands of a step changed.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
-    /// None: removed.
-    pending: BTreeMap<Bytes, Option<Bytes>>,
+    pending: BTreeMap<Bytes, Pending>,
     /// What the write that is under way replaced in `pending`.
-    undo: Vec<(Bytes, Option<Option<Bytes>>)>,
+    undo: Vec<(Bytes, Option<Pending>)>,
+}
+
+/// What is left of a row.
+#[derive(Clone, Debug)]
+enum Pending {
+    Set(Bytes),
+    Removed,
+}
+
+impl Pending {
+    fn value(&self) -> Option<&Bytes> {
+        match self {
+            Self::Set(value) => Some(value),
+            Self::Removed => None,
+        }
+    }
 }
 
 impl Rows {
     pub(crate) fn put(&mut self, row: Bytes, value: Bytes) {
-        self.set(row, Some(value));
+        self.set(row, Pending::Set(value));
     }
 
     pub(crate) fn remove(&mut self, row: Bytes) {
-        self.set(row, None);
+        self.set(row, Pending::Removed);
     }
 
-    fn set(&mut self, row: Bytes, value: Option<Bytes>) {
-        let replaced = self.pending.insert(row.clone(), value);
+    fn set(&mut self, row: Bytes, pending: Pending) {
+        let replaced = self.pending.insert(row.clone(), pending);
         self.undo.push((row, replaced));
     }
 
     /// A row's value.
     pub(crate) fn get(&self, view: &dyn View, row: &[u8]) -> Result<Option<Bytes>, ShardError> {
         match self.pending.get(row) {
-            Some(pending) => Ok(pending.clone()),
+            Some(pending) => Ok(pending.value().cloned()),
             None => Ok(view.get(Table::Meta, row)?),
         }
     }
@@ -58,7 +73,7 @@ impl Rows {
         for item in view.scan(Table::Meta, range, Direction::Forward) {
             let (row, value) = item?;
             while let Some((earlier, value)) = pending.next_if(|(other, _)| **other < row) {
-                if let Some(value) = value
+                if let Some(value) = value.value()
                     && !each(earlier, value)?
                 {
                     return Ok(());
@@ -66,7 +81,7 @@ impl Rows {
             }
             // What is pending hides what the view has.
             let value = match pending.next_if(|(other, _)| **other == row) {
-                Some((_, pending)) => pending.as_ref(),
+                Some((_, pending)) => pending.value(),
                 None => Some(&value),
             };
             if let Some(value) = value
@@ -76,7 +91,7 @@ impl Rows {
             }
         }
         for (row, value) in pending {
-            if let Some(value) = value
+            if let Some(value) = value.value()
                 && !each(row, value)?
             {
                 return Ok(());
@@ -94,7 +109,7 @@ impl Rows {
     pub(crate) fn roll_back(&mut self) {
         while let Some((row, replaced)) = self.undo.pop() {
             match replaced {
-                Some(value) => self.pending.insert(row, value),
+                Some(pending) => self.pending.insert(row, pending),
                 None => self.pending.remove(&row),
             };
         }
@@ -102,9 +117,9 @@ impl Rows {
 
     /// What is to be written.
     pub(crate) fn into_changes(self) -> impl Iterator<Item = Change> {
-        self.pending.into_iter().map(|(key, value)| match value {
-            Some(value) => Change::Put { table: Table::Meta, key, value },
-            None => Change::Delete { table: Table::Meta, key },
+        self.pending.into_iter().map(|(key, pending)| match pending {
+            Pending::Set(value) => Change::Put { table: Table::Meta, key, value },
+            Pending::Removed => Change::Delete { table: Table::Meta, key },
         })
     }
 }

@@ -322,8 +322,13 @@ impl<'a> Touched<'a> {
                 Op::DeleteRange { range, .. } => one.deleted_ranges.push(range),
                 Op::Transaction(within) => one = Self::by_either(within)?,
                 // Which keys hang on a lease is not known here. The API has no such operations within transactions.
-                Op::LeaseGrant { .. } | Op::LeaseRevoke { .. } | Op::LeaseExpire { .. } => continue,
-                Op::Get { .. } | Op::List(_) | Op::Configure(_) | Op::Compact { .. } => continue,
+                Op::LeaseGrant { .. }
+                | Op::LeaseRevoke { .. }
+                | Op::LeaseExpire { .. }
+                | Op::Get { .. }
+                | Op::List(_)
+                | Op::Configure(_)
+                | Op::Compact { .. } => continue,
             }
             if let Some(key) = one.clash_with(&all).or_else(|| all.clash_with(&one)) {
                 return Err(TransactionError::DuplicateKey { key: key.clone() });

@@ -132,8 +132,8 @@ impl<D: Disk> Node<D> {
 }
 
 impl<D: Disk> Replica<D> {
-    /// When it has something to propose by itself, or to look whether it has. None while what was proposed for that is on its way:
-    /// when it is applied the group is looked at again.
+    /// When it has something to propose by itself, or to look whether it has. None while what was proposed for that is on its
+    /// way: when it is applied the group is looked at again.
     pub(crate) fn due(&self) -> Option<Monotonic> {
         if !self.is_leader() || self.header().applied_index < self.house.index {
             return None;

@@ -1,16 +1,17 @@
 //! The time of a group's leases, as its leader keeps it.
 //!
-//! Leases lie in the state machine; when each ends is known to the leader alone, and to nobody while there is none. Whoever begins
-//! to lead reads all leases from the engine, a piece at a time and beside the loop, and gives each its full time from then on: so
-//! none ends early whatever the leader before knew. Grants and ends that are applied meanwhile come from the state machine.
+//! Leases lie in the state machine; when each ends is known to the leader alone, and to nobody while there is none. Whoever
+//! begins to lead reads all leases from the engine, a piece at a time and beside the loop, and gives each its full time from then
+//! on: so none ends early whatever the leader before knew. Grants and ends that are applied meanwhile come from the state
+//! machine.
 //!
-//! To keep a lease alive is no log entry. The leader is asked (`lease_asks.rs`), waits for a read-index round that began after that
-//! (so no other leads that could have let the lease go), and begins the lease's time anew. A lease whose time is up is *ending*:
-//! it is not kept alive any more, and the leader proposes its end until that is applied. A leader that is deposed in between has
-//! done no harm: whatever of that gets into the log is applied before the next leader answers anything about leases.
+//! To keep a lease alive is no log entry. The leader is asked (`lease_asks.rs`), waits for a read-index round that began after
+//! that (so no other leads that could have let the lease go), and begins the lease's time anew. A lease whose time is up is
+//! *ending*: it is not kept alive any more, and the leader proposes its end until that is applied. A leader that is deposed in
+//! between has done no harm: whatever of that gets into the log is applied before the next leader answers anything about leases.
 //!
-//! What it costs: a lease that is kept alive is looked up and given another time. The order by time is brought up to date when that
-//! time comes, once per lifetime.
+//! What it costs: a lease that is kept alive is looked up and given another time. The order by time is brought up to date when
+//! that time comes, once per lifetime.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,8 +32,8 @@ pub(crate) const MAX_READ_LEASES: usize = 10_000;
 ///
 /// *Life cycle*: begun anew whenever the leader changes, or the term; of use only where this replica leads.
 ///
-/// *Invariants*: every lease in `by_id` that is not ending is in `by_time` once, at a time that is not after its end; nothing else
-/// is there.
+/// *Invariants*: every lease in `by_id` that is not ending is in `by_time` once, at a time that is not after its end; nothing
+/// else is there.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     by_id: BTreeMap<LeaseId, Timed>,

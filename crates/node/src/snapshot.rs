@@ -1,8 +1,8 @@
 //! Snapshot files.
 //!
-//! A snapshot file holds a shard at one applied index, in no engine's form: its state, then its pairs, in all tables, but for rows
-//! that are made from the state. The same file is a memory engine's durable point on its own node and what a follower is sent.
-//! Layout, integers little-endian:
+//! A snapshot file holds a shard at one applied index, in no engine's form: its state, then its pairs, in all tables, but for
+//! rows that are made from the state. The same file is a memory engine's durable point on its own node and what a follower is
+//! sent. Layout, integers little-endian:
 //!
 //! ```text
 //! file   := magic "QRSN" | version u16 | zero u16 | block*

@@ -105,13 +105,14 @@ impl Simulation {
     }
 
     /// A request reaches a process.
-    pub(crate) fn on_leaser_request(&mut self, index: usize, host: HostId, token: u64) -> Step {
+    pub(crate) fn on_leaser_request(&mut self, index: usize, host: HostId, token: u64) {
         let Some(under_way) = self.leasers.all[index].under_way.as_ref().filter(|under_way| under_way.token == token) else {
-            return Ok(());
+            return;
         };
         let what = under_way.what.clone();
         if self.hosts[host.0].process.is_none() {
-            return self.on_leaser_expired(index, token);
+            self.on_leaser_expired(index, token);
+            return;
         }
         let deadline = self.deadline(host, self.scenario.load.timeout_ms);
         let question = |id: &LeaseId, keeps_alive| RequestKind::Leases(LeaseQuestion { leases: vec![*id], keeps_alive });
@@ -129,7 +130,6 @@ impl Simulation {
             answered = self.unasked_token();
         }
         self.tell(host, Input::Request(Request { token: answered, group: GroupId(CLIENT_GROUP), deadline, kind }));
-        Ok(())
     }
 
     fn takes_itself_for_leader(&self, host: HostId) -> bool {
@@ -138,7 +138,7 @@ impl Simulation {
     }
 
     /// A client gives up waiting.
-    pub(crate) fn on_leaser_expired(&mut self, index: usize, token: u64) -> Step {
+    pub(crate) fn on_leaser_expired(&mut self, index: usize, token: u64) {
         let leaser = &mut self.leasers.all[index];
         if let Some(under_way) = leaser.under_way.take_if(|under_way| under_way.token == token) {
             if matches!(under_way.what, What::Revoke(_)) {
@@ -147,7 +147,6 @@ impl Simulation {
             self.askers.remove(&token);
             self.schedule_leaser(index);
         }
-        Ok(())
     }
 
     /// A client has its answer.
@@ -157,11 +156,7 @@ impl Simulation {
         self.trace.note(self.now, format_args!("l{index} is told by {} #{token}: {answer:?}", under_way.host));
         match (under_way.what, answer) {
             (What::KeepAlive(id, ttl_ms), Answer::Leases(times)) => self.on_kept(index, (id, ttl_ms), under_way.asked, times)?,
-            (What::Look(id), Answer::Leases(times)) => {
-                if times[..] == [None] {
-                    self.on_gone(index, id)?;
-                }
-            }
+            (What::Look(id), Answer::Leases(times)) if times[..] == [None] => self.on_gone(index, id)?,
             (what, Answer::Written(outcome)) => self.on_leaser_written(index, &what, under_way.asked, outcome)?,
             _ => {}
         }

@@ -172,12 +172,18 @@ impl Simulation {
             }
             Event::RequestArrives(host, token) => match self.askers.get(&token).copied() {
                 Some(Asker::Client(client)) => self.on_client_request(client, host, token),
-                Some(Asker::Leaser(leaser)) => self.on_leaser_request(leaser, host, token),
+                Some(Asker::Leaser(leaser)) => {
+                    self.on_leaser_request(leaser, host, token);
+                    Ok(())
+                }
                 Some(Asker::Operator(_)) | None => Ok(()),
             },
             Event::RequestExpires(token) => match self.askers.remove(&token) {
                 Some(Asker::Client(client)) => self.on_client_expired(client, token),
-                Some(Asker::Leaser(leaser)) => self.on_leaser_expired(leaser, token),
+                Some(Asker::Leaser(leaser)) => {
+                    self.on_leaser_expired(leaser, token);
+                    Ok(())
+                }
                 Some(Asker::Operator(_)) => self.on_operator_expired(token),
                 None => Ok(()),
             },

@@ -96,8 +96,9 @@ impl<'a> Trial<'a> {
             }
             Op::List(listing) => OpResult::of(Detail::Read(self.list(listing))),
             Op::Transaction(within) => OpResult::of(Detail::Transaction(self.transaction(within))),
-            Op::Configure(_) | Op::Compact { .. } => OpResult::default(),
-            Op::LeaseGrant { .. } | Op::LeaseRevoke { .. } | Op::LeaseExpire { .. } => OpResult::default(),
+            Op::Configure(_) | Op::Compact { .. } | Op::LeaseGrant { .. } | Op::LeaseRevoke { .. } | Op::LeaseExpire { .. } => {
+                OpResult::default()
+            }
         }
     }
 

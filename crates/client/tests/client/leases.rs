@@ -7,7 +7,8 @@ use quorate_client::{Client, Options, PutOptions};
 
 use crate::fake_node::{FakeNode, Reaction, answer_of, problem};
 
-const LEASE: &str = r#"{"id":"0000000000000abc","ttl":2.0,"remaining":2.0}"#;
+/// What is asked for, whatever it is.
+const LEASE: &str = r#"{"id":"0000000000000abc","ttl":2.0,"remaining":2.0,"deleted":1,"revision":3}"#;
 
 fn client(nodes: &[&FakeNode]) -> Client {
     Client::new(nodes.iter().map(|node| node.endpoint.clone()).collect(), Options::default())
@@ -68,9 +69,10 @@ async fn a_held_lease_is_kept_alive_until_it_is_lost() {
     assert!(asked(&node).last().unwrap().starts_with("DELETE "));
 
     let gone = FakeNode::start(|seen| {
-        Reaction::Answer(match seen.target.contains("keepalive") {
-            true => problem(Code::LeaseNotFound, Some(WriteOutcome::NotApplied)),
-            false => answer_of(201, &[], LEASE),
+        Reaction::Answer(if seen.target.contains("keepalive") {
+            problem(Code::LeaseNotFound, Some(WriteOutcome::NotApplied))
+        } else {
+            answer_of(201, &[], LEASE)
         })
     })
     .await;

@@ -255,7 +255,8 @@ fn timed_op() -> impl Strategy<Value = Op> {
         1 => key().prop_map(|key| Op::Delete { key }),
         1 => Just(Op::DeleteRange { range: KeyRange::all(), max_keys: 2 }),
         1 => (limits(), prop::option::of(1..300_u64)).prop_map(|(limits, ttl_ms)| {
-            Op::Configure(Settings { ttl_ms, limits: Limits { max_bytes: limits.max_bytes.max(200), ..Limits::default() }, ..Settings::default() })
+            let limits = Limits { max_bytes: limits.max_bytes.max(200), ..Limits::default() };
+            Op::Configure(Settings { ttl_ms, ..Settings::of(limits) })
         }),
     ]
 }
@@ -337,7 +338,8 @@ proptest! {
         let mut original = shard(ROOMY);
         before.iter().for_each(|entry| drop(apply(&mut original, std::slice::from_ref(entry))));
         let mut copy = restored(&original);
-        let expected: Vec<Changes> = after.iter().flat_map(|entry| apply(&mut original, std::slice::from_ref(entry)).changes).collect();
+        let mut expected = Vec::new();
+        after.iter().for_each(|entry| expected.extend(apply(&mut original, std::slice::from_ref(entry)).changes));
         prop_assert_eq!(apply(&mut copy, after).changes, expected);
         prop_assert_eq!(copy.state_bytes(), original.state_bytes());
         prop_assert_eq!((pairs(&copy), rows(&copy)), (pairs(&original), rows(&original)));

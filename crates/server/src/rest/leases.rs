@@ -163,7 +163,8 @@ async fn show<S: Store>(State(app): Shared<S>, path: PathParts<(String, String)>
     // Only now: what is read is not older than what the leader told.
     let freshness = Freshness { is_linearizable: true, min_revision: None };
     let reading = app.store.read(&keyspace, freshness, deadline.left().unwrap_or_default()).await.map_err(Refusal::of_read)?;
-    let Lease { keys: key_count, .. } = keyspace::lease(&*reading.view, id).map_err(unreadable)?.ok_or_else(|| not_found(id))?;
+    let Lease { keys: key_count, .. } =
+        keyspace::lease(&*reading.view, id).map_err(|error| unreadable(&error))?.ok_or_else(|| not_found(id))?;
     let (mut names, mut has_more_keys) = ((None, Vec::new()), false);
     let keys;
     if has_keys == Some(true) {
@@ -178,7 +179,7 @@ async fn show<S: Store>(State(app): Shared<S>, path: PathParts<(String, String)>
 
 /// The keys that hang on a lease, as many as an answer holds.
 fn held_keys(reading: &Reading, id: LeaseId) -> Refusable<(Vec<Bytes>, bool)> {
-    let mut keys = keyspace::lease_keys(&*reading.view, id, None, MAX_LEASE_KEYS as usize).map_err(unreadable)?;
+    let mut keys = keyspace::lease_keys(&*reading.view, id, None, MAX_LEASE_KEYS as usize).map_err(|error| unreadable(&error))?;
     let mut bytes = 0;
     let fits = keys.iter().take_while(|key| {
         bytes += key.len();
@@ -211,7 +212,7 @@ async fn list<S: Store>(State(app): Shared<S>, keyspace: PathParts<String>, quer
     let deadline = Deadline::after(treatment.timeout(&headers)?);
     let reading = app.store.read(&keyspace, freshness, deadline.left().unwrap_or_default()).await.map_err(Refusal::of_read)?;
     let limit = limit.unwrap_or(DEFAULT_LEASE_ITEMS);
-    let mut leases = keyspace::leases(&*reading.view, after, limit + 1).map_err(unreadable)?;
+    let mut leases = keyspace::leases(&*reading.view, after, limit + 1).map_err(|error| unreadable(&error))?;
     let has_more = leases.len() > limit;
     leases.truncate(limit);
     // A local read asks nobody.
@@ -245,11 +246,10 @@ fn place_of(cursor: &[u8], selection: u32) -> Refusable<LeaseId> {
 fn checked_keyspace<S: Store>(app: &App<S>, keyspace: PathParts<String>, method: &Method) -> Refusable<String> {
     let Path(keyspace) = keyspace.map_err(|rejection| Refusal::new(Code::BadKeyspaceName, rejection.body_text()))?;
     // Already decoded: what is left of it is no encoding.
-    let name = if keyspace.contains('%') {
-        Err(Refusal::new(Code::BadKeyspaceName, format!("{keyspace:?} cannot be a keyspace")))
-    } else {
-        keyspace_name(&keyspace, method).map(std::borrow::Cow::into_owned)
-    }?;
+    if keyspace.contains('%') {
+        return Err(Refusal::new(Code::BadKeyspaceName, format!("{keyspace:?} cannot be a keyspace")));
+    }
+    let name = keyspace_name(&keyspace, method)?.into_owned();
     require(app, &name, Capability::Leases)?;
     Ok(name)
 }
@@ -279,6 +279,6 @@ fn not_found(id: LeaseId) -> Refusal {
     Refusal::new(Code::LeaseNotFound, format!("the keyspace has no lease {id}"))
 }
 
-fn unreadable(error: ShardError) -> Refusal {
+fn unreadable(error: &ShardError) -> Refusal {
     Refusal::new(Code::Internal, error.to_string())
 }
