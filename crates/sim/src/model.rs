@@ -186,12 +186,13 @@ impl Model {
         match write.ops[..] {
             [Op::Configure(settings)] => self.retained.retain(settings.retention),
             [Op::Compact { revision }] => self.retained.compact(revision.0, self.revision),
-            _ => self.retained.note(self.revision),
+            _ => {}
         }
     }
 
     fn set(&mut self, revision: u64, key: Bytes, pair: Option<(KeyMeta, Bytes)>) {
         self.revision = revision;
+        self.retained.note(revision);
         let before = match pair.clone() {
             Some(pair) => self.pairs.insert(key.clone(), pair),
             None => self.pairs.remove(&key),
