@@ -140,7 +140,7 @@ impl Model {
 
     /// Whether anything is there that is to go.
     pub(crate) fn is_anything_timed(&self) -> bool {
-        !self.timed.is_empty()
+        !self.timed.is_empty() || self.retained.is_ageing(self.revision)
     }
 
     fn execute(&mut self, command: &Command, index: u64) {
@@ -186,12 +186,13 @@ impl Model {
         match write.ops[..] {
             [Op::Configure(settings)] => self.retained.retain(settings.retention),
             [Op::Compact { revision }] => self.retained.compact(revision.0, self.revision),
-            _ => self.retained.note(self.revision),
+            _ => {}
         }
     }
 
     fn set(&mut self, revision: u64, key: Bytes, pair: Option<(KeyMeta, Bytes)>) {
         self.revision = revision;
+        self.retained.note(revision);
         let before = match pair.clone() {
             Some(pair) => self.pairs.insert(key.clone(), pair),
             None => self.pairs.remove(&key),
