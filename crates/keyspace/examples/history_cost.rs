@@ -75,8 +75,8 @@ fn measure(folder: &Path, kind: &str, (name, max_revisions): (&str, u64), puts_p
         drop(get_at(&*view, key, revision).expect("it is kept"));
     });
     println!(
-        "{kind}, entries of {puts_per_entry}, history of {name}: {:.1} us of processor and {:.1} us a put; a read {now_ns} ns, of \
-         then {then_ns} ns; history {} MiB, data {} MiB",
+        "{kind}, entries of {puts_per_entry}, history of {name}: {:.1} us of processor and {:.1} us a put; a read {now_ns} ns, \
+         of then {then_ns} ns; history {} MiB, data {} MiB",
         ms as f64 * 1000.0 / PUTS as f64,
         wall.as_micros() as f64 / PUTS as f64,
         header.history.bytes >> 20,

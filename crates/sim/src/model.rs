@@ -140,7 +140,7 @@ impl Model {
 
     /// Whether anything is there that is to go.
     pub(crate) fn is_anything_timed(&self) -> bool {
-        !self.timed.is_empty()
+        !self.timed.is_empty() || self.retained.is_ageing(self.revision)
     }
 
     fn execute(&mut self, command: &Command, index: u64) {

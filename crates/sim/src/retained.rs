@@ -9,6 +9,9 @@ use quorate_node::DEFAULT_RETENTION;
 
 use crate::model::Model;
 
+/// What is kept for longer is there to the end of a run.
+const SOON_MS: u64 = 10_000;
+
 /// How far back the history of one group's shard must reach.
 ///
 /// Bounds of bytes are not followed: those of a run are never reached.
@@ -49,9 +52,9 @@ impl Retained {
         self.retention = retention;
     }
 
-    /// The present revision may be a new one.
-    pub(crate) fn note(&mut self, present: u64) {
-        self.times.entry(present).or_insert(self.log_time_ms);
+    /// There is this revision.
+    pub(crate) fn note(&mut self, revision: u64) {
+        self.times.entry(revision).or_insert(self.log_time_ms);
     }
 
     pub(crate) fn compact(&mut self, revision: u64, present: u64) {
@@ -78,6 +81,11 @@ impl Retained {
         {
             self.compacted += 1;
         }
+    }
+
+    /// Whether there is something that will be too old soon.
+    pub(crate) fn is_ageing(&self, present: u64) -> bool {
+        self.is_on && (1..=SOON_MS).contains(&self.retention.max_age_ms) && self.compacted < present
     }
 
     /// The oldest revision that can be read.

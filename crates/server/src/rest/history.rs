@@ -10,7 +10,7 @@ use quorate_api::entry::{DEFAULT_LIST_ITEMS, Encoding, Entry, Happened, HistoryB
 use quorate_api::keyspace::{Capability, CompactBody, CompactedBody};
 use quorate_api::problem::Code;
 use quorate_engine::View;
-use quorate_node::keyspace::{Cause, Op, Outcome, Record, Revision, ShardError, Version, Write, extent, history_of};
+use quorate_node::keyspace::{Cause, Op, Outcome, Record, Revision, ShardError, Version, Write, extent, history_of, log_time_of};
 
 use super::admin::{Result as Answered, Shared, ok, timeout};
 use super::answer::{self, Answer, CONSISTENCY, HeaderText};
@@ -73,12 +73,12 @@ pub(super) async fn of_key<S: Store>(app: &App<S>, head: &Parts, target: Target<
     keyspaces::require(app, target.keyspace, Capability::History)?;
     let freshness = keyspaces::freshness(app, target.keyspace, &options.treatment, &head.headers)?;
     let timeout = options.treatment.timeout(&head.headers)?;
-    let Reading { view, .. } = app.store.read(target.keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
+    let Reading { view, now_ms, .. } = app.store.read(target.keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
     let mut headers = answer::headers();
     HeaderText::new().insert_revision(&mut headers, Revision(view.revision()));
     headers.insert(CONSISTENCY, consistency_value(freshness));
     let key = target.key;
-    let body = app.turns.run(timeout, move || options.render(&*view, &key).map_err(damaged)).await?;
+    let body = app.turns.run(timeout, move || options.render((&*view, now_ms), &key).map_err(damaged)).await?;
     Ok(answer::json_text(StatusCode::OK, headers, body))
 }
 
@@ -100,13 +100,14 @@ impl HistoryOptions {
         Ok(options)
     }
 
-    fn render(&self, view: &dyn View, key: &Bytes) -> Result<Bytes, ShardError> {
+    /// `now_ms` is the log time.
+    fn render(&self, (view, now_ms): (&dyn View, u64), key: &Bytes) -> Result<Bytes, ShardError> {
         let (limit, is_with_values) = (self.limit.unwrap_or(DEFAULT_LIST_ITEMS), self.is_with_values == Some(true));
         let (mut versions, mut size_bytes, mut next_before) = (Vec::new(), 0, None);
         for version in history_of(view, key, self.before)? {
             let Version { revision, record } = version?;
             if versions.len() >= limit || size_bytes > MAX_LIST_BYTES {
-                next_before = versions.last().map(|(last, ..): &(u64, _, _)| *last);
+                next_before = versions.last().map(|(last, ..): &(u64, _, _, _)| *last);
                 break;
             }
             let (happened, record) = match record {
@@ -118,13 +119,14 @@ impl HistoryOptions {
                 size_bytes += key.len() + if is_with_values { record.value.len() } else { 0 };
                 trimmed(entry_of(key.clone(), Record { expires_at_ms: None, ..record }, 0), is_with_values)
             });
-            versions.push((revision.0, happened, entry));
+            let age_ms = log_time_of(view, revision)?.map(|at_ms| now_ms.saturating_sub(at_ms));
+            versions.push((revision.0, happened, age_ms, entry));
         }
         let encoding = self.encoding.unwrap_or_default();
-        let items = versions.iter().map(|(revision, happened, entry)| VersionBody {
+        let items = versions.iter().map(|(revision, happened, age_ms, entry)| VersionBody {
             revision: *revision,
             happened: *happened,
-            age_ms: None,
+            age_ms: *age_ms,
             entry: entry.as_ref().map(|entry: &Entry| entry.to_body(encoding)),
         });
         let items = items.collect();

@@ -138,7 +138,9 @@ async fn the_versions_of_a_key_come_newest_first() {
     assert_eq!((&second["items"][0]["revision"], second.get("next_before")), (&json!(4), None));
 
     server.post_json("/v1/keyspaces/default/compact", r#"{"revision": 7}"#).await;
+    server.store.advance(2500);
     let left = server.get("/v1/kv/default/c?history").await.json();
+    assert_eq!(left["items"][0]["age"], json!(2.5), "by the log's time");
     assert_eq!((left["items"].as_array().unwrap().len(), &left["compacted_revision"]), (1, &json!(7)));
     let kept = server.get("/v1/kv/default/b?history").await.json();
     assert_eq!(kept["items"][0]["revision"], json!(6), "the version that was there then");
