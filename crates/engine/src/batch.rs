@@ -18,6 +18,12 @@ impl Table {
     /// All tables, in tag order.
     pub const ALL: [Self; 3] = [Self::Meta, Self::Current, Self::History];
 
+    /// Whether its pairs are in an engine's figures. Who writes older versions knows how many there are: an engine need not read
+    /// what is replaced there, which hardly ever is any.
+    pub fn is_counted(self) -> bool {
+        self != Self::History
+    }
+
     /// The table with this persisted tag.
     pub fn from_tag(tag: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|table| *table as u8 == tag)

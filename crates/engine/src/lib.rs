@@ -72,7 +72,7 @@ pub struct Capabilities {
 pub struct Stats {
     /// Keys in [`Table::Current`].
     pub keys: u64,
-    /// Bytes of keys and values in all tables, without the engine's overhead.
+    /// Bytes of keys and values in all tables that are [`Table::is_counted`], without the engine's overhead.
     pub data_bytes: u64,
 }
 

@@ -27,13 +27,13 @@ impl Numbers {
 
     /// Counts a pair that is there now.
     pub(crate) fn add(&mut self, table: Table, pair_bytes: usize) {
-        self.stats.data_bytes += pair_bytes as u64;
+        self.stats.data_bytes += if table.is_counted() { pair_bytes as u64 } else { 0 };
         self.stats.keys += u64::from(table == Table::Current);
     }
 
     /// Counts a pair that is there no more.
     pub(crate) fn remove(&mut self, table: Table, pair_bytes: usize) {
-        self.stats.data_bytes = self.stats.data_bytes.saturating_sub(pair_bytes as u64);
+        self.stats.data_bytes = self.stats.data_bytes.saturating_sub(if table.is_counted() { pair_bytes as u64 } else { 0 });
         self.stats.keys = self.stats.keys.saturating_sub(u64::from(table == Table::Current));
     }
 

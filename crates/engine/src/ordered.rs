@@ -33,14 +33,17 @@ impl OrderedTables {
 
     /// Sets a value, and counts it. The table must be one of these.
     pub(crate) fn put(&mut self, table: Table, key: &[u8], value: Bytes, stats: &mut Stats) {
-        stats.data_bytes += (key.len() + value.len()) as u64;
+        let added_bytes = (key.len() + value.len()) as u64;
         let replaced = self.tree_mut(table).insert(key, value);
-        stats.data_bytes -= replaced.map_or(0, |value| key.len() + value.len()) as u64;
+        if table.is_counted() {
+            stats.data_bytes += added_bytes;
+            stats.data_bytes -= replaced.map_or(0, |value| key.len() + value.len()) as u64;
+        }
     }
 
     /// Removes a key, and takes it out of the figures. The table must be one of these.
     pub(crate) fn delete(&mut self, table: Table, key: &[u8], stats: &mut Stats) {
-        let removed = self.tree_mut(table).remove(key);
+        let removed = self.tree_mut(table).remove(key).filter(|_| table.is_counted());
         stats.data_bytes -= removed.map_or(0, |value| key.len() + value.len()) as u64;
     }
 

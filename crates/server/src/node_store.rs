@@ -282,6 +282,14 @@ impl Store for NodeStore {
         }
     }
 
+    fn now_ms(&self, keyspace: &str) -> u64 {
+        let Some(running) = self.running.get() else { return 0 };
+        let now = running.handle.clock.now();
+        let hosted = running.handle.views.hosted.load();
+        let found = hosted.keyspaces.get(keyspace);
+        found.map_or(0, |found| if found.local.is_some() { now.0 } else { found.log_time.at(now) })
+    }
+
     fn can(&self, keyspace: &str, capability: Capability) -> bool {
         let catalog = self.running.get().map(|running| running.handle.views.catalog.load());
         let record = catalog.as_ref().and_then(|catalog| catalog.keyspaces.get(keyspace));

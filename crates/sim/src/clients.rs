@@ -103,6 +103,10 @@ pub(crate) enum Kind {
         /// It is sent until it is known to be done, under this key.
         once: Option<u64>,
     },
+    /// Lets go of what is older than this revision.
+    Compact {
+        revision: u64,
+    },
     Get {
         key: u64,
     },
@@ -136,6 +140,7 @@ impl Kind {
             Self::Delete { .. }
             | Self::DeleteRange { .. }
             | Self::Increment { .. }
+            | Self::Compact { .. }
             | Self::Get { .. }
             | Self::LocalGet { .. } => Vec::new(),
         }
@@ -150,7 +155,8 @@ impl Kind {
             | Self::DeleteRange { .. }
             | Self::Create { .. }
             | Self::Swap { .. }
-            | Self::Increment { .. } => false,
+            | Self::Increment { .. }
+            | Self::Compact { .. } => false,
         }
     }
 
@@ -176,6 +182,9 @@ impl Kind {
             }
             Self::Transaction(transaction) => Some(Write::transaction((**transaction).clone())),
             Self::Increment { counter, by, once } => Some(increment(*counter, *by, *once)),
+            Self::Compact { revision } => {
+                Some(Write { ops: vec![Op::Compact { revision: Revision(*revision) }], ..Write::default() })
+            }
             Self::Get { .. } | Self::LocalGet { .. } => None,
         }
     }
@@ -189,7 +198,9 @@ impl Kind {
             Self::Create { key, value } => vec![(*key, Action::Swap(None, Some(*value)))],
             Self::Swap { key, from, value } => vec![(*key, Action::Swap(Some(from.0), Some(*value)))],
             // What a transaction did is known from its answer, or from what it left; counters are added up at the end.
-            Self::Transaction(_) | Self::Increment { .. } | Self::Get { .. } | Self::LocalGet { .. } => Vec::new(),
+            Self::Transaction(_) | Self::Increment { .. } | Self::Compact { .. } | Self::Get { .. } | Self::LocalGet { .. } => {
+                Vec::new()
+            }
         }
     }
 }
@@ -275,7 +286,12 @@ impl Simulation {
                 let bytes = self.random.below(self.scenario.load.max_value_bytes) as usize;
                 Kind::Put { keys, value: self.next_value(), bytes }
             }
-            30..34 => Kind::Delete { key },
+            30..33 => Kind::Delete { key },
+            33 => {
+                // Some were compacted before, some are to come.
+                let (present, back) = (self.oracle.clients_revision(), self.random.below(60));
+                Kind::Compact { revision: (present + 2).saturating_sub(back) }
+            }
             34..36 => self.any_range(key),
             36..42 => Kind::Create { key, value: self.next_value() },
             42..60 => match self.clients.all[index].seen.get(&key).copied() {
@@ -513,8 +529,10 @@ impl Simulation {
     fn on_written(&mut self, index: usize, under_way: &UnderWay, outcome: &Outcome) -> Step<bool> {
         match outcome {
             Outcome::Applied { revision, results } => {
-                if !under_way.kind.is_read() {
-                    self.coverage.count("writes acknowledged");
+                match under_way.kind {
+                    Kind::Compact { .. } => self.coverage.count("compactions"),
+                    ref kind if !kind.is_read() => self.coverage.count("writes acknowledged"),
+                    _ => {}
                 }
                 let detail = match &results[..] {
                     [OpResult { detail, .. }] => detail.as_deref(),
@@ -548,6 +566,10 @@ impl Simulation {
             Outcome::Repeated(earlier) => {
                 self.coverage.count("increments answered again");
                 self.on_repeated(&under_way.kind, earlier)
+            }
+            Outcome::Compacted { .. } | Outcome::FutureRevision { .. } if matches!(under_way.kind, Kind::Compact { .. }) => {
+                self.coverage.count("compactions refused");
+                Ok(true)
             }
             Outcome::Full { .. }
             | Outcome::KeyTooLong { .. }

@@ -26,6 +26,7 @@ mod oracle;
 mod queue;
 mod random;
 mod report;
+mod retained;
 mod scenario;
 mod shell;
 mod simulation;

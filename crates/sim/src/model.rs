@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_engine::{Direction, KeyRange, Table, View};
-use quorate_keyspace::{Command, Condition, KeyMeta, LeaseId, Record, Revision, Write, decode_entry};
+use quorate_keyspace::{Command, Condition, KeyMeta, LeaseId, Op, Record, Revision, Write, decode_entry, extent};
 
 use crate::fingerprint::Fingerprint;
+use crate::retained::Retained;
 use crate::timed::Timed;
 use crate::transactions::{Content as Pairs, changes, meta_after};
 
@@ -16,6 +17,8 @@ use crate::transactions::{Content as Pairs, changes, meta_after};
 /// since the model began.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
+    /// That of what the shard held when the model began.
+    first: u64,
     revision: u64,
     pairs: Pairs,
     content: u64,
@@ -24,6 +27,7 @@ pub(crate) struct Model {
     origins: BTreeMap<u64, Origin>,
     /// Keys of writes that are done once. No run lasts so long that one is forgotten.
     once: BTreeSet<Bytes>,
+    retained: Retained,
     at_index: BTreeMap<u64, Content>,
     timed: Timed,
     /// Values that went because their time was up, since this was last asked.
@@ -35,6 +39,8 @@ pub(crate) struct Model {
 pub(crate) struct Content {
     pub(crate) revision: u64,
     pub(crate) fingerprint: u64,
+    /// The oldest revision that can be read.
+    pub(crate) compacted: u64,
 }
 
 /// A key that was changed, and its value after that.
@@ -54,11 +60,12 @@ struct Origin {
 impl Model {
     /// The model of a shard that holds something already.
     pub(crate) fn of(view: &dyn View) -> Result<Self, String> {
-        let mut model = Self { revision: view.revision(), ..Self::default() };
+        let mut model = Self { first: view.revision(), revision: view.revision(), ..Self::default() };
         for (key, record) in records(view)? {
             model.set(view.revision(), key, Some((record.meta, record.value)));
         }
         model.changes.clear();
+        model.retained = Retained::of(view)?;
         model.at_index.insert(view.applied(), model.present());
         Ok(model)
     }
@@ -67,12 +74,14 @@ impl Model {
     pub(crate) fn apply(&mut self, index: u64, payload: &Bytes, is_conf_change: bool) -> Result<(), String> {
         if !is_conf_change {
             let (header, commands) = decode_entry(payload.clone()).map_err(|error| error.to_string())?;
+            self.retained.begin_entry(header.log_time_ms);
             let revision = self.revision + 1;
             for key in self.timed.begin(header.log_time_ms, revision) {
                 self.expired.extend(self.pairs.get(&key).map(|(_, value)| value.clone()));
                 self.set(revision, key, None);
             }
             commands.iter().for_each(|command| self.execute(command, index));
+            self.retained.end_entry(self.revision);
         }
         self.at_index.insert(index, self.present());
         Ok(())
@@ -93,6 +102,16 @@ impl Model {
         self.changes.get(&revision).map_or(&[], Vec::as_slice)
     }
 
+    /// The first revision that it knows anything of: not what changed then.
+    pub(crate) fn first_revision(&self) -> u64 {
+        self.first
+    }
+
+    /// The oldest revision that can be read now.
+    pub(crate) fn compacted(&self) -> u64 {
+        self.retained.compacted(self.revision)
+    }
+
     /// The latest revision.
     pub(crate) fn revision(&self) -> u64 {
         self.revision
@@ -105,7 +124,8 @@ impl Model {
     }
 
     fn present(&self) -> Content {
-        Content { revision: self.revision, fingerprint: self.content }
+        let compacted = self.retained.compacted(self.revision);
+        Content { revision: self.revision, fingerprint: self.content, compacted }
     }
 
     /// Values and leases that ended because their time was up, since this was last asked.
@@ -163,6 +183,11 @@ impl Model {
         for (key, pair) in changes(&write.ops, &self.pairs, revision) {
             self.set(revision, key, pair);
         }
+        match write.ops[..] {
+            [Op::Configure(settings)] => self.retained.retain(settings.retention),
+            [Op::Compact { revision }] => self.retained.compact(revision.0, self.revision),
+            _ => self.retained.note(self.revision),
+        }
     }
 
     fn set(&mut self, revision: u64, key: Bytes, pair: Option<(KeyMeta, Bytes)>) {
@@ -184,7 +209,8 @@ impl Model {
 pub(crate) fn content_of(view: &dyn View) -> Result<Content, String> {
     let pairs = records(view)?;
     let fingerprint = pairs.iter().fold(0, |all, (key, record)| all ^ fingerprint(key, record.meta, &record.value));
-    Ok(Content { revision: view.revision(), fingerprint })
+    let compacted = extent(view).map_err(|error| error.to_string())?.compacted.0;
+    Ok(Content { revision: view.revision(), fingerprint, compacted })
 }
 
 fn records(view: &dyn View) -> Result<Vec<(Bytes, Record)>, String> {

@@ -25,6 +25,10 @@ pub enum Mutation {
     WipedNodeKeepsId,
     /// The engine of one replica loses a key when a snapshot is loaded.
     SnapshotLosesKey,
+    /// One replica loses a version of a key that was replaced, as if compaction deleted one too many.
+    VersionLost,
+    /// One replica has a version that was replaced under another revision than its own.
+    VersionMisplaced,
     /// Compares of transactions are dropped.
     ComparesDropped,
     /// A transaction is sent as two, one after the other.
@@ -49,7 +53,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::AckBeforeSync,
         Self::VoteNotWritten,
         Self::ReadWithoutIndex,
@@ -59,6 +63,8 @@ impl Mutation {
         Self::UnknownIsNotDone,
         Self::WipedNodeKeepsId,
         Self::SnapshotLosesKey,
+        Self::VersionLost,
+        Self::VersionMisplaced,
         Self::ComparesDropped,
         Self::TransactionInTwo,
         Self::TransactionReadsElsewhere,
@@ -83,6 +89,8 @@ impl Mutation {
             Self::UnknownIsNotDone => "unknown-is-not-done",
             Self::WipedNodeKeepsId => "wiped-node-keeps-id",
             Self::SnapshotLosesKey => "snapshot-loses-key",
+            Self::VersionLost => "version-lost",
+            Self::VersionMisplaced => "version-misplaced",
             Self::ComparesDropped => "compares-dropped",
             Self::TransactionInTwo => "transaction-in-two",
             Self::TransactionReadsElsewhere => "transaction-reads-elsewhere",

@@ -10,7 +10,7 @@ use quorate_keyspace::Outcome;
 use quorate_log::GroupId;
 use quorate_node::{
     Answer, Catalog, CatalogError, Failure, Input, KeyspaceRecord, KeyspaceSettings, NodeState, ReplicaRole, Request,
-    RequestKind, SYSTEM_GROUP,
+    RequestKind, RetentionRecord, SYSTEM_GROUP,
 };
 
 use crate::host::HostId;
@@ -30,6 +30,8 @@ pub(crate) enum Task {
     Transfer(u64, HostId),
     /// Move the clients' keyspace to another engine.
     Move(&'static str),
+    /// Keep so much of the past of the clients' keyspace.
+    Retain(RetentionRecord),
 }
 
 /// The operator's state.
@@ -94,7 +96,7 @@ impl Simulation {
         self.queue.schedule(self.now.plus_ms(PAUSE_MS), Event::OperatorActs);
         let Some(task) = self.operator.tasks.front().copied() else { return };
         match (&self.operator.step, task) {
-            (Stage::Begin, Task::Join(_) | Task::Remove(_) | Task::Move(_)) => self.read_catalog(task),
+            (Stage::Begin, Task::Join(_) | Task::Remove(_) | Task::Move(_) | Task::Retain(_)) => self.read_catalog(task),
             (Stage::Begin, Task::Transfer(group, to)) => self.begin_transfer(group, to),
             (Stage::Settling, _) if self.is_settled() => {
                 self.trace.note(self.now, format_args!("operator: {task:?} is done"));
@@ -110,7 +112,7 @@ impl Simulation {
     fn any_member(&mut self, task: Task) -> Option<HostId> {
         let about = match task {
             Task::Join(about) | Task::Remove(about) | Task::Transfer(_, about) => Some(about),
-            Task::Move(_) => None,
+            Task::Move(_) | Task::Retain(_) => None,
         };
         let awake = self.hosts.iter().filter(|host| host.is_awake() && Some(host.id) != about).map(|host| host.id);
         let awake: Vec<HostId> = awake.collect();
@@ -121,7 +123,7 @@ impl Simulation {
         match task {
             Task::Join(host) => drop(self.operator.members.insert(host)),
             Task::Remove(host) => drop(self.operator.members.remove(&host)),
-            Task::Transfer(..) | Task::Move(_) => {}
+            Task::Transfer(..) | Task::Move(_) | Task::Retain(_) => {}
         }
         let Some(host) = self.any_member(task) else { return };
         let token = self.operator_asks(host, SYSTEM_GROUP, RequestKind::ReadIndex);
@@ -153,7 +155,8 @@ impl Simulation {
         match task {
             Task::Join(about) => self.plan_join(host, about),
             Task::Remove(about) => self.plan_remove(host, about),
-            Task::Move(engine) => self.plan_move(host, engine),
+            Task::Move(engine) => self.plan_alter(host, |settings| settings.engine = EngineSpec::of(engine).into()),
+            Task::Retain(retention) => self.plan_alter(host, |settings| settings.retention = Some(retention)),
             Task::Transfer(..) => Ok(()),
         }
     }
@@ -204,13 +207,16 @@ impl Simulation {
         }
     }
 
-    fn plan_move(&mut self, host: HostId, engine: &'static str) -> Step {
+    /// Gives the clients' keyspace other settings.
+    fn plan_alter(&mut self, host: HostId, change: impl FnOnce(&mut KeyspaceSettings)) -> Step {
         let catalog = Arc::clone(&self.operator.catalog);
         let Some(keyspace) = catalog.keyspaces.get("default") else { return Ok(()) };
-        let settings = KeyspaceSettings { engine: EngineSpec::of(engine).into(), ..keyspace.settings() };
+        let mut settings = keyspace.settings();
+        change(&mut settings);
         match catalog.plan_alter("default", &settings, 0) {
             Ok(Some(write)) => {
-                self.coverage.count("moves to another engine");
+                let is_move = settings.engine != keyspace.engine;
+                self.coverage.count(if is_move { "moves to another engine" } else { "retentions altered" });
                 let token = self.operator_asks(host, SYSTEM_GROUP, RequestKind::Write(write.to_bytes()));
                 self.operator.step = Stage::Writing(token, None);
                 Ok(())
@@ -219,7 +225,7 @@ impl Simulation {
                 self.operator.step = Stage::Settling;
                 Ok(())
             }
-            Err(error) => Err(Violation::new("a keyspace can be moved", format!("{engine}: {error}"))),
+            Err(error) => Err(Violation::new("a keyspace can be altered", format!("{settings:?}: {error}"))),
         }
     }
 

@@ -7,6 +7,7 @@
 //! - Votes and acknowledgements leave a node only after what they promise is durable there.
 //! - Equal replicas: after the same index, every replica holds what the model holds, with an equal state.
 //! - Nothing that was published goes back while a process lives.
+//! - Compaction hides what count, age and requests say, and no more; a revision that is not hidden reads as it was.
 //! - Transactions are serializable: each came to what it must on what was there before its revision, and made all of it.
 //! - Answers agree with what was applied; what was refused is never applied, nothing is applied twice.
 
@@ -24,6 +25,7 @@ use crate::history::{Action, Operation, RevisionOrder, Seen, Sent};
 use crate::host::{HostId, Process};
 use crate::journal::Journal;
 use crate::model::{KeyChange, Model, content_of};
+use crate::retained::check_past;
 use crate::time::SimTime;
 use crate::timed::Promises;
 use crate::transactions::{expected, without_times};
@@ -268,8 +270,15 @@ impl Oracle {
             return Ok(());
         };
         let content = content_of(view).map_err(|why| Violation::new("equal replicas", format!("group {group}: {why}")))?;
+        if content.compacted != expected.compacted {
+            let detail = format!("group {group} at index {}: {content:?}, the model has {expected:?}", view.applied());
+            return Err(Violation::new("compaction hides what it must, and no more", detail));
+        }
         if content == expected {
-            return Ok(());
+            let model = &self.groups[&group].model;
+            return check_past(view, model).map_err(|why| {
+                Violation::new("the past is as it was", format!("group {group} at index {}: {why}", view.applied()))
+            });
         }
         let detail = format!("group {group} at index {}: {content:?}, the model has {expected:?}", view.applied());
         Err(Violation::new("equal replicas", detail))

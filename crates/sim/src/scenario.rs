@@ -1,7 +1,7 @@
 //! What a seed decides before anything happens: the cluster, its settings, its load, and what goes wrong.
 
 use quorate_log::Options;
-use quorate_node::Config;
+use quorate_node::{Config, RetentionRecord};
 
 use crate::faults::FaultKind;
 use crate::mutation::Mutation;
@@ -22,6 +22,8 @@ pub struct Scenario {
     pub log: Options,
     /// The load.
     pub load: Load,
+    /// How much of the past the clients' keyspace keeps.
+    pub retention: RetentionRecord,
     /// How fast things are when nothing is wrong.
     pub speed: Speed,
     /// What goes wrong.
@@ -86,7 +88,13 @@ impl Scenario {
             faults.push(FaultKind::KillLeader);
         }
         let fault_every_ms = *random.pick(&[300, 1000, 3000]).expect("not empty");
-        Self { seed, nodes, safety_ms: 30_000, node, log, load, speed, faults, fault_every_ms, mutation: None }
+        // Drawn last, so that all else is as it was before there was history.
+        let retention = RetentionRecord {
+            max_revisions: *random.pick(&[1, 10, 100, 10_000]).expect("not empty"),
+            max_age_ms: *random.pick(&[500, 5000, 3_600_000]).expect("not empty"),
+            max_bytes: 1 << 30,
+        };
+        Self { seed, nodes, safety_ms: 30_000, node, log, load, retention, speed, faults, fault_every_ms, mutation: None }
     }
 }
 
@@ -108,6 +116,9 @@ impl Scenario {
             Mutation::KeptAliveWithoutIndex | Mutation::LeaderKeepsOldTime => {
                 self.fault_every_ms = 3000;
                 self.faults = vec![FaultKind::IsolateLeader, FaultKind::Transfer];
+            }
+            Mutation::VersionLost | Mutation::VersionMisplaced => {
+                self.retention = RetentionRecord { max_revisions: 10_000, max_age_ms: 3_600_000, max_bytes: 1 << 30 };
             }
             Mutation::WipedNodeKeepsId => self.faults = vec![FaultKind::Wipe, FaultKind::IsolateLeader, FaultKind::Split],
             _ => {}

@@ -14,6 +14,7 @@ use crate::journal::Journal;
 use crate::mutation::{self, Mutation};
 use crate::oracle::CLIENT_GROUP;
 use crate::queue::Event;
+use crate::retained::lose_version;
 use crate::simulation::Simulation;
 use crate::time::Clock;
 use crate::violation::{Step, Violation};
@@ -395,7 +396,15 @@ impl Simulation {
             leases.iter_mut().for_each(|lease| lease.ttl_ms /= 4);
         }
         match &done.result {
-            JobResult::Cut { size_bytes: Ok(_), .. } => self.coverage.count("snapshots cut"),
+            JobResult::Cut { size_bytes: Ok(_), .. } => {
+                self.coverage.count("snapshots cut");
+                if let Some(mutation @ (Mutation::VersionLost | Mutation::VersionMisplaced)) = self.scenario.mutation
+                    && let Some(engine) =
+                        process.shell.hosted.keyspaces.values().find(|keyspace| keyspace.group.0 == CLIENT_GROUP)
+                {
+                    lose_version(engine.engine.as_ref(), mutation == Mutation::VersionMisplaced);
+                }
+            }
             JobResult::Loaded { state: Ok(_), .. } => {
                 self.coverage.count("snapshots loaded");
                 if self.scenario.mutation == Some(Mutation::SnapshotLosesKey) {

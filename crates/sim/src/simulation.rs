@@ -137,6 +137,7 @@ impl Simulation {
         for host in 1..self.scenario.nodes {
             self.operator.add(Task::Join(HostId(host)));
         }
+        self.operator.add(Task::Retain(self.scenario.retention));
         self.queue.schedule(self.now, Event::OperatorActs);
         self.queue.schedule(self.now, Event::Watch);
         while self.phase != Phase::Over {

@@ -28,9 +28,11 @@ fn twenty_seeds_pass() {
     let of_leases = ["leases kept alive", "leases that were gone", "pairs put that go", "leases read by new leaders"];
     let of_transactions = ["transactions done then", "transactions done otherwise", "transactions that only read"];
     let of_counters = ["increments acknowledged", "increments with unknown outcome", "increments answered again"];
+    let of_history = ["compactions", "compactions refused", "retentions altered"];
     let of_beats = ["beats that were noted", "beats that raft-rs had to see"];
     let of_watchers = ["revisions that watchers were told", "watchers that went on elsewhere", "watchers that fell behind"];
-    let features = of_leases.into_iter().chain(of_transactions).chain(of_counters).chain(of_beats).chain(of_watchers);
+    let features =
+        of_leases.into_iter().chain(of_transactions).chain(of_counters).chain(of_beats).chain(of_watchers).chain(of_history);
     for name in names.into_iter().chain(features) {
         assert!(total.of(name) > 0, "no {name}:\n{total}");
     }
@@ -68,6 +70,8 @@ fn planted_bugs_are_found() {
         (Mutation::KeptAliveWithoutIndex, "leases live their full time"),
         (Mutation::LeaderKeepsOldTime, "leases live their full time"),
         (Mutation::SnapshotLosesEnds, "equal replicas"),
+        (Mutation::VersionLost, "the past is as it was"),
+        (Mutation::VersionMisplaced, "the past is as it was"),
         (Mutation::ComparesDropped, "transactions are serializable"),
         (Mutation::TransactionReadsElsewhere, "transactions are serializable"),
         (Mutation::WatchResumesAtPresent, "watchers are told everything"),

@@ -13,6 +13,7 @@ mod documents;
 mod expiry;
 mod formation;
 mod full_disk;
+mod history;
 mod keyspaces;
 mod kills;
 mod membership;

@@ -103,3 +103,8 @@ fn the_tour_of_leases_is_as_it_says() {
 fn the_tour_of_changes_is_as_it_says() {
     assert_eq!(tour("patch.md"), (13, 1));
 }
+
+#[test]
+fn the_tour_of_history_is_as_it_says() {
+    assert_eq!(tour("history.md"), (13, 0));
+}

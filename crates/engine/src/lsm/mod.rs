@@ -7,8 +7,8 @@
 //!
 //! The module, from the outside in: `mod` is the engine, with its rebuilds; `store` is one tree; `writing` is how a batch goes
 //! into it, and `lookups` what need not be looked up again for that; `buffer` are memtables with filters; `pin` is how views read
-//! it; `shape` is how large levels are; `workers` are the threads beside the writer; `node` is what all engines share. FORMAT.md
-//! has the formats.
+//! it, and `fences` which files; `shape` is how large levels are; `workers` are the threads beside the writer; `node` is what all
+//! engines share. FORMAT.md has the formats.
 //!
 //! # Memory
 //!
@@ -18,12 +18,13 @@
 //!
 //! # Waiting
 //!
-//! Eight runs in level 0 are merged. `apply` pauses, more and more, from 14 on. It waits when there are 24, or three memtables
+//! Eight runs in level 0 are merged. `apply` pauses, more and more, from 16 on. It waits when there are 32, or three memtables
 //! wait for the disk, until a flush or a merge is done. Views never wait. On a full disk both are tried again until there is
-//! room: so long `apply` may wait, in the end. A flush that is asked for leaves the durable point where it is, and a rebuild gives
-//! up.
+//! room: so long `apply` may wait, in the end. A flush that is asked for leaves the durable point where it is, and a rebuild
+//! gives up.
 
 mod buffer;
+mod fences;
 mod lookups;
 mod node;
 mod pin;
@@ -52,7 +53,8 @@ const REBUILD_BATCH_BYTES: usize = 1 << 20;
 /// An ordered engine on disk.
 ///
 /// Cost: a get asks, by filters in memory or cache, hardly more memtables and files than hold the key. `apply` needs to know what
-/// it replaces, to keep the figures exact, and reads keys that were not asked for by [`View::peek`] just before. `flush` writes
+/// it replaces in tables that are counted, to keep the figures exact, and reads keys that were not asked for by [`View::peek`]
+/// just before. `flush` writes
 /// and syncs what is in memtables, beside `apply`.
 #[derive(Debug)]
 pub struct Lsm {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use lsm_tree::{AbstractTree as _, InternalValue, Memtable, SeqNo, Slice, Table, TableId, Tree};
 
 use super::buffer::{Buffer, KeyFilter, Question, shared_filter};
+use super::fences::Fences;
 
 type ReadRange = Box<dyn Fn(Bounds<'_>, SeqNo) -> Pairs + Send + Sync>;
 type Found = lsm_tree::Result<Option<InternalValue>>;
@@ -65,12 +66,14 @@ impl Pin {
         let filter_of = |run: &[Table]| shared_filter(run.iter().map(|file| full.l0_filters.get(&file.id()))).cloned();
         let l0_filters: Vec<Option<Arc<KeyFilter>>> = files.l0().iter().map(|run| filter_of(run)).collect();
         let l0_files = files.l0().list_ids().into_iter().collect();
+        let runs = files.iter_levels().flat_map(|level| level.iter()).cloned();
+        let runs: Vec<_> = runs.map(|run| (Fences::of(run.iter().map(greatest_key)), run)).collect();
         let in_files = Box::new(move |key: &[u8], hash: u64, end: SeqNo| {
             let mut question = Question::about(hash);
             let filters = l0_filters.iter().map(Option::as_ref).chain(std::iter::repeat(None));
-            for (run, filter) in files.iter_levels().flat_map(|level| level.iter()).zip(filters) {
+            for ((fences, run), filter) in runs.iter().zip(filters) {
                 if question.may_be_in(filter)
-                    && let Some(file) = run.get_for_key(key)
+                    && let Some(file) = run.get(fences.first_not_below(key, |place| greatest_key(&run[place])))
                     && let Some(found) = file.get(key, end, hash)?
                 {
                     return Ok(Some(found));
@@ -105,6 +108,10 @@ impl Pin {
     pub(super) fn range(&self, bounds: Bounds<'_>, end: SeqNo) -> Pairs {
         (self.range)(bounds, end)
     }
+}
+
+fn greatest_key(file: &Table) -> &[u8] {
+    file.metadata.key_range.max()
 }
 
 impl fmt::Debug for Pin {

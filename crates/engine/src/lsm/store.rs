@@ -37,13 +37,14 @@ use crate::{Change, Direction, EngineError, KeyRange, ScanItem, Table, View};
 const MAX_SEALED: usize = 3;
 
 /// Runs in level 0, each of which a read may have to ask. At so many, `apply` waits for a merge.
-const MAX_L0_RUNS: usize = 24;
+const MAX_L0_RUNS: usize = 32;
 
-/// From so many on `apply` slows down, by this much per KiB and run more: many short pauses instead of one long one.
-const SLOWING_L0_RUNS: usize = 14;
-const PAUSE_PER_KIB: Duration = Duration::from_micros(3);
+/// From so many on `apply` slows down, by this much per KiB and the cube of how many more there are: many short pauses instead of
+/// one long one. Merges take up what came meanwhile, and are the longer for it.
+const SLOWING_L0_RUNS: usize = 16;
+const PAUSE_PER_KIB: Duration = Duration::from_nanos(100);
 
-/// A file overlaps about ten of the level below, which is ten times as large, and rarely many more.
+/// Level 1 has hardly more. A file of it, or of the levels below, overlaps fewer of the next: by how much that is larger.
 const OVERLAPPED_FILES: usize = 16;
 
 /// How soon who lacked room looks again.
@@ -413,7 +414,7 @@ impl Store {
         drop(lag);
         if excess_runs > 0 {
             let kib = changes.iter().map(Change::pair_bytes).sum::<usize>() >> 10;
-            std::thread::sleep(PAUSE_PER_KIB * (kib * excess_runs) as u32);
+            std::thread::sleep(PAUSE_PER_KIB * (kib * excess_runs.pow(3)) as u32);
         }
         Ok(())
     }

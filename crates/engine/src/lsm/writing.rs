@@ -38,8 +38,10 @@ impl Writing<'_> {
         let key_len = key.len();
         let stored_key = stored_key(table, key);
         let hash = key_hash(&stored_key);
+        // Where nothing is counted nothing is read: a removal of what is not there costs less.
         let old_len = match self.found.remove(&stored_key) {
             Some(old_len) => old_len,
+            None if !table.is_counted() => None,
             None => self.pin.get(&stored_key, hash, self.at + 1).map_err(corrupt)?.map(|old| old.len()),
         };
         if let Some(old_len) = old_len {
@@ -50,7 +52,7 @@ impl Writing<'_> {
                 self.numbers.add(table, key_len + value.len());
                 self.insert(InternalValue::from_components(stored_key, value, self.at, ValueType::Value), hash);
             }
-            _ if old_len.is_some() => self.insert(InternalValue::new_tombstone(stored_key, self.at), hash),
+            _ if old_len.is_some() || !table.is_counted() => self.insert(InternalValue::new_tombstone(stored_key, self.at), hash),
             _ => {}
         }
         Ok(())

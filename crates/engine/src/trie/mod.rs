@@ -145,7 +145,7 @@ impl Content {
         let added_bytes = (key.len() + value.len()) as u64;
         let replaced = self.tables[table as usize].insert(key, value);
         self.forget(table, key, replaced.as_ref());
-        self.stats.data_bytes += added_bytes;
+        self.stats.data_bytes += if table.is_counted() { added_bytes } else { 0 };
         self.stats.keys += u64::from(table == Table::Current);
     }
 
@@ -157,7 +157,7 @@ impl Content {
     /// Takes a pair that is there no more out of the figures.
     fn forget(&mut self, table: Table, key: &[u8], value: Option<&Bytes>) {
         let Some(value) = value else { return };
-        self.stats.data_bytes -= (key.len() + value.len()) as u64;
+        self.stats.data_bytes -= if table.is_counted() { (key.len() + value.len()) as u64 } else { 0 };
         self.stats.keys -= u64::from(table == Table::Current);
     }
 }

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use quorate_engine::{Change, Table, View};
+use quorate_engine::{Change, Direction, ScanItem, Table, View};
 
 use super::rows::{
-    ChangesRow, EXTENT_KEY, KeyChange, Old, REMOVED_BYTES, changes_key, extent_row, version_key, version_key_bytes,
+    ChangesRow, EXTENT_KEY, KeyChange, Old, REMOVED_BYTES, changes_from, changes_key, extent_row, version_key, version_key_bytes,
 };
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::event::{Cause, Changes, Event};
@@ -25,6 +25,14 @@ const SWEPT_PER_CHANGE: u64 = 2;
 
 /// The same for bytes that are recorded: large values that take the place of small ones make for many changes to be swept.
 const BYTES_PER_SWEPT: u64 = 128;
+
+/// Revisions that are swept at once: it costs less than one by one. Fewer wait, unless a compaction was asked for, or nothing
+/// older than the present is to be kept.
+const SWEPT_AT_ONCE: u64 = 64;
+
+/// Where a bound is exceeded, this part of it more is let go of, or let be before: so that it happens now and then, not with
+/// every entry.
+const SLACK: u64 = 16;
 
 /// What is too old goes with the next entry, whatever that is for; if there is none, after this part of the age more: seldom,
 /// or a shard at rest would be woken for each of its revisions.
@@ -49,6 +57,8 @@ pub struct HistoryHeader {
     pub bytes: u64,
     /// No change after the compact revision is older than this log time; none if there is no such change.
     pub next_at_ms: Option<u64>,
+    /// Whether somebody asked for a compaction that is not swept yet.
+    pub is_pressing: bool,
 }
 
 /// What one call of [`crate::Shard::apply`] does to history, on top of what the engine holds.
@@ -67,6 +77,8 @@ pub(crate) struct Recorder {
 struct Source<'a> {
     rows: &'a BTreeMap<Revision, Bytes>,
     view: &'a dyn View,
+    /// Those of the view, one after the other, once some were asked for.
+    in_view: Option<Box<dyn Iterator<Item = ScanItem> + Send + 'a>>,
 }
 
 impl HistoryHeader {
@@ -99,6 +111,7 @@ impl HistoryHeader {
             return Err(Outcome::FutureRevision { present });
         }
         self.move_to(revision, present);
+        self.is_pressing = true;
         Ok(())
     }
 
@@ -110,7 +123,8 @@ impl HistoryHeader {
     }
 
     fn move_by_count(&mut self, retention: Retention, present: Revision) {
-        if retention.max_revisions > 0 {
+        let kept = present.0.saturating_sub(self.compacted.0);
+        if retention.max_revisions > 0 && kept > retention.max_revisions.saturating_add(retention.max_revisions / SLACK) {
             self.move_to(Revision(present.0.saturating_sub(retention.max_revisions)), present);
         }
     }
@@ -144,16 +158,27 @@ impl HistoryHeader {
         Ok(())
     }
 
+    /// Whether it is time to begin.
     fn has_to_sweep(&self, retention: Retention, present: Revision) -> bool {
-        if self.begun.is_none() {
-            return self.bytes > 0;
-        }
+        let waiting = self.compacted.0.saturating_sub(self.swept.0);
+        let is_time = self.is_pressing || waiting >= SWEPT_AT_ONCE || self.compacted == present;
         let is_too_large = retention.max_bytes > 0 && self.bytes > retention.max_bytes;
-        self.swept < self.compacted || (is_too_large && self.swept < present)
+        match self.begun {
+            None => self.bytes > 0,
+            Some(_) => waiting > 0 && is_time || is_too_large && self.swept < present,
+        }
+    }
+
+    /// Whether there is anything to sweep, down to so many bytes.
+    fn can_sweep(&self, max_bytes: u64, present: Revision) -> bool {
+        match self.begun {
+            None => self.bytes > 0,
+            Some(_) => self.swept < self.compacted || self.bytes > max_bytes && self.swept < present,
+        }
     }
 
     /// Sweeps one revision, which is compacted, or is from now on. Returns how much work it was, in changes.
-    fn sweep_next(&mut self, source: &Source<'_>, out: &mut Vec<Change>) -> Result<u64, ShardError> {
+    fn sweep_next(&mut self, source: &mut Source<'_>, out: &mut Vec<Change>) -> Result<u64, ShardError> {
         if self.last_row_bytes > 0 {
             self.bytes -= self.last_row_bytes;
             self.last_row_bytes = 0;
@@ -163,7 +188,7 @@ impl HistoryHeader {
             return Ok(1);
         }
         let revision = self.swept.next();
-        let row = source.row(revision)?;
+        let row = source.next_row(revision)?;
         self.last_row_bytes = (changes_key(revision).len() + row.len()) as u64;
         let changes = ChangesRow::decode(row)?.changes;
         for KeyChange { cause, key, before } in &changes {
@@ -218,6 +243,7 @@ impl HistoryHeader {
         for number in [begun, self.compacted.0, self.swept.0, self.last_row_bytes, self.bytes, next_at] {
             out.put_varint(number);
         }
+        out.put_varint(u64::from(self.is_pressing));
     }
 
     /// Reads what [`HistoryHeader::encode`] wrote.
@@ -229,6 +255,7 @@ impl HistoryHeader {
             last_row_bytes: reader.varint()?,
             bytes: reader.varint()?,
             next_at_ms: reader.varint()?.checked_sub(1),
+            is_pressing: reader.varint()? > 0,
         })
     }
 }
@@ -283,17 +310,20 @@ impl Recorder {
         out: &mut Vec<Change>,
     ) -> Result<(), ShardError> {
         let (retention, present) = (header.settings.retention, header.revision);
-        let (history, source) = (&mut header.history, Source { rows: &self.rows, view });
+        let (history, mut source) = (&mut header.history, Source { rows: &self.rows, view, in_view: None });
         history.follow(retention, present);
         if history.begun.is_some() {
             history.move_by_count(retention, present);
             history.move_by_age(retention, present, header.log_time_ms, &source)?;
         }
         let paid = std::mem::take(&mut self.changes) * SWEPT_PER_CHANGE + std::mem::take(&mut self.bytes) / BYTES_PER_SWEPT;
-        let mut budget = SWEPT_PER_ENTRY + paid;
-        while budget > 0 && history.has_to_sweep(retention, present) {
-            budget = budget.saturating_sub(history.sweep_next(&source, out)?);
+        let mut budget = if history.has_to_sweep(retention, present) { SWEPT_PER_ENTRY + paid } else { 0 };
+        let is_too_large = retention.max_bytes > 0 && history.bytes > retention.max_bytes;
+        let max_bytes = if is_too_large { retention.max_bytes - retention.max_bytes / SLACK } else { u64::MAX };
+        while budget > 0 && history.can_sweep(max_bytes, present) {
+            budget = budget.saturating_sub(history.sweep_next(&mut source, out)?);
         }
+        history.is_pressing &= history.swept < history.compacted;
         if history.begun.is_some() && history.compacted == present {
             history.next_at_ms = None;
         }
@@ -309,6 +339,19 @@ impl Source<'_> {
             None => self.view.peek(Table::History, &changes_key(revision))?,
         };
         row.ok_or(ShardError::Decode(DecodeError::Malformed("a row of changes is missing")))
+    }
+
+    /// The row of a revision, each one being asked for after the one before it.
+    fn next_row(&mut self, revision: Revision) -> Result<Bytes, ShardError> {
+        if let Some(row) = self.rows.get(&revision) {
+            return Ok(row.clone());
+        }
+        let view = self.view;
+        let in_view = self.in_view.get_or_insert_with(|| view.scan(Table::History, &changes_from(revision), Direction::Forward));
+        match in_view.next().transpose()? {
+            Some((key, row)) if key == changes_key(revision) => Ok(row),
+            _ => Err(ShardError::Decode(DecodeError::Malformed("a row of changes is missing"))),
+        }
     }
 
     fn log_time_ms(&self, revision: Revision) -> Result<u64, ShardError> {

@@ -121,7 +121,17 @@ pub fn history_of<'a>(
     before: Option<Revision>,
 ) -> Result<impl Iterator<Item = Result<Version, ShardError>> + 'a, ShardError> {
     let compacted = extent(view)?.compacted;
-    let present = get(view, key)?.filter(|record| before.is_none_or(|before| record.meta.mod_revision < before));
+    let present = get(view, key)?;
+    // The version of the compact revision is the last. Those before it may just not be swept yet.
+    let mut is_over = false;
+    if let Some(before) = before.filter(|before| *before <= compacted) {
+        let is_last = |revision: Revision| (before..=compacted).contains(&revision);
+        let old = view.scan(Table::History, &versions_until(key, compacted), Direction::Reverse).next().transpose()?;
+        let old = old.map(|(row_key, _)| parse_version_key(&row_key)).transpose()?;
+        is_over = present.as_ref().is_some_and(|record| is_last(record.meta.mod_revision))
+            || old.is_some_and(|(_, revision)| is_last(revision));
+    }
+    let present = present.filter(|record| before.is_none_or(|before| record.meta.mod_revision < before));
     let until = before.map_or(Revision(u64::MAX), |before| Revision(before.0.saturating_sub(1)));
     let old = view.scan(Table::History, &versions_until(key, until), Direction::Reverse).map(|item| {
         let (row_key, value) = item?;
@@ -133,10 +143,9 @@ pub fn history_of<'a>(
         Ok(Version { revision, record })
     });
     let present = present.map(|record| Ok(Version { revision: record.meta.mod_revision, record: Ok(record) }));
-    let mut is_over = false;
     Ok(present.into_iter().chain(old).take_while(move |version| {
         let Ok(version) = version else { return true };
-        // The version of the compact revision is the last. What was removed by then is not there, and leaves nothing behind.
+        // What was removed by the compact revision is not there, and leaves nothing behind.
         let is_shown = !is_over && (version.record.is_ok() || version.revision > compacted);
         is_over = version.revision <= compacted;
         is_shown

@@ -126,6 +126,9 @@ pub trait Store: Send + Sync + 'static {
         timeout: Duration,
     ) -> impl Future<Output = Result<Vec<Option<LeaseTime>>, StoreError>> + Send;
 
+    /// What time it is for pairs of a keyspace that go by themselves, in milliseconds, as far as this node knows.
+    fn now_ms(&self, keyspace: &str) -> u64;
+
     /// Whether a keyspace can do this, as far as this node knows without asking others; one that it does not know can.
     fn can(&self, keyspace: &str, capability: Capability) -> bool;
 

@@ -204,6 +204,10 @@ impl State {
 }
 
 impl Store for MemoryStore {
+    fn now_ms(&self, _keyspace: &str) -> u64 {
+        self.state().now_ms
+    }
+
     async fn feed(&self, keyspace: &str, _timeout: Duration) -> Result<Arc<LiveFeed>, StoreError> {
         self.fail()?;
         self.state().feed(keyspace)

@@ -125,6 +125,21 @@ async fn events_have_ids_from_which_a_watch_goes_on() {
 }
 
 #[tokio::test]
+async fn events_tell_how_long_a_pair_lives() {
+    let server = Server::start().await;
+    let mut watched = Watched::begin(&server, "/v1/watch/default?prev", &[LINES]).await;
+    server.store.advance(1_000);
+    server.put("/v1/kv/default/a?ttl=30s", b"1").await;
+    server.put("/v1/kv/default/a", b"2").await;
+    let mut first = put("a", "1", [2, 2, 1]);
+    first["ttl"] = json!(30.0);
+    assert_eq!(watched.line().await, change(2, json!([first])));
+    let mut second = put("a", "2", [2, 3, 2]);
+    second["prev"] = json!({"key": "a", "value": "1", "create_revision": 2, "mod_revision": 2, "version": 1});
+    assert_eq!(watched.line().await, change(3, json!([second])));
+}
+
+#[tokio::test]
 async fn what_is_there_comes_first_if_that_is_asked_for() {
     let server = Server::start().await;
     server.put("/v1/kv/default/a/1", b"1").await;

@@ -117,6 +117,7 @@ fn what_a_keyspace_can_do_follows_from_engine_and_mode() {
     assert!(can(&plain, Mode::Raft, Capability::Leases) && !can(&plain, Mode::None, Capability::Leases));
     assert!(can(&kind(false, true), Mode::None, Capability::TtlPerKey));
     assert!(!can(&kind(false, true), Mode::Raft, Capability::Prefix), "what cannot be had can do nothing");
+    assert!(can(&unordered(plain), Mode::Raft, Capability::Watch) && !can(&plain, Mode::None, Capability::Watch));
     assert!(settings().can(Capability::Cas) && settings().can(Capability::TtlPerKey));
     let unknown = EngineSettings { kind: "abacus".to_owned(), options: BTreeMap::new() };
     assert!(!KeyspaceSettings { engine: unknown, ..settings() }.can(Capability::Cas));

@@ -72,10 +72,10 @@ impl Messages {
         }
     }
 
-    /// What a revision changed.
-    pub(super) fn put_change(&self, told: &Told, out: &mut BytesMut) -> Result<(), ShardError> {
+    /// What a revision changed, told at `now_ms`.
+    pub(super) fn put_change(&self, told: &Told, now_ms: u64, out: &mut BytesMut) -> Result<(), ShardError> {
         let plain: Result<Vec<Plain<'_>>, ShardError> =
-            told.events().map(|(event, of)| self.plain(event, of, told.revision())).collect();
+            told.events().map(|(event, of)| self.plain(event, of, (told.revision(), now_ms))).collect();
         let plain = plain?;
         let events = plain.iter().map(|event| self.event(event)).collect();
         let revision = told.revision().0;
@@ -83,12 +83,17 @@ impl Messages {
         Ok(())
     }
 
-    /// Keys that are there, with the selections that they are of.
-    pub(super) fn put_snapshot(&self, revision: Revision, pairs: Vec<(Bytes, Record, Vec<usize>)>, out: &mut BytesMut) {
+    /// Keys that are there, with the selections that they are of, told at `now_ms`.
+    pub(super) fn put_snapshot(
+        &self,
+        (revision, now_ms): (Revision, u64),
+        pairs: Vec<(Bytes, Record, Vec<usize>)>,
+        out: &mut BytesMut,
+    ) {
         let plain: Vec<Plain<'_>> = pairs
             .into_iter()
             .map(|(key, record, of)| {
-                let entry = self.shown_of(timeless(key, record));
+                let entry = self.shown_of(entry_of(key, record, now_ms));
                 Plain { kind: EventType::Put, entry, prev: None, of: Cow::Owned(of) }
             })
             .collect();
@@ -125,10 +130,10 @@ impl Messages {
         out.put_u8(b'\n');
     }
 
-    fn plain<'a>(&self, event: &Event, of: &'a [usize], revision: Revision) -> Result<Plain<'a>, ShardError> {
-        let entry = |record: Record| self.shown_of(timeless(event.key.clone(), record));
-        let prev = if self.shown.has_prev { event.record_before()?.map(entry) } else { None };
-        let entry = event.record()?.map(entry);
+    fn plain<'a>(&self, event: &Event, of: &'a [usize], (revision, now_ms): (Revision, u64)) -> Result<Plain<'a>, ShardError> {
+        let before = if self.shown.has_prev { event.record_before()? } else { None };
+        let prev = before.map(|record| self.shown_of(timeless(event.key.clone(), record)));
+        let entry = event.record()?.map(|record| self.shown_of(entry_of(event.key.clone(), record, now_ms)));
         Ok(Plain {
             kind: match event.cause {
                 Cause::Put => EventType::Put,
@@ -156,7 +161,7 @@ impl Messages {
     }
 }
 
-/// The entry of a record, without how long it still lives: when that is read, nobody knows.
+/// The entry of a record that is not there any more.
 fn timeless(key: Bytes, record: Record) -> Entry {
     Entry { ttl_ms: None, ..entry_of(key, record, 0) }
 }

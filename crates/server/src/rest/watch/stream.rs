@@ -99,7 +99,7 @@ impl<S: Store> Telling<S> {
         let revision = Revision(reading.view.revision());
         let cost = if self.app.store.can(&self.keyspace, Capability::Ordered) { Cost::Returned } else { Cost::Everything };
         let (watch, messages) = (Watch::new(self.watch.selections().to_vec(), revision), Arc::clone(&self.messages));
-        let scan = move |pieces: &mut Pieces| tell_pairs(&*reading.view, &watch, &messages, pieces);
+        let scan = move |pieces: &mut Pieces| tell_pairs((&*reading.view, reading.now_ms), &watch, &messages, pieces);
         self.app.scans.send(cost, Deadline::after(DEFAULT_TIMEOUT), self.pieces.clone(), scan).await??;
         self.watch.skip_to(revision);
         let mut out = BytesMut::new();
@@ -120,8 +120,9 @@ impl<S: Store> Telling<S> {
             let told = self.watch.take(piece, PIECE_BYTES);
             has_news |= !told.is_empty();
             let mut out = BytesMut::new();
+            let now_ms = if told.is_empty() { 0 } else { self.app.store.now_ms(&self.keyspace) };
             for told in told {
-                self.messages.put_change(&told, &mut out)?;
+                self.messages.put_change(&told, now_ms, &mut out)?;
             }
             self.send(out).await?;
             if self.watch.told() >= at {
@@ -187,8 +188,8 @@ impl<S: Store> Telling<S> {
 }
 
 /// Tells of all pairs in a view that a watch is about, each once.
-fn tell_pairs(view: &dyn View, watch: &Watch, messages: &Messages, pieces: &mut Pieces) -> Result<(), End> {
-    let mut batch = Batch { view, messages, pairs: Vec::new(), bytes: 0 };
+fn tell_pairs((view, now_ms): (&dyn View, u64), watch: &Watch, messages: &Messages, pieces: &mut Pieces) -> Result<(), End> {
+    let mut batch = Batch { at: (Revision(view.revision()), now_ms), messages, pairs: Vec::new(), bytes: 0 };
     let is_wanted = |selection: &Selection| selection.causes.contains(Cause::Put);
     for (selection, place) in watch.selections().iter().zip(0..).filter(|(selection, _)| is_wanted(selection)) {
         let of = |key: &Bytes| {
@@ -218,7 +219,8 @@ fn tell_pairs(view: &dyn View, watch: &Watch, messages: &Messages, pieces: &mut 
 
 /// Pairs that go out together.
 struct Batch<'a> {
-    view: &'a dyn View,
+    /// The revision, and the time.
+    at: (Revision, u64),
     messages: &'a Messages,
     pairs: Vec<(Bytes, Record, Vec<usize>)>,
     bytes: usize,
@@ -236,7 +238,7 @@ impl Batch<'_> {
             return Ok(());
         }
         let mut out = BytesMut::new();
-        self.messages.put_snapshot(Revision(self.view.revision()), std::mem::take(&mut self.pairs), &mut out);
+        self.messages.put_snapshot(self.at, std::mem::take(&mut self.pairs), &mut out);
         self.bytes = 0;
         if pieces.send(out.freeze()) { Ok(()) } else { Err(End::Gone) }
     }
