@@ -1,7 +1,7 @@
 //! Makes many leases on a cluster, and keeps them alive at a rate: what it costs to have a million of them.
 //!
 //! `cargo run --release -p quorate-client --example lease_bench -- http://127.0.0.1:2379,... 1000000 20000 30`: endpoints, leases,
-//! keep-alives a second, seconds. Leases live for ten minutes. Keep-alives go in requests of a hundred leases each, in turn to
+//! keep-alives a second, seconds. Leases live for an hour. Keep-alives go in requests of a hundred leases each, in turn to
 //! each endpoint, each when it is due, whatever became of those before; latencies count from then on.
 
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-const TTL: Duration = Duration::from_mins(10);
+const TTL: Duration = Duration::from_hours(1);
 
 /// Grants on their way at once.
-const GRANTERS: u64 = 128;
+const GRANTERS: u64 = 1536;
 
 const IDS_PER_REQUEST: u64 = 100;
 
