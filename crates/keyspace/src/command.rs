@@ -362,31 +362,33 @@ fn read_revision(reader: &mut Reader) -> Result<Revision, DecodeError> {
     reader.varint().map(Revision)
 }
 
+fn encode_put(put: &Put, out: &mut BytesMut) {
+    let tag = match put.ttl_ms {
+        _ if put.lease.is_some() => OP_PUT_WITH_LEASE,
+        Some(_) => OP_PUT_FOR_A_TIME,
+        None if put.user_meta.is_empty() => OP_PUT,
+        None => OP_PUT_WITH_META,
+    };
+    out.put_u8(tag);
+    out.put_bytes_with_len(&put.key);
+    out.put_optional_bytes(put.content_type.as_deref());
+    if tag != OP_PUT {
+        encode_user_meta(&put.user_meta, out);
+    }
+    match put.lease {
+        Some(lease) => {
+            // A time to live of 0 is none: nothing lives so short.
+            out.put_varint(put.ttl_ms.unwrap_or(0));
+            out.put_varint(lease.0);
+        }
+        None => put.ttl_ms.into_iter().for_each(|ttl_ms| out.put_varint(ttl_ms)),
+    }
+    out.put_bytes_with_len(&put.value);
+}
+
 pub(crate) fn encode_op(op: &Op, out: &mut BytesMut) {
     match op {
-        Op::Put(put) => {
-            let tag = match put.ttl_ms {
-                _ if put.lease.is_some() => OP_PUT_WITH_LEASE,
-                Some(_) => OP_PUT_FOR_A_TIME,
-                None if put.user_meta.is_empty() => OP_PUT,
-                None => OP_PUT_WITH_META,
-            };
-            out.put_u8(tag);
-            out.put_bytes_with_len(&put.key);
-            out.put_optional_bytes(put.content_type.as_deref());
-            if tag != OP_PUT {
-                encode_user_meta(&put.user_meta, out);
-            }
-            match put.lease {
-                Some(lease) => {
-                    // A time to live of 0 is none: nothing lives so short.
-                    out.put_varint(put.ttl_ms.unwrap_or(0));
-                    out.put_varint(lease.0);
-                }
-                None => put.ttl_ms.into_iter().for_each(|ttl_ms| out.put_varint(ttl_ms)),
-            }
-            out.put_bytes_with_len(&put.value);
-        }
+        Op::Put(put) => encode_put(put, out),
         Op::Patch(patch) => {
             out.put_u8(OP_PATCH);
             patch.encode(out);

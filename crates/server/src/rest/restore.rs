@@ -1,7 +1,7 @@
 //! Backups that come back: `PUT /v1/snapshot`, keyspace by keyspace, while it is received.
 //!
-//! Each keyspace is filled where nobody sees it, and shown as a whole. One that is not filled to its end is taken away again; where
-//! even that does not happen, because the node or the cluster is gone, it stays marked, and the next restore makes it anew.
+//! Each keyspace is filled where nobody sees it, and shown as a whole. One that is not filled to its end is taken away again;
+//! where even that does not happen, because the node or the cluster is gone, it stays marked, and the next restore makes it anew.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Backups: `GET /v1/snapshot`, written while it is sent, keyspace by keyspace, each as of one revision.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,8 +170,7 @@ impl Options {
             match parameter.name {
                 "ks" => {
                     let names = parameter.text()?;
-                    let named =
-                        names.split(',').map(|name| keyspace_name(name, &http::Method::PUT).map(|name| name.into_owned()));
+                    let named = names.split(',').map(|name| keyspace_name(name, &http::Method::PUT).map(Cow::into_owned));
                     let mut keyspaces: Vec<String> = named.collect::<Result<_, _>>()?;
                     keyspaces.sort();
                     keyspaces.dedup();

@@ -76,7 +76,7 @@ async fn what_was_backed_up_comes_back() {
     let restored = json!({"items": [{"name": "new", "pairs": 5000, "bytes": 5000 * 107}]});
     assert_eq!((reply.status, reply.json()), (200, restored));
     assert_eq!(server.get("/v1/kv/new?count_only").await.json()["count"], json!(5000));
-    assert_eq!(server.get("/v1/kv/new/k000001?format=json").await.json()["lease"], json!("5"));
+    assert_eq!(server.get("/v1/kv/new/k000001?format=json").await.json()["lease"], json!("0000000000000005"));
     let again = server.get("/v1/snapshot?ks=new").await;
     let sorted = |backup: &[u8]| {
         let mut pairs = pairs(backup);

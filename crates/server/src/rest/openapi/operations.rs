@@ -290,7 +290,8 @@ fn by_key64() -> Vec<Operation> {
 }
 
 fn batches() -> Vec<Operation> {
-    let about = "Many gets, puts, changes and deletes: an object, or lines of `BatchOpBody`, answered by lines of `BatchResult` and a `BatchEnd`";
+    let about = "Many gets, puts, changes and deletes: an object, or lines of `BatchOpBody`, answered by lines of \
+        `BatchResult` and a `BatchEnd`";
     vec![
         Operation::new("post", "/v1/batch/{keyspace}", "batch", "keys", about)
             .takes(&["keyspace", "results", "atomic"])
