@@ -89,8 +89,8 @@ codes! {
     DuplicateKey "duplicate_key" 400 final "Key written twice"
         "A transaction sets each key once, and deletes no key that it sets. Nothing was done.";
     BadBackup "bad_backup" 400 final "Bad backup"
-        "What was sent is no backup, or one that is cut or damaged; the detail names the byte and the keyspace. That keyspace is as if it \
-         had not been begun; those before it are restored.";
+        "What was sent is no backup, or one that is cut or damaged; the detail names the byte and the keyspace. That keyspace is \
+         as if it had not been begun; those before it are restored.";
     BadBody "bad_body" 400 final "Bad body"
         "The body is not the JSON that the route expects; the detail says where.";
     FutureRevision "future_revision" 400 final "Revision to come"
@@ -162,8 +162,8 @@ codes! {
         "The keyspace's engine and replication do not offer what was asked for; the detail names the capability, and \
          /v1/keyspaces/{keyspace} lists those that it has. Nothing was done.";
     IdempotencyKeyReused "idempotency_key_reused" 422 final "Idempotency key used for another request"
-        "Another write was done under this `Idempotency-Key` within the last ten minutes. Nothing was done; a new request needs a \
-         key of its own.";
+        "Another write was done under this `Idempotency-Key` within the last ten minutes. Nothing was done; a new request needs \
+         a key of its own.";
     HeadTooLarge "head_too_large" 431 final "Head too large"
         "The head of a request has 128 KiB and 100 headers at most. Nothing was done.";
     Internal "internal" 500 final "Internal error"

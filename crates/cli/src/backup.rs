@@ -23,7 +23,7 @@ pub(crate) async fn run(args: BackupArgs, client: &ClientArgs) -> Result<(), Fai
         None => {
             let file = args.file.as_deref().ok_or_else(|| Failure::usage("say where the backup shall go: a FILE"))?;
             let contents = tokio::select! {
-                contents = write(file, &args.only, client) => contents,
+                contents = write(file, &args, client) => contents,
                 () = interrupted() => Err(Failure::failed(format!("interrupted: {} was not made", file.display()))),
             }?;
             (contents, format!("backed up to {}", file.display()))
@@ -134,11 +134,11 @@ impl Contents {
     }
 }
 
-async fn write(path: &Path, only: &[String], client: &ClientArgs) -> Result<Contents, Failure> {
+async fn write(path: &Path, args: &BackupArgs, client: &ClientArgs) -> Result<Contents, Failure> {
     let failed = |error: &io::Error| Failure::failed(format!("cannot write {}: {error}", path.display()));
     let not_made = |error| Failure::of_request(format!("back up: {} was not made", path.display()), &error);
-    let mut stream = client.client().backup(only).await.map_err(not_made)?;
-    let progress = Progress::of_bytes(expected_bytes(only, client).await, "pairs");
+    let mut stream = client.client().backup(&args.only, args.revision).await.map_err(not_made)?;
+    let progress = Progress::of_bytes(expected_bytes(&args.only, client).await, "pairs");
     let made = beside(path).map_err(|error| failed(&error))?;
     let mut out = BufWriter::with_capacity(PIECE_BYTES, made.as_file());
     let (mut reader, mut contents) = (BackupReader::default(), Contents::default());

@@ -35,9 +35,12 @@ impl Client {
     /// taken; one that takes less than 64 KiB in a minute and a half is cut off.
     ///
     /// The client's time limit is for the beginning; then there is none.
-    pub async fn backup(&self, keyspaces: &[String]) -> Result<BackupStream, Error> {
-        let named: Vec<String> = keyspaces.iter().map(|name| one_segment(name).to_string()).collect();
-        let query = if named.is_empty() { String::new() } else { format!("?ks={}", named.join(",")) };
+    /// One keyspace can be read as it was at a `revision`, as far as its history goes.
+    pub async fn backup(&self, keyspaces: &[String], revision: Option<u64>) -> Result<BackupStream, Error> {
+        let named: Vec<String> = keyspaces.iter().map(|name| one_segment(name)).collect();
+        let chosen = (!named.is_empty()).then(|| format!("ks={}", named.join(",")));
+        let parameters: Vec<String> = chosen.into_iter().chain(revision.map(|at| format!("revision={at}"))).collect();
+        let query = if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
         let answer = self.open(Request::read(format!("/v1/snapshot{query}"))).await?;
         Ok(BackupStream { endpoint: answer.endpoint, body: answer.body })
     }
@@ -59,7 +62,7 @@ impl Client {
     /// everybody once it is whole; one that is not filled to its end is not there. A keyspace that is there before, other than an
     /// empty `default`, is [`Error::Refused`] with the code `conflict`.
     pub fn restore(&self, keyspaces: &[String]) -> RestoreStream {
-        let named: Vec<String> = keyspaces.iter().map(|name| one_segment(name).to_string()).collect();
+        let named: Vec<String> = keyspaces.iter().map(|name| one_segment(name)).collect();
         let query = if named.is_empty() { String::new() } else { format!("?ks={}", named.join(",")) };
         let mut request = Request::write(Method::PUT, format!("/v1/snapshot{query}"));
         request.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));

@@ -1,11 +1,12 @@
 //! JSON merge patch (RFC 7396) on the text as it is written.
 //!
-//! Replicas must come to the same bytes, whatever their version, so no choice of a JSON library may decide what they are. A number
-//! in particular stays the text that it is: libraries read `1.0`, `1e400` and `12345678901234567890` differently.
+//! Replicas must come to the same bytes, whatever their version, so no choice of a JSON library may decide what they are. A
+//! number in particular stays the text that it is: libraries read `1.0`, `1e400` and `12345678901234567890` differently.
 //!
-//! What comes of it has no white space between its parts. Names, strings, numbers and whole arrays keep the text in which they were
-//! written. Members stay in their order, and where they are if they are changed; new ones follow in the patch's order. Of several
-//! members with one name, the last one counts, in the place of the first. Names are the same if they are once their escapes are read.
+//! What comes of it has no white space between its parts. Names, strings, numbers and whole arrays keep the text in which they
+//! were written. Members stay in their order, and where they are if they are changed; new ones follow in the patch's order. Of
+//! several members with one name, the last one counts, in the place of the first. Names are the same if they are once their
+//! escapes are read.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -155,8 +156,8 @@ fn write_compact(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// A well-formed name without its quotes and escapes, to be compared with others. Half a surrogate pair is no character, but it is
-/// no mistake of the grammar either: it stands for itself.
+/// A well-formed name without its quotes and escapes, to be compared with others. Half a surrogate pair is no character, but it
+/// is no mistake of the grammar either: it stands for itself.
 fn read_name(name: &[u8]) -> Cow<'_, [u8]> {
     let inner = &name[1..name.len() - 1];
     if !inner.contains(&b'\\') {

@@ -3,12 +3,12 @@
 //!
 //! | row | value | what it is |
 //! |---|---|---|
-//! | `once/k/` and the client's key | version u8, log time varint, fingerprint (16 bytes), the outcome | is remembered until then |
+//! | `once/k/` and the client's key | version u8, log time varint, fingerprint (16 bytes), outcome | is remembered until then |
 //! | `once/t/` and a log time, 8 bytes, big-endian, and the client's key | empty | leads to the row above |
 //! | `once/n` | version u8, number of keys varint, their bytes varint | what is remembered, all together |
 //!
-//! What is remembered goes by the log time of entries, at the start of each, some at a time; it is not looked at any more once its
-//! time is up. It counts by its own bounds, not towards the keyspace's: a keyspace that is full answers repetitions too.
+//! What is remembered goes by the log time of entries, at the start of each, some at a time; it is not looked at any more once
+//! its time is up. It counts by its own bounds, not towards the keyspace's: a keyspace that is full answers repetitions too.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_engine::{Direction, KeyRange, Table, View};

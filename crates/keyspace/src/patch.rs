@@ -5,8 +5,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::merge_patch::{JsonError, Part, merge_patch};
 
-/// A key, and how what it holds is to be changed. What goes with the value stays; so does the time at which the key goes by itself,
-/// unless it is touched.
+/// A key, and how what it holds is to be changed. What goes with the value stays; so does the time at which the key goes by
+/// itself, unless it is touched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Patch {
     /// The key.
@@ -38,8 +38,8 @@ pub enum Edit {
     },
     /// Sets the value that is there once more. Nothing happens if the key is not there.
     Touch,
-    /// Applies a JSON merge patch (RFC 7396); see [`crate::check_merge_patch`] and `merge_patch.rs` for what comes of it, byte for
-    /// byte.
+    /// Applies a JSON merge patch (RFC 7396); see [`crate::check_merge_patch`] and `merge_patch.rs` for what comes of it, byte
+    /// for byte.
     Merge {
         /// The patch.
         patch: Bytes,

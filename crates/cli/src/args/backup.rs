@@ -15,6 +15,9 @@ pub(crate) struct BackupArgs {
     /// Only these keyspaces, and not all
     #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
+    /// The keyspace of --only as it was at this revision, as far as its history goes
+    #[arg(long, value_name = "N", requires = "only")]
+    pub(crate) revision: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -231,6 +231,8 @@ pub(super) const BACKUP: &str = "\
 Examples:
   quorate backup monday.qbk                    every keyspace with replication raft
   quorate backup orders.qbk --only orders,customers
+  quorate backup before.qbk --only orders --revision 4711
+                                               as it was then, as far as its history goes
   quorate backup verify monday.qbk             whether it is whole, without a cluster
   quorate backup show monday.qbk               keyspaces, revisions, numbers of pairs";
 

@@ -109,8 +109,8 @@ pub(super) fn op(words: &[String]) -> Result<TxnOp, String> {
     }
 }
 
-const FORMS: &str = "put KEY VALUE, get KEY, del KEY, incr KEY [BY], append KEY VALUE, touch KEY, patch KEY JSON, ls [PREFIX] and \
-    del-prefix PREFIX";
+const FORMS: &str = "put KEY VALUE, get KEY, del KEY, incr KEY [BY], append KEY VALUE, touch KEY, patch KEY JSON, ls [PREFIX] \
+    and del-prefix PREFIX";
 
 #[cfg(test)]
 mod tests {

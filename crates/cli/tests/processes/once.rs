@@ -17,7 +17,7 @@ fn increment(key: &str) -> Request {
 fn until_done(connections: &mut [Connection], key: &str, first: usize) -> (u64, bool) {
     let mut attempts = first..;
     let mut done = None;
-    until("a request is answered", Duration::from_secs(60), || {
+    until("a request is answered", Duration::from_mins(1), || {
         let at = attempts.next().unwrap_or(0) % connections.len();
         match connections[at].send(&increment(key)) {
             Ok(answer) if answer.status == 200 => {
@@ -57,7 +57,7 @@ fn each_is_done_once_while_leaders_are_killed() {
         }
         for _ in 0..3 {
             let before = done.load(Ordering::Relaxed);
-            until("requests are done", Duration::from_secs(60), || match done.load(Ordering::Relaxed) {
+            until("requests are done", Duration::from_mins(1), || match done.load(Ordering::Relaxed) {
                 now if now > before + 100 => Ok(()),
                 now => Err(format!("{} requests", now - before)),
             });

@@ -53,7 +53,8 @@ impl Catalog {
         Ok(self.write_to(&next))
     }
 
-    /// Gives up filling a keyspace: it is gone, or empty if it always exists. Nothing to write if it is not the one of this epoch.
+    /// Gives up filling a keyspace: it is gone, or empty if it always exists. Nothing to write if it is not the one of this
+    /// epoch.
     pub fn plan_abandon_restore(&self, name: &str, epoch: u64, now_ms: u64) -> Result<Option<Write>, CatalogError> {
         let mut next = self.clone();
         let Some(there) = next.keyspaces.remove(name).filter(|keyspace| keyspace.is_restoring && keyspace.epoch == epoch) else {

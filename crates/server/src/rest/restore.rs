@@ -1,7 +1,7 @@
 //! Backups that come back: `PUT /v1/snapshot`, keyspace by keyspace, while it is received.
 //!
-//! Each keyspace is filled where nobody sees it, and shown as a whole. One that is not filled to its end is taken away again; where
-//! even that does not happen, because the node or the cluster is gone, it stays marked, and the next restore makes it anew.
+//! Each keyspace is filled where nobody sees it, and shown as a whole. One that is not filled to its end is taken away again;
+//! where even that does not happen, because the node or the cluster is gone, it stays marked, and the next restore makes it anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +45,9 @@ pub(super) const MAX_RESTORES: usize = 1;
 pub(super) async fn answer<S: Store>(app: &Arc<App<S>>, head: &Parts, body: &mut RequestBody<'_>) -> Result<Answer, Refusal> {
     let options = Options::parse(head.uri.query())?;
     let timeout = options.treatment.timeout(&head.headers)?;
+    if options.revision.is_some() {
+        return Err(Refusal::new(Code::UnknownParameter, "revision: a backup is restored as it is"));
+    }
     refuse_coding(&head.headers, "a backup")?;
     if !media_type(&head.headers).is_some_and(|told| told.eq_ignore_ascii_case(MEDIA_TYPE)) {
         return Err(Refusal::new(Code::UnsupportedMediaType, format!("content-type: a backup is {MEDIA_TYPE}")));

@@ -1,5 +1,6 @@
 //! Backups: `GET /v1/snapshot`, written while it is sent, keyspace by keyspace, each as of one revision.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +13,15 @@ use quorate_api::backup::{BackupHead, BackupLease, BackupPair, BackupWriter, Key
 use quorate_api::key::SYSTEM_KEYSPACE;
 use quorate_api::keyspace::Capability;
 use quorate_api::problem::Code;
-use quorate_engine::{Table, View};
+use quorate_engine::{Direction, KeyRange, Table, View};
 use quorate_node::KeyspaceSettings;
-use quorate_node::keyspace::{LeaseId, Record, ShardError, leases};
+use quorate_node::keyspace::{LeaseId, Record, Revision, ShardError, check_revision, lease, leases, log_time_of, pairs_at};
 use tokio::runtime::Handle;
 
 use super::answer::{self, AnswerBody};
 use super::deadline::Deadline;
 use super::endpoint::{App, keyspace_name};
+use super::keyspaces::require;
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::scans::{Cost, Pieces};
@@ -38,6 +40,8 @@ const LINEARIZABLE: Freshness = Freshness { is_linearizable: true, min_revision:
 pub(super) struct Options {
     pub(super) treatment: Treatment,
     pub(super) keyspaces: Option<Vec<String>>,
+    /// Only of a backup.
+    pub(super) revision: Option<u64>,
 }
 
 /// Why a backup ends before its end.
@@ -63,7 +67,17 @@ impl From<ShardError> for Stop {
 pub(super) async fn answer<S: Store>(app: &Arc<App<S>>, head: &Parts) -> Result<Response<AnswerBody>, Refusal> {
     let options = Options::parse(head.uri.query())?;
     let timeout = options.treatment.timeout(&head.headers)?;
+    let pinned = options.revision.map(Revision);
+    let is_one = options.keyspaces.as_ref().is_some_and(|keyspaces| keyspaces.len() == 1);
+    if pinned.is_some() && !is_one {
+        return Err(Refusal::new(Code::BadParameter, "revision: each keyspace has its own, so `ks` must name one"));
+    }
     let keyspaces = chosen(app, options.keyspaces, timeout).await?;
+    if let (Some(pinned), Some((name, _))) = (pinned, keyspaces.first()) {
+        require(app, name, Capability::History)?;
+        let reading = app.store.read(name, LINEARIZABLE, timeout).await.map_err(Refusal::of_read)?;
+        check_revision(&*reading.view, pinned).map_err(Refusal::of_past)?;
+    }
     let head = BackupHead {
         cluster: app.store.cluster().id,
         node: app.config.node_name.clone(),
@@ -76,7 +90,7 @@ pub(super) async fn answer<S: Store>(app: &Arc<App<S>>, head: &Parts) -> Result<
         let done = send(pieces, begin).and_then(|()| {
             keyspaces.iter().try_for_each(|(name, settings)| {
                 let reading = runtime.block_on(shared.store.read(name, LINEARIZABLE, timeout));
-                write_keyspace(name, settings, &reading.map_err(Refusal::of_read)?, &mut writer, pieces)
+                write_keyspace((name, settings), &reading.map_err(Refusal::of_read)?, pinned, &mut writer, pieces)
             })
         });
         let last = match done {
@@ -119,22 +133,43 @@ async fn chosen<S: Store>(
     asked.into_iter().map(find).collect()
 }
 
+/// The keyspace as it is, or as it was at a revision.
 fn write_keyspace(
-    name: &str,
-    settings: &KeyspaceSettings,
+    (name, settings): (&str, &KeyspaceSettings),
     reading: &Reading,
+    pinned: Option<Revision>,
     writer: &mut BackupWriter,
     pieces: &mut Pieces,
 ) -> Result<(), Stop> {
     let view = reading.view.as_ref();
-    let head = KeyspaceHead { name: name.to_owned(), settings: body_of(settings), revision: view.revision() };
-    send(pieces, writer.keyspace(&head))?;
+    let revision = pinned.map_or_else(|| view.revision(), |pinned| pinned.0);
+    send(pieces, writer.keyspace(&KeyspaceHead { name: name.to_owned(), settings: body_of(settings), revision }))?;
     write_leases(view, writer, pieces)?;
-    for item in view.pairs(Table::Current) {
-        let (key, record) = item.map_err(ShardError::from)?;
-        let record = Record::decode(record).map_err(ShardError::from)?;
-        if let Some(block) = writer.pair(&pair_of(key, record, reading.now_ms)) {
-            send(pieces, block)?;
+    let mut write = |key, record, now_ms| match writer.pair(&pair_of(key, record, now_ms)) {
+        Some(block) => send(pieces, block),
+        None => Ok(()),
+    };
+    match pinned {
+        None => {
+            for item in view.pairs(Table::Current) {
+                let (key, record) = item.map_err(ShardError::from)?;
+                write(key, Record::decode(record).map_err(ShardError::from)?, reading.now_ms)?;
+            }
+        }
+        Some(pinned) => {
+            // What goes by itself has as long to live as it had then, as far as it is known when that was.
+            let then_ms = log_time_of(view, pinned)?.unwrap_or(reading.now_ms);
+            for item in pairs_at(view, &KeyRange::all(), Direction::Forward, pinned).map_err(Refusal::of_past)? {
+                let (key, record) = item?;
+                // What hung on a lease that has ended since was its promise, and is not given without it.
+                let has_ended = match record.lease {
+                    Some(id) => lease(view, id)?.is_none(),
+                    None => false,
+                };
+                if !has_ended {
+                    write(key, record, then_ms)?;
+                }
+            }
         }
     }
     send(pieces, writer.end_keyspace())
@@ -169,15 +204,15 @@ impl Options {
             match parameter.name {
                 "ks" => {
                     let names = parameter.text()?;
-                    let named =
-                        names.split(',').map(|name| keyspace_name(name, &http::Method::PUT).map(|name| name.into_owned()));
+                    let named = names.split(',').map(|name| keyspace_name(name, &http::Method::PUT).map(Cow::into_owned));
                     let mut keyspaces: Vec<String> = named.collect::<Result<_, _>>()?;
                     keyspaces.sort();
                     keyspaces.dedup();
                     parameter.set(&mut options.keyspaces, keyspaces)?;
                 }
+                "revision" => parameter.set(&mut options.revision, parameter.number()?)?,
                 _ if options.treatment.take_write(parameter)? => {}
-                _ => return Err(parameter.unknown(&["ks", "timeout"])),
+                _ => return Err(parameter.unknown(&["ks", "revision", "timeout"])),
             }
         }
         Ok(options)

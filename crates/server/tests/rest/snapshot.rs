@@ -69,6 +69,32 @@ async fn a_backup_holds_all_that_goes_with_a_pair() {
 }
 
 #[tokio::test]
+async fn the_past_can_be_backed_up_as_far_as_it_is_kept() {
+    let server = Server::start().await;
+    server.put("/v1/kv/default/a", b"1").await;
+    server.put("/v1/kv/default/a", b"2").await;
+    server.delete("/v1/kv/default/a").await;
+    server.put("/v1/kv/default/b", b"3").await;
+    let at = |revision: u64| format!("/v1/snapshot?ks=default&revision={revision}");
+    for (revision, expected) in [(2, vec![("a", "1")]), (3, vec![("a", "2")]), (4, vec![]), (5, vec![("b", "3")])] {
+        let backup = server.get(&at(revision)).await.body;
+        let found = pairs(&backup);
+        let expected: Vec<BackupPair> = expected
+            .into_iter()
+            .map(|(key, value)| BackupPair { key: key.into(), value: value.into(), ..BackupPair::default() })
+            .collect();
+        assert_eq!(found, expected, "{revision}");
+        assert!(matches!(&parts(&backup)[1], Part::Keyspace(head) if head.revision == revision));
+    }
+    assert_eq!(server.get(&at(6)).await.refusal().0, 400, "it is yet to come");
+    for target in ["/v1/snapshot?revision=3", "/v1/snapshot?ks=default,orders&revision=3"] {
+        assert_eq!(server.get(target).await.refusal(), (400, "bad_parameter".to_owned()), "{target}");
+    }
+    let restored = restore(&server, "/v1/snapshot?revision=3", &backup_of(1)).await;
+    assert_eq!(restored.refusal(), (400, "unknown_parameter".to_owned()));
+}
+
+#[tokio::test]
 async fn what_was_backed_up_comes_back() {
     let server = Server::start().await;
     let backup = backup_of(5000);

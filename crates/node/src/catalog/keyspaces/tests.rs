@@ -415,3 +415,47 @@ fn records_round_trip_with_all_that_they_can_hold() {
     let text = serde_json::to_string(&keyspace).unwrap();
     assert_eq!(serde_json::from_str::<KeyspaceRecord>(&text).unwrap(), keyspace, "{text}");
 }
+
+impl System {
+    fn begin_restore(&mut self, name: &str, default_is_empty: bool) -> Result<u64, CatalogError> {
+        let write = self.catalog().plan_begin_restore(name, &settings(Mode::Raft), default_is_empty, NOW_MS)?;
+        assert!(self.is_applied(&write));
+        Ok(self.keyspace(name).epoch)
+    }
+}
+
+#[test]
+fn a_restore_makes_a_keyspace_that_is_shown_at_its_end() {
+    let mut system = System::of(3);
+    let epoch = system.begin_restore("orders", false).unwrap();
+    assert!(system.keyspace("orders").is_restoring);
+    // What another restore left is made anew, and the first one cannot end any more.
+    let again = system.begin_restore("orders", false).unwrap();
+    assert_ne!(again, epoch);
+    assert_eq!(system.catalog().plan_end_restore("orders", epoch), Err(CatalogError::RestoreOver("orders".to_owned())));
+    assert_eq!(system.catalog().plan_abandon_restore("orders", epoch, NOW_MS), Ok(None));
+    let end = system.catalog().plan_end_restore("orders", again).unwrap();
+    assert!(system.is_applied(&end));
+    assert!(!system.keyspace("orders").is_restoring);
+    assert_eq!(system.begin_restore("orders", true), Err(CatalogError::KeyspaceInUse("orders".to_owned())));
+    assert!(system.catalog().plan_end_restore("orders", again).is_err(), "it has ended");
+    assert!(system.catalog().plan_begin_restore("_system", &settings(Mode::Raft), true, NOW_MS).is_err());
+}
+
+#[test]
+fn a_restore_that_is_given_up_leaves_nothing_but_what_always_exists() {
+    let mut system = System::of(3);
+    let epoch = system.begin_restore("orders", false).unwrap();
+    let write = system.catalog().plan_abandon_restore("orders", epoch, NOW_MS).unwrap().unwrap();
+    assert!(system.is_applied(&write));
+    assert!(!system.catalog().keyspaces.contains_key("orders"));
+
+    assert_eq!(system.begin_restore("default", false), Err(CatalogError::KeyspaceInUse("default".to_owned())));
+    let before = system.keyspace("default").epoch;
+    let epoch = system.begin_restore("default", true).unwrap();
+    assert_ne!(epoch, before);
+    let write = system.catalog().plan_abandon_restore("default", epoch, NOW_MS).unwrap().unwrap();
+    assert!(system.is_applied(&write));
+    let default = system.keyspace("default");
+    assert!(!default.is_restoring && default.epoch != epoch, "it is there, empty, under an epoch of its own");
+}

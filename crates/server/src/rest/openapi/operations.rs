@@ -290,7 +290,8 @@ fn by_key64() -> Vec<Operation> {
 }
 
 fn batches() -> Vec<Operation> {
-    let about = "Many gets, puts, changes and deletes: an object, or lines of `BatchOpBody`, answered by lines of `BatchResult` and a `BatchEnd`";
+    let about = "Many gets, puts, changes and deletes: an object, or lines of `BatchOpBody`, answered by lines of \
+        `BatchResult` and a `BatchEnd`";
     vec![
         Operation::new("post", "/v1/batch/{keyspace}", "batch", "keys", about)
             .takes(&["keyspace", "results", "atomic"])
@@ -414,10 +415,10 @@ fn snapshots() -> Vec<Operation> {
             "snapshot",
             "A backup: keyspaces, each as of one revision, written while it is sent",
         )
-        .takes(&["backup_keyspaces"])
+        .takes(&["backup_keyspaces", "revision"])
         .takes(&TIMEOUT)
         .answers(200, Content::Backup, "The bytes of a file. It is whole if its last block says so.")
-        .refuses(&[QUERY, READ, IN_KEYSPACE, &[UnsupportedCapability, KeyspaceReadOnly]]),
+        .refuses(&[QUERY, READ, IN_KEYSPACE, &[UnsupportedCapability, KeyspaceReadOnly, FutureRevision, Compacted]]),
         Operation::new("put", path, "restore", "snapshot", "Restores a backup into keyspaces that are not there, or are empty")
             .takes(&["backup_keyspaces"])
             .takes(&TIMEOUT)

@@ -128,8 +128,8 @@ fn of_one_key() -> [(String, Value); 13] {
 }
 
 const ONCE_ABOUT: &str = "A name that the client makes up for this request. The write is done once under it within ten minutes, \
-    through whichever node; a repetition is answered as the first was, with `Idempotency-Replayed: true`. Only with the capability \
-    `idempotency`.";
+    through whichever node; a repetition is answered as the first was, with `Idempotency-Replayed: true`. Only with the \
+    capability `idempotency`.";
 
 fn of_lists() -> [(String, Value); 24] {
     let part = || json!({"type": "string", "maxLength": MAX_KEY_BYTES});
