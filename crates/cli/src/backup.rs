@@ -186,7 +186,7 @@ fn read(path: &Path) -> Result<Contents, Failure> {
         reader.push(&piece[..length]);
         contents.take(&mut reader).map_err(|failure| match failure {
             Failure::Told { message, .. } => told(message),
-            other => other,
+            Failure::OutputClosed => Failure::OutputClosed,
         })?;
         progress.set_bytes(contents.bytes, contents.pairs);
     }

@@ -239,7 +239,7 @@ impl Difference {
         let mut line = format!("{sign} {}", printable(self.key()));
         if with_values {
             let values: Vec<String> = [old, new].into_iter().flatten().map(shown).collect();
-            line += &format!("  {}", values.join(" -> "));
+            line.extend(["  ", &*values.join(" -> ")]);
         }
         line
     }

@@ -110,7 +110,7 @@ pub(crate) fn check_past(view: &dyn View, model: &Model) -> Result<(), String> {
 
 fn check_pairs(view: &dyn View, model: &Model, revision: u64) -> Result<(), String> {
     let unreadable = |error: &dyn std::fmt::Display| format!("revision {revision} cannot be read: {error}");
-    let direction = if revision % 2 == 0 { Direction::Forward } else { Direction::Reverse };
+    let direction = if revision.is_multiple_of(2) { Direction::Forward } else { Direction::Reverse };
     let pairs = pairs_at(view, &KeyRange::all(), direction, Revision(revision)).map_err(|error| unreadable(&error))?;
     let mut found = BTreeMap::new();
     for pair in pairs {
