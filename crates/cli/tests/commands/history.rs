@@ -81,9 +81,10 @@ fn two_revisions_are_compared_key_by_key() {
 #[test]
 fn a_keyspace_is_compacted_to_a_revision_or_to_the_present() {
     let node = CannedNode::reacting(|asked, _| {
-        let body = match asked.starts_with("GET") {
-            true => json!({"count": 0, "revision": 9}),
-            false => json!({"compacted_revision": 9, "revision": 9, "is_swept": true}),
+        let body = if asked.starts_with("GET") {
+            json!({"count": 0, "revision": 9})
+        } else {
+            json!({"compacted_revision": 9, "revision": 9, "is_swept": true})
         };
         canned(200, &[], body.to_string())
     });
@@ -95,16 +96,16 @@ fn a_keyspace_is_compacted_to_a_revision_or_to_the_present() {
     let json = node.call(&["keyspace", "compact", "orders", "7", "-o", "json"]).json();
     assert_eq!(json, json!({"compacted_revision": 9, "revision": 9, "is_swept": true}));
 
-    let done = CannedNode::reacting(|asked, _| match asked.starts_with("GET") {
-        true => canned(200, &[], r#"{"count":0,"revision":9}"#),
-        false => {
-            let problem = Problem {
-                outcome: Some(WriteOutcome::NotApplied),
-                compacted_revision: Some(9),
-                ..Problem::new(Code::Compacted, "the oldest revision that can be read is 9")
-            };
-            canned(410, &[("content-type", MEDIA_TYPE)], serde_json::to_vec(&problem).unwrap())
+    let done = CannedNode::reacting(|asked, _| {
+        if asked.starts_with("GET") {
+            return canned(200, &[], r#"{"count":0,"revision":9}"#);
         }
+        let problem = Problem {
+            outcome: Some(WriteOutcome::NotApplied),
+            compacted_revision: Some(9),
+            ..Problem::new(Code::Compacted, "the oldest revision that can be read is 9")
+        };
+        canned(410, &[("content-type", MEDIA_TYPE)], serde_json::to_vec(&problem).unwrap())
     });
     assert_eq!(done.call(&["keyspace", "compact", "orders"]).exit, 0, "nothing older is there");
     let again = done.call(&["keyspace", "compact", "orders", "9"]);
