@@ -51,7 +51,7 @@ fn what_is_retained_reads_as_it_was_after_all_nodes_are_killed_in_compactions() 
         for round in 1..=3 {
             let count = || written.lock().expect("nobody panicked").len();
             let before = count();
-            until("writes go on", Duration::from_secs(60), || match count() {
+            until("writes go on", Duration::from_mins(1), || match count() {
                 now if now > before + 300 => Ok(()),
                 now => Err(format!("{} writes", now - before)),
             });
