@@ -8,9 +8,9 @@ fn pair(number: u8) -> BackupPair {
     BackupPair {
         key: bytes("k"),
         value: vec![number; usize::from(number)].into(),
-        content_type: (number % 2 == 0).then(|| bytes("text/")),
-        ttl_ms: (number % 3 == 0).then_some(u64::from(number) * 1000),
-        lease: (number % 5 == 0).then_some(u64::from(number)),
+        content_type: (number.is_multiple_of(2)).then(|| bytes("text/")),
+        ttl_ms: (number.is_multiple_of(3)).then_some(u64::from(number) * 1000),
+        lease: (number.is_multiple_of(5)).then_some(u64::from(number)),
         meta: (0..number % 4).map(|at| (bytes("name"), Bytes::from(vec![at]))).collect(),
     }
 }

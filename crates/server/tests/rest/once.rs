@@ -87,6 +87,7 @@ async fn transactions_are_done_once_too() {
     assert_eq!(refused.refusal(), (422, "idempotency_key_reused".to_owned()));
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it reads like the body")]
 fn ops(ops: Value) -> String {
     json!({ "ops": ops }).to_string()
 }
