@@ -80,6 +80,7 @@ impl Model {
                 self.expired.extend(self.pairs.get(&key).map(|(_, value)| value.clone()));
                 self.set(revision, key, None);
             }
+            self.retained.note(self.revision);
             commands.iter().for_each(|command| self.execute(command, index));
             self.retained.end_entry(self.revision);
         }
@@ -178,6 +179,7 @@ impl Model {
                     self.set(revision, key, pair);
                 }
             }
+            self.retained.note(self.revision);
             return;
         }
         for (key, pair) in changes(&write.ops, &self.pairs, revision) {
