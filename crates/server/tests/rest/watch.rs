@@ -76,6 +76,13 @@ fn deleted(key: &str, revision: u64) -> Value {
     json!({"type": "delete", "key": key, "create_revision": 0, "mod_revision": revision, "version": 0})
 }
 
+/// A server with a keyspace `plain`, of which the feed alone keeps what happened.
+async fn without_history() -> Server {
+    let server = Server::start().await;
+    assert_eq!(server.put_json("/v1/keyspaces/plain", &json!({"engine": {"type": "hash"}})).await.status, 201);
+    server
+}
+
 #[tokio::test]
 async fn what_happens_to_a_prefix_comes_by_revision() {
     let server = Server::start().await;
@@ -208,32 +215,55 @@ async fn several_selections_share_a_stream() {
 
 #[tokio::test]
 async fn a_watch_begins_in_the_past_as_far_as_it_is_kept_or_in_the_future() {
-    let server = Server::start().await;
+    let server = without_history().await;
     // A feed begins with the first watch.
-    drop(Watched::begin(&server, "/v1/watch/default", &[LINES]).await);
+    drop(Watched::begin(&server, "/v1/watch/plain", &[LINES]).await);
     for value in 2..=6 {
-        server.put("/v1/kv/default/a", value.to_string().as_bytes()).await;
+        server.put("/v1/kv/plain/a", value.to_string().as_bytes()).await;
     }
-    let mut past = Watched::begin(&server, "/v1/watch/default?from_revision=5", &[LINES]).await;
+    let mut past = Watched::begin(&server, "/v1/watch/plain?from_revision=5", &[LINES]).await;
     assert_eq!(past.line().await, change(5, json!([put("a", "5", [2, 5, 4])])));
     assert_eq!(past.line().await, change(6, json!([put("a", "6", [2, 6, 5])])));
-    let mut future = Watched::begin(&server, "/v1/watch/default?from_revision=8", &[LINES]).await;
-    server.put("/v1/kv/default/a", b"7").await;
-    server.put("/v1/kv/default/a", b"8").await;
+    let mut future = Watched::begin(&server, "/v1/watch/plain?from_revision=8", &[LINES]).await;
+    server.put("/v1/kv/plain/a", b"7").await;
+    server.put("/v1/kv/plain/a", b"8").await;
     assert_eq!(future.line().await, change(8, json!([put("a", "8", [2, 8, 7])])));
-    let gone = server.get("/v1/watch/default?from_revision=1").await;
+    let gone = server.get("/v1/watch/plain?from_revision=1").await;
     assert_eq!(gone.refusal(), (410, "compacted".to_owned()));
     assert_eq!(gone.problem().compacted_revision, Some(2));
 }
 
 #[tokio::test]
-async fn who_does_not_read_is_told_when_it_goes_on_and_costs_nothing_meanwhile() {
+async fn what_the_feed_does_not_hold_is_read_from_the_history() {
     let server = Server::start().await;
-    let mut watched = Watched::begin(&server, "/v1/watch/default?prefix=a", &[LINES]).await;
+    drop(Watched::begin(&server, "/v1/watch/default", &[LINES]).await);
+    let value = "v".repeat(1 << 20);
+    for number in 0..8 {
+        server.put(&format!("/v1/kv/default/a{number}"), value.as_bytes()).await;
+    }
+    let mut watched = Watched::begin(&server, "/v1/watch/default?from_revision=2&values=false", &[LINES]).await;
+    for revision in 2..10 {
+        let line = watched.line().await;
+        assert_eq!(
+            (line["revision"].as_u64(), line["events"][0]["key"].as_str()),
+            (Some(revision), Some(&*format!("a{}", revision - 2)))
+        );
+    }
+    assert_eq!(server.post_json("/v1/keyspaces/default/compact", r#"{"revision": 4}"#).await.status, 200);
+    let gone = server.get("/v1/watch/default?from_revision=3").await;
+    assert_eq!((gone.refusal(), gone.problem().compacted_revision), ((410, "compacted".to_owned()), Some(4)));
+    let mut kept = Watched::begin(&server, "/v1/watch/default?from_revision=4&values=false", &[LINES]).await;
+    assert_eq!(kept.line().await["revision"], 4);
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_told_when_it_goes_on_and_costs_nothing_meanwhile() {
+    let server = without_history().await;
+    let mut watched = Watched::begin(&server, "/v1/watch/plain?prefix=a", &[LINES]).await;
     // More than the sockets' buffers and the feed hold.
     let value = vec![b'v'; 1 << 20];
     for number in 0..40 {
-        server.put(&format!("/v1/kv/default/a{number}"), &value).await;
+        server.put(&format!("/v1/kv/plain/a{number}"), &value).await;
     }
     let mut revision = 1;
     let end = loop {
