@@ -29,6 +29,8 @@ struct Watcher {
     selections: Vec<Selection>,
     /// None until it began.
     watch: Option<Watch>,
+    /// Up to here what it was told was compared with what happened.
+    compared: Revision,
 }
 
 /// Feeds are so short that watchers fall behind.
@@ -52,7 +54,7 @@ impl Simulation {
     pub(crate) fn start_watchers(&mut self) {
         for _ in 0..self.random.between(1, 5) {
             let selections = (0..self.random.between(1, 3)).map(|_| self.any_selection()).collect();
-            self.watchers.all.push(Watcher { at: None, selections, watch: None });
+            self.watchers.all.push(Watcher { at: None, selections, watch: None, compared: Revision::default() });
         }
     }
 
@@ -107,7 +109,10 @@ impl Simulation {
         let watcher = &mut self.watchers.all[index];
         watcher.at = Some((id, boot));
         match &mut watcher.watch {
-            None => watcher.watch = Some(Watch::new(watcher.selections.clone(), at)),
+            None => {
+                watcher.watch = Some(Watch::new(watcher.selections.clone(), at));
+                watcher.compared = at;
+            }
             Some(watch) => {
                 self.coverage.count("watchers that went on elsewhere");
                 if self.scenario.mutation == Some(Mutation::WatchResumesAtPresent) {
@@ -119,8 +124,8 @@ impl Simulation {
 
     /// A watcher takes what its node has for it.
     fn tell_watcher(&mut self, index: usize) -> Step {
-        let watcher = &mut self.watchers.all[index];
-        let Some(((id, boot), watch)) = watcher.at.zip(watcher.watch.as_mut()) else { return Ok(()) };
+        let Watcher { at, watch, compared, .. } = &mut self.watchers.all[index];
+        let Some(((id, boot), watch)) = at.zip(watch.as_mut()) else { return Ok(()) };
         let Some(process) = self.hosts[id.0].process_of(boot).filter(|process| process.shell.paused.is_none()) else {
             return Ok(());
         };
@@ -142,12 +147,14 @@ impl Simulation {
                     told.truncate(told.len().div_ceil(2));
                 }
                 self.coverage.add("revisions that watchers were told", told.len() as u64);
-                let seen = Seen { selections: watch.selections(), told: &told, after: before, upto: watch.told() };
+                let after = std::mem::replace(compared, watch.told());
+                let seen = Seen { selections: watch.selections(), told: &told, after, upto: watch.told() };
                 self.oracle.check_told(index, &seen)
             }
             Err(PastError::Compacted(_)) => {
                 self.coverage.count("watchers that fell behind");
                 *watch = Watch::new(watch.selections().to_vec(), feed.at());
+                *compared = feed.at();
                 Ok(())
             }
             Err(error) => Err(Violation::new("the past can be read", format!("w{index} after {before} at {id}: {error}"))),
