@@ -140,6 +140,7 @@ impl WatchStream {
                 WatchMessage::Error { problem, .. } => {
                     let endpoint = lines.endpoint().to_owned();
                     self.lines = None;
+                    self.is_in_snapshot = false;
                     return Err(Error::Refused { endpoint, problem });
                 }
                 message => return self.take(message),
@@ -199,7 +200,7 @@ impl WatchStream {
             request.headers.insert("last-event-id", id.map_err(|error| Error::InvalidRequest { reason: error.to_string() })?);
         }
         let answer = self.client.open(request).await?;
-        if self.epoch.is_none() {
+        if self.told.is_none() {
             self.epoch = answer.text(own_header::EPOCH).map(str::to_owned);
         }
         if self.told.is_none() && !self.query.is_initial {

@@ -102,11 +102,22 @@ impl Running {
         Ok(epoch)
     }
 
-    pub(crate) async fn restore_write(&self, name: &str, write: &Write, deadline: Monotonic) -> Result<Written, StoreError> {
-        let hosted = self.hosted_in_any_state(name, deadline).await?;
-        let (group, epoch) = (hosted.group, hosted.epoch);
+    pub(crate) async fn restore_write(
+        &self,
+        (name, epoch): (&str, u64),
+        write: &Write,
+        deadline: Monotonic,
+    ) -> Result<Written, StoreError> {
         // Who waits for an outcome holds no engine.
-        drop(hosted);
+        let (group, present) = {
+            let hosted = self.hosted_in_any_state(name, deadline).await?;
+            (hosted.group, hosted.epoch)
+        };
+        if present != epoch {
+            return Err(StoreError::Conflict(format!(
+                "keyspace {name} is not the one that was begun: somebody else restores it"
+            )));
+        }
         let outcome = self.maybe_write(group, write, deadline).await?.ok_or(StoreError::NoLeader)?;
         Ok(Written { epoch, outcome, now_ms: 0 })
     }

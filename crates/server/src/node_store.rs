@@ -231,9 +231,9 @@ impl Store for NodeStore {
         running.begin_restore(name, &settings, deadline).await
     }
 
-    async fn restore_write(&self, name: &str, write: Write, timeout: Duration) -> Result<Written, StoreError> {
+    async fn restore_write(&self, name: &str, epoch: u64, write: Write, timeout: Duration) -> Result<Written, StoreError> {
         let (running, deadline) = self.running(timeout).await?;
-        running.restore_write(name, &write, deadline).await
+        running.restore_write((name, epoch), &write, deadline).await
     }
 
     async fn end_restore(&self, name: &str, epoch: u64, timeout: Duration) -> Result<(), StoreError> {
@@ -256,10 +256,13 @@ impl Store for NodeStore {
         running.jobs(freshness, deadline).await
     }
 
-    async fn feed(&self, keyspace: &str, timeout: Duration) -> Result<Arc<LiveFeed>, StoreError> {
+    async fn feed(&self, keyspace: &str, timeout: Duration) -> Result<(u64, Arc<LiveFeed>), StoreError> {
         let (running, deadline) = self.running(timeout).await?;
-        let group = running.hosted(keyspace, deadline).await?.group;
-        running.handle.views.feeds.get(group.0).ok_or(StoreError::NoLeader)
+        let (group, epoch) = {
+            let hosted = running.hosted(keyspace, deadline).await?;
+            (hosted.group, hosted.epoch)
+        };
+        running.handle.views.feeds.get(group.0).map(|feed| (epoch, feed)).ok_or(StoreError::NoLeader)
     }
 
     async fn leases(

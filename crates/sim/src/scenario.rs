@@ -136,7 +136,8 @@ fn node_settings(random: &mut Random) -> Config {
         default_engine: (*random.pick(&ENGINES).expect("not empty")).to_owned(),
         flush_log_bytes: *random.pick(&[2 << 10, 16 << 10, 128 << 10]).expect("not empty"),
         snapshot_log_bytes: *random.pick(&[2 << 10, 16 << 10, 128 << 10]).expect("not empty"),
-        snapshot_chunk_bytes: *random.pick(&[256, 1 << 10, 64 << 10]).expect("not empty"),
+        // A shard with its history is some tens of KiB: with smaller pieces a slow network would have them for minutes.
+        snapshot_chunk_bytes: *random.pick(&[1 << 10, 4 << 10, 64 << 10]).expect("not empty"),
         max_entry_bytes: *random.pick(&[64, 1 << 10, 1 << 20]).expect("not empty"),
         max_pending_requests: *random.pick(&[2, 16 << 10]).expect("not empty"),
         max_pending_bytes: *random.pick(&[8 << 10, 64 << 20]).expect("not empty"),

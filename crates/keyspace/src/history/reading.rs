@@ -169,7 +169,8 @@ pub fn log_time_of(view: &dyn View, revision: Revision) -> Result<Option<u64>, S
 pub fn changes_after(view: &dyn View, after: Revision) -> Result<ChangesAfter<'_>, PastError> {
     let Extent { compacted, begun, .. } = extent(view)?;
     if after.next() < compacted || after < begun {
-        return Err(PastError::Compacted(compacted));
+        // What changed at the revision at which recording began is not known.
+        return Err(PastError::Compacted(compacted.max(begun.next())));
     }
     Ok(ChangesAfter { view, compacted, rows: view.scan(Table::History, &changes_from(after.next()), Direction::Forward) })
 }

@@ -219,7 +219,12 @@ impl KeyspaceRecord {
     }
 
     /// What the shards are to keep to.
+    ///
+    /// While it is being restored they keep to nothing: what is in a backup may be from before its keyspace had these settings.
     pub fn shard_settings(&self) -> Settings {
+        if self.is_restoring {
+            return Settings::of(Limits { max_bytes: u64::MAX, ..Limits::default() });
+        }
         let LimitsRecord { max_bytes, max_key_bytes, max_value_bytes } = &self.limits;
         let limits = Limits {
             max_bytes: max_bytes.unwrap_or(u64::MAX),

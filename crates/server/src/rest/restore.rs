@@ -23,7 +23,7 @@ use super::endpoint::App;
 use super::refusal::Refusal;
 use super::settings::settings_of;
 use super::snapshot::Options;
-use super::store::{Store, StoreError};
+use super::store::{Freshness, Store, StoreError};
 
 /// Pairs that are written as one: less than one log entry holds.
 const WRITE_BYTES: usize = 256 << 10;
@@ -178,11 +178,9 @@ impl<S: Store> Restore<S> {
     async fn end(&mut self, end: KeyspaceEnd) -> Result<(), Refusal> {
         let Some(under_way) = &mut self.under_way else { return Ok(()) };
         for leases in under_way.leases.chunks(WRITE_PAIRS) {
-            for lease in leases {
-                let grant = Op::LeaseGrant { id: LeaseId(lease.id), ttl_ms: lease.ttl_ms };
-                let write = Write { ops: vec![grant], ..Write::default() };
-                write_until_done(&*self.store, &under_way.name, &write, self.timeout).await?;
-            }
+            let grant = |lease: &BackupLease| Op::LeaseGrant { id: LeaseId(lease.id), ttl_ms: lease.ttl_ms };
+            let write = Write { ops: leases.iter().map(grant).collect(), ..Write::default() };
+            write_until_done(&*self.store, (&under_way.name, under_way.epoch), &write, self.timeout).await?;
         }
         for pair in std::mem::take(&mut under_way.leased) {
             under_way.add(pair, &self.store, self.timeout).await?;
@@ -193,7 +191,7 @@ impl<S: Store> Restore<S> {
         loop {
             match self.store.end_restore(&under_way.name, under_way.epoch, self.timeout).await {
                 // That it is not being restored any more may be our own doing, of which no answer came.
-                Err(StoreError::Conflict(_)) if attempts > 0 => break,
+                Err(StoreError::Conflict(_)) if attempts > 0 && under_way.is_shown(&*self.store, self.timeout).await => break,
                 Err(error) if is_passing(&error) && attempts < MAX_ATTEMPTS => attempts += 1,
                 ended => {
                     ended.map_err(Refusal::of_write)?;
@@ -251,9 +249,16 @@ impl UnderWay {
         }
         let write = Write { ops: std::mem::take(&mut self.gathered), ..Write::default() };
         self.gathered_bytes = 0;
-        let (store, name) = (Arc::clone(store), self.name.clone());
-        self.writes.spawn(async move { write_until_done(&*store, &name, &write, timeout).await });
+        let (store, name, epoch) = (Arc::clone(store), self.name.clone(), self.epoch);
+        self.writes.spawn(async move { write_until_done(&*store, (&name, epoch), &write, timeout).await });
         Ok(())
+    }
+
+    /// Whether it is this very keyspace that everybody can use now.
+    async fn is_shown<S: Store>(&self, store: &S, timeout: Duration) -> bool {
+        let freshness = Freshness { is_linearizable: true, min_revision: None };
+        let known = store.keyspace(&self.name, freshness, timeout).await;
+        known.is_ok_and(|known| known.record.epoch == self.epoch && !known.record.is_restoring)
     }
 
     /// Waits for one write; whether there was one.
@@ -267,10 +272,15 @@ impl UnderWay {
 }
 
 /// Writes, again and again while that may help: nobody sees it if it is done twice.
-async fn write_until_done<S: Store>(store: &S, name: &str, write: &Write, timeout: Duration) -> Result<(), Refusal> {
+async fn write_until_done<S: Store>(
+    store: &S,
+    (name, epoch): (&str, u64),
+    write: &Write,
+    timeout: Duration,
+) -> Result<(), Refusal> {
     let mut attempts = 0;
     loop {
-        match store.restore_write(name, write.clone(), timeout).await {
+        match store.restore_write(name, epoch, write.clone(), timeout).await {
             Ok(written) => {
                 return match written.outcome {
                     // An earlier attempt was done, of which no answer came.

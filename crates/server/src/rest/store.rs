@@ -93,10 +93,12 @@ pub trait Store: Send + Sync + 'static {
         timeout: Duration,
     ) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Writes into a keyspace that is being restored, as [`Store::write`] does into others.
+    /// Writes into a keyspace that is being restored, as [`Store::write`] does into others. [`StoreError::Conflict`] if it is not
+    /// the one of this epoch any more: somebody else restores it now.
     fn restore_write(
         &self,
         name: &str,
+        epoch: u64,
         write: Write,
         timeout: Duration,
     ) -> impl Future<Output = Result<Written, StoreError>> + Send;
@@ -114,8 +116,8 @@ pub trait Store: Send + Sync + 'static {
     fn jobs(&self, freshness: Freshness, timeout: Duration) -> impl Future<Output = Result<Vec<JobBody>, StoreError>> + Send;
 
     /// What is told of a keyspace at this node, while it can be read here. Asked for after a linearizable read, it tells of all
-    /// that is written from then on. Only of keyspaces with the capability `watch`.
-    fn feed(&self, keyspace: &str, timeout: Duration) -> impl Future<Output = Result<Arc<LiveFeed>, StoreError>> + Send;
+    /// that is written from then on. With the keyspace's epoch. Only of keyspaces with the capability `watch`.
+    fn feed(&self, keyspace: &str, timeout: Duration) -> impl Future<Output = Result<(u64, Arc<LiveFeed>), StoreError>> + Send;
 
     /// Asks who leads a keyspace about leases: keeps them alive, or tells how long they live. One answer per lease; none if there
     /// is no such lease, or if it ends now.

@@ -208,9 +208,9 @@ impl Store for MemoryStore {
         self.state().now_ms
     }
 
-    async fn feed(&self, keyspace: &str, _timeout: Duration) -> Result<Arc<LiveFeed>, StoreError> {
+    async fn feed(&self, keyspace: &str, _timeout: Duration) -> Result<(u64, Arc<LiveFeed>), StoreError> {
         self.fail()?;
-        self.state().feed(keyspace)
+        self.state().feed(keyspace).map(|feed| (EPOCH, feed))
     }
 
     async fn write(&self, keyspace: &str, write: Write, timeout: Duration) -> Result<Written, StoreError> {
@@ -301,7 +301,7 @@ impl Store for MemoryStore {
         Ok(known.record.epoch)
     }
 
-    async fn restore_write(&self, name: &str, write: Write, timeout: Duration) -> Result<Written, StoreError> {
+    async fn restore_write(&self, name: &str, _epoch: u64, write: Write, timeout: Duration) -> Result<Written, StoreError> {
         assert!(self.state().records[name].is_restoring, "{name} was begun");
         self.write(name, write, timeout).await
     }

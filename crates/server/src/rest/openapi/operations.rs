@@ -145,6 +145,7 @@ const WATCH_CODES: &[Code] = &[
     Compacted,
     UnsupportedCapability,
     RevisionNotReached,
+    WatchEnded,
 ];
 const LEASE_BODY: &[Code] = &[BadHeader, BadBody, UnsupportedMediaType, KeyspaceReadOnly];
 const SETTINGS: &[Code] =

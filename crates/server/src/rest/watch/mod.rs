@@ -115,7 +115,10 @@ pub(super) async fn answer<S: Store>(
     // Confirmed first: what was acknowledged before the watch began is in the feed then, and "from now on" is behind it.
     let left = deadline.left().unwrap_or_default();
     let reading = app.store.read(keyspace, freshness, left).await.map_err(Refusal::of_read)?;
-    let feed = app.store.feed(keyspace, deadline.left().unwrap_or_default()).await.map_err(Refusal::of_read)?;
+    let (epoch, feed) = app.store.feed(keyspace, deadline.left().unwrap_or_default()).await.map_err(Refusal::of_read)?;
+    if epoch != reading.epoch {
+        return Err(Refusal::new(Code::WatchEnded, format!("keyspace {keyspace} was made anew just now")));
+    }
     let keys = options.selections.iter().map(|selection| selection.keys.clone()).collect();
     let watcher = feed.watch(keys);
     let after = match options.after(reading.epoch)? {

@@ -68,7 +68,8 @@ impl Options {
             (Some(_), _) => {
                 Err(Refusal::compacted(Revision::FIRST, "the event that was seen last is of a keyspace that was made anew since"))
             }
-            (None, Some(from)) => Ok(Some(Revision(from.saturating_sub(1)))),
+            // The first revision is that of an empty shard: nothing happened at it.
+            (None, Some(from)) => Ok(Some(Revision(from.saturating_sub(1)).max(Revision::FIRST))),
             (None, None) => Ok(None),
         }
     }

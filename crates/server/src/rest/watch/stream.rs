@@ -96,6 +96,7 @@ impl<S: Store> Telling<S> {
     async fn tell_present(&mut self) -> Result<(), End> {
         let freshness = Freshness { is_linearizable: false, min_revision: Some(self.watch.told()) };
         let reading = self.app.store.read(&self.keyspace, freshness, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
+        self.check_epoch(reading.epoch)?;
         let revision = Revision(reading.view.revision());
         let cost = if self.app.store.can(&self.keyspace, Capability::Ordered) { Cost::Returned } else { Cost::Everything };
         let (watch, messages) = (Watch::new(self.watch.selections().to_vec(), revision), Arc::clone(&self.messages));
@@ -131,14 +132,19 @@ impl<S: Store> Telling<S> {
         }
     }
 
+    fn check_epoch(&self, epoch: u64) -> Result<(), Refusal> {
+        if epoch == self.messages.epoch {
+            return Ok(());
+        }
+        Err(Refusal::compacted(Revision::FIRST, "the keyspace was made anew"))
+    }
+
     /// What comes next, from the history: the feed does not go back so far.
     async fn past(&self) -> Result<Piece, Refusal> {
         let after = self.watch.told();
         let freshness = Freshness { is_linearizable: false, min_revision: None };
         let reading = self.app.store.read(&self.keyspace, freshness, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
-        if reading.epoch != self.messages.epoch {
-            return Err(Refusal::compacted(Revision::FIRST, "the keyspace was made anew"));
-        }
+        self.check_epoch(reading.epoch)?;
         let read = move || Ok(Piece::of_history(&*reading.view, after, REVISIONS_AT_ONCE, PIECE_BYTES));
         let piece = self.app.turns.run(DEFAULT_TIMEOUT, read).await?;
         piece.map_err(|error| too_old(self.watcher.feed(), after, error))

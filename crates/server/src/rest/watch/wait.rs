@@ -75,7 +75,7 @@ pub(in super::super) async fn wait_for_change<S: Store>(
 ) -> Result<bool, Refusal> {
     require(app, keyspace, Capability::Watch)?;
     let _room = app.watches.room_for(1)?;
-    let feed = app.store.feed(keyspace, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
+    let (_, feed) = app.store.feed(keyspace, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
     let watcher = feed.watch(vec![keys.clone()]);
     let mut watch = Watch::new(vec![Selection { keys, causes: Causes::ALL }], after);
     let mut is_ending = app.watches.is_ending.subscribe();
