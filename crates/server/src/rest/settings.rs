@@ -73,6 +73,11 @@ fn known_fields(place: &str, fields: &Map<String, Value>, known: &[&str]) -> Res
 
 /// Settings as they were sent.
 pub(super) fn parse(body: Value) -> Result<SettingsBody, SettingsError> {
+    // serde would read these from lists, too, field by field: nobody means that.
+    let objects = ["engine", "replication", "limits", "retention"];
+    if let Some(field) = objects.into_iter().find(|field| body.get(*field).is_some_and(Value::is_array)) {
+        return Err(SettingsError::Invalid(format!("{field}: not a list, but an object")));
+    }
     serde_json::from_value(body).map_err(|error| SettingsError::Invalid(error.to_string()))
 }
 

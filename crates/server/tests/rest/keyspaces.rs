@@ -269,3 +269,13 @@ async fn stats_are_those_of_the_node_that_answers() {
     let wanted = json!({"name": "orders", "served_by": "n1", "engine": "trie", "keys": 3, "data_bytes": 30, "replicas": []});
     assert_eq!(stats, wanted);
 }
+
+#[tokio::test]
+async fn lists_are_no_settings() {
+    let server = Server::start().await;
+    for body in [json!({"retention": [null, null]}), json!({"limits": [1, 2, 3]})] {
+        let refused = (422, "invalid_settings".to_owned());
+        assert_eq!(server.patch_json("/v1/keyspaces/default", &body).await.refusal(), refused, "{body}");
+        assert_eq!(server.put_json("/v1/keyspaces/new", &body).await.refusal(), refused, "{body}");
+    }
+}

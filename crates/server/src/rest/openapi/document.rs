@@ -202,6 +202,7 @@ fn headers() -> Map<String, Value> {
             "After how many seconds the pair goes by itself; left out if it does not.",
         ),
         (header::DELETED, number, "How many keys were removed."),
+        (header::LEASE, json!({"type": "string"}), "The lease that the pair hangs on; left out if it hangs on none."),
         (
             header::EPOCH,
             json!({"type": "string"}),

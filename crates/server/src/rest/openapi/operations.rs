@@ -696,6 +696,7 @@ fn patch(generator: &mut SchemaGenerator) -> Value {
     of::<SettingsBody>(generator);
     let mut patch = generator.definitions()["SettingsBody"].clone();
     patch["description"] = json!("What is named is changed, what is null is taken away, the rest stays as it is.");
+    patch["properties"]["replication"] = json!({"type": "object", "description": "Stays as it was made."});
     patch["properties"]["engine"] = json!({"type": "object", "description": "Another `type` begins a move to that engine."});
     patch
 }

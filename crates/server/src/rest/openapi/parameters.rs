@@ -109,12 +109,7 @@ fn of_one_key() -> [(String, Value); 13] {
             lease_id(),
             "The lease that the pair hangs on, and with which it goes; only with the capability `leases`.",
         ),
-        header(
-            "idempotency_key",
-            "Idempotency-Key",
-            json!({"type": "string", "pattern": "^(\"[ !#-~]{1,255}\"|[!#-~]{1,255})$"}),
-            ONCE_ABOUT,
-        ),
+        header("idempotency_key", "Idempotency-Key", text(), ONCE_ABOUT),
         header("if_match", "If-Match", text(), &format!("Only if the key has one of these tags. {tags}")),
         header("if_none_match", "If-None-Match", text(), &format!("Only if the key has none of these tags. {tags}")),
         header(
