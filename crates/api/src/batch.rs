@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::entry::EntryBody;
 use crate::patch::{BatchPatch, KeyPatch, PatchBody};
 use crate::problem::Problem;
-use crate::text64::{self, MalformedText64};
+use crate::text64::{self, FieldError, split};
 use crate::user_meta::UserMeta;
 
 /// Most operations of a batch that is one JSON object. As lines there is no limit.
@@ -147,14 +147,9 @@ pub enum BatchOpError {
         /// The operation.
         op: &'static str,
     },
-    /// A `...64` field is not base64url.
-    #[error("{field}: {source}")]
-    Text64 {
-        /// The field.
-        field: &'static str,
-        /// What is wrong.
-        source: MalformedText64,
-    },
+    /// A key or a value that is not given as it must be.
+    #[error(transparent)]
+    Field(#[from] FieldError),
 }
 
 impl BatchOp {
@@ -241,11 +236,7 @@ impl TryFrom<BatchOpBody<'_>> for BatchOp {
         if let Some(field) = body.pointless(op) {
             return Err(BatchOpError::Pointless { field, op });
         }
-        let key = match (body.key, body.key64) {
-            (Some(key), None) => Bytes::from(key.into_owned()),
-            (None, Some(key64)) => decode("key64", &key64)?,
-            _ => return Err(BatchOpError::NotOne("key and key64")),
-        };
+        let key = text64::join("key", body.key, body.key64.as_deref())?.ok_or(FieldError::NotOne("key"))?;
         match op {
             "get" => return Ok(Self::Get { key }),
             "delete" => return Ok(Self::Delete { key, cas: body.cas }),
@@ -256,10 +247,10 @@ impl TryFrom<BatchOpBody<'_>> for BatchOp {
                 return Ok(Self::Patch(Box::new(BatchPatch { key, patch, cas, ttl })));
             }
         }
-        let (value, default_type) = match (body.value, body.value64, body.json) {
-            (Some(value), None, None) => (Bytes::from(value.into_owned()), None),
-            (None, Some(value64), None) => (decode("value64", &value64)?, None),
-            (None, None, Some(json)) => (compact(json.get()), Some("application/json")),
+        let value = text64::join("value", body.value, body.value64.as_deref())?;
+        let (value, default_type) = match (value, body.json) {
+            (Some(value), None) => (value, None),
+            (None, Some(json)) => (compact(json.get()), Some("application/json")),
             _ => return Err(BatchOpError::NotOne("value, value64 and json")),
         };
         let content_type = body.content_type.map(Cow::into_owned).or_else(|| default_type.map(str::to_owned));
@@ -273,23 +264,12 @@ pub(crate) fn also_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Op
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-fn split(bytes: &[u8]) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (Some(Cow::Borrowed(text)), None),
-        Err(_) => (None, Some(Cow::Owned(text64::encode(bytes)))),
-    }
-}
-
 /// A value, of which text that is long may become too long as JSON.
 pub(crate) fn split_value(value: &[u8]) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
     match value.len() {
         0..=MAX_TEXT_VALUE_BYTES => split(value),
         _ => (None, Some(Cow::Owned(text64::encode(value)))),
     }
-}
-
-pub(crate) fn decode(field: &'static str, text: &str) -> Result<Bytes, BatchOpError> {
-    text64::decode(text).map(Bytes::from).map_err(|source| BatchOpError::Text64 { field, source })
 }
 
 /// Well-formed JSON without the white space between its parts.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration::seconds;
 use crate::lease;
-use crate::text64::{self, MalformedText64};
+use crate::text64::{self, FieldError};
 use crate::user_meta::UserMeta;
 
 /// Most pairs of a page of a list.
@@ -95,12 +95,9 @@ pub struct EntryBody<'a> {
 /// Why an [`EntryBody`] is no [`Entry`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
-    /// Both or none of `key` and `key64`, or both of `value` and `value64`.
-    #[error("exactly one of {0} and {0}64 must be there")]
-    Ambiguous(&'static str),
-    /// A `...64` field is not base64url.
+    /// The key or the value is not given as it must be.
     #[error(transparent)]
-    Text64(#[from] MalformedText64),
+    Field(#[from] FieldError),
     /// The lease is not an id.
     #[error("{0:?} is no id of a lease")]
     Lease(String),
@@ -144,9 +141,9 @@ pub fn folder_names(folders: &[Bytes], encoding: Encoding) -> (Vec<Cow<'_, str>>
 }
 
 fn split(bytes: &[u8], encoding: Encoding) -> (Option<Cow<'_, str>>, Option<String>) {
-    match (encoding, std::str::from_utf8(bytes)) {
-        (Encoding::Text, Ok(text)) => (Some(Cow::Borrowed(text)), None),
-        _ => (None, Some(text64::encode(bytes))),
+    match encoding {
+        Encoding::Text => text64::split(bytes),
+        Encoding::Base64 => (None, Some(text64::encode(bytes))),
     }
 }
 
@@ -155,8 +152,8 @@ impl TryFrom<EntryBody<'_>> for Entry {
 
     fn try_from(body: EntryBody<'_>) -> Result<Self, EntryError> {
         Ok(Self {
-            key: join("key", body.key, body.key64)?.ok_or(EntryError::Ambiguous("key"))?,
-            value: join("value", body.value, body.value64)?,
+            key: text64::join("key", body.key, body.key64)?.ok_or(FieldError::NotOne("key"))?,
+            value: text64::join("value", body.value, body.value64)?,
             content_type: body.content_type.map(Cow::into_owned),
             meta: body.meta.into_owned(),
             create_revision: body.create_revision,
@@ -168,15 +165,6 @@ impl TryFrom<EntryBody<'_>> for Entry {
                 None => None,
             },
         })
-    }
-}
-
-fn join(name: &'static str, text: Option<Cow<'_, str>>, base64: Option<String>) -> Result<Option<Bytes>, EntryError> {
-    match (text, base64) {
-        (Some(_), Some(_)) => Err(EntryError::Ambiguous(name)),
-        (Some(text), None) => Ok(Some(text.into_owned().into())),
-        (None, Some(base64)) => Ok(Some(text64::decode(base64)?.into())),
-        (None, None) => Ok(None),
     }
 }
 

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::batch::{BatchOpBody, BatchOpError, Cas, also_null, decode, split_value};
+use crate::batch::{BatchOpBody, BatchOpError, Cas, also_null, split_value};
+use crate::text64::{self, FieldError};
 
 /// The media type of a JSON merge patch (RFC 7396).
 pub const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -144,12 +145,12 @@ impl PatchBody<'_> {
         if let Some((field, ..)) = given.iter().find(|(_, of, is_given)| *is_given && *of != op) {
             return Err(BatchOpError::Pointless { field, op });
         }
-        let patch = match (op, self.value, self.value64, self.patch) {
+        let value = text64::join("value", self.value, self.value64.as_deref())?;
+        let patch = match (op, value, self.patch) {
             ("increment", ..) => KeyPatch::Increment { by: self.by.unwrap_or(1), initial: self.initial.unwrap_or(0) },
             ("touch", ..) => KeyPatch::Touch,
-            ("append", Some(value), None, _) => KeyPatch::Append { value: value.into_owned().into() },
-            ("append", None, Some(value64), _) => KeyPatch::Append { value: decode("value64", &value64)? },
-            ("append", ..) => return Err(BatchOpError::NotOne("value and value64")),
+            ("append", Some(value), _) => KeyPatch::Append { value },
+            ("append", ..) => return Err(FieldError::NotOne("value").into()),
             (.., Some(patch)) => KeyPatch::Merge { patch: Bytes::copy_from_slice(patch.get().as_bytes()) },
             _ => return Err(BatchOpError::NotOne("patch")),
         };

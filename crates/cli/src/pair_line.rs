@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_api::batch::BatchPut;
+use quorate_api::duration;
 use quorate_api::entry::Entry;
 use quorate_api::key::MAX_KEY_BYTES;
+use quorate_api::text64::{self, FieldError, split};
 use quorate_api::user_meta::UserMeta;
-use quorate_api::{duration, text64};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -65,15 +66,13 @@ pub(crate) fn read(line: &[u8]) -> Result<Option<BatchPut>, String> {
         return Err("no pair in JSON: an object begins with {".to_owned());
     }
     let line: PairLine<'_> = serde_json::from_slice(line).map_err(|error| format!("no pair in JSON: {}", where_it_is(&error)))?;
-    let key = match (line.key, line.key64) {
-        (Some(key), None) => Bytes::from(key.into_owned()),
-        (None, Some(key64)) => decode("key64", &key64)?,
-        _ => return Err("exactly one of key and key64 must be there".to_owned()),
-    };
-    let (value, default_type) = match (line.value, line.value64, line.json) {
-        (Some(value), None, None) => (Bytes::from(value.into_owned()), None),
-        (None, Some(value64), None) => (decode("value64", &value64)?, None),
-        (None, None, Some(json)) => (Bytes::copy_from_slice(json.get().as_bytes()), Some(JSON_TYPE.to_owned())),
+    let said = |error: FieldError| error.to_string();
+    let key = text64::join("key", line.key, line.key64.as_deref()).map_err(said)?;
+    let key = key.ok_or(FieldError::NotOne("key")).map_err(said)?;
+    let value = text64::join("value", line.value, line.value64.as_deref()).map_err(said)?;
+    let (value, default_type) = match (value, line.json) {
+        (Some(value), None) => (value, None),
+        (None, Some(json)) => (Bytes::copy_from_slice(json.get().as_bytes()), Some(JSON_TYPE.to_owned())),
         _ => return Err("exactly one of value, value64 and json must be there".to_owned()),
     };
     let content_type = line.content_type.map(Cow::into_owned).or(default_type);
@@ -100,17 +99,6 @@ fn where_it_is(error: &serde_json::Error) -> String {
     let told = error.to_string();
     let told = told.rsplit_once(" at line ").map_or(told.as_str(), |(what, _)| what);
     format!("{told} at column {}", error.column())
-}
-
-fn split(bytes: &[u8]) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (Some(Cow::Borrowed(text)), None),
-        Err(_) => (None, Some(Cow::Owned(text64::encode(bytes)))),
-    }
-}
-
-fn decode(name: &str, text: &str) -> Result<Bytes, String> {
-    text64::decode(text.as_bytes()).map(Bytes::from).map_err(|error| format!("{name}: {error}"))
 }
 
 #[expect(clippy::ptr_arg, reason = "serde hands over the field as it is")]

@@ -11,7 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::{MAX_TXN_DEPTH, Relation, Txn, TxnCompare, TxnKeys, TxnList, TxnOp, TxnRange, TxnTest};
 use crate::batch::{BatchOp, BatchOpBody, BatchOpError};
 use crate::lease;
-use crate::text64;
+use crate::text64::{self, FieldError, split};
 
 /// [`Txn`] as it travels.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -210,14 +210,9 @@ pub enum TxnErrorKind {
     /// A range delete that names no range.
     #[error("a range delete needs a selection: prefix, or start and end, or \"all\": true for every key of the keyspace")]
     EmptySelection,
-    /// A `...64` field is not base64url.
-    #[error("{field}: {source}")]
-    Text64 {
-        /// The field.
-        field: &'static str,
-        /// What is wrong.
-        source: text64::MalformedText64,
-    },
+    /// Bytes that are not given as they must be.
+    #[error(transparent)]
+    Field(#[from] FieldError),
     /// Transactions within transactions, deeper than is possible.
     #[error("transactions within transactions, more than {MAX_TXN_DEPTH} deep")]
     TooDeep,
@@ -353,7 +348,7 @@ impl TryFrom<CompareBody> for TxnCompare {
     fn try_from(body: CompareBody) -> Result<Self, TxnErrorKind> {
         let CompareBody { key, key64, prefix, prefix64, start, start64, end, end64, .. } = body;
         let range = RangeOpBody { prefix, prefix64, start, start64, end, end64, ..RangeOpBody::default() };
-        let key = either(key, ("key64", key64), "key and key64")?;
+        let key = text64::join("key", key, key64)?;
         let keys = match (key, range.has_selection()) {
             (Some(key), false) => TxnKeys::One(key),
             (None, true) => TxnKeys::Range(range.selection()?),
@@ -374,7 +369,8 @@ impl TryFrom<CompareBody> for TxnCompare {
         tests.extend(body.mod_revision.map(number).map(|(relation, told)| TxnTest::ModRevision(relation, told)));
         tests.extend(body.value.map(text).map(|(relation, value)| TxnTest::Value(relation, value.into())));
         if let Some((relation, value64)) = body.value64.map(text) {
-            tests.push(TxnTest::Value(relation, decode("value64", &value64)?));
+            let value = text64::decode(value64).map_err(|source| FieldError::Malformed { name: "value", source })?;
+            tests.push(TxnTest::Value(relation, value.into()));
         }
         if let Some((relation, id)) = body.lease.map(text) {
             let is_none = !id.is_empty() && id.bytes().all(|digit| digit == b'0');
@@ -408,9 +404,9 @@ impl RangeOpBody {
     fn selection(self) -> Result<TxnRange, TxnErrorKind> {
         let Self { prefix, prefix64, start, start64, end, end64, .. } = self;
         Ok(TxnRange {
-            prefix: either(prefix, ("prefix64", prefix64), "prefix and prefix64")?.unwrap_or_default(),
-            start: either(start, ("start64", start64), "start and start64")?.unwrap_or_default(),
-            end: either(end, ("end64", end64), "end and end64")?.unwrap_or_default(),
+            prefix: text64::join("prefix", prefix, prefix64)?.unwrap_or_default(),
+            start: text64::join("start", start, start64)?.unwrap_or_default(),
+            end: text64::join("end", end, end64)?.unwrap_or_default(),
         })
     }
 
@@ -504,29 +500,4 @@ fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, TxnErrorKind> {
 
 fn raw(body: &impl Serialize) -> Box<RawValue> {
     to_raw_value(body).expect("bodies have string keys and no fallible parts")
-}
-
-/// The bytes of a field, as text or under the name with `64`.
-fn either(
-    text: Option<String>,
-    (name64, base64): (&'static str, Option<String>),
-    both: &'static str,
-) -> Result<Option<Bytes>, TxnErrorKind> {
-    match (text, base64) {
-        (Some(_), Some(_)) => Err(TxnErrorKind::NotOne(both)),
-        (Some(text), None) => Ok(Some(text.into())),
-        (None, Some(base64)) => decode(name64, &base64).map(Some),
-        (None, None) => Ok(None),
-    }
-}
-
-fn decode(field: &'static str, text: &str) -> Result<Bytes, TxnErrorKind> {
-    text64::decode(text).map(Bytes::from).map_err(|source| TxnErrorKind::Text64 { field, source })
-}
-
-fn split(bytes: &[u8]) -> (Option<String>, Option<String>) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (Some(text.to_owned()), None),
-        Err(_) => (None, Some(text64::encode(bytes))),
-    }
 }

@@ -8,7 +8,7 @@ use quorate_api::entry::Encoding;
 use quorate_api::etag::EntityTag;
 use quorate_api::key::MAX_KEY_BYTES;
 use quorate_api::problem::Code;
-use quorate_api::text64;
+use quorate_api::text64::{self, FieldError};
 use quorate_api::watch::{EventType, MAX_WATCH_BODY_BYTES, MAX_WATCH_ID_BYTES, MAX_WATCHES, WatchBody, WatchSelection};
 use quorate_node::keyspace::watch::{Causes, Selection};
 use quorate_node::keyspace::{Cause, Keys, Revision};
@@ -180,23 +180,19 @@ fn selection_of(watched: &WatchSelection) -> Result<Selection, Refusal> {
     Ok(Selection { keys, causes: if watched.types.is_empty() { Causes::ALL } else { causes } })
 }
 
-fn bytes_of(name: &str, text: Option<&str>, base64: Option<&str>) -> Result<Option<Bytes>, Refusal> {
-    let bytes = match (text, base64) {
-        (Some(_), Some(_)) => {
-            return Err(Refusal::new(Code::BadBody, format!("{name}: only one of {name} and {name}64 can be there")));
-        }
-        (Some(text), None) => Bytes::copy_from_slice(text.as_bytes()),
-        (None, Some(base64)) => {
-            let decoded = text64::decode(base64);
-            decoded.map_err(|error| Refusal::new(Code::MalformedKey, format!("{name}64: {error}")))?.into()
-        }
-        (None, None) => return Ok(None),
-    };
-    if bytes.len() > MAX_KEY_BYTES {
+fn bytes_of(name: &'static str, text: Option<&str>, base64: Option<&str>) -> Result<Option<Bytes>, Refusal> {
+    let bytes = text64::join(name, text, base64).map_err(|error| {
+        let code = match &error {
+            FieldError::NotOne(_) => Code::BadBody,
+            FieldError::Malformed { .. } => Code::MalformedKey,
+        };
+        Refusal::new(code, error.to_string())
+    })?;
+    if let Some(bytes) = bytes.as_ref().filter(|bytes| bytes.len() > MAX_KEY_BYTES) {
         let detail = format!("{name}: {} bytes, at most {MAX_KEY_BYTES} are possible", bytes.len());
         return Err(Refusal::new(Code::KeyTooLong, detail));
     }
-    Ok(Some(bytes))
+    Ok(bytes)
 }
 
 fn not_empty(key: Bytes) -> Result<Bytes, Refusal> {
