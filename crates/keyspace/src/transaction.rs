@@ -46,6 +46,16 @@ pub enum Keys {
     Range(KeyRange),
 }
 
+impl Keys {
+    /// Whether a key is one of them.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        match self {
+            Self::One(one) => one == key,
+            Self::Range(range) => range.contains(key),
+        }
+    }
+}
+
 /// How what is there must stand to what was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {

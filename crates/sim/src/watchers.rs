@@ -231,7 +231,7 @@ impl Seen<'_> {
             let of: Vec<usize> = (0..self.selections.len())
                 .filter(|place| {
                     let Selection { keys, causes } = &self.selections[*place];
-                    causes.contains(cause) && contains(keys, &change.key)
+                    causes.contains(cause) && keys.contains(&change.key)
                 })
                 .collect();
             let is_new = events.iter().all(|event| event.key != change.key);
@@ -260,11 +260,4 @@ fn plain(told: &Told) -> Result<Vec<Plain>, String> {
         Ok(Plain { key: event.key.clone(), before, after, of: of.to_vec() })
     });
     events.collect()
-}
-
-fn contains(keys: &Keys, key: &bytes::Bytes) -> bool {
-    match keys {
-        Keys::One(one) => one == key,
-        Keys::Range(range) => range.contains(key),
-    }
 }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use quorate_engine::KeyRange;
 
-use super::contains;
 use crate::Keys;
 
 /// Interests in keys, each with a name, found by key.
@@ -66,7 +65,7 @@ impl<N: Ord + Clone> Interests<N> {
         for (length, of_length) in self.prefixes.range(..=key.len()) {
             of_length.get(&key[..*length]).into_iter().flatten().for_each(&mut each);
         }
-        self.ranges.iter().filter(|(keys, _)| contains(keys, key)).for_each(|(_, name)| each(name));
+        self.ranges.iter().filter(|(keys, _)| keys.contains(key)).for_each(|(_, name)| each(name));
     }
 
     /// Whether there is none.

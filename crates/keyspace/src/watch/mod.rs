@@ -175,13 +175,5 @@ impl Watch {
     }
 }
 
-/// Whether a key is among these.
-pub(crate) fn contains(keys: &Keys, key: &Bytes) -> bool {
-    match keys {
-        Keys::One(one) => one == key,
-        Keys::Range(range) => range.contains(key),
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -167,7 +167,7 @@ proptest! {
         interests.each(&wanted, |name| found.push(*name));
         found.sort_unstable();
         found.dedup();
-        let mut expected: Vec<u32> = model.iter().filter(|(keys, _)| contains(keys, &wanted)).map(|(_, name)| *name).collect();
+        let mut expected: Vec<u32> = model.iter().filter(|(keys, _)| keys.contains(&wanted)).map(|(_, name)| *name).collect();
         expected.sort_unstable();
         expected.dedup();
         prop_assert_eq!(found, expected);

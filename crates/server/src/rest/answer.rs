@@ -87,7 +87,7 @@ pub(super) fn text(status: StatusCode, body: String) -> Answer {
     with_body(status, headers, body.into())
 }
 
-const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
 
 /// Keeps a browser from treating a stored value as a page of this origin (CVE-2020-25864 was that).

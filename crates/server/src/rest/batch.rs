@@ -221,8 +221,7 @@ impl<S: Store> Shared<S> {
     async fn get(&self, key: Bytes) -> Result<Finished, Refusal> {
         let timeout = self.limit.left()?;
         let reading = self.app.store.read(&self.keyspace, self.freshness, timeout).await.map_err(Refusal::of_read)?;
-        let found = quorate_node::keyspace::get(&*reading.view, &key);
-        let record = found.map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
+        let record = quorate_node::keyspace::get(&*reading.view, &key)?;
         let record = record.ok_or_else(|| Refusal::new(Code::KeyNotFound, "the keyspace does not hold this key"))?;
         let entry = Some(entry_of(key, record, reading.now_ms));
         Ok(Finished { status: 200, revision: Some(reading.view.revision()), entry, ..Finished::default() })

@@ -58,9 +58,7 @@ async fn get<S: Store>(app: &App<S>, key: Bytes) -> Result<Answer, Refusal> {
     }
     let freshness = Freshness { is_linearizable: true, min_revision: None };
     let reading = app.store.read(DEFAULT_KEYSPACE, freshness, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
-    let record =
-        quorate_node::keyspace::get(&*reading.view, &key).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
-    let Some(record) = record else {
+    let Some(record) = quorate_node::keyspace::get(&*reading.view, &key)? else {
         return Err(not_found(&key));
     };
     let (Ok(key), Ok(value)) = (std::str::from_utf8(&key), std::str::from_utf8(&record.value)) else {

@@ -78,7 +78,7 @@ pub(super) async fn of_key<S: Store>(app: &App<S>, head: &Parts, target: Target<
     HeaderText::new().insert_revision(&mut headers, Revision(view.revision()));
     headers.insert(CONSISTENCY, consistency_value(freshness));
     let key = target.key;
-    let body = app.turns.run(timeout, move || options.render((&*view, now_ms), &key).map_err(damaged)).await?;
+    let body = app.turns.run(timeout, move || options.render((&*view, now_ms), &key).map_err(Refusal::from)).await?;
     Ok(answer::json_text(StatusCode::OK, headers, body))
 }
 
@@ -139,11 +139,6 @@ impl HistoryOptions {
 const PARAMETERS: [&str; 9] =
     ["history", "limit", "before", "values", "encoding", "consistency", "min_revision", "timeout", "key64"];
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
-fn damaged(error: ShardError) -> Refusal {
-    Refusal::new(Code::Internal, error.to_string())
-}
-
 /// Makes a revision the oldest that can be read.
 pub(super) async fn compact<S: Store>(
     State(app): Shared<S>,
@@ -173,10 +168,9 @@ pub(super) async fn compact<S: Store>(
 
 /// Waits until this node's engine has swept what only revisions before this one needed; whether it has.
 async fn is_swept<S: Store>(app: &App<S>, keyspace: &str, revision: Revision, deadline: Deadline) -> Result<bool, Refusal> {
-    let local = Freshness { is_linearizable: false, min_revision: None };
     while let Some(left) = deadline.left() {
-        let Reading { view, .. } = app.store.read(keyspace, local, left).await.map_err(Refusal::of_read)?;
-        if extent(&*view).map_err(damaged)?.swept >= revision {
+        let Reading { view, .. } = app.store.read(keyspace, Freshness::LOCAL, left).await.map_err(Refusal::of_read)?;
+        if extent(&*view)?.swept >= revision {
             return Ok(true);
         }
         drop(view);

@@ -15,9 +15,7 @@ use quorate_api::lease::{
     MAX_LEASE_ITEMS, format_id,
 };
 use quorate_api::problem::Code;
-use quorate_node::keyspace::{
-    self, Detail, Lease, LeaseId, MAX_LEASE_KEYS, Op, OpResult, Outcome, Place, Revision, ShardError, Write,
-};
+use quorate_node::keyspace::{self, Detail, Lease, LeaseId, MAX_LEASE_KEYS, Op, OpResult, Outcome, Place, Revision, Write};
 use quorate_node::{LeaseQuestion, LeaseTime};
 
 use super::admin::{Result, Shared, json_body, ok, timeout};
@@ -163,8 +161,7 @@ async fn show<S: Store>(State(app): Shared<S>, path: PathParts<(String, String)>
     // Only now: what is read is not older than what the leader told.
     let freshness = Freshness { is_linearizable: true, min_revision: None };
     let reading = app.store.read(&keyspace, freshness, deadline.left().unwrap_or_default()).await.map_err(Refusal::of_read)?;
-    let Lease { keys: key_count, .. } =
-        keyspace::lease(&*reading.view, id).map_err(|error| unreadable(&error))?.ok_or_else(|| not_found(id))?;
+    let Lease { keys: key_count, .. } = keyspace::lease(&*reading.view, id)?.ok_or_else(|| not_found(id))?;
     let (mut names, mut has_more_keys) = ((None, Vec::new()), false);
     let keys;
     if has_keys == Some(true) {
@@ -179,7 +176,7 @@ async fn show<S: Store>(State(app): Shared<S>, path: PathParts<(String, String)>
 
 /// The keys that hang on a lease, as many as an answer holds.
 fn held_keys(reading: &Reading, id: LeaseId) -> Refusable<(Vec<Bytes>, bool)> {
-    let mut keys = keyspace::lease_keys(&*reading.view, id, None, MAX_LEASE_KEYS as usize).map_err(|error| unreadable(&error))?;
+    let mut keys = keyspace::lease_keys(&*reading.view, id, None, MAX_LEASE_KEYS as usize)?;
     let mut bytes = 0;
     let fits = keys.iter().take_while(|key| {
         bytes += key.len();
@@ -212,7 +209,7 @@ async fn list<S: Store>(State(app): Shared<S>, keyspace: PathParts<String>, quer
     let deadline = Deadline::after(treatment.timeout(&headers)?);
     let reading = app.store.read(&keyspace, freshness, deadline.left().unwrap_or_default()).await.map_err(Refusal::of_read)?;
     let limit = limit.unwrap_or(DEFAULT_LEASE_ITEMS);
-    let mut leases = keyspace::leases(&*reading.view, after, limit + 1).map_err(|error| unreadable(&error))?;
+    let mut leases = keyspace::leases(&*reading.view, after, limit + 1)?;
     let has_more = leases.len() > limit;
     leases.truncate(limit);
     // A local read asks nobody.
@@ -277,8 +274,4 @@ fn refused(epoch: u64, outcome: &Outcome) -> Refusal {
 
 fn not_found(id: LeaseId) -> Refusal {
     Refusal::new(Code::LeaseNotFound, format!("the keyspace has no lease {id}"))
-}
-
-fn unreadable(error: &ShardError) -> Refusal {
-    Refusal::new(Code::Internal, error.to_string())
 }

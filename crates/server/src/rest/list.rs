@@ -13,9 +13,7 @@ use quorate_api::entry::{
 use quorate_api::keyspace::Capability;
 use quorate_api::problem::{Code, Problem, ProblemLine};
 use quorate_engine::{Direction, KeyRange, View};
-use quorate_node::keyspace::{
-    Folding, Keys, ListQuery, Revision, ShardError, check_revision, keys, keys_at, list, list_at, pairs, pairs_at,
-};
+use quorate_node::keyspace::{Folding, Keys, ListQuery, Revision, check_revision, keys, keys_at, list, list_at, pairs, pairs_at};
 use serde::Serialize;
 
 use super::answer::{self, Answer, AnswerBody, CONSISTENCY, HeaderText};
@@ -165,7 +163,7 @@ impl Rendering {
         let Self { view, now_ms, query, checksum, first, pinned, at, encoding } = self;
         let page = match pinned {
             Some(pinned) => list_at(&*view, &query, pinned).map_err(Refusal::of_past)?,
-            None => list(&*view, &query).map_err(damaged)?,
+            None => list(&*view, &query)?,
         };
         let next_cursor = page.next.map(|place| Cursor { selection: checksum, revision: first.0, place }.to_text());
         let entries: Vec<Entry> =
@@ -200,7 +198,7 @@ fn count(
         None => Box::new(keys(view, range)),
     };
     for key in keys {
-        key.map_err(damaged)?;
+        key?;
         count += 1;
         if count % KEYS_BETWEEN_PAUSES == 0 {
             pause()?;
@@ -209,13 +207,8 @@ fn count(
     Ok(count)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
-fn damaged(error: ShardError) -> Refusal {
-    Refusal::new(Code::Internal, error.to_string())
-}
-
 /// Whether the client asks for lines.
-fn accepts_lines(headers: &HeaderMap) -> bool {
+pub(super) fn accepts_lines(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let mut ranges = lines.flat_map(|line| line.split(',')).filter_map(|range| range.split(';').next());
     ranges.any(|range| range.trim().eq_ignore_ascii_case(NDJSON))

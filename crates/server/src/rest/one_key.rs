@@ -11,7 +11,7 @@ use quorate_api::keyspace::Capability;
 use quorate_api::problem::Code;
 use quorate_api::{duration, header, lease};
 use quorate_engine::View;
-use quorate_node::keyspace::{self, KeyMeta, Keys, LeaseId, Op, OpResult, Outcome, Put, Record, Revision, ShardError, Write};
+use quorate_node::keyspace::{self, KeyMeta, Keys, LeaseId, Op, OpResult, Outcome, Put, Record, Revision, Write};
 
 use super::answer::{self, Answer, CONSISTENCY, DELETED, HeaderText, LEASE, OCTETS, TTL, entity_tag};
 use super::body::RequestBody;
@@ -38,7 +38,7 @@ pub(super) struct Target<'a> {
 pub(super) const METHODS: &str = "GET, HEAD, PUT, PATCH, DELETE";
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
-pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// Longest media type that is kept with a value.
 const MAX_CONTENT_TYPE_BYTES: usize = 256;
@@ -94,8 +94,7 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_
     if let Some(waiting) = seen.is_waited_for(&options.patience, &conditions) {
         let has_changed = Box::pin(wait_for_change(app, target.keyspace, Keys::One(target.key.clone()), waiting)).await?;
         // What it was woken by is in this node's own state.
-        let local = Freshness { is_linearizable: false, min_revision: None };
-        seen = look(app, &target, (local, None), timeout).await?;
+        seen = look(app, &target, (Freshness::LOCAL, None), timeout).await?;
         if !has_changed {
             return Ok(seen.unchanged());
         }
@@ -183,9 +182,8 @@ impl Seen {
 
 /// The record of a key: now, or at a revision. What was then does not go by itself.
 fn record_at(view: &dyn View, key: &[u8], revision: Option<Revision>) -> Result<Option<Record>, Refusal> {
-    let failed = |error: ShardError| Refusal::new(Code::Internal, error.to_string());
     match revision {
-        None => keyspace::get(view, key).map_err(failed),
+        None => Ok(keyspace::get(view, key)?),
         Some(revision) => {
             let record = keyspace::get_at(view, key, revision).map_err(Refusal::of_past)?;
             Ok(record.map(|record| Record { expires_at_ms: None, ..record }))
@@ -219,17 +217,11 @@ pub(super) async fn put<S: Store>(
     let (key, kept) = (target.key.clone(), (content_type.clone(), user_meta.clone()));
     let put = Put { key, value, content_type: kept.0, user_meta: kept.1, ttl_ms, lease: options.lease };
     let write = once::once(app, target.keyspace, &head.headers, Write { guards, ops: vec![Op::Put(put)] })?;
-    let WrittenOne { epoch, revision, result, is_repeated } = write_one(app, &target, write, timeout).await?;
-    let meta = result.after.unwrap_or(KeyMeta { create_revision: revision, mod_revision: revision, version: 1 });
-
-    let mut text = HeaderText::new();
-    let mut headers = answer::headers();
-    text.insert_revision(&mut headers, revision);
-    text.insert_meta(&mut headers, epoch, &meta);
-    once::mark(&mut headers, is_repeated);
-    if let Some(preference) = preference {
-        headers.insert(PREFERENCE_APPLIED, preference.value());
-    }
+    let written = write_one(app, &target, write, timeout).await?;
+    let revision = written.revision;
+    let meta = written.result.after.unwrap_or(KeyMeta { create_revision: revision, mod_revision: revision, version: 1 });
+    let headers = written.headers(&mut HeaderText::new(), &meta, preference);
+    let result = written.result;
     if let Some((key, value)) = returned {
         let lease = options.lease;
         let entry = entry_of(key, Record { meta, content_type, user_meta, expires_at_ms: None, lease, value }, 0);
@@ -279,6 +271,20 @@ pub(super) struct WrittenOne {
     pub(super) result: OpResult,
     /// It was done before, under the same `Idempotency-Key`.
     pub(super) is_repeated: bool,
+}
+
+impl WrittenOne {
+    /// Headers of the answer if the key is there now, as this says.
+    pub(super) fn headers(&self, text: &mut HeaderText, now: &KeyMeta, preference: Option<Preference>) -> HeaderMap {
+        let mut headers = answer::headers();
+        text.insert_revision(&mut headers, self.revision);
+        text.insert_meta(&mut headers, self.epoch, now);
+        once::mark(&mut headers, self.is_repeated);
+        if let Some(preference) = preference {
+            headers.insert(PREFERENCE_APPLIED, preference.value());
+        }
+        headers
+    }
 }
 
 /// Writes, with one operation.

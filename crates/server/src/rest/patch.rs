@@ -20,8 +20,7 @@ use super::keyspaces;
 use super::meta;
 use super::once;
 use super::one_key::{
-    PREFERENCE_APPLIED, Preference, Target, WriteOptions, WrittenOne, content_type_value, counters, entry_of, guards, parse_ttl,
-    ttl_left, write_one,
+    Preference, Target, WriteOptions, content_type_value, counters, entry_of, guards, parse_ttl, ttl_left, write_one,
 };
 use super::refusal::Refusal;
 use super::store::{Freshness, Store};
@@ -53,20 +52,14 @@ pub(super) async fn patch<S: Store>(
     let patch = Patch { key, edit, ttl_ms, max_value_bytes: app.config.max_value_bytes, is_told };
     let write = Write { guards, ops: vec![Op::Patch(Box::new(patch))] };
     let write = once::once(app, target.keyspace, &head.headers, write)?;
-    let WrittenOne { epoch, revision, result, is_repeated } = write_one(app, &target, write, timeout).await?;
-    let Some(meta) = result.after else {
-        return Err(nothing_to_touch(revision));
+    let written = write_one(app, &target, write, timeout).await?;
+    let Some(meta) = written.result.after else {
+        return Err(nothing_to_touch(written.revision));
     };
     let mut text = HeaderText::new();
-    let mut headers = answer::headers();
-    text.insert_revision(&mut headers, revision);
-    text.insert_meta(&mut headers, epoch, &meta);
-    once::mark(&mut headers, is_repeated);
-    if let Some(preference) = preference {
-        headers.insert(PREFERENCE_APPLIED, preference.value());
-    }
-    let before = result.before;
-    let Some(record) = record_in(result) else {
+    let mut headers = written.headers(&mut text, &meta, preference);
+    let before = written.result.before;
+    let Some(record) = record_in(written.result) else {
         return Ok(answer::empty(StatusCode::NO_CONTENT, headers));
     };
     let now_ms = match record.expires_at_ms {

@@ -9,7 +9,7 @@ use quorate_api::etag::EntityTag;
 use quorate_api::node::Message;
 use quorate_api::problem::{Code, Current, MEDIA_TYPE, Problem, WriteOutcome};
 use quorate_node::SettingsError;
-use quorate_node::keyspace::{KeyMeta, Outcome, PastError, Revision};
+use quorate_node::keyspace::{KeyMeta, Outcome, PastError, Revision, ShardError};
 
 use super::answer::{self, Answer, HeaderText};
 use super::store::StoreError;
@@ -35,6 +35,12 @@ pub(super) struct Asked<'a> {
 
 /// A path longer than this is not repeated in the answer. Every key that fits the limits is below it.
 const MAX_INSTANCE_BYTES: usize = 16 << 10;
+
+impl From<ShardError> for Refusal {
+    fn from(error: ShardError) -> Self {
+        Self::new(Code::Internal, error.to_string())
+    }
+}
 
 impl Refusal {
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
@@ -136,7 +142,7 @@ impl Refusal {
         match error {
             PastError::Compacted(oldest) => Self::compacted(oldest, format!("the oldest revision that can be read is {oldest}")),
             PastError::Future(present) => Self::future_revision(present),
-            PastError::Failed(error) => Self::new(Code::Internal, error.to_string()),
+            PastError::Failed(error) => error.into(),
         }
     }
 

@@ -60,7 +60,7 @@ impl From<Refusal> for Stop {
 
 impl From<ShardError> for Stop {
     fn from(error: ShardError) -> Self {
-        Self::Refused(Refusal::new(Code::Internal, error.to_string()))
+        Self::Refused(error.into())
     }
 }
 

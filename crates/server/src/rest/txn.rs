@@ -105,10 +105,7 @@ async fn read<S: Store>(
     let left = deadline.left().unwrap_or_default();
     let reading = app.store.read(name, freshness, left).await.map_err(Refusal::of_read)?;
     let now_ms = reading.now_ms;
-    let found = move || {
-        let found = keyspace::read_only(reading.view, &write);
-        found.map_err(|error| Refusal::new(Code::Internal, error.to_string()))
-    };
+    let found = move || Ok(keyspace::read_only(reading.view, &write)?);
     let outcome = if has_ranges {
         let cost = if app.store.can(name, Capability::Ordered) { Cost::Returned } else { Cost::Everything };
         app.scans.run(cost, deadline, |_| found()).await?

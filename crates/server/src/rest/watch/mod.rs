@@ -8,7 +8,7 @@ mod wait;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response};
 use http_body_util::{Either, Full};
@@ -27,6 +27,7 @@ use super::deadline::Deadline;
 use super::endpoint::App;
 use super::feeds::LiveFeed;
 use super::keyspaces::{self, require};
+use super::list::accepts_lines;
 use super::one_key::consistency_value;
 use super::refusal::Refusal;
 use super::scans::Stream;
@@ -182,16 +183,9 @@ fn headers(form: Form) -> HeaderMap {
     let media_type = if form == Form::Lines { NDJSON } else { EVENT_STREAM };
     let mut headers = answer::headers();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, answer::NOSNIFF);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // Or nginx would keep messages until it has a buffer full of them.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     headers
-}
-
-/// Whether the client asks for lines.
-fn accepts_lines(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
-    let mut ranges = lines.flat_map(|line| line.split(',')).filter_map(|range| range.split(';').next());
-    ranges.any(|range| range.trim().eq_ignore_ascii_case(NDJSON))
 }

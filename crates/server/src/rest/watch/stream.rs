@@ -63,7 +63,7 @@ impl From<Refusal> for End {
 
 impl From<ShardError> for End {
     fn from(error: ShardError) -> Self {
-        Self::Told(Refusal::new(Code::Internal, error.to_string()))
+        Self::Told(error.into())
     }
 }
 
@@ -142,8 +142,7 @@ impl<S: Store> Telling<S> {
     /// What comes next, from the history: the feed does not go back so far.
     async fn past(&self) -> Result<Piece, Refusal> {
         let after = self.watch.told();
-        let freshness = Freshness { is_linearizable: false, min_revision: None };
-        let reading = self.app.store.read(&self.keyspace, freshness, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
+        let reading = self.app.store.read(&self.keyspace, Freshness::LOCAL, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
         self.check_epoch(reading.epoch)?;
         let read = move || Ok(Piece::of_history(&*reading.view, after, REVISIONS_AT_ONCE, PIECE_BYTES));
         let piece = self.app.turns.run(DEFAULT_TIMEOUT, read).await?;
