@@ -328,15 +328,8 @@ pub(crate) struct DelArgs {
     /// Only if the key's last change was at revision N
     #[arg(long, value_name = "N", conflicts_with_all = MANY)]
     pub(crate) cas: Option<u64>,
-    /// All keys that begin so
-    #[arg(long, value_name = "KEY", conflicts_with = "key", add = ArgValueCompleter::new(completion::keys))]
-    prefix: Option<OsString>,
-    /// All keys from this one on
-    #[arg(long, value_name = "KEY", conflicts_with = "key", add = ArgValueCompleter::new(completion::keys))]
-    start: Option<OsString>,
-    /// All keys up to this one, which stays
-    #[arg(long, value_name = "KEY", conflicts_with = "key", add = ArgValueCompleter::new(completion::keys))]
-    end: Option<OsString>,
+    #[command(flatten)]
+    range: RangeArgs,
     /// All keys of the keyspace
     #[arg(long, conflicts_with_all = ["key", "prefix", "start", "end"])]
     all: bool,
@@ -354,12 +347,10 @@ pub(crate) enum Deletion {
 
 impl DelArgs {
     pub(crate) fn deletion(&self) -> Result<Deletion, Failure> {
-        let bytes = |text: &Option<OsString>| text.clone().map(|text| key_bytes(text, self.key64)).transpose();
-        if let Some(key) = bytes(&self.key)? {
-            return Ok(Deletion::Key(key));
+        if let Some(key) = self.key.clone() {
+            return Ok(Deletion::Key(key_bytes(key, self.key64)?));
         }
-        let selection =
-            Selection { prefix: bytes(&self.prefix)?.unwrap_or_default(), start: bytes(&self.start)?, end: bytes(&self.end)? };
+        let selection = self.range.selection(self.key64)?;
         match (self.all, selection.is_everything()) {
             (true, _) => Ok(Deletion::Everything),
             (false, true) => Err(Failure::usage("an empty selection is every key: say --all if that is meant")),
@@ -442,9 +433,33 @@ struct SelectionArgs {
 impl SelectionArgs {
     fn selection(&self) -> Result<Selection, Failure> {
         let Self { prefix, key64, start, end } = self;
-        let bytes = |text: &Option<OsString>| text.clone().map(|text| key_bytes(text, *key64)).transpose();
-        Ok(Selection { prefix: bytes(prefix)?.unwrap_or_default(), start: bytes(start)?, end: bytes(end)? })
+        selection([prefix, start, end], *key64)
     }
+}
+
+/// A range, of a command that takes a single key as well.
+#[derive(Debug, Args)]
+struct RangeArgs {
+    /// All keys that begin so
+    #[arg(long, value_name = "KEY", conflicts_with = "key", add = ArgValueCompleter::new(completion::keys))]
+    prefix: Option<OsString>,
+    /// All keys from this one on
+    #[arg(long, value_name = "KEY", conflicts_with = "key", add = ArgValueCompleter::new(completion::keys))]
+    start: Option<OsString>,
+    /// All keys before this one
+    #[arg(long, value_name = "KEY", conflicts_with = "key", add = ArgValueCompleter::new(completion::keys))]
+    end: Option<OsString>,
+}
+
+impl RangeArgs {
+    fn selection(&self, is_base64: bool) -> Result<Selection, Failure> {
+        selection([&self.prefix, &self.start, &self.end], is_base64)
+    }
+}
+
+fn selection(texts: [&Option<OsString>; 3], is_base64: bool) -> Result<Selection, Failure> {
+    let [prefix, start, end] = texts.map(|text| text.clone().map(|text| key_bytes(text, is_base64)).transpose());
+    Ok(Selection { prefix: prefix?.unwrap_or_default(), start: start?, end: end? })
 }
 
 impl LsArgs {

@@ -6,7 +6,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use quorate_client::Selection;
 
-use super::{AmountArgs, KeyArgs, SelectionArgs, key_bytes};
+use super::{AmountArgs, KeyArgs, RangeArgs, key_bytes};
 use crate::completion;
 use crate::exit::Failure;
 
@@ -37,41 +37,26 @@ pub(crate) struct DiffArgs {
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) to: Option<u64>,
     /// Only this key
-    #[arg(long, conflicts_with_all = ["prefix", "start", "end"], add = ArgValueCompleter::new(completion::keys))]
+    #[arg(long, add = ArgValueCompleter::new(completion::keys))]
     key: Option<OsString>,
     #[command(flatten)]
-    selection: DiffSelectionArgs,
+    range: RangeArgs,
+    /// --key, --prefix, --start and --end are base64url
+    #[arg(long)]
+    key64: bool,
     /// With the values before and after
     #[arg(long)]
     pub(crate) values: bool,
 }
 
-#[derive(Debug, Args)]
-struct DiffSelectionArgs {
-    /// Only keys that begin so
-    #[arg(long, value_name = "KEY", add = ArgValueCompleter::new(completion::keys))]
-    prefix: Option<OsString>,
-    /// --key, --prefix, --start and --end are base64url
-    #[arg(long)]
-    key64: bool,
-    /// From this key on
-    #[arg(long, value_name = "KEY", add = ArgValueCompleter::new(completion::keys))]
-    start: Option<OsString>,
-    /// Up to this key, which is not looked at
-    #[arg(long, value_name = "KEY", add = ArgValueCompleter::new(completion::keys))]
-    end: Option<OsString>,
-}
-
 impl DiffArgs {
     /// Which keys are looked at.
     pub(crate) fn selection(&self) -> Result<Selection, Failure> {
-        let DiffSelectionArgs { prefix, key64, start, end } = &self.selection;
-        if let Some(key) = &self.key {
-            let key = key_bytes(key.clone(), *key64)?;
-            let behind = [&key[..], &[0]].concat();
-            return Ok(Selection { start: Some(key), end: Some(behind), ..Selection::default() });
-        }
-        let (prefix, key64, start, end) = (prefix.clone(), *key64, start.clone(), end.clone());
-        SelectionArgs { prefix, key64, start, end }.selection()
+        let Some(key) = self.key.clone() else {
+            return self.range.selection(self.key64);
+        };
+        let key = key_bytes(key, self.key64)?;
+        let behind = [&key[..], &[0]].concat();
+        Ok(Selection { start: Some(key), end: Some(behind), ..Selection::default() })
     }
 }

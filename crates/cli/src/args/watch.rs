@@ -5,9 +5,9 @@ use std::ffi::OsString;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use quorate_api::watch::EventType;
-use quorate_client::{Selection, WatchQuery, Watched, WatchedKeys};
+use quorate_client::{WatchQuery, Watched, WatchedKeys};
 
-use super::{FreshnessArgs, key_bytes};
+use super::{FreshnessArgs, RangeArgs, key_bytes};
 use crate::completion;
 use crate::exit::Failure;
 
@@ -20,15 +20,8 @@ pub(crate) struct WatchArgs {
     /// KEY, --prefix, --start and --end are base64url, for keys that no shell can carry
     #[arg(long)]
     key64: bool,
-    /// All keys that begin so
-    #[arg(long, value_name = "KEY", conflicts_with = "key", add = ArgValueCompleter::new(completion::keys))]
-    prefix: Option<OsString>,
-    /// All keys from this one on
-    #[arg(long, value_name = "KEY", conflicts_with = "key", add = ArgValueCompleter::new(completion::keys))]
-    start: Option<OsString>,
-    /// All keys up to this one, which is not watched
-    #[arg(long, value_name = "KEY", conflicts_with = "key", add = ArgValueCompleter::new(completion::keys))]
-    end: Option<OsString>,
+    #[command(flatten)]
+    range: RangeArgs,
     /// From this revision on, as far as it is kept; without it, from now on
     #[arg(long, value_name = "N", conflicts_with = "initial")]
     from_revision: Option<u64>,
@@ -53,14 +46,9 @@ pub(crate) struct WatchArgs {
 
 impl WatchArgs {
     pub(crate) fn query(&self) -> Result<WatchQuery, Failure> {
-        let bytes = |text: &Option<OsString>| text.clone().map(|text| key_bytes(text, self.key64)).transpose();
-        let keys = match bytes(&self.key)? {
-            Some(key) => WatchedKeys::One(key),
-            None => WatchedKeys::Many(Selection {
-                prefix: bytes(&self.prefix)?.unwrap_or_default(),
-                start: bytes(&self.start)?,
-                end: bytes(&self.end)?,
-            }),
+        let keys = match self.key.clone() {
+            Some(key) => WatchedKeys::One(key_bytes(key, self.key64)?),
+            None => WatchedKeys::Many(self.range.selection(self.key64)?),
         };
         Ok(WatchQuery {
             watched: vec![Watched { types: self.types.clone(), ..Watched::keys(keys) }],

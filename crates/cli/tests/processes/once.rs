@@ -55,18 +55,7 @@ fn each_is_done_once_while_leaders_are_killed() {
                 }
             });
         }
-        for _ in 0..3 {
-            let before = done.load(Ordering::Relaxed);
-            until("requests are done", Duration::from_mins(1), || match done.load(Ordering::Relaxed) {
-                now if now > before + 100 => Ok(()),
-                now => Err(format!("{} requests", now - before)),
-            });
-            let leader = cluster.leader();
-            cluster.node_mut(&leader).kill();
-            pause(500);
-            cluster.restart(&leader);
-            cluster.until_ready();
-        }
+        cluster.kill_leaders(3, &done, 100);
         is_over.store(true, Ordering::Relaxed);
     });
     let done = done.load(Ordering::Relaxed);

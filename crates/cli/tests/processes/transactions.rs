@@ -1,11 +1,10 @@
 //! Transactions through every node, while leaders are killed: what they move is never lost, never doubled, never seen half.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Connection, Request, pause, until};
+use crate::support::{Cluster, Connection, Request, pause};
 
 const ACCOUNTS: u64 = 6;
 const EACH: u64 = 100;
@@ -85,18 +84,7 @@ fn nothing_is_lost_between_accounts_while_leaders_are_killed() {
                 }
             });
         }
-        for _ in 0..2 {
-            let before = done.load(Ordering::Relaxed);
-            until("transfers go on", Duration::from_secs(30), || match done.load(Ordering::Relaxed) {
-                now if now > before + 50 => Ok(()),
-                now => Err(format!("{} transfers", now - before)),
-            });
-            let leader = cluster.leader();
-            cluster.node_mut(&leader).kill();
-            pause(500);
-            cluster.restart(&leader);
-            cluster.until_ready();
-        }
+        cluster.kill_leaders(2, &done, 50);
         is_over.store(true, Ordering::Relaxed);
     });
     for node in ["n1", "n2", "n3"] {

@@ -1,6 +1,7 @@
 //! A cluster of nodes in a temporary folder.
 
 use std::process::Output;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 
 use super::http::{Connection, Request};
 use super::process::{NodeProcess, program};
-use super::time::{now, since, tell, until};
+use super::time::{now, pause, since, tell, until};
 
 /// How long a cluster, or a node of it, may take until it is ready; on a machine that does other things too.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -115,6 +116,23 @@ impl Cluster {
                     Err(error) => Err(format!("{error:?}")),
                 }
             });
+        }
+    }
+
+    /// Kills whoever leads and starts it again, so many times, each after a work beside it has done so many steps more.
+    #[track_caller]
+    pub(crate) fn kill_leaders(&mut self, times: usize, done: &AtomicU64, steps: u64) {
+        for _ in 0..times {
+            let before = done.load(Ordering::Relaxed);
+            until("the work goes on", Duration::from_mins(1), || match done.load(Ordering::Relaxed) {
+                now if now > before + steps => Ok(()),
+                now => Err(format!("{} steps", now - before)),
+            });
+            let leader = self.leader();
+            self.node_mut(&leader).kill();
+            pause(500);
+            self.restart(&leader);
+            self.until_ready();
         }
     }
 
