@@ -6,89 +6,28 @@
 Needs Linux and python3 alone. Everything it makes is in a temporary folder; it listens on loopback alone, and ends what it started.
 """
 
-import http.client
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 
+from nodes import Node, seconds_until
+
 PROGRAM = sys.argv[1] if len(sys.argv) > 1 else "target/release/quorate"
 KEYSPACES = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
 SECONDS = int(sys.argv[3]) if len(sys.argv) > 3 else 60
-PATIENCE_S = 120
 SETTINGS = json.dumps({"engine": {"type": "hash"}})
 
 
-def free_port():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
-
-
-class Node:
-    def __init__(self, number, folder, join):
-        self.port = free_port()
-        self.command = [PROGRAM, "server", "--name", f"n{number}", "--data-dir", f"{folder}/n{number}"]
-        self.command += ["--listen", self.address(), "--peer-listen", f"127.0.0.1:{free_port()}"]
-        self.command += ["--join", join.address()] if join else []
-        self.log = f"{folder}/n{number}.log"
-        self.start()
-
-    def address(self):
-        return f"127.0.0.1:{self.port}"
-
-    def start(self):
-        with open(self.log, "a") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def ask(self, method, path, body=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-        except OSError as error:
-            return 0, str(error)
-        finally:
-            connection.close()
-
-    def is_ready(self):
-        return self.ask("GET", "/readyz")[0] == 200
-
-    def count(self, metric):
-        lines = self.ask("GET", "/metrics")[1].splitlines()
-        return sum(line.startswith(metric + "{") and line.endswith(" 1") for line in lines)
-
-    def cpu_s(self):
-        with open(f"/proc/{self.process.pid}/stat") as stat:
-            fields = stat.read().rsplit(") ", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def memory_mib(self):
-        with open(f"/proc/{self.process.pid}/statm") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+def count(node, metric):
+    lines = node.ask("GET", "/metrics")[1].splitlines()
+    return sum(line.startswith(metric + "{") and line.endswith(" 1") for line in lines)
 
 
 def tell(what, figure):
     print(f"{what:<64} {figure}", flush=True)
-
-
-def seconds_until(is_done):
-    begin = time.monotonic()
-    while not is_done():
-        if time.monotonic() - begin > PATIENCE_S:
-            raise SystemExit(f"not within {PATIENCE_S} s")
-        time.sleep(0.05)
-    return time.monotonic() - begin
 
 
 def create(nodes, names, clients):
@@ -134,7 +73,7 @@ def main(folder):
     nodes = []
     try:
         for number in (1, 2, 3):
-            nodes.append(Node(number, folder, nodes[0] if nodes else None))
+            nodes.append(Node(PROGRAM, number, folder, nodes[0] if nodes else None))
         tell("start of three nodes", f"{seconds_until(lambda: all(node.is_ready() for node in nodes)):.1f} s")
         time.sleep(2)
         idle(nodes, min(SECONDS, 10))
@@ -145,11 +84,11 @@ def main(folder):
         time.sleep(5)
         idle(nodes, SECONDS)
         [puts(nodes, clients) for clients in (1, 64)]
-        groups = sum(node.count("quorate_raft_is_leader") for node in nodes)
-        led = nodes[1].count("quorate_raft_is_leader")
+        groups = sum(count(node, "quorate_raft_is_leader") for node in nodes)
+        led = count(nodes[1], "quorate_raft_is_leader")
         nodes[1].kill()
         left = [nodes[0], nodes[2]]
-        taken_over = seconds_until(lambda: sum(node.count("quorate_raft_is_leader") for node in left) >= groups)
+        taken_over = seconds_until(lambda: sum(count(node, "quorate_raft_is_leader") for node in left) >= groups)
         tell(f"a node that leads {led} of {groups} groups is killed: all are led after", f"{taken_over:.1f} s")
         idle(left, min(SECONDS, 20))
         nodes[1].start()
