@@ -113,7 +113,9 @@ impl<D: Disk> Node<D> {
     /// Lets those of these groups that this node leads know their keyspaces' settings, by an entry in their logs.
     pub(crate) fn drive_settings(&mut self, busy: &BTreeSet<u64>) {
         let catalog = Arc::clone(&self.catalog);
-        for (_, keyspace, shard) in busy.iter().filter_map(|group| catalog.shard(*group)) {
+        let driven = busy.iter().filter_map(|group| catalog.shard(*group));
+        // Whoever restores a keyspace gives it its settings, as the last thing before everybody sees it.
+        for (_, keyspace, shard) in driven.filter(|(_, keyspace, _)| !keyspace.is_restoring) {
             let wanted = keyspace.shard_settings();
             let leading = self.replicas.get_mut(&shard.group).filter(|replica| replica.is_leader());
             if let Some(replica) = leading.filter(|replica| replica.header().settings != wanted && !replica.is_loading()) {

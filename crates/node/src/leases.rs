@@ -45,6 +45,8 @@ pub(crate) struct Leases {
     heard: Vec<LeaseChange>,
     /// Counts the times that this was begun anew.
     round: u64,
+    /// None ends: the keyspace is being restored, and pairs that hang on them may be yet to come.
+    is_held: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +75,15 @@ enum Filling {
 impl Leases {
     /// Forgets everything. All that was asked to be read before is of no use.
     pub(crate) fn begin_anew(&mut self) {
-        let round = self.round + 1;
-        *self = Self { round, ..Self::default() };
+        let (round, is_held) = (self.round + 1, self.is_held);
+        *self = Self { round, is_held, ..Self::default() };
+    }
+
+    /// Keeps all leases from ending. When they are not kept any more, all have their full time from then on.
+    pub(crate) fn hold(&mut self, is_held: bool) {
+        if std::mem::replace(&mut self.is_held, is_held) && !is_held {
+            self.begin_anew();
+        }
     }
 
     /// Begins to read, if that was not done yet. Where there are no leases at all, that is all there is to do.
@@ -184,6 +193,9 @@ impl Leases {
 
     /// Looks at leases whose time may be up, and lets those end whose time is.
     pub(crate) fn advance(&mut self, now: Monotonic) {
+        if self.is_held {
+            return;
+        }
         for _ in 0..MAX_LOOKED_AT {
             let Some((_, id)) = self.by_time.first().copied().filter(|(due, _)| *due <= now) else { break };
             self.by_time.pop_first();
@@ -199,6 +211,9 @@ impl Leases {
 
     /// When it is time to look again.
     pub(crate) fn due(&self) -> Option<Monotonic> {
+        if self.is_held {
+            return None;
+        }
         if self.ending.is_empty() { self.by_time.first().map(|(due, _)| *due) } else { Some(Monotonic::default()) }
     }
 

@@ -488,8 +488,9 @@ impl<D: Disk> Node<D> {
         self.retire_replicas(&catalog);
         self.follow_locals(&catalog);
         self.start_replicas(&catalog);
-        for (_, _, shard) in catalog.shards() {
+        for (_, keyspace, shard) in catalog.shards() {
             if let Some(replica) = self.replicas.get_mut(&shard.group) {
+                replica.leases.hold(keyspace.is_restoring);
                 let leaving = shard.replicas.iter().filter(|replica| replica.role == ReplicaRole::Leaving);
                 replica.leaving = leaving.map(|replica| replica.replica).collect();
             }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use quorate_api::key::DEFAULT_KEYSPACE;
 use quorate_api::keyspace::{CacheCauses, CacheFigures, JobBody, JobState, KeyspaceStats, MoveState, ReplicaMove, ReplicaStats};
 use quorate_engine::{CacheStats, Table};
-use quorate_node::keyspace::Write;
+use quorate_node::keyspace::{Op, Settings, Write};
 use quorate_node::{
-    Catalog, KeyspaceRecord, KeyspaceSettings, Monotonic, MoveStatus, ReplicaRecord, ReplicaStatus, SYSTEM_KEYSPACE,
+    Catalog, CatalogError, KeyspaceRecord, KeyspaceSettings, Monotonic, MoveStatus, ReplicaRecord, ReplicaStatus, SYSTEM_KEYSPACE,
 };
 
 use crate::clock::Clock;
@@ -47,7 +47,7 @@ impl Running {
             Ok((write, is_new))
         };
         let is_new = self.change_catalog(deadline, plan).await?;
-        let mut known = self.keyspace(name, LATEST, deadline).await?;
+        let mut known = self.keyspace(name, Freshness::LATEST, deadline).await?;
         known.is_ready = self.is_usable(&known, deadline).await;
         Ok((is_new, known))
     }
@@ -65,7 +65,7 @@ impl Running {
             Ok((catalog.plan_alter(name, &settings, now_ms)?, ()))
         };
         self.change_catalog(deadline, plan).await?;
-        self.keyspace(name, LATEST, deadline).await
+        self.keyspace(name, Freshness::LATEST, deadline).await
     }
 
     pub(crate) async fn delete_keyspace(&self, name: &str, deadline: Monotonic) -> Result<(), StoreError> {
@@ -91,7 +91,7 @@ impl Running {
         let now_ms = Clock::calendar_ms();
         let plan = |catalog: &Catalog| Ok((Some(catalog.plan_begin_restore(name, settings, default_is_empty, now_ms)?), ()));
         self.change_catalog(deadline, plan).await?;
-        let known = self.keyspace(name, LATEST, deadline).await?;
+        let known = self.keyspace(name, Freshness::LATEST, deadline).await?;
         let epoch = known.record.epoch;
         while !self.is_hosted(name, epoch) {
             if self.handle.clock.now() >= deadline {
@@ -123,6 +123,10 @@ impl Running {
     }
 
     pub(crate) async fn end_restore(&self, name: &str, epoch: u64, deadline: Monotonic) -> Result<(), StoreError> {
+        // Before anybody sees it: nothing is written to it that its settings do not let in.
+        let settings = self.settings_of_restored(name, epoch)?;
+        let configure = Write { ops: vec![Op::Configure(settings)], ..Write::default() };
+        self.restore_write((name, epoch), &configure, deadline).await?;
         self.change_catalog(deadline, |catalog| Ok((Some(catalog.plan_end_restore(name, epoch)?), ()))).await?;
         // It is there for everybody; that this node has heard of it is for who asks it next.
         while self.handle.views.catalog.load().keyspaces.get(name).is_some_and(|record| record.is_restoring) {
@@ -137,6 +141,14 @@ impl Running {
     pub(crate) async fn abandon_restore(&self, name: &str, epoch: u64, deadline: Monotonic) -> Result<(), StoreError> {
         let now_ms = Clock::calendar_ms();
         self.change_catalog(deadline, |catalog| Ok((catalog.plan_abandon_restore(name, epoch, now_ms)?, ()))).await
+    }
+
+    /// What the shards of a keyspace are to keep to once it is restored.
+    fn settings_of_restored(&self, name: &str, epoch: u64) -> Result<Settings, StoreError> {
+        let catalog = self.handle.views.catalog.load();
+        let record = catalog.keyspaces.get(name).filter(|record| record.is_restoring && record.epoch == epoch);
+        let record = record.ok_or_else(|| CatalogError::RestoreOver(name.to_owned()))?;
+        Ok(KeyspaceRecord { is_restoring: false, ..record.clone() }.shard_settings())
     }
 
     /// Whether a keyspace has no pair, as far as can be said from outside; one that is being restored counts as empty.
@@ -219,9 +231,6 @@ impl Running {
         !record.replication.is_raft() || self.confirmed(&keyspace.name, deadline).await.is_ok()
     }
 }
-
-/// What the cluster has now.
-const LATEST: Freshness = Freshness { is_linearizable: true, min_revision: None };
 
 pub(crate) fn cache_figures(stats: &CacheStats) -> CacheFigures {
     CacheFigures {

@@ -121,6 +121,38 @@ fn refuse_damaged(cluster: &Cluster, path: &Path) {
     assert!(damaged.contains("checksum of a block is wrong at byte") && damaged.contains("in keyspace orders"), "{damaged}");
 }
 
+/// What is in a backup was let in by settings of then; those that it is restored with let in what comes later.
+#[test]
+fn settings_hold_for_what_is_written_after_the_restore() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("backup.qbk");
+    let file = path.to_str().expect("it is text");
+    let path_of = |key: &str| format!("/v1/kv/orders/{key}");
+    {
+        let cluster = Cluster::ready(1);
+        let mut connection = cluster.connection("n1");
+        connection.expect(201, &Request::json("PUT", "/v1/keyspaces/orders", "{}"));
+        connection.expect(201, &Request::new("PUT", path_of("old")).with_body(vec![b'v'; 5_000]));
+        connection.expect(201, &Request::json("POST", "/v1/leases/orders", r#"{"id": "7", "ttl": "1s"}"#));
+        connection.expect(201, &Request::new("PUT", path_of("leased?lease=7")).with_body("v"));
+        let settings = r#"{"ttl": "1h", "limits": {"max_value_bytes": "1KiB", "max_bytes": "4KiB"}}"#;
+        connection.expect(200, &Request::json("PATCH", "/v1/keyspaces/orders", settings));
+        done(&cluster, &["backup", file]);
+    }
+    let cluster = Cluster::ready(3);
+    done(&cluster, &["restore", file]);
+    let mut connection = cluster.connection("n2");
+    connection.expect(200, &Request::new("GET", path_of("leased")));
+    let old = connection.expect(200, &Request::new("GET", path_of("old?format=json"))).json::<Value>();
+    assert!(old.get("ttl").is_none(), "it had no end: {old}");
+    connection.expect(413, &Request::new("PUT", path_of("large")).with_body(vec![b'v'; 2_000]));
+    connection.expect(507, &Request::new("PUT", path_of("more")).with_body("v"));
+    connection.expect(204, &Request::new("DELETE", path_of("old")));
+    connection.expect(201, &Request::new("PUT", path_of("new")).with_body("v"));
+    let new = connection.expect(200, &Request::new("GET", path_of("new?format=json"))).json::<Value>();
+    assert!(new["ttl"].as_f64().is_some_and(|ttl| ttl > 3_000.0), "it has the time to live of its keyspace: {new}");
+}
+
 #[test]
 fn a_restore_that_is_killed_leaves_nothing_to_be_seen_and_can_be_repeated() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");

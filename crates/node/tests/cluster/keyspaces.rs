@@ -2,6 +2,7 @@
 
 use quorate_engine::{EngineSpec, Engines};
 use quorate_log::{Disk, GroupId};
+use quorate_node::keyspace::{LeaseId, Op, Put, Write};
 use quorate_node::{Config, KeyspaceSettings, Mode, ReplicationSettings, RequestKind};
 
 use crate::harness::{Cluster, DEFAULT, SYSTEM};
@@ -18,7 +19,7 @@ fn settings(engine: &str) -> KeyspaceSettings {
 }
 
 /// Changes the catalog through the leader of the system keyspace; planned anew if something else changed it meanwhile.
-fn change(cluster: &mut Cluster, plan: impl Fn(&quorate_node::Catalog) -> quorate_node::keyspace::Write) {
+fn change(cluster: &mut Cluster, plan: impl Fn(&quorate_node::Catalog) -> Write) {
     for _ in 0..20 {
         let leader = cluster.leader(SYSTEM).expect("there is a leader");
         let write = plan(&cluster.catalog(leader));
@@ -37,7 +38,7 @@ fn create(cluster: &mut Cluster, engine: &str) {
 }
 
 fn put(cluster: &mut Cluster, number: u64) {
-    let write = quorate_node::keyspace::Write::put(format!("key {number}").into(), "v".repeat(50).into());
+    let write = Write::put(format!("key {number}").into(), "v".repeat(50).into());
     let token = cluster.request(1 + number % 3, ORDERS, RequestKind::Write(write.to_bytes()), 5_000);
     cluster.run_until("it is written", |cluster| cluster.is_applied(token));
 }
@@ -95,4 +96,30 @@ fn a_keyspace_moves_while_it_is_written_to_one_replica_at_a_time() {
     (1..=3).for_each(|id| cluster.restart(id));
     cluster.run_until("all agree again", |cluster| cluster.agrees(ORDERS));
     assert_eq!(cluster.replica(2, ORDERS).unwrap().revision, number + 1, "every write is there");
+}
+
+#[test]
+fn no_lease_ends_while_its_keyspace_is_restored() {
+    const TTL_MS: u64 = 5_000;
+    let mut cluster = Cluster::of(3);
+    change(&mut cluster, |catalog| catalog.plan_begin_restore("orders", &settings("trie"), false, 0).unwrap());
+    cluster.run_until("all have it", |cluster| (1..=3).all(|id| cluster.replica(id, ORDERS).is_some_and(|own| own.is_caught_up)));
+    let leased = Op::Put(Put { lease: Some(LeaseId(7)), ..Put::new("a".into(), "v".into()) });
+    let write = Write { ops: vec![Op::LeaseGrant { id: LeaseId(7), ttl_ms: TTL_MS }, leased], ..Write::default() };
+    let token = cluster.request(2, ORDERS, RequestKind::Write(write.to_bytes()), 5_000);
+    cluster.run_until("it is written", |cluster| cluster.is_applied(token));
+    let is_there = |cluster: &Cluster| (1..=3).all(|id| cluster.replica(id, ORDERS).is_some_and(|own| own.data_bytes > 0));
+    cluster.run_for(2 * TTL_MS);
+    assert!(is_there(&cluster));
+    let leader = cluster.leader(ORDERS).expect("there is a leader");
+    cluster.restart(leader);
+    cluster.run_for(3 * TTL_MS);
+    assert!(is_there(&cluster), "whoever leads next holds it, too");
+    let epoch = cluster.catalog(1).keyspaces["orders"].epoch;
+    change(&mut cluster, |catalog| catalog.plan_end_restore("orders", epoch).unwrap());
+    cluster.run_for(TTL_MS - 1_000);
+    assert!(is_there(&cluster), "its time begins when the keyspace is whole");
+    cluster.run_until("its time is up", |cluster| {
+        (1..=3).all(|id| cluster.replica(id, ORDERS).is_some_and(|own| own.data_bytes == 0))
+    });
 }

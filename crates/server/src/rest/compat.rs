@@ -56,8 +56,7 @@ async fn get<S: Store>(app: &App<S>, key: Bytes) -> Result<Answer, Refusal> {
     if key.is_empty() {
         return Err(not_found(&key));
     }
-    let freshness = Freshness { is_linearizable: true, min_revision: None };
-    let reading = app.store.read(DEFAULT_KEYSPACE, freshness, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
+    let reading = app.store.read(DEFAULT_KEYSPACE, Freshness::LATEST, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
     let Some(record) = quorate_node::keyspace::get(&*reading.view, &key)? else {
         return Err(not_found(&key));
     };

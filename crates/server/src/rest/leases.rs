@@ -159,8 +159,8 @@ async fn show<S: Store>(State(app): Shared<S>, path: PathParts<(String, String)>
     let times = app.store.leases(&keyspace, question, deadline.left().unwrap_or_default()).await.map_err(Refusal::of_read)?;
     let time = times.first().copied().flatten().ok_or_else(|| not_found(id))?;
     // Only now: what is read is not older than what the leader told.
-    let freshness = Freshness { is_linearizable: true, min_revision: None };
-    let reading = app.store.read(&keyspace, freshness, deadline.left().unwrap_or_default()).await.map_err(Refusal::of_read)?;
+    let reading =
+        app.store.read(&keyspace, Freshness::LATEST, deadline.left().unwrap_or_default()).await.map_err(Refusal::of_read)?;
     let Lease { keys: key_count, .. } = keyspace::lease(&*reading.view, id)?.ok_or_else(|| not_found(id))?;
     let (mut names, mut has_more_keys) = ((None, Vec::new()), false);
     let keys;

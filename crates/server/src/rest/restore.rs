@@ -15,7 +15,7 @@ use quorate_api::key::SYSTEM_KEYSPACE;
 use quorate_api::problem::{Code, WriteOutcome};
 use quorate_node::keyspace::{LeaseId, Op, Outcome, Put, Write};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::answer::{self, Answer};
 use super::body::{RequestBody, media_type, refuse_coding};
@@ -32,11 +32,8 @@ const WRITE_PAIRS: usize = 1000;
 /// Writes under way. With what is read and what is gathered this is what a restore takes of memory, some megabytes.
 const MAX_WRITES: usize = 8;
 
-/// Bytes of pairs that hang on leases, of one keyspace: they come last, so that their leases do not end before all is there.
-const MAX_LEASED_BYTES: usize = 64 << 20;
-
-/// How often a write is tried: a leader is lost and found meanwhile.
-const MAX_ATTEMPTS: u32 = 60;
+/// For how long each step is tried: a leader is lost and found meanwhile.
+const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Restores at a time, at one node.
@@ -84,9 +81,6 @@ struct UnderWay {
     epoch: u64,
     gathered: Vec<Op>,
     gathered_bytes: usize,
-    leases: Vec<BackupLease>,
-    leased: Vec<BackupPair>,
-    leased_bytes: usize,
     writes: JoinSet<Result<(), Refusal>>,
 }
 
@@ -109,13 +103,11 @@ impl<S: Store> Restore<S> {
         match part {
             Part::Head(head) => self.check_choice(&head.keyspaces),
             Part::Keyspace(head) => self.begin(*head).await,
-            Part::Leases(leases) => {
-                self.under_way.iter_mut().for_each(|under_way| under_way.leases.extend(&leases));
-                Ok(())
-            }
+            Part::Leases(leases) => self.grant(&leases).await,
             Part::Pairs(pairs) => {
+                let Some(under_way) = &mut self.under_way else { return Ok(()) };
                 for pair in pairs {
-                    self.add(pair).await?;
+                    under_way.add(pair, &self.store, self.timeout).await?;
                 }
                 Ok(())
             }
@@ -140,59 +132,39 @@ impl<S: Store> Restore<S> {
             return Err(Refusal::of_write(StoreError::ReadOnly(name)));
         }
         let settings = settings_of(settings, self.memory_bytes).map_err(Refusal::of_settings)?;
-        let mut attempts = 0;
+        let deadline = Instant::now() + PATIENCE;
         let epoch = loop {
             match self.store.begin_restore(&name, settings.clone(), self.timeout).await {
-                Err(error) if is_passing(&error) && attempts < MAX_ATTEMPTS => attempts += 1,
+                Err(error) if is_passing(&error) && Instant::now() < deadline => sleep(PAUSE).await,
                 begun => break begun.map_err(Refusal::of_write)?,
             }
-            sleep(PAUSE).await;
         };
-        self.under_way = Some(UnderWay {
-            name,
-            epoch,
-            gathered: Vec::new(),
-            gathered_bytes: 0,
-            leases: Vec::new(),
-            leased: Vec::new(),
-            leased_bytes: 0,
-            writes: JoinSet::new(),
-        });
+        self.under_way = Some(UnderWay { name, epoch, gathered: Vec::new(), gathered_bytes: 0, writes: JoinSet::new() });
         Ok(())
     }
 
-    async fn add(&mut self, pair: BackupPair) -> Result<(), Refusal> {
-        let Some(under_way) = &mut self.under_way else { return Ok(()) };
-        if pair.lease.is_none() {
-            return under_way.add(pair, &self.store, self.timeout).await;
+    /// They are there before the pairs that hang on them, and none ends while its keyspace is being restored.
+    async fn grant(&mut self, leases: &[BackupLease]) -> Result<(), Refusal> {
+        let Some(under_way) = &self.under_way else { return Ok(()) };
+        for leases in leases.chunks(WRITE_PAIRS) {
+            let grant = |lease: &BackupLease| Op::LeaseGrant { id: LeaseId(lease.id), ttl_ms: lease.ttl_ms };
+            let write = Write { ops: leases.iter().map(grant).collect(), ..Write::default() };
+            write_until_done(&*self.store, (&under_way.name, under_way.epoch), &write, self.timeout).await?;
         }
-        under_way.leased_bytes += pair.key.len() + pair.value.len();
-        if under_way.leased_bytes > MAX_LEASED_BYTES {
-            let detail = format!("keyspace {}: more than {MAX_LEASED_BYTES} bytes of pairs hang on leases", under_way.name);
-            return Err(Refusal::new(Code::BodyTooLarge, detail));
-        }
-        under_way.leased.push(pair);
         Ok(())
     }
 
     async fn end(&mut self, end: KeyspaceEnd) -> Result<(), Refusal> {
         let Some(under_way) = &mut self.under_way else { return Ok(()) };
-        for leases in under_way.leases.chunks(WRITE_PAIRS) {
-            let grant = |lease: &BackupLease| Op::LeaseGrant { id: LeaseId(lease.id), ttl_ms: lease.ttl_ms };
-            let write = Write { ops: leases.iter().map(grant).collect(), ..Write::default() };
-            write_until_done(&*self.store, (&under_way.name, under_way.epoch), &write, self.timeout).await?;
-        }
-        for pair in std::mem::take(&mut under_way.leased) {
-            under_way.add(pair, &self.store, self.timeout).await?;
-        }
         under_way.flush(&self.store, self.timeout).await?;
         while under_way.wait().await? {}
-        let mut attempts = 0;
+        let deadline = Instant::now() + PATIENCE;
+        let mut is_again = false;
         loop {
             match self.store.end_restore(&under_way.name, under_way.epoch, self.timeout).await {
                 // That it is not being restored any more may be our own doing, of which no answer came.
-                Err(StoreError::Conflict(_)) if attempts > 0 && under_way.is_shown(&*self.store, self.timeout).await => break,
-                Err(error) if is_passing(&error) && attempts < MAX_ATTEMPTS => attempts += 1,
+                Err(StoreError::Conflict(_)) if is_again && under_way.is_shown(&*self.store, self.timeout).await => break,
+                Err(error) if is_passing(&error) && Instant::now() < deadline => is_again = true,
                 ended => {
                     ended.map_err(Refusal::of_write)?;
                     break;
@@ -256,8 +228,7 @@ impl UnderWay {
 
     /// Whether it is this very keyspace that everybody can use now.
     async fn is_shown<S: Store>(&self, store: &S, timeout: Duration) -> bool {
-        let freshness = Freshness { is_linearizable: true, min_revision: None };
-        let known = store.keyspace(&self.name, freshness, timeout).await;
+        let known = store.keyspace(&self.name, Freshness::LATEST, timeout).await;
         known.is_ok_and(|known| known.record.epoch == self.epoch && !known.record.is_restoring)
     }
 
@@ -278,7 +249,7 @@ async fn write_until_done<S: Store>(
     write: &Write,
     timeout: Duration,
 ) -> Result<(), Refusal> {
-    let mut attempts = 0;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         match store.restore_write(name, epoch, write.clone(), timeout).await {
             Ok(written) => {
@@ -288,10 +259,9 @@ async fn write_until_done<S: Store>(
                     outcome => Refusal::of_outcome(written.epoch, &outcome).map_or(Ok(()), Err),
                 };
             }
-            Err(error) if is_passing(&error) && attempts < MAX_ATTEMPTS => attempts += 1,
+            Err(error) if is_passing(&error) && Instant::now() < deadline => sleep(PAUSE).await,
             Err(error) => return Err(Refusal::of_write(error)),
         }
-        sleep(PAUSE).await;
     }
 }
 

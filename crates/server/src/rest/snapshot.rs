@@ -33,8 +33,6 @@ pub(super) const METHODS: &str = "GET, HEAD, PUT";
 /// Leases of a block.
 const LEASES_PER_BLOCK: usize = 4096;
 
-const LINEARIZABLE: Freshness = Freshness { is_linearizable: true, min_revision: None };
-
 /// What a backup or a restore asks for.
 #[derive(Debug, Default)]
 pub(super) struct Options {
@@ -75,7 +73,7 @@ pub(super) async fn answer<S: Store>(app: &Arc<App<S>>, head: &Parts) -> Result<
     let keyspaces = chosen(app, options.keyspaces, timeout).await?;
     if let (Some(pinned), Some((name, _))) = (pinned, keyspaces.first()) {
         require(app, name, Capability::History)?;
-        let reading = app.store.read(name, LINEARIZABLE, timeout).await.map_err(Refusal::of_read)?;
+        let reading = app.store.read(name, Freshness::LATEST, timeout).await.map_err(Refusal::of_read)?;
         check_revision(&*reading.view, pinned).map_err(Refusal::of_past)?;
     }
     let head = BackupHead {
@@ -89,7 +87,7 @@ pub(super) async fn answer<S: Store>(app: &Arc<App<S>>, head: &Parts) -> Result<
         let (mut writer, begin) = BackupWriter::begin(&head);
         let done = send(pieces, begin).and_then(|()| {
             keyspaces.iter().try_for_each(|(name, settings)| {
-                let reading = runtime.block_on(shared.store.read(name, LINEARIZABLE, timeout));
+                let reading = runtime.block_on(shared.store.read(name, Freshness::LATEST, timeout));
                 write_keyspace((name, settings), &reading.map_err(Refusal::of_read)?, pinned, &mut writer, pieces)
             })
         });
@@ -115,7 +113,7 @@ async fn chosen<S: Store>(
     asked: Option<Vec<String>>,
     timeout: Duration,
 ) -> Result<Vec<(String, KeyspaceSettings)>, Refusal> {
-    let known = app.store.keyspaces(LINEARIZABLE, timeout).await.map_err(Refusal::of_read)?;
+    let known = app.store.keyspaces(Freshness::LATEST, timeout).await.map_err(Refusal::of_read)?;
     let with_settings = |known: &KnownKeyspace| (known.name.clone(), known.record.settings());
     let Some(asked) = asked else {
         let can = |known: &&KnownKeyspace| {

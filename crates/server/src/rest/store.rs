@@ -159,7 +159,9 @@ pub struct Freshness {
 
 impl Freshness {
     /// This node's own state, as it is.
-    pub(super) const LOCAL: Self = Self { is_linearizable: false, min_revision: None };
+    pub(crate) const LOCAL: Self = Self { is_linearizable: false, min_revision: None };
+    /// Every write that was acknowledged before.
+    pub(crate) const LATEST: Self = Self { is_linearizable: true, min_revision: None };
 }
 
 /// A write that reached the state machine.

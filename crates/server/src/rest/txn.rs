@@ -101,9 +101,8 @@ async fn read<S: Store>(
     has_ranges: bool,
     deadline: Deadline,
 ) -> Result<Written, Refusal> {
-    let freshness = Freshness { is_linearizable: true, min_revision: None };
     let left = deadline.left().unwrap_or_default();
-    let reading = app.store.read(name, freshness, left).await.map_err(Refusal::of_read)?;
+    let reading = app.store.read(name, Freshness::LATEST, left).await.map_err(Refusal::of_read)?;
     let now_ms = reading.now_ms;
     let found = move || Ok(keyspace::read_only(reading.view, &write)?);
     let outcome = if has_ranges {
