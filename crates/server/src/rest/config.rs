@@ -34,6 +34,8 @@ pub struct RestConfig {
     pub idle_timeout: Duration,
     /// How long the body of a request may make no progress.
     pub body_progress_timeout: Duration,
+    /// After so long without a message a watch is told how far it knows everything.
+    pub watch_progress_interval: Duration,
     /// How long the body of a request may take as a whole.
     pub body_timeout: Duration,
     /// What has come of bodies larger than 64 KiB may take this many bytes together, over all connections; beyond it such
@@ -72,6 +74,7 @@ impl RestConfig {
             max_head_memory_bytes: 64 << 20,
             idle_timeout: Duration::from_secs(90),
             body_progress_timeout: Duration::from_secs(30),
+            watch_progress_interval: Duration::from_secs(10),
             body_timeout: Duration::from_mins(5),
             max_body_memory_bytes: 256 << 20,
             max_answer_memory_bytes: 512 << 20,

@@ -104,6 +104,29 @@ async fn what_happens_to_a_prefix_comes_by_revision() {
 }
 
 #[tokio::test]
+async fn what_is_not_asked_for_does_not_keep_a_watch_from_hearing_how_far_it_is() {
+    let server = Server::start_with(|config| config.watch_progress_interval = Duration::from_millis(200)).await;
+    let mut watched = Watched::begin(&server, "/v1/watch/default?key=a&types=delete", &[LINES]).await;
+    let putting = async {
+        loop {
+            server.put("/v1/kv/default/a", b"x").await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let hearing = async {
+        let mut revisions = Vec::new();
+        while revisions.len() < 3 {
+            let line = watched.line().await;
+            assert_eq!(line["event"], "progress", "{line}");
+            revisions.push(line["revision"].as_u64().expect("how far it is"));
+        }
+        revisions
+    };
+    let revisions = tokio::select! { () = putting => unreachable!(), revisions = hearing => revisions };
+    assert!(revisions.is_sorted_by(|one, next| one < next), "{revisions:?}");
+}
+
+#[tokio::test]
 async fn events_have_ids_from_which_a_watch_goes_on() {
     let server = Server::start().await;
     let mut watched = Watched::begin(&server, "/v1/watch/default?key=a", &[]).await;

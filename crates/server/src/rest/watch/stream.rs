@@ -10,7 +10,7 @@ use quorate_engine::{Direction, View};
 use quorate_node::keyspace::watch::{Piece, Selection, Watch};
 use quorate_node::keyspace::{Cause, Keys, Record, Revision, ShardError, get, pairs};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::DEFAULT_TIMEOUT;
 use super::super::deadline::Deadline;
@@ -27,9 +27,6 @@ const PIECE_BYTES: usize = 64 << 10;
 
 /// Revisions of the past that are read in one go.
 const REVISIONS_AT_ONCE: usize = 256;
-
-/// After so long without a message the client is told how far it knows everything.
-const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// A client that takes nothing for so long is given up.
 const MAX_STALL: Duration = Duration::from_mins(1);
@@ -82,13 +79,18 @@ impl<S: Store> Telling<S> {
         if is_initial {
             self.tell_present().await?;
         }
-        let mut was_quiet = false;
+        let mut last_told = Instant::now();
         loop {
             let has_news = self.tell_news().await?;
-            if was_quiet && !has_news {
+            // What the client does not ask for wakes this as well, and is no message.
+            let is_due = last_told.elapsed() >= self.app.config.watch_progress_interval;
+            if is_due && !has_news {
                 self.tell_progress().await?;
             }
-            was_quiet = self.wait().await?;
+            if is_due || has_news {
+                last_told = Instant::now();
+            }
+            self.wait(last_told + self.app.config.watch_progress_interval).await?;
         }
     }
 
@@ -149,10 +151,9 @@ impl<S: Store> Telling<S> {
         piece.map_err(|error| too_old(self.watcher.feed(), after, error))
     }
 
-    /// Waits until something may have happened, or for long enough that the client is to hear that nothing did. Whether it was
-    /// the latter.
-    async fn wait(&mut self) -> Result<bool, End> {
-        let was_quiet = tokio::select! {
+    /// Waits until something may have happened, or the client is to hear that nothing did.
+    async fn wait(&mut self, progress_due: Instant) -> Result<(), End> {
+        tokio::select! {
             biased;
             () = self.pieces.closed() => return Err(End::Gone),
             _ = self.is_ending.wait_for(|is_ending| *is_ending) => {
@@ -163,13 +164,12 @@ impl<S: Store> Telling<S> {
                     let detail = format!("keyspace {} cannot be read at this node any more", self.keyspace);
                     return Err(End::Told(Refusal::new(Code::WatchEnded, detail)));
                 }
-                false
             }
-            () = sleep(PROGRESS_EVERY) => true,
-        };
+            () = sleep_until(progress_due) => {}
+        }
         // One that waits for a revision which is yet to come is not told of those before it.
         self.watch.skip_to(self.watcher.quiet_until(self.watch.told()));
-        Ok(was_quiet)
+        Ok(())
     }
 
     async fn tell_progress(&mut self) -> Result<(), End> {
