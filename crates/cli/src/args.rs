@@ -259,7 +259,7 @@ pub(crate) struct GetArgs {
     #[command(flatten)]
     pub(crate) key: KeyArgs,
     #[command(flatten)]
-    pub(crate) freshness: FreshnessArgs,
+    pub(crate) reading: ReadArgs,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -270,15 +270,28 @@ pub(crate) struct FreshnessArgs {
     /// Wait until the node has this revision
     #[arg(long, value_name = "N")]
     min_revision: Option<u64>,
-    /// As it was at revision N, where the keyspace keeps history
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    revision: Option<u64>,
 }
 
 impl FreshnessArgs {
     pub(crate) fn options(&self) -> GetOptions {
         let consistency = if self.local { Consistency::Local } else { Consistency::Linearizable };
-        GetOptions { consistency, min_revision: self.min_revision, revision: self.revision }
+        GetOptions { consistency, min_revision: self.min_revision, revision: None }
+    }
+}
+
+/// What is read: how fresh, or how old.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ReadArgs {
+    #[command(flatten)]
+    freshness: FreshnessArgs,
+    /// As it was at revision N, where the keyspace keeps history
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    revision: Option<u64>,
+}
+
+impl ReadArgs {
+    pub(crate) fn options(&self) -> GetOptions {
+        GetOptions { revision: self.revision, ..self.freshness.options() }
     }
 }
 
@@ -401,7 +414,7 @@ pub(crate) struct LsArgs {
     #[arg(long)]
     pub(crate) values: bool,
     #[command(flatten)]
-    pub(crate) freshness: FreshnessArgs,
+    pub(crate) reading: ReadArgs,
 }
 
 #[derive(Debug, Args)]
@@ -499,7 +512,7 @@ pub(crate) struct ExportArgs {
     #[arg(long, requires = "prefix")]
     key64: bool,
     #[command(flatten)]
-    pub(crate) freshness: FreshnessArgs,
+    pub(crate) reading: ReadArgs,
 }
 
 impl ExportArgs {

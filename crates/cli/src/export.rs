@@ -28,7 +28,7 @@ pub(crate) async fn run(args: ExportArgs, client: &ClientArgs) -> Result<(), Fai
     let prefix = args.prefix()?;
     let total = if prefix.is_empty() { count_of_keys(client).await } else { None };
     let selection = Selection { prefix, ..Selection::default() };
-    let query = StreamQuery { selection, with_values: true, freshness: args.freshness.options(), ..StreamQuery::default() };
+    let query = StreamQuery { selection, with_values: true, freshness: args.reading.options(), ..StreamQuery::default() };
     let mut sink = Sink::open(target)?;
     let written = tokio::select! {
         written = write_all(&mut sink, client, &query, Progress::of_count(total, "pairs")) => written,

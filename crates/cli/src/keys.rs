@@ -25,7 +25,7 @@ const MAX_SHOWN_CHARS: usize = 60;
 
 pub(crate) async fn get(args: GetArgs, client: &ClientArgs) -> Result<(), Failure> {
     let mut output = Output::new(client.output.unwrap_or(Format::Raw));
-    let options = args.freshness.options();
+    let options = args.reading.options();
     let key = args.key.bytes()?;
     let doing = format!("get `{}`", printable(&key));
     let found = client.client().get(client.keyspace(), &key, &options).await;
@@ -115,7 +115,7 @@ async fn del_many(mut output: Output, selection: Option<&Selection>, client: &Cl
 pub(crate) async fn ls(args: LsArgs, client: &ClientArgs) -> Result<(), Failure> {
     let selection = args.selection()?;
     if args.count {
-        return count(&selection, &args.freshness.options(), client).await;
+        return count(&selection, &args.reading.options(), client).await;
     }
     let max_keys = args.max_keys();
     let query = ListQuery {
@@ -124,7 +124,7 @@ pub(crate) async fn ls(args: LsArgs, client: &ClientArgs) -> Result<(), Failure>
         is_reverse: args.reverse,
         with_values: args.values,
         delimiter: args.delimiter()?,
-        freshness: args.freshness.options(),
+        freshness: args.reading.options(),
     };
     let mut output = Output::new(client.output.unwrap_or(Format::Table));
     let listing = client.client().list(client.keyspace(), query);

@@ -1,20 +1,16 @@
 //! `quorate lease`: leases granted, kept alive, shown, revoked.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use quorate_api::duration::format_seconds;
 use quorate_api::lease::{LeaseBody, LeaseDetail, MAX_LEASE_ITEMS, format_id};
 use quorate_api::text64;
+use quorate_client::{Error, HeldLease};
 use serde_json::json;
 
 use crate::args::{ClientArgs, GrantArgs, KeepAliveArgs, LeaseCommand};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, note};
 use crate::output::{Format, Output};
 use crate::printable::printable;
-
-/// With --hold a lease is kept alive so often within its life.
-const KEEPS_PER_LIFE: u64 = 3;
 
 pub(crate) async fn run(command: LeaseCommand, client: &ClientArgs) -> Result<(), Failure> {
     let mut output = Output::new(client.output.unwrap_or(Format::Table));
@@ -40,21 +36,29 @@ async fn grant(output: &mut Output, client: &ClientArgs, args: &GrantArgs) -> Re
 }
 
 async fn keep_alive(output: &mut Output, client: &ClientArgs, args: &KeepAliveArgs) -> Result<(), Failure> {
-    loop {
-        let kept = client.client().keep_alive(client.keyspace(), args.id).await;
-        let kept = kept.map_err(|error| Failure::of_repeatable(format!("keep lease {} alive", format_id(args.id)), &error))?;
-        let kept = kept.ok_or_else(|| not_found(args.id, client))?;
-        let ttl_ms = kept.ttl_ms.unwrap_or(0);
-        match output.format {
-            Format::Json => output.json(&kept)?,
-            _ => output.line(format_args!("lease {} lives {} s more", kept.id, format_seconds(ttl_ms)))?,
-        }
-        if !args.hold {
-            return Ok(());
-        }
-        output.flush()?;
-        tokio::time::sleep(Duration::from_millis(ttl_ms / KEEPS_PER_LIFE)).await;
+    let failed = |error: Error| Failure::of_repeatable(format!("keep lease {} alive", format_id(args.id)), &error);
+    if args.hold {
+        let held = client.client().hold_granted_lease(client.keyspace(), args.id).await.map_err(failed)?;
+        return hold(output, held.ok_or_else(|| not_found(args.id, client))?).await;
     }
+    let kept = client.client().keep_alive(client.keyspace(), args.id).await.map_err(failed)?;
+    let kept = kept.ok_or_else(|| not_found(args.id, client))?;
+    match output.format {
+        Format::Json => output.json(&kept),
+        _ => output.line(format_args!("lease {} lives {} s more", kept.id, format_seconds(kept.ttl_ms.unwrap_or(0)))),
+    }
+}
+
+/// Until it is lost, or the command is ended.
+async fn hold(output: &mut Output, held: HeldLease) -> Result<(), Failure> {
+    let (id, ttl_ms) = (format_id(held.id()), held.ttl().as_millis() as u64);
+    match output.format {
+        Format::Json => output.json(&LeaseBody { id: id.clone(), ttl_ms: Some(ttl_ms), remaining_ms: Some(ttl_ms) })?,
+        _ => output.line(format_args!("lease {id} of {} s is kept alive", format_seconds(ttl_ms)))?,
+    }
+    output.flush()?;
+    held.lost().await;
+    Err(Failure::new(Exit::NotFound, format!("lease {id} is lost: it is gone, or nobody could be asked for as long as it lives")))
 }
 
 /// Page by page, so that a list of any length takes little memory.
@@ -85,6 +89,9 @@ async fn show(output: &mut Output, client: &ClientArgs, id: u64, with_keys: bool
     let found = client.client().lease(client.keyspace(), id, with_keys).await;
     let found = found.map_err(|error| Failure::of_request(format!("show lease {}", format_id(id)), &error))?;
     let found = found.ok_or_else(|| not_found(id, client))?;
+    if found.has_more_keys {
+        note(format_args!("of the {} keys of lease {} only the first are shown", found.key_count, format_id(id)));
+    }
     match output.format {
         Format::Json => return output.json(&found),
         Format::Raw => {

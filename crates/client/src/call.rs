@@ -77,7 +77,7 @@ impl Client {
     /// The same client for one write, which is done once under this key within ten minutes, however often it is sent and through
     /// whichever node: a put, a change, a delete of one key, or a transaction. It is sent again also where it is not known
     /// whether it was done. For another write there has to be another key; with the same, it is [`Error::Refused`] with the code
-    /// `idempotency_key_reused`.
+    /// `idempotency_key_reused`; a write of another kind is [`Error::InvalidRequest`].
     ///
     /// The key has 1 to 255 visible ASCII characters without double quotes; others are [`Error::InvalidRequest`].
     pub fn once(&self, key: &str) -> Result<Self, Error> {
@@ -128,6 +128,11 @@ impl Client {
     ) -> Result<T, Error> {
         let shared = &*self.shared;
         if let Some(key) = self.idempotency_key.as_ref().filter(|_| request.effect == Effect::Write) {
+            if !request.takes_key {
+                let reason =
+                    "with an idempotency key there are puts, changes and deletes of one key, and transactions".to_owned();
+                return Err(Error::InvalidRequest { reason });
+            }
             request.headers.insert(header::IDEMPOTENCY_KEY, key.clone());
             request.effect = Effect::Once;
         }

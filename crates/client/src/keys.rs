@@ -192,7 +192,8 @@ pub(crate) fn conditional(
         _ => None,
     };
     let query: Vec<String> = cas.into_iter().chain(parameter).collect();
-    let mut request = Request::write(method, one_key(keyspace, key, &query.join("&")));
+    let target = one_key(keyspace, key, &query.join("&"));
+    let mut request = Request { takes_key: true, ..Request::write(method, target) };
     let (name, value) = match condition {
         None | Some(Condition::ModRevision(_)) => return Ok(request),
         Some(Condition::Absent) => (header::IF_NONE_MATCH, HeaderValue::from_static("*")),

@@ -98,6 +98,19 @@ impl Client {
     pub async fn hold_lease(&self, keyspace: &str, ttl: Duration) -> Result<HeldLease, Error> {
         let began = deadline(Duration::ZERO);
         let lease = self.grant_lease(keyspace, ttl, None).await?;
+        Ok(self.hold(keyspace, lease, began))
+    }
+
+    /// Keeps a lease alive that is there already, until it is revoked, lost or dropped; none if there is no such lease, or its
+    /// time is up.
+    pub async fn hold_granted_lease(&self, keyspace: &str, id: u64) -> Result<Option<HeldLease>, Error> {
+        let began = deadline(Duration::ZERO);
+        let kept = self.keep_alive(keyspace, id).await?;
+        let ttl_ms = kept.and_then(|kept| kept.ttl_ms);
+        Ok(ttl_ms.map(|ttl_ms| self.hold(keyspace, GrantedLease { id, ttl: Duration::from_millis(ttl_ms) }, began)))
+    }
+
+    fn hold(&self, keyspace: &str, lease: GrantedLease, began: Instant) -> HeldLease {
         let (told, is_lost) = watch::channel(false);
         let (client, of) = (self.clone(), keyspace.to_owned());
         let task = tokio::spawn(async move {
@@ -105,7 +118,7 @@ impl Client {
             // Nobody listens any more if the handle is gone.
             let _ = told.send(true);
         });
-        Ok(HeldLease { client: self.clone(), keyspace: keyspace.to_owned(), lease, is_lost, task })
+        HeldLease { client: self.clone(), keyspace: keyspace.to_owned(), lease, is_lost, task }
     }
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Request {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) effect: Effect,
+    /// The server knows it again by an idempotency key.
+    pub(crate) takes_key: bool,
 }
 
 /// What sending a request twice would do.
@@ -58,7 +60,14 @@ pub(crate) enum Effect {
 
 impl Request {
     pub(crate) fn read(target: String) -> Self {
-        Self { method: Method::GET, target, headers: HeaderMap::new(), body: Bytes::new(), effect: Effect::Repeatable }
+        Self {
+            method: Method::GET,
+            target,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            effect: Effect::Repeatable,
+            takes_key: false,
+        }
     }
 
     pub(crate) fn write(method: Method, target: String) -> Self {
@@ -233,7 +242,7 @@ fn refusal(answer: &Answer, request: &Request) -> Error {
     let is_problem = answer.text(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with(problem::MEDIA_TYPE));
     match serde_json::from_slice::<Problem>(&answer.body) {
         Ok(mut problem) if is_problem => {
-            if problem.outcome.is_none() && problem.status >= 500 && request.effect == Effect::Write {
+            if problem.outcome.is_none() && problem.status >= 500 && request.effect != Effect::Repeatable {
                 problem.outcome = Some(WriteOutcome::Unknown);
             }
             Error::Refused { endpoint, problem: Box::new(problem) }

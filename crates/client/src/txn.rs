@@ -19,7 +19,7 @@ impl Client {
     pub async fn txn(&self, keyspace: &str, txn: &Txn) -> Result<TxnResult, Error> {
         let effect = if txn.is_read_only() { Effect::Repeatable } else { Effect::Write };
         let target = format!("/v1/txn?ks={}", one_segment(keyspace));
-        let request = Request { effect, ..Request::write(Method::POST, target).with_json(&txn.to_body()) };
+        let request = Request { effect, takes_key: true, ..Request::write(Method::POST, target).with_json(&txn.to_body()) };
         let outcome = if effect == Effect::Write { WriteOutcome::Unknown } else { WriteOutcome::NotApplied };
         let answer = self.call(request).await?;
         let body: TxnResultBody<'_> = answer.json(outcome)?;

@@ -11,6 +11,7 @@ use quorate_api::watch::{EventType, Happened, WatchBody, WatchEvent, WatchMessag
 
 use crate::call::Client;
 use crate::error::Error;
+use crate::key_path::one_segment;
 use crate::keys::GetOptions;
 use crate::selection::Selection;
 use crate::streams::Lines;
@@ -191,7 +192,7 @@ impl WatchStream {
     }
 
     async fn open(&mut self) -> Result<Lines, Error> {
-        let target = format!("/v1/watch/{}?{}", self.keyspace, self.query.freshness.to_query());
+        let target = format!("/v1/watch/{}?{}", one_segment(&self.keyspace), self.query.freshness.to_query());
         let mut request = Request::write(Method::POST, target).with_json(&self.body());
         request.effect = Effect::Repeatable;
         request.headers.insert(header::ACCEPT, HeaderValue::from_static(NDJSON));

@@ -68,6 +68,9 @@ async fn a_held_lease_is_kept_alive_until_it_is_lost() {
     held.revoke().await.unwrap();
     assert!(asked(&node).last().unwrap().starts_with("DELETE "));
 
+    let held = client(&[&node]).hold_granted_lease("default", 0x1f).await.unwrap().unwrap();
+    assert_eq!((held.id(), held.is_lost()), (0x1f, false));
+
     let gone = FakeNode::start(|seen| {
         Reaction::Answer(if seen.target.contains("keepalive") {
             problem(Code::LeaseNotFound, Some(WriteOutcome::NotApplied))
@@ -79,4 +82,5 @@ async fn a_held_lease_is_kept_alive_until_it_is_lost() {
     let held = client(&[&gone]).hold_lease("default", Duration::from_secs(2)).await.unwrap();
     held.lost().await;
     assert!(held.is_lost());
+    assert!(client(&[&gone]).hold_granted_lease("default", 0x1f).await.unwrap().is_none());
 }

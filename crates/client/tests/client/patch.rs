@@ -74,6 +74,8 @@ async fn what_is_done_once_is_sent_again_under_its_key() {
     assert!(second.seen()[1].headers.get("idempotency-key").is_none(), "reads have none");
     let error = first_of(&[&first]).once("a").unwrap().increment("ks", b"k", 1, 0, &PatchOptions::default()).await.unwrap_err();
     assert_eq!(error.outcome(), WriteOutcome::Unknown);
+    let others = once.grant_lease("ks", Duration::from_secs(5), None).await.unwrap_err();
+    assert!(matches!(others, quorate_client::Error::InvalidRequest { .. }), "no node would know it again: {others}");
     assert!(["", "a b", "a\"b", "\u{e4}"].into_iter().all(|key| client.once(key).is_err()));
 }
 
