@@ -223,6 +223,24 @@ pub enum Capability {
 }
 
 impl Capability {
+    /// All, in the order in which they are told.
+    pub const ALL: [Self; 14] = [
+        Self::Ordered,
+        Self::Prefix,
+        Self::Range,
+        Self::Cas,
+        Self::TtlPerKey,
+        Self::Txn,
+        Self::Leases,
+        Self::Watch,
+        Self::History,
+        Self::Snapshot,
+        Self::Counters,
+        Self::AtomicBatch,
+        Self::Idempotency,
+        Self::Linearizable,
+    ];
+
     /// Its name in answers.
     pub fn name(self) -> &'static str {
         match self {
@@ -306,6 +324,26 @@ impl Capabilities {
             max_key_bytes,
             max_value_bytes,
             consistency: consistency.iter().map(|&name| name.to_owned()).collect(),
+        }
+    }
+
+    /// Whether this is among them.
+    pub fn can(&self, capability: Capability) -> bool {
+        match capability {
+            Capability::Ordered => self.ordered,
+            Capability::Prefix => self.prefix,
+            Capability::Range => self.range,
+            Capability::Cas => self.cas,
+            Capability::TtlPerKey => self.ttl_per_key,
+            Capability::Txn => self.txn,
+            Capability::Leases => self.leases,
+            Capability::Watch => self.watch,
+            Capability::History => self.history,
+            Capability::Snapshot => self.snapshot,
+            Capability::Counters => self.counters,
+            Capability::AtomicBatch => self.atomic_batch,
+            Capability::Idempotency => self.idempotency,
+            Capability::Linearizable => self.consistency.iter().any(|name| name == "linearizable"),
         }
     }
 }

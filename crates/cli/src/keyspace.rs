@@ -3,8 +3,8 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use quorate_api::keyspace::{
-    Amount, CacheFigures, Capabilities, CompactedBody, EngineBody, EngineInfo, EngineOption, KeyspaceBody, KeyspaceState,
-    LimitsBody, ReplicationBody, RetentionBody, SettingsBody,
+    Amount, CacheFigures, Capabilities, Capability, CompactedBody, EngineBody, EngineInfo, EngineOption, KeyspaceBody,
+    KeyspaceState, LimitsBody, ReplicationBody, RetentionBody, SettingsBody,
 };
 use quorate_api::problem::Code;
 use quorate_api::quantity::format_bytes;
@@ -212,15 +212,18 @@ async fn compact(output: &mut Output, client: &ClientArgs, args: CompactArgs) ->
             asked.count(name, &nothing, &GetOptions::default()).await.map_err(|error| failed(&error))?.revision
         }
     };
-    let compacted = match asked.compact(name, revision, *physical).await {
+    let (compacted, is_new) = match asked.compact(name, revision, *physical).await {
         // Whoever names no revision wants nothing older than the present one, and that is so.
         Err(error) if args.revision.is_none() && error.code() == Some(Code::Compacted.facts().code) => {
-            CompactedBody { compacted_revision: revision, revision, is_swept: false }
+            (CompactedBody { compacted_revision: revision, revision, is_swept: false }, false)
         }
-        compacted => compacted.map_err(|error| failed(&error))?,
+        compacted => (compacted.map_err(|error| failed(&error))?, true),
     };
     if output.format == Format::Json {
         return output.json(&compacted);
+    }
+    if !is_new {
+        return output.line(format_args!("keyspace {name} is compacted to revision {revision}, the present one, already"));
     }
     output.line(format_args!("keyspace {name} compacted to revision {}", compacted.compacted_revision))?;
     match *physical {
@@ -361,22 +364,8 @@ fn shown_state(keyspace: &KeyspaceBody) -> String {
 }
 
 fn shown_capabilities(capabilities: &Capabilities) -> String {
-    let all = [
-        (capabilities.ordered, "ordered"),
-        (capabilities.prefix, "prefix"),
-        (capabilities.range, "range"),
-        (capabilities.cas, "cas"),
-        (capabilities.ttl_per_key, "ttl_per_key"),
-        (capabilities.txn, "txn"),
-        (capabilities.watch, "watch"),
-        (capabilities.history, "history"),
-        (capabilities.snapshot, "snapshot"),
-        (capabilities.counters, "counters"),
-        (capabilities.atomic_batch, "atomic_batch"),
-        (capabilities.idempotency, "idempotency"),
-    ];
-    let can: Vec<&str> = all.into_iter().filter(|(can, _)| *can).map(|(_, name)| name).collect();
-    can.join(", ")
+    let can = Capability::ALL.into_iter().filter(|capability| capabilities.can(*capability));
+    can.map(Capability::name).collect::<Vec<_>>().join(", ")
 }
 
 fn option_row(engine: &str, option: &EngineOption) -> Vec<String> {

@@ -44,6 +44,15 @@ impl Write {
         !self.guards.is_empty() || self.ops.iter().any(Op::is_conditional)
     }
 
+    /// What its client asked for: without the bounds that the node which took it lets values grow to. They may be others at the
+    /// next node, and the request is still the same.
+    #[must_use]
+    pub fn without_bounds(&self) -> Self {
+        let mut write = self.clone();
+        write.ops.iter_mut().for_each(Op::forget_bounds);
+        write
+    }
+
     /// The encoded form: guards, then operations.
     pub fn to_bytes(&self) -> Bytes {
         let guards: usize = self.guards.iter().map(|guard| guard.key.len() + 24).sum();
@@ -151,6 +160,14 @@ pub enum Op {
 }
 
 impl Op {
+    fn forget_bounds(&mut self) {
+        match self {
+            Self::Patch(patch) => patch.max_value_bytes = 0,
+            Self::Transaction(within) => within.then.iter_mut().chain(&mut within.otherwise).for_each(Self::forget_bounds),
+            _ => {}
+        }
+    }
+
     /// Whether it changes nothing, whatever it finds.
     pub fn is_read_only(&self) -> bool {
         match self {
@@ -742,5 +759,20 @@ mod tests {
             let command = [&b"\x00\x00\x00\x00"[..], bytes].concat();
             assert_eq!(Command::decode(command.into()).map(|command| command.write), Ok(write));
         }
+    }
+
+    #[test]
+    fn what_was_asked_for_does_not_depend_on_what_a_node_lets_values_grow_to() {
+        let asked = |max_value_bytes| {
+            let touch = |key| {
+                let key = Bytes::from_static(key);
+                Op::Patch(Box::new(Patch { key, edit: Edit::Touch, ttl_ms: None, max_value_bytes, is_told: true }))
+            };
+            let within = Transaction { then: vec![touch(b"a")], otherwise: vec![touch(b"b")], ..Transaction::default() };
+            Write { ops: vec![Op::Transaction(Box::new(within)), touch(b"c")], ..Write::default() }
+        };
+        assert_ne!(asked(9).to_bytes(), asked(8).to_bytes());
+        assert_eq!(asked(9).without_bounds().to_bytes(), asked(8).without_bounds().to_bytes());
+        assert_ne!(asked(9).without_bounds().to_bytes(), Write::delete(Bytes::from_static(b"c")).without_bounds().to_bytes());
     }
 }

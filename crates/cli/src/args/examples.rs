@@ -141,6 +141,7 @@ COMPARE is one of
   lease(KEY) = ID          0 if it hangs on none
 OPERATION is one of
   put KEY VALUE            get KEY            del KEY
+  incr KEY [BY]            append KEY VALUE   touch KEY      patch KEY JSON
   ls [PREFIX]              del-prefix PREFIX
 A word with spaces stands in double quotes, as in JSON, also in version(\"a b\"). In a FILE more is
 possible: any bytes, media types, compares of every key of a range, transactions within others.

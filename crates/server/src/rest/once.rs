@@ -21,7 +21,7 @@ const REPLAYED: HeaderName = HeaderName::from_static(header::IDEMPOTENCY_REPLAYE
 const MAX_KEY_BYTES: usize = 255;
 
 /// The write, done once if the request asks for that. What it is told from others by is the write itself: what it demands, and
-/// what it does, byte by byte.
+/// what it does, byte by byte. What this node, and perhaps no other, lets values grow to is no part of that.
 pub(super) fn once<S: Store>(app: &App<S>, keyspace: &str, headers: &HeaderMap, mut write: Write) -> Result<Write, Refusal> {
     let Some(key) = key_in(headers)? else {
         return Ok(write);
@@ -29,7 +29,7 @@ pub(super) fn once<S: Store>(app: &App<S>, keyspace: &str, headers: &HeaderMap, 
     require(app, keyspace, Capability::Idempotency)?;
     // Fixed keys: every node must come to the same, in every version.
     let mut hasher = SipHasher13::new_with_keys(0, 0);
-    hasher.write(&write.to_bytes());
+    hasher.write(&write.without_bounds().to_bytes());
     let condition = Condition::Once(hasher.finish128().as_bytes());
     write.guards.insert(0, Guard { key: key.to_vec().into(), condition });
     Ok(write)

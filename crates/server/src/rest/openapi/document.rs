@@ -202,6 +202,11 @@ fn headers() -> Map<String, Value> {
             "After how many seconds the pair goes by itself; left out if it does not.",
         ),
         (header::DELETED, number, "How many keys were removed."),
+        (
+            header::IDEMPOTENCY_REPLAYED,
+            json!({"enum": ["true"]}),
+            "This is the answer to an earlier request with the same `Idempotency-Key`; left out otherwise.",
+        ),
         (header::LEASE, json!({"type": "string"}), "The lease that the pair hangs on; left out if it hangs on none."),
         (
             header::EPOCH,

@@ -6,7 +6,9 @@ use quorate_api::backup::RestoredKeyspace;
 use quorate_api::batch::{BatchBody, BatchResults};
 use quorate_api::cluster::{ClusterStatus, Items, JoinAnswer, JoinRequest, NodeStatus, TransferAnswer, TransferRequest};
 use quorate_api::entry::{DeletedBody, EntryBody, HistoryBody, ListBody, PutBody};
-use quorate_api::header::{CONSISTENCY, CREATE_REVISION, DELETED, EPOCH, LEASE, MOD_REVISION, REVISION, TTL, VERSION};
+use quorate_api::header::{
+    CONSISTENCY, CREATE_REVISION, DELETED, EPOCH, IDEMPOTENCY_REPLAYED, LEASE, MOD_REVISION, REVISION, TTL, VERSION,
+};
 use quorate_api::keyspace::{CompactBody, CompactedBody, EngineInfo, JobBody, KeyspaceBody, KeyspaceStats, SettingsBody};
 use quorate_api::lease::{GrantBody, KeepAliveBody, KeptAlive, LeaseBody, LeaseDetail, LeaseList};
 use quorate_api::node::{CompatJoin, CompatStatus, Message, NodeInfo};
@@ -78,15 +80,18 @@ const MERGE_PATCH: &[&str] = &["application/merge-patch+json", "application/json
 const KEY_PATCH: &[&str] = &[KEY_OP];
 const ANYTHING: &[&str] = &["application/octet-stream"];
 
-/// Headers about one key.
-const OF_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION];
+/// Headers about one key, once it is written.
+const OF_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, IDEMPOTENCY_REPLAYED];
 const OF_READ_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY, TTL, LEASE];
+const OF_PATCHED_KEY: &[&str] =
+    &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY, TTL, LEASE, IDEMPOTENCY_REPLAYED];
+const OF_DELETED: &[&str] = &[REVISION, DELETED, IDEMPOTENCY_REPLAYED];
 
 const QUERY: &[Code] = &[UnknownParameter, BadParameter];
 const BODY: &[Code] = &[IncompleteBody, BodyTimeout, BodyTooLarge];
 const PATCHED: &str = "The value as it is now; with `Prefer: return=representation` a `PutBody`.";
-const READ: &[Code] = &[NoLeader, Overloaded, ShuttingDown, TimedOut, Internal];
-const WRITE: &[Code] = &[NoLeader, Overloaded, ShuttingDown, OutcomeUnknown, Internal, DiskFull, BodyTooLarge];
+const READ: &[Code] = &[NoLeader, Overloaded, Busy, ShuttingDown, TimedOut, Internal];
+const WRITE: &[Code] = &[NoLeader, Overloaded, Busy, ShuttingDown, OutcomeUnknown, Internal, DiskFull, BodyTooLarge];
 const IN_KEYSPACE: &[Code] = &[BadKeyspaceName, KeyspaceNotFound];
 const OF_KEY_CODES: &[Code] = &[MalformedKey, EmptyKey, KeyTooLong, BadHeader, ContradictingConditions, PreconditionFailed];
 const READ_KEY: &[Code] = &[KeyNotFound, UnsupportedCapability, RevisionNotReached, FutureRevision, Compacted];
@@ -132,6 +137,7 @@ const TXN: &[Code] = &[
     KeyTooLong,
     EmptySelection,
     PreconditionFailed,
+    UnfitValue,
     TransactionTooLarge,
     UnsupportedCapability,
 ];
@@ -201,6 +207,7 @@ fn one_key() -> Vec<Operation> {
             .takes(&CONDITIONS)
             .takes(&ONCE)
             .takes(&LIFETIME)
+            .takes(&["lease"])
             .takes(&TIMEOUT)
             .takes(&["prefer"])
             .sends(ANYTHING, bytes, false)
@@ -220,14 +227,14 @@ fn one_key() -> Vec<Operation> {
         .takes(&["prefer"])
         .sends(KEY_PATCH, of::<PatchBody<'_>>, true)
         .or_sends(quorate_api::patch::MERGE_PATCH, any)
-        .answers_with(200, Content::Stored(of::<PutBody<'_>>), OF_READ_KEY, PATCHED)
+        .answers_with(200, Content::Stored(of::<PutBody<'_>>), OF_PATCHED_KEY, PATCHED)
         .answers_with(204, Content::None, OF_KEY, "It is changed; with `Prefer: return=minimal`.")
         .refuses(&[WRITE, WRITE_KEY, PATCH_KEY, BODY]),
         of_key("delete", "delete_key", "Deletes a key")
             .takes(&CONDITIONS)
             .takes(&ONCE)
             .takes(&TIMEOUT)
-            .answers_with(204, Content::None, &[REVISION, DELETED], "The key is not there any more, or was not.")
+            .answers_with(204, Content::None, OF_DELETED, "The key is not there any more, or was not.")
             .refuses(&[WRITE, WRITE_KEY]),
     ]
 }
@@ -261,6 +268,7 @@ fn by_key64() -> Vec<Operation> {
             .takes(&CONDITIONS)
             .takes(&ONCE)
             .takes(&LIFETIME)
+            .takes(&["lease"])
             .takes(&TIMEOUT)
             .sends(ANYTHING, bytes, false)
             .answers_with(200, Content::Json(of::<PutBody<'_>>), OF_KEY, "It is set; with `Prefer: return=representation`.")
@@ -275,7 +283,7 @@ fn by_key64() -> Vec<Operation> {
             .takes(&TIMEOUT)
             .sends(KEY_PATCH, of::<PatchBody<'_>>, true)
             .or_sends(quorate_api::patch::MERGE_PATCH, any)
-            .answers_with(200, Content::Stored(of::<PutBody<'_>>), OF_READ_KEY, PATCHED)
+            .answers_with(200, Content::Stored(of::<PutBody<'_>>), OF_PATCHED_KEY, PATCHED)
             .answers_with(204, Content::None, OF_KEY, "It is changed; with `Prefer: return=minimal`.")
             .refuses(&[WRITE, WRITE_KEY, PATCH_KEY, BODY, &[MethodNotAllowed]]),
         of_keys("delete", "delete_range", "Deletes the keys of a selection; with `key64` that key, as under its own path")
@@ -284,8 +292,8 @@ fn by_key64() -> Vec<Operation> {
             .takes(&CONDITIONS)
             .takes(&ONCE)
             .takes(&TIMEOUT)
-            .answers_with(200, Content::Json(of::<DeletedBody>), &[REVISION, DELETED], "The selection is gone.")
-            .answers_with(204, Content::None, &[REVISION, DELETED], "The key of `key64` is not there any more, or was not.")
+            .answers_with(200, Content::Json(of::<DeletedBody>), OF_DELETED, "The selection is gone.")
+            .answers_with(204, Content::None, OF_DELETED, "The key of `key64` is not there any more, or was not.")
             .refuses(&[WRITE, WRITE_KEY, &[EmptySelection, Incomplete]]),
     ]
 }
@@ -300,7 +308,12 @@ fn batches() -> Vec<Operation> {
             .takes(&FRESHNESS)
             .sends(JSON, of::<BatchBody<'_>>, true)
             .or_lines()
-            .answers(200, Content::JsonOrLines(of::<BatchResults<'_>>), "A result for each operation, failed ones too.")
+            .answers_with(
+                200,
+                Content::JsonOrLines(of::<BatchResults<'_>>),
+                &[IDEMPOTENCY_REPLAYED],
+                "A result for each operation, failed ones too.",
+            )
             .refuses(&[
                 IN_KEYSPACE,
                 QUERY,
@@ -324,7 +337,7 @@ fn transactions() -> Vec<Operation> {
             .answers_with(
                 200,
                 Content::Json(of::<TxnResultBody<'_>>),
-                &[REVISION],
+                &[REVISION, IDEMPOTENCY_REPLAYED],
                 "Which side was done, with a result for each of its operations.",
             )
             .refuses(&[IN_KEYSPACE, QUERY, BODY, READ, WRITE, WRITE_KEY, PUT_KEY, TXN]),

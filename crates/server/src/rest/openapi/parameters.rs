@@ -29,8 +29,8 @@ pub(super) const PATIENCE: [&str; 2] = ["wait", "index"];
 pub(super) const WATCH: [&str; 8] =
     ["watched_key", "watched_key64", "types", "from_revision", "initial", "watch_values", "prev", "encoding"];
 
-/// How long what a put sets is to live.
-pub(super) const LIFETIME: [&str; 3] = ["ttl", "header_ttl", "lease"];
+/// How long what is written is to live.
+pub(super) const LIFETIME: [&str; 2] = ["ttl", "header_ttl"];
 
 /// What a write to one key takes.
 pub(super) const CONDITIONS: [&str; 3] = ["cas", "if_match", "if_none_match"];
