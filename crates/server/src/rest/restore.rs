@@ -15,10 +15,11 @@ use quorate_api::key::SYSTEM_KEYSPACE;
 use quorate_api::problem::{Code, WriteOutcome};
 use quorate_node::keyspace::{LeaseId, Op, Outcome, Put, Write};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::answer::{self, Answer};
 use super::body::{RequestBody, media_type, refuse_coding};
+use super::deadline::Deadline;
 use super::endpoint::App;
 use super::refusal::Refusal;
 use super::settings::settings_of;
@@ -132,10 +133,10 @@ impl<S: Store> Restore<S> {
             return Err(Refusal::of_write(StoreError::ReadOnly(name)));
         }
         let settings = settings_of(settings, self.memory_bytes).map_err(Refusal::of_settings)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Deadline::after(PATIENCE);
         let epoch = loop {
             match self.store.begin_restore(&name, settings.clone(), self.timeout).await {
-                Err(error) if is_passing(&error) && Instant::now() < deadline => sleep(PAUSE).await,
+                Err(error) if is_passing(&error) && !deadline.is_over() => sleep(PAUSE).await,
                 begun => break begun.map_err(Refusal::of_write)?,
             }
         };
@@ -158,13 +159,13 @@ impl<S: Store> Restore<S> {
         let Some(under_way) = &mut self.under_way else { return Ok(()) };
         under_way.flush(&self.store, self.timeout).await?;
         while under_way.wait().await? {}
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Deadline::after(PATIENCE);
         let mut is_again = false;
         loop {
             match self.store.end_restore(&under_way.name, under_way.epoch, self.timeout).await {
                 // That it is not being restored any more may be our own doing, of which no answer came.
                 Err(StoreError::Conflict(_)) if is_again && under_way.is_shown(&*self.store, self.timeout).await => break,
-                Err(error) if is_passing(&error) && Instant::now() < deadline => is_again = true,
+                Err(error) if is_passing(&error) && !deadline.is_over() => is_again = true,
                 ended => {
                     ended.map_err(Refusal::of_write)?;
                     break;
@@ -249,7 +250,7 @@ async fn write_until_done<S: Store>(
     write: &Write,
     timeout: Duration,
 ) -> Result<(), Refusal> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Deadline::after(PATIENCE);
     loop {
         match store.restore_write(name, epoch, write.clone(), timeout).await {
             Ok(written) => {
@@ -259,7 +260,7 @@ async fn write_until_done<S: Store>(
                     outcome => Refusal::of_outcome(written.epoch, &outcome).map_or(Ok(()), Err),
                 };
             }
-            Err(error) if is_passing(&error) && Instant::now() < deadline => sleep(PAUSE).await,
+            Err(error) if is_passing(&error) && !deadline.is_over() => sleep(PAUSE).await,
             Err(error) => return Err(Refusal::of_write(error)),
         }
     }

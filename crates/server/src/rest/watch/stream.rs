@@ -10,7 +10,7 @@ use quorate_engine::{Direction, View};
 use quorate_node::keyspace::watch::{Piece, Selection, Watch};
 use quorate_node::keyspace::{Cause, Keys, Record, Revision, ShardError, get, pairs};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
 use super::super::DEFAULT_TIMEOUT;
 use super::super::deadline::Deadline;
@@ -79,18 +79,19 @@ impl<S: Store> Telling<S> {
         if is_initial {
             self.tell_present().await?;
         }
-        let mut last_told = Instant::now();
+        let interval = self.app.config.watch_progress_interval;
+        let mut progress_due = Deadline::after(interval);
         loop {
             let has_news = self.tell_news().await?;
             // What the client does not ask for wakes this as well, and is no message.
-            let is_due = last_told.elapsed() >= self.app.config.watch_progress_interval;
+            let is_due = progress_due.is_over();
             if is_due && !has_news {
                 self.tell_progress().await?;
             }
             if is_due || has_news {
-                last_told = Instant::now();
+                progress_due = Deadline::after(interval);
             }
-            self.wait(last_told + self.app.config.watch_progress_interval).await?;
+            self.wait(progress_due).await?;
         }
     }
 
@@ -152,7 +153,7 @@ impl<S: Store> Telling<S> {
     }
 
     /// Waits until something may have happened, or the client is to hear that nothing did.
-    async fn wait(&mut self, progress_due: Instant) -> Result<(), End> {
+    async fn wait(&mut self, progress_due: Deadline) -> Result<(), End> {
         tokio::select! {
             biased;
             () = self.pieces.closed() => return Err(End::Gone),
@@ -165,7 +166,7 @@ impl<S: Store> Telling<S> {
                     return Err(End::Told(Refusal::new(Code::WatchEnded, detail)));
                 }
             }
-            () = sleep_until(progress_due) => {}
+            () = progress_due.over() => {}
         }
         // One that waits for a revision which is yet to come is not told of those before it.
         self.watch.skip_to(self.watcher.quiet_until(self.watch.told()));
