@@ -10,6 +10,7 @@ pub mod header;
 pub mod key;
 pub mod keyspace;
 pub mod lease;
+pub mod lock;
 pub mod node;
 pub mod patch;
 pub mod peer;

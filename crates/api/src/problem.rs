@@ -114,6 +114,8 @@ codes! {
         "The cluster has no node of this name.";
     LeaseNotFound "lease_not_found" 404 final "Lease not found"
         "The keyspace has no lease of this id: it was never granted, was revoked, or its time is up. Nothing was done.";
+    LockNotFound "lock_not_found" 404 final "Lock not found"
+        "Nobody holds the lock; or, where that was asked, the lease neither holds it nor waits for it. Nothing was done.";
     JobNotFound "job_not_found" 404 final "Job not found"
         "There is no job of this number, or it was followed by another of the same keyspace.";
     MethodNotAllowed "method_not_allowed" 405 final "Method not allowed"
@@ -124,6 +126,9 @@ codes! {
         "It stands in contradiction to what is there; the detail says to what.";
     LeaseExists "lease_exists" 409 final "Lease exists"
         "The keyspace has a lease of this id already. Nothing was done.";
+    LockHeld "lock_held" 409 retry "Lock is held"
+        "Somebody else holds the lock; the detail says who. Ask again with `wait`, and with a lease of your own: it keeps its place in \
+         the line between one request and the next.";
     LeaseFull "lease_full" 409 final "Lease is full"
         "10,000 keys hang on the lease, and it holds no more: all of them go at once when it ends. Nothing was done.";
     UnfitValue "unfit_value" 409 final "Value cannot be changed so"

@@ -5,6 +5,7 @@ mod examples;
 mod history;
 mod keyspace;
 mod lease;
+mod lock;
 mod patch;
 mod server;
 mod watch;
@@ -29,6 +30,7 @@ pub(crate) use backup::{BackupArgs, BackupCommand, RestoreArgs};
 pub(crate) use history::{DiffArgs, HistoryArgs};
 pub(crate) use keyspace::{AlterArgs, CompactArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
 pub(crate) use lease::{GrantArgs, KeepAliveArgs, LeaseCommand, parse_id};
+pub(crate) use lock::{ElectArgs, LockArgs};
 pub(crate) use patch::{AppendArgs, IncrArgs, PatchArgs, PatchedKeyArgs, TouchArgs};
 pub(crate) use server::ServerArgs;
 pub(crate) use watch::WatchArgs;
@@ -99,6 +101,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: LeaseCommand,
     },
+    /// Run a command, or wait, while a lock is held, by one at a time
+    #[command(after_help = examples::LOCK)]
+    Lock(LockArgs),
+    /// Lead, as long as this command runs; or see who leads
+    #[command(after_help = examples::ELECT)]
+    Elect(ElectArgs),
     /// The engines that a keyspace can have, with their options
     #[command(after_help = examples::ENGINES)]
     Engines,

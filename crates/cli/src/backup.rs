@@ -186,7 +186,7 @@ fn read(path: &Path) -> Result<Contents, Failure> {
         reader.push(&piece[..length]);
         contents.take(&mut reader).map_err(|failure| match failure {
             Failure::Told { message, .. } => told(message),
-            Failure::OutputClosed => Failure::OutputClosed,
+            other => other,
         })?;
         progress.set_bytes(contents.bytes, contents.pairs);
     }

@@ -25,6 +25,8 @@ pub(crate) enum Failure {
     Told { exit: Exit, message: String },
     /// Whoever read our output has seen enough. That is no failure of ours.
     OutputClosed,
+    /// A command that was run for the user ended with this code, and has told why.
+    AsCommand(u8),
 }
 
 impl Failure {
@@ -70,6 +72,7 @@ impl From<io::Error> for Failure {
 pub(crate) fn report(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(Failure::AsCommand(code)) => ExitCode::from(code),
         Err(Failure::Told { exit, message }) => {
             note(format_args!("quorate: {message}"));
             ExitCode::from(exit as u8)
@@ -136,7 +139,7 @@ mod tests {
     fn told(error: &Error) -> (Exit, String) {
         match Failure::of_request("put `k`", error) {
             Failure::Told { exit, message } => (exit, message),
-            Failure::OutputClosed => panic!("a request is no output"),
+            Failure::OutputClosed | Failure::AsCommand(_) => panic!("a request is neither output nor command"),
         }
     }
 

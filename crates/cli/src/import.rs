@@ -253,7 +253,7 @@ impl Import<'_> {
         match (&self.first_failure, failure) {
             (None, failure) => self.first_failure = Some(failure),
             (Some(_), Failure::Told { message, .. }) => note(format_args!("quorate: {message}")),
-            (Some(_), Failure::OutputClosed) => {}
+            (Some(_), Failure::OutputClosed | Failure::AsCommand(_)) => {}
         }
     }
 }

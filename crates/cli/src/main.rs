@@ -18,6 +18,7 @@ mod interrupt;
 mod keys;
 mod keyspace;
 mod lease;
+mod lock;
 mod log_output;
 mod output;
 mod pair_line;
@@ -86,6 +87,8 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Keyspace { command } => keyspace::run(command, client).await,
         Command::Engines => keyspace::engines(client).await,
         Command::Lease { command } => lease::run(command, client).await,
+        Command::Lock(args) => lock::lock(args, client).await,
+        Command::Elect(args) => lock::elect(args, client).await,
         Command::Demo(args) => demo::run(args, client).await,
         Command::Top(args) => top::run(args, client).await,
         Command::Bench { command } => bench::run(command, client).await,

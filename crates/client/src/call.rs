@@ -138,7 +138,7 @@ impl Client {
         }
         let limit = self.attempt_limit(request.effect);
         request.headers.insert(header::TIMEOUT, timeout_value(limit));
-        let last_begin = deadline(shared.options.timeout);
+        let last_begin = deadline(shared.options.timeout + request.patience);
         let count = shared.endpoints.len();
         let first = shared.preferred.load(Ordering::Relaxed);
         let mut failures = Failures::default();
@@ -148,14 +148,14 @@ impl Client {
             }
             let position = (first + number) % count;
             let endpoint = &shared.endpoints[position];
-            let attempt_end = deadline(limit).min(last_begin) + TRAVEL_TIME;
+            let attempt_end = deadline(limit + request.patience).min(last_begin) + TRAVEL_TIME;
             let failure = match timeout_at(attempt_end, attempt(&shared.transport, endpoint, &request)).await {
                 Ok(Ok(answer)) => {
                     shared.preferred.store(position, Ordering::Relaxed);
                     return Ok(answer);
                 }
                 Ok(Err(failure)) => failure,
-                Err(_) => Failure::Sent(overdue(endpoint, limit, request.effect)),
+                Err(_) => Failure::Sent(overdue(endpoint, limit + request.patience, request.effect)),
             };
             match failure {
                 Failure::Sent(error) if !may_send_again(request.effect, &error) => return Err(error),

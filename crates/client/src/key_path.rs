@@ -3,6 +3,8 @@
 use quorate_api::key::encode_percent;
 use quorate_api::text64;
 
+use crate::error::Error;
+
 /// Path and query that address one key; `query` continues it and carries no `?` or leading `&`.
 ///
 /// The path form percent-encodes every byte that is not unreserved, except `/`. Keys that a proxy or a URL parser would change
@@ -24,6 +26,14 @@ pub(crate) fn one_key(keyspace: &str, key: &[u8], query: &str) -> String {
 /// The path of a whole keyspace.
 pub(crate) fn path_of(keyspace: &str) -> String {
     format!("/v1/kv/{}", one_segment(keyspace))
+}
+
+/// The path of a lock.
+pub(crate) fn one_lock(keyspace: &str, name: &str) -> Result<String, Error> {
+    if name.is_empty() || !survives_as_path(name.as_bytes()) {
+        return Err(Error::InvalidRequest { reason: format!("`{}` cannot be the name of a lock", name.escape_debug()) });
+    }
+    Ok(format!("/v1/locks/{}/{}", one_segment(keyspace), encode_percent(name.as_bytes())))
 }
 
 /// A name as one segment of a path, whatever is in it; the server then says what is wrong with it.

@@ -32,6 +32,7 @@ mod keyspaces;
 mod leases;
 mod list;
 mod list_stream;
+mod locks;
 mod patch;
 mod selection;
 mod streams;
@@ -50,6 +51,7 @@ pub use keys::{Condition, Consistency, Deleted, Found, GetOptions, PutOptions, W
 pub use leases::{GrantedLease, HeldLease};
 pub use list::{ListQuery, Listing, Page};
 pub use list_stream::{ListStream, StreamQuery};
+pub use locks::{HeldLock, LockObserver, LockOptions, LockState};
 pub use patch::{Incremented, PatchOptions, Patched};
 pub use selection::{Counted, DeletedRange, Selection};
 pub use watch::{News, WatchQuery, WatchStream, Watched, WatchedKeys};

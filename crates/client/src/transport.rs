@@ -45,6 +45,8 @@ pub(crate) struct Request {
     pub(crate) effect: Effect,
     /// The server knows it again by an idempotency key.
     pub(crate) takes_key: bool,
+    /// How long the node may wait before it begins to answer.
+    pub(crate) patience: Duration,
 }
 
 /// What sending a request twice would do.
@@ -67,6 +69,7 @@ impl Request {
             body: Bytes::new(),
             effect: Effect::Repeatable,
             takes_key: false,
+            patience: Duration::ZERO,
         }
     }
 

@@ -49,11 +49,13 @@ pub enum Mutation {
     IncrementByPut,
     /// A write that is done once is sent again under another key.
     OnceUnderAnotherKey,
+    /// A lock is held by the first claim by key, and not by the one that was created first.
+    LockByKey,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AckBeforeSync,
         Self::VoteNotWritten,
         Self::ReadWithoutIndex,
@@ -75,6 +77,7 @@ impl Mutation {
         Self::SnapshotLosesEnds,
         Self::IncrementByPut,
         Self::OnceUnderAnotherKey,
+        Self::LockByKey,
     ];
 
     /// Its name on the command line.
@@ -101,6 +104,7 @@ impl Mutation {
             Self::SnapshotLosesEnds => "snapshot-loses-ends",
             Self::IncrementByPut => "increment-by-put",
             Self::OnceUnderAnotherKey => "once-under-another-key",
+            Self::LockByKey => "lock-by-key",
         }
     }
 }

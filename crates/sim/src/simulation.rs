@@ -216,7 +216,8 @@ impl Simulation {
         match self.askers.get(&token).copied() {
             Some(Asker::Client(client)) => self.on_client_read(client, host, token),
             Some(Asker::Operator(host)) => self.on_operator_read(host, token),
-            Some(Asker::Leaser(_)) | None => Ok(()),
+            Some(Asker::Leaser(leaser)) => self.on_leaser_read(leaser, host, token),
+            None => Ok(()),
         }
     }
 

@@ -26,13 +26,20 @@ fn twenty_seeds_pass() {
     assert!(met * 5 >= FaultKind::ALL.len() * 4, "only {met} kinds of faults happened:\n{total}");
     let names = ["snapshots loaded", "membership changes", "linearizable reads", "writes with unknown outcome"];
     let of_leases = ["leases kept alive", "leases that were gone", "pairs put that go", "leases read by new leaders"];
+    let of_locks = ["holders of the lock seen", "locks held by who looked"];
     let of_transactions = ["transactions done then", "transactions done otherwise", "transactions that only read"];
     let of_counters = ["increments acknowledged", "increments with unknown outcome", "increments answered again"];
     let of_history = ["compactions", "compactions refused", "retentions altered"];
     let of_beats = ["beats that were noted", "beats that raft-rs had to see"];
     let of_watchers = ["revisions that watchers were told", "watchers that went on elsewhere", "watchers that fell behind"];
-    let features =
-        of_leases.into_iter().chain(of_transactions).chain(of_counters).chain(of_beats).chain(of_watchers).chain(of_history);
+    let features = of_leases
+        .into_iter()
+        .chain(of_locks)
+        .chain(of_transactions)
+        .chain(of_counters)
+        .chain(of_beats)
+        .chain(of_watchers)
+        .chain(of_history);
     for name in names.into_iter().chain(features) {
         assert!(total.of(name) > 0, "no {name}:\n{total}");
     }
@@ -78,6 +85,7 @@ fn planted_bugs_are_found() {
         (Mutation::WatchTellsHalf, "watchers are told everything"),
         (Mutation::IncrementByPut, "increments add up"),
         (Mutation::OnceUnderAnotherKey, "increments add up"),
+        (Mutation::LockByKey, "tokens of locks grow"),
     ] {
         assert_eq!(find(mutation, 10).1, promise, "{}", mutation.name());
     }

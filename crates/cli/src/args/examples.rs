@@ -202,6 +202,27 @@ Examples:
   quorate lease keep-alive ID
   quorate lease keep-alive --hold ID           three times within its life, until Ctrl-C";
 
+pub(super) const LOCK: &str = "\
+The exit code is that of COMMAND; 4 if the lock was not to be had. If the lock is lost, because no node could be
+reached for --ttl, COMMAND gets SIGTERM, and the exit code is 1. COMMAND finds the fencing token in QUORATE_LOCK_TOKEN:
+whoever it writes to can refuse a token that is less than one it has seen.
+
+Examples:
+  quorate lock jobs/nightly -- ./nightly.sh     waits for its turn, and runs it
+  quorate lock jobs/nightly --no-wait -- make   only if nobody holds it
+  quorate lock deploy --wait 1m --value \"$USER\" -- ./deploy.sh
+  quorate lock deploy --show                    who holds it, and how many wait
+  quorate lock deploy                           holds it until Ctrl-C";
+
+pub(super) const ELECT: &str = "\
+An election is a lock whose holder says something of itself; all that `quorate lock --help` says holds here too.
+
+Examples:
+  quorate elect web 10.0.0.1:80                 leads when its turn comes, until Ctrl-C
+  quorate elect web \"$HOSTNAME\" -- ./primary.sh
+  quorate elect web --observe                   a line for each leader
+  quorate elect web --observe -o raw            only what each says of itself";
+
 pub(super) const ENGINES: &str = "\
 Examples:
   quorate engines

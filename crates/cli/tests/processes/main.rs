@@ -16,6 +16,7 @@ mod full_disk;
 mod history;
 mod keyspaces;
 mod kills;
+mod locks;
 mod membership;
 mod moves;
 mod once;

@@ -108,3 +108,8 @@ fn the_tour_of_changes_is_as_it_says() {
 fn the_tour_of_history_is_as_it_says() {
     assert_eq!(tour("history.md"), (13, 0));
 }
+
+#[test]
+fn the_tour_of_locks_is_as_it_says() {
+    assert_eq!(tour("locks.md"), (7, 3));
+}

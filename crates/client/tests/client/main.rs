@@ -6,6 +6,7 @@ mod forms;
 mod history;
 mod keyspaces;
 mod leases;
+mod locks;
 mod many;
 mod patch;
 mod retries;

@@ -34,7 +34,7 @@ use super::scans::Scans;
 use super::store::{Store, StoreError};
 use super::turns::Turns;
 use super::watch::Watches;
-use super::{admin, batch, compat, delete_range, list, one_key, patch, restore, snapshot, txn, watch};
+use super::{admin, batch, compat, delete_range, list, locks, one_key, patch, restore, snapshot, txn, watch};
 
 /// What the routes share.
 #[derive(Debug)]
@@ -79,6 +79,10 @@ enum Route<'a> {
     Snapshot,
     /// All that is about leases of a keyspace.
     Leases(&'a str),
+    Lock {
+        keyspace: &'a str,
+        name: &'a str,
+    },
     CompatKey(Option<&'a str>),
     Other,
 }
@@ -99,6 +103,9 @@ impl<'a> Route<'a> {
         }
         if let Some(rest) = path.strip_prefix("/v1/leases/") {
             return Self::Leases(rest.split_once('/').map_or(rest, |(keyspace, _)| keyspace));
+        }
+        if let Some((keyspace, name)) = path.strip_prefix("/v1/locks/").and_then(|rest| rest.split_once('/')) {
+            return Self::Lock { keyspace, name };
         }
         if path == "/v1/txn" {
             return Self::Txn;
@@ -222,6 +229,13 @@ impl<S: Store> Endpoint<S> {
                 Method::PUT => Box::pin(restore::answer(&self.app, head, body)).await?,
                 _ => return Err(Refusal::method_not_allowed(&head.method, snapshot::METHODS)),
             },
+            Route::Lock { keyspace, name } => {
+                if !matches!(head.method, Method::GET | Method::HEAD | Method::POST | Method::DELETE) {
+                    return Err(Refusal::method_not_allowed(&head.method, locks::METHODS));
+                }
+                let keyspace = keyspace_name(keyspace, &head.method)?;
+                Box::pin(locks::answer(&self.app, head, path_target(&keyspace, name)?, body)).await?
+            }
             Route::CompatKey(key) => {
                 *kind = RouteKind::Compat;
                 Box::pin(compat::answer(app, head, key, body)).await?
@@ -290,7 +304,8 @@ impl<S: Store> App<S> {
             | Route::Keyspace(keyspace)
             | Route::Batch(keyspace)
             | Route::Watch(keyspace)
-            | Route::Leases(keyspace) => keyspace,
+            | Route::Leases(keyspace)
+            | Route::Lock { keyspace, .. } => keyspace,
             Route::Txn => {
                 named = txn::keyspace_in(uri.query());
                 &named
@@ -403,6 +418,9 @@ mod tests {
             ("/v1/kv/", Route::Keyspace("")),
             ("/v1/kv", Route::Other),
             ("/v1/leases/a", Route::Leases("a")),
+            ("/v1/locks/a/b/c", Route::Lock { keyspace: "a", name: "b/c" }),
+            ("/v1/locks/a/", Route::Lock { keyspace: "a", name: "" }),
+            ("/v1/locks/a", Route::Other),
             ("/v1/leases/a/1/keepalive", Route::Leases("a")),
             ("/v1/batch/a", Route::Batch("a")),
             ("/v1/batch", Route::Other),

@@ -1,6 +1,7 @@
 //! Leases: `/v1/leases/{keyspace}...`. Which there are is read like pairs; how long they live is asked of their leader.
 
 use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::PathRejection;
@@ -55,21 +56,39 @@ async fn grant<S: Store>(
     let deadline = Deadline::after(timeout(&query, &headers)?);
     let GrantBody { ttl, id } = json_body(&headers, &body)?;
     let ttl_ms = parse_ttl(&ttl).map_err(|why| Refusal::new(Code::BadBody, format!("ttl: {why}")))?;
-    let ttl_ms = ttl_ms.max(app.config.min_lease_ttl_ms);
     let told = id.map(|id| parse_lease(&id).map_err(|why| Refusal::new(Code::BadBody, format!("id: {why}")))).transpose()?;
+    let Granted { id, ttl_ms, revision } = grant_lease(&app, &keyspace, told, ttl_ms, deadline).await?;
+    let mut headers = answer::headers();
+    HeaderText::new().insert_revision(&mut headers, revision);
+    let body = LeaseBody { id: id.to_string(), ttl_ms: Some(ttl_ms), remaining_ms: Some(ttl_ms) };
+    Ok(answer::json(StatusCode::CREATED, headers, &body))
+}
+
+/// A lease that is there now.
+pub(super) struct Granted {
+    pub(super) id: LeaseId,
+    /// As long as was asked for, or as the shortest there is.
+    pub(super) ttl_ms: u64,
+    revision: Revision,
+}
+
+/// Grants a lease of this id, or of one that is drawn.
+pub(super) async fn grant_lease<S: Store>(
+    app: &App<S>,
+    keyspace: &str,
+    told: Option<LeaseId>,
+    ttl_ms: u64,
+    deadline: Deadline,
+) -> Refusable<Granted> {
+    let ttl_ms = ttl_ms.max(app.config.min_lease_ttl_ms);
     for _ in 0..MAX_DRAWS {
         let id = told.unwrap_or_else(draw_id);
         let write = Write { ops: vec![Op::LeaseGrant { id, ttl_ms }], ..Write::default() };
-        let Written { epoch, outcome, .. } =
-            app.store.write(&keyspace, write, deadline.left().unwrap_or_default()).await.map_err(Refusal::of_write)?;
+        let left = deadline.left().unwrap_or_default();
+        let Written { epoch, outcome, .. } = app.store.write(keyspace, write, left).await.map_err(Refusal::of_write)?;
         match outcome {
             Outcome::LeaseExists { .. } if told.is_none() => {}
-            Outcome::Applied { revision, .. } => {
-                let mut headers = answer::headers();
-                HeaderText::new().insert_revision(&mut headers, revision);
-                let body = LeaseBody { id: id.to_string(), ttl_ms: Some(ttl_ms), remaining_ms: Some(ttl_ms) };
-                return Ok(answer::json(StatusCode::CREATED, headers, &body));
-            }
+            Outcome::Applied { revision, .. } => return Ok(Granted { id, ttl_ms, revision }),
             outcome => return Err(refused(epoch, &outcome)),
         }
     }
@@ -90,16 +109,27 @@ async fn revoke<S: Store>(
 ) -> Result {
     let (keyspace, id) = checked_lease(&app, path, &Method::DELETE)?;
     let timeout = timeout(&query, &headers)?;
+    let deleted = revoke_lease(&app, &keyspace, id, timeout).await?;
+    let mut headers = answer::headers();
+    HeaderText::new().insert_revision(&mut headers, Revision(deleted.revision));
+    Ok(answer::json(StatusCode::OK, headers, &deleted))
+}
+
+/// Revokes a lease, with the keys that hang on it.
+pub(super) async fn revoke_lease<S: Store>(
+    app: &App<S>,
+    keyspace: &str,
+    id: LeaseId,
+    timeout: Duration,
+) -> Refusable<DeletedBody> {
     let write = Write { ops: vec![Op::LeaseRevoke { id }], ..Write::default() };
-    let Written { epoch, outcome, .. } = app.store.write(&keyspace, write, timeout).await.map_err(Refusal::of_write)?;
+    let Written { epoch, outcome, .. } = app.store.write(keyspace, write, timeout).await.map_err(Refusal::of_write)?;
     let Outcome::Applied { revision, results } = outcome else { return Err(refused(epoch, &outcome)) };
-    let keys = match results.first().and_then(|result: &OpResult| result.detail.as_deref()) {
+    let deleted = match results.first().and_then(|result: &OpResult| result.detail.as_deref()) {
         Some(Detail::Removed(removed)) => removed.keys,
         _ => 0,
     };
-    let mut headers = answer::headers();
-    HeaderText::new().insert_revision(&mut headers, revision);
-    Ok(answer::json(StatusCode::OK, headers, &DeletedBody { deleted: keys, revision: revision.0 }))
+    Ok(DeletedBody { deleted, revision: revision.0 })
 }
 
 async fn keep_alive<S: Store>(

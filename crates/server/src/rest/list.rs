@@ -92,7 +92,7 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -
     let mut freshness = history::freshness_at(app, keyspace, freshness, pinned)?;
     if let Some(waiting) = options.patience.of(None) {
         let keys = Keys::Range(options.selection.range());
-        let has_changed = Box::pin(wait_for_change(app, keyspace, keys, waiting)).await?;
+        let has_changed = Box::pin(wait_for_change(app, keyspace, vec![keys], waiting)).await?;
         // What it was woken by is in this node's own state.
         freshness.is_linearizable = false;
         if !has_changed {

@@ -31,6 +31,7 @@ mod keyspaces;
 mod leases;
 mod lines;
 mod list;
+mod locks;
 mod meta;
 mod metrics;
 mod once;

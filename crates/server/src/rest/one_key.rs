@@ -92,7 +92,7 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_
     let timeout = options.treatment.timeout(&head.headers)?;
     let mut seen = look(app, &target, (freshness, options.revision), timeout).await?;
     if let Some(waiting) = seen.is_waited_for(&options.patience, &conditions) {
-        let has_changed = Box::pin(wait_for_change(app, target.keyspace, Keys::One(target.key.clone()), waiting)).await?;
+        let has_changed = Box::pin(wait_for_change(app, target.keyspace, vec![Keys::One(target.key.clone())], waiting)).await?;
         // What it was woken by is in this node's own state.
         freshness = Freshness::LOCAL;
         seen = look(app, &target, (freshness, None), timeout).await?;

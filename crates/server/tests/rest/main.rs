@@ -18,6 +18,7 @@ mod history;
 mod keyspaces;
 mod leases;
 mod list;
+mod locks;
 mod once;
 mod one_key;
 mod openapi;

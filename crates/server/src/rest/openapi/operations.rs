@@ -11,6 +11,7 @@ use quorate_api::header::{
 };
 use quorate_api::keyspace::{CompactBody, CompactedBody, EngineInfo, JobBody, KeyspaceBody, KeyspaceStats, SettingsBody};
 use quorate_api::lease::{GrantBody, KeepAliveBody, KeptAlive, LeaseBody, LeaseDetail, LeaseList};
+use quorate_api::lock::{HolderBody, LockBody, LockRequest};
 use quorate_api::node::{CompatJoin, CompatStatus, Message, NodeInfo};
 use quorate_api::patch::{KEY_OP, PatchBody};
 use quorate_api::problem::Code::{self, *};
@@ -166,6 +167,7 @@ pub(super) fn operations() -> Vec<Operation> {
         transactions(),
         watches(),
         leases(),
+        locks(),
         snapshots(),
         keyspaces(),
         jobs_and_engines(),
@@ -416,6 +418,40 @@ fn leases() -> Vec<Operation> {
             .sends(JSON, of::<KeepAliveBody>, true)
             .answers(200, Content::Json(of::<KeptAlive>), "Those that live on, and those that are gone.")
             .refuses(&[WRITE, LEASE_BODY]),
+    ]
+}
+
+fn locks() -> Vec<Operation> {
+    let of_lock = |method, id, summary| {
+        Operation::new(method, "/v1/locks/{keyspace}/{name}", id, "leases", summary).takes(&["keyspace", "lock"]).refuses(&[
+            IN_KEYSPACE,
+            QUERY,
+            &[BadHeader, MalformedKey, EmptyKey, KeyTooLong, UnsupportedCapability],
+        ])
+    };
+    vec![
+        of_lock("get", "get_lock", "Who holds a lock; of an election, who leads")
+            .takes(&FRESHNESS)
+            .takes(&PATIENCE)
+            .answers_with(200, Content::Json(of::<LockBody<'_>>), &[REVISION, CONSISTENCY], "The holder, and how many wait.")
+            .answers_with(304, Content::None, &[], "Nothing happened while it waited.")
+            .refuses(&[READ, &[LockNotFound, RevisionNotReached]]),
+        of_lock("post", "take_lock", "Takes a lock, at once or in turn, for a lease or for one that is granted with it")
+            .takes(&["lock_wait"])
+            .takes(&TIMEOUT)
+            .sends(JSON, of::<LockRequest<'_>>, false)
+            .answers_with(
+                200,
+                Content::Json(of::<HolderBody<'_>>),
+                &[REVISION],
+                "The lease holds the lock, as long as it is kept alive.",
+            )
+            .refuses(&[READ, WRITE, BODY, LEASE_BODY, &[LockHeld, LeaseNotFound, LeaseFull, KeyspaceFull, ValueTooLarge]]),
+        of_lock("delete", "release_lock", "Gives up a lock, or a place in the line for it; the lease stays")
+            .takes(&["lock_lease"])
+            .takes(&TIMEOUT)
+            .answers_with(204, Content::None, &[REVISION], "The lease has no place in the line any more.")
+            .refuses(&[READ, WRITE, &[LockNotFound, KeyspaceReadOnly]]),
     ]
 }
 

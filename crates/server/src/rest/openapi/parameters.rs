@@ -22,6 +22,9 @@ pub(super) const TIMEOUT: [&str; 2] = ["timeout", "header_timeout"];
 /// Which keys of a keyspace.
 pub(super) const SELECTION: [&str; 6] = crate::rest::selection::PARAMETERS;
 
+/// A time of waiting.
+const WAIT: &str = "^[0-9]{1,9}(ms|s|m)$";
+
 /// Whether a read waits for a change.
 pub(super) const PATIENCE: [&str; 2] = ["wait", "index"];
 
@@ -46,10 +49,11 @@ pub(super) fn components() -> Map<String, Value> {
     components.extend(of_lists());
     components.extend(of_treatment());
     components.extend(of_watches());
+    components.extend(of_locks());
     components
 }
 
-fn in_path() -> [(String, Value); 7] {
+fn in_path() -> [(String, Value); 8] {
     let keyspace = format!("^({SYSTEM_KEYSPACE}|[a-z0-9][a-z0-9_-]{{0,{}}})$", MAX_NAME_BYTES - 1);
     let codes: Vec<String> = Code::ALL.iter().map(|code| code.facts().code.replace('_', "-")).collect();
     let key = "The key, percent-encoded: any bytes. Slashes may stand as they are; they are part of the key.";
@@ -59,6 +63,12 @@ fn in_path() -> [(String, Value); 7] {
         path("key", "key", json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES}), key),
         path("compat_key", "key", json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES}), key),
         path("node", "name", json!({"type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES}), "The name of a node."),
+        path(
+            "lock",
+            "name",
+            json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES}),
+            "The lock's name, percent-encoded: any bytes. Slashes may stand as they are; they are part of the name.",
+        ),
         path("lease_id", "id", lease_id(), "The id of a lease."),
         path("job", "id", json!({"type": "integer", "minimum": 1}), "The number of a job."),
         path("code", "code", json!({"type": "string", "enum": codes}), "The word of a problem's code, or the end of its `type`."),
@@ -210,7 +220,7 @@ fn of_watches() -> [(String, Value); 10] {
     [
         query(
             "wait",
-            json!({"type": "string", "pattern": "^[0-9]{1,9}(ms|s|m)$"}),
+            json!({"type": "string", "pattern": WAIT}),
             "Waits so long, at most 5m, until there is something new: behind `index`, or than what `If-None-Match` names. 304 if \
              nothing is.",
         ),
@@ -233,6 +243,19 @@ fn of_watches() -> [(String, Value); 10] {
             json!({"type": "string", "pattern": "^([0-9a-f]+\\.[0-9]+)?$"}),
             "The `id` of the event that was seen last: goes on behind it.",
         ),
+    ]
+}
+
+fn of_locks() -> [(String, Value); 2] {
+    [
+        parameter(
+            "lock_wait",
+            ("wait", "query", false),
+            json!({"type": "string", "pattern": WAIT}),
+            "Waits so long, at most 5m, until the lock is held. Without it the lock is only tried. A lease of one's own keeps its \
+             place in the line when it has waited in vain.",
+        ),
+        parameter("lock_lease", ("lease", "query", true), lease_id(), "The lease that holds the lock, or waits for it."),
     ]
 }
 

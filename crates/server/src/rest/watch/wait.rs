@@ -51,6 +51,11 @@ impl Patience {
         self.wait.zip(self.index.or(unchanged))
     }
 
+    /// How long it waits.
+    pub(in super::super) fn wait(&self) -> Option<Duration> {
+        self.wait
+    }
+
     /// The revision after which the client wants to know more.
     pub(in super::super) fn index(&self) -> Option<Revision> {
         self.index
@@ -70,14 +75,15 @@ fn parse_wait(parameter: Parameter<'_>) -> Result<Duration, Refusal> {
 pub(in super::super) async fn wait_for_change<S: Store>(
     app: &App<S>,
     keyspace: &str,
-    keys: Keys,
+    keys: Vec<Keys>,
     (wait, after): (Duration, Revision),
 ) -> Result<bool, Refusal> {
     require(app, keyspace, Capability::Watch)?;
-    let _room = app.watches.room_for(1)?;
+    let _room = app.watches.room_for(keys.len())?;
     let (_, feed) = app.store.feed(keyspace, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
-    let watcher = feed.watch(vec![keys.clone()]);
-    let mut watch = Watch::new(vec![Selection { keys, causes: Causes::ALL }], after);
+    let watcher = feed.watch(keys.clone());
+    let selections = keys.into_iter().map(|keys| Selection { keys, causes: Causes::ALL }).collect();
+    let mut watch = Watch::new(selections, after);
     let mut is_ending = app.watches.is_ending.subscribe();
     let looking = async {
         loop {
