@@ -127,8 +127,8 @@ codes! {
     LeaseExists "lease_exists" 409 final "Lease exists"
         "The keyspace has a lease of this id already. Nothing was done.";
     LockHeld "lock_held" 409 retry "Lock is held"
-        "Somebody else holds the lock; the detail says who. Ask again with `wait`, and with a lease of your own: it keeps its place in \
-         the line between one request and the next.";
+        "Somebody else holds the lock; the detail says who. Ask again with `wait`, and with a lease of your own: it keeps its \
+         place in the line between one request and the next.";
     LeaseFull "lease_full" 409 final "Lease is full"
         "10,000 keys hang on the lease, and it holds no more: all of them go at once when it ends. Nothing was done.";
     UnfitValue "unfit_value" 409 final "Value cannot be changed so"

@@ -45,8 +45,8 @@ impl Default for LockOptions {
 
 /// A lock that is held, as long as this value lives and nodes can be reached.
 ///
-/// Who holds one must stop what it protects when it is lost: wait for [`HeldLock::lost`] beside the work. That alone does not keep
-/// two apart: a process may stand still, and come back after the lock went to another. What must not happen then, has to be
+/// Who holds one must stop what it protects when it is lost: wait for [`HeldLock::lost`] beside the work. That alone does not
+/// keep two apart: a process may stand still, and come back after the lock went to another. What must not happen then, has to be
 /// told by the [`HeldLock::token`]: writes to Quorate have [`HeldLock::guard`] among the compares of their transaction, others
 /// compare the token with the greatest that they have seen. Dropped without [`HeldLock::release`], it ends when its time is up.
 #[derive(Debug)]
@@ -83,8 +83,9 @@ pub struct LockObserver {
 impl Client {
     /// Takes a lock, in turn; none if it was not to be had within the time of waiting.
     ///
-    /// The names of locks have any characters but what a path does not carry (empty segments, `.`, `..`, control characters): those are
-    /// [`Error::InvalidRequest`]. Fails only with what will not pass; as long as there is time, all else is tried again.
+    /// The names of locks have any characters but what a path does not carry (empty segments, `.`, `..`, control characters):
+    /// those are [`Error::InvalidRequest`]. Fails only with what will not pass; as long as there is time, all else is tried
+    /// again.
     pub async fn lock(&self, keyspace: &str, name: &str, options: &LockOptions) -> Result<Option<HeldLock>, Error> {
         self.lock_unless(keyspace, name, options, std::future::pending()).await
     }

@@ -252,8 +252,8 @@ fn of_locks() -> [(String, Value); 2] {
             "lock_wait",
             ("wait", "query", false),
             json!({"type": "string", "pattern": WAIT}),
-            "Waits so long, at most 5m, until the lock is held. Without it the lock is only tried. A lease of one's own keeps its \
-             place in the line when it has waited in vain.",
+            "Waits so long, at most 5m, until the lock is held. Without it the lock is only tried. A lease of one's own keeps \
+             its place in the line when it has waited in vain.",
         ),
         parameter("lock_lease", ("lease", "query", true), lease_id(), "The lease that holds the lock, or waits for it."),
     ]
