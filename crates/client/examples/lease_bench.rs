@@ -1,18 +1,18 @@
 //! Makes many leases on a cluster, and keeps them alive at a rate: what it costs to have a million of them.
 //!
-//! `cargo run --release -p quorate-client --example lease_bench -- http://127.0.0.1:2379,... 1000000 20000 30`: endpoints, leases,
-//! keep-alives a second, seconds. Leases live for an hour. Keep-alives go in requests of a hundred leases each, in turn to
-//! each endpoint, each when it is due, whatever became of those before; latencies count from then on.
+//! `cargo run --release -p quorate-client --example lease_bench -- http://127.0.0.1:2379,... 1000000 20000 30 1h`: endpoints,
+//! leases, keep-alives a second, seconds, and how long leases live (an hour if that is not said). Keep-alives go in requests of a
+//! hundred leases each, in turn to each endpoint, each when it is due, whatever became of those before; latencies count from
+//! then on. `tools/lease-figures.py` runs it on nodes of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_api::duration;
 use quorate_client::{Client, Endpoint, Error, Options};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-
-const TTL: Duration = Duration::from_hours(1);
 
 /// Grants on their way at once.
 const GRANTERS: u64 = 1536;
@@ -25,9 +25,10 @@ const MAX_UNDER_WAY: usize = 2000;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [endpoints, leases, rate, seconds] = &arguments[..] else {
-        return Err("arguments: ENDPOINTS LEASES KEEP-ALIVES-A-SECOND SECONDS".into());
+    let [endpoints, leases, rate, seconds, rest @ ..] = &arguments[..] else {
+        return Err("arguments: ENDPOINTS LEASES KEEP-ALIVES-A-SECOND SECONDS [TTL]".into());
     };
+    let ttl = duration::parse(rest.first().map_or("1h", String::as_str))?;
     let (leases, rate, seconds): (u64, u64, u64) = (leases.parse()?, rate.parse()?, seconds.parse()?);
     let endpoints = Endpoint::parse_list(endpoints)?;
     let client = |endpoint: &Endpoint| Client::new(vec![endpoint.clone()], Options::default());
@@ -39,7 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let client = clients[granter as usize % clients.len()].clone();
         granters.spawn(async move {
             for id in (1 + granter..=leases).step_by(GRANTERS as usize) {
-                match client.grant_lease("default", TTL, Some(id)).await {
+                match client.grant_lease("default", ttl, Some(id)).await {
                     Err(error) if error.code() != Some("lease_exists") => return Err(error),
                     _ => {}
                 }
