@@ -21,7 +21,7 @@ use crate::limits::{Config, MAX_KEYSPACES};
 
 pub use records::{
     ClusterRecord, EngineSettings, KeyspaceRecord, LimitsRecord, MoveRecord, NodeRecord, NodeState, ReplicaRecord, ReplicaRole,
-    ReplicationSettings, RetentionRecord, ShardRecord,
+    ReplicationSettings, RetentionRecord, ShardRecord, ShardSettings,
 };
 pub use settings::{DEFAULT_ENGINE, DEFAULT_RETENTION, KeyspaceSettings, Mode, SettingsError};
 
@@ -162,6 +162,7 @@ impl Catalog {
             shards: vec![ShardRecord {
                 group,
                 founding: vec![replica],
+                begun_with: None,
                 replicas: vec![ReplicaRecord::new(1, replica, ReplicaRole::Voter)],
             }],
         };

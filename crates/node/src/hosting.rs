@@ -39,7 +39,7 @@ impl<D: Disk> Node<D> {
                 continue;
             }
             let founding = shard.founding.contains(&own.replica).then(|| Founding {
-                settings: keyspace.shard_settings(),
+                settings: shard.begun_with.map_or_else(|| keyspace.shard_settings(), Into::into),
                 voters: shard.founding.clone(),
                 entry: bytes::Bytes::new(),
             });

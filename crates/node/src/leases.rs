@@ -79,11 +79,13 @@ impl Leases {
         *self = Self { round, is_held, ..Self::default() };
     }
 
-    /// Keeps all leases from ending. When they are not kept any more, all have their full time from then on.
-    pub(crate) fn hold(&mut self, is_held: bool) {
-        if std::mem::replace(&mut self.is_held, is_held) && !is_held {
+    /// Keeps all leases from ending. When they are not kept any more, all have their full time from then on. Whether that is news.
+    pub(crate) fn hold(&mut self, is_held: bool) -> bool {
+        let was_held = std::mem::replace(&mut self.is_held, is_held);
+        if was_held && !is_held {
             self.begin_anew();
         }
+        was_held != is_held
     }
 
     /// Begins to read, if that was not done yet. Where there are no leases at all, that is all there is to do.

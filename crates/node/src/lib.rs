@@ -45,7 +45,7 @@ pub use quorate_keyspace as keyspace;
 pub use catalog::{
     Catalog, CatalogError, ClusterRecord, DEFAULT_ENGINE, DEFAULT_RETENTION, EngineSettings, KeyspaceRecord, KeyspaceSettings,
     LimitsRecord, Mode, MoveRecord, NodeRecord, NodeState, ReplicaRecord, ReplicaRole, ReplicationSettings, RetentionRecord,
-    SYSTEM_GROUP, SYSTEM_KEYSPACE, SettingsError, ShardRecord,
+    SYSTEM_GROUP, SYSTEM_KEYSPACE, SettingsError, ShardRecord, ShardSettings,
 };
 pub use io::{Answer, Effect, Failure, Input, LeaseQuestion, LeaseTime, Monotonic, PeerFrame, Request, RequestKind, StopReason};
 pub use jobs::{Job, JobDone, JobResult};

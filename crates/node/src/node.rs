@@ -490,7 +490,10 @@ impl<D: Disk> Node<D> {
         self.start_replicas(&catalog);
         for (_, keyspace, shard) in catalog.shards() {
             if let Some(replica) = self.replicas.get_mut(&shard.group) {
-                replica.leases.hold(keyspace.is_restoring);
+                if replica.leases.hold(keyspace.is_restoring) {
+                    // A group at rest has to read them, too.
+                    self.dirty.insert(shard.group);
+                }
                 let leaving = shard.replicas.iter().filter(|replica| replica.role == ReplicaRole::Leaving);
                 replica.leaving = leaving.map(|replica| replica.replica).collect();
             }

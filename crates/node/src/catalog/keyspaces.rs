@@ -75,7 +75,7 @@ impl Catalog {
         let group = next.cluster.next_group;
         next.cluster.next_group += 1;
         let shard = next.new_shard(group, settings.replication.is_raft());
-        let keyspace = KeyspaceRecord {
+        let mut keyspace = KeyspaceRecord {
             epoch: epoch_of(group),
             engine: settings.engine.clone(),
             replication: settings.replication.clone(),
@@ -87,6 +87,10 @@ impl Catalog {
             last_move: None,
             shards: vec![shard],
         };
+        if settings.replication.is_raft() {
+            let begun_with = keyspace.shard_settings().into();
+            keyspace.shards.iter_mut().for_each(|shard| shard.begun_with = Some(begun_with));
+        }
         next.keyspaces.insert(name.to_owned(), keyspace);
         Ok(next)
     }
@@ -178,7 +182,7 @@ impl Catalog {
         let mut members: Vec<u64> =
             self.nodes.values().filter(|node| node.state == NodeState::Member).map(|node| node.id).collect();
         members.sort_unstable();
-        let mut shard = ShardRecord { group, founding: Vec::new(), replicas: Vec::new() };
+        let mut shard = ShardRecord { group, founding: Vec::new(), begun_with: None, replicas: Vec::new() };
         for node in members {
             let replica = self.cluster.next_replica;
             self.cluster.next_replica += 1;

@@ -150,8 +150,36 @@ pub struct ShardRecord {
     pub group: u64,
     /// Replicas that begin with the group's configuration. All later ones begin empty. None where replicas do not agree.
     pub founding: Vec<u64>,
+    /// What those begin with. It never changes: one that begins late, when the keyspace has other settings already, comes to
+    /// those by the group's log, as the others did. None where replicas do not agree, and in groups that are older than this.
+    #[serde(default, rename = "begun", skip_serializing_if = "Option::is_none")]
+    pub begun_with: Option<ShardSettings>,
     /// Its replicas as they shall be; the leader drives the group's membership there.
     pub replicas: Vec<ReplicaRecord>,
+}
+
+/// [`Settings`] as the catalog has them: most bytes of keys and records; longest key and largest value, or 0; time to live in
+/// milliseconds, or 0; most revisions, age in milliseconds and bytes of the past. Without names: there may be ten thousand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ShardSettings([u64; 7]);
+
+impl From<Settings> for ShardSettings {
+    fn from(settings: Settings) -> Self {
+        let Settings { limits, ttl_ms, retention } = settings;
+        let Limits { max_bytes, max_key_bytes, max_value_bytes } = limits;
+        let Retention { max_revisions, max_age_ms, max_bytes: past_bytes } = retention;
+        Self([max_bytes, max_key_bytes, max_value_bytes, ttl_ms.unwrap_or(0), max_revisions, max_age_ms, past_bytes])
+    }
+}
+
+impl From<ShardSettings> for Settings {
+    fn from(settings: ShardSettings) -> Self {
+        let [max_bytes, max_key_bytes, max_value_bytes, ttl_ms, max_revisions, max_age_ms, past_bytes] = settings.0;
+        let retention = Retention { max_revisions, max_age_ms, max_bytes: past_bytes };
+        let limits = Limits { max_bytes, max_key_bytes, max_value_bytes };
+        Self { limits, ttl_ms: Some(ttl_ms).filter(|ttl_ms| *ttl_ms > 0), retention }
+    }
 }
 
 /// A replica as it shall be.

@@ -116,10 +116,42 @@ fn no_lease_ends_while_its_keyspace_is_restored() {
     cluster.run_for(3 * TTL_MS);
     assert!(is_there(&cluster), "whoever leads next holds it, too");
     let epoch = cluster.catalog(1).keyspaces["orders"].epoch;
+    // As a restore ends: the settings are there before anybody sees it, so the group is at rest when that happens.
+    let settings = quorate_node::KeyspaceRecord { is_restoring: false, ..cluster.catalog(1).keyspaces["orders"].clone() };
+    let configure = Write { ops: vec![Op::Configure(settings.shard_settings())], ..Write::default() };
+    let token = cluster.request(2, ORDERS, RequestKind::Write(configure.to_bytes()), 5_000);
+    cluster.run_until("it is configured", |cluster| cluster.is_applied(token));
+    cluster.run_for(2_000);
     change(&mut cluster, |catalog| catalog.plan_end_restore("orders", epoch).unwrap());
     cluster.run_for(TTL_MS - 1_000);
     assert!(is_there(&cluster), "its time begins when the keyspace is whole");
     cluster.run_until("its time is up", |cluster| {
         (1..=3).all(|id| cluster.replica(id, ORDERS).is_some_and(|own| own.data_bytes == 0))
     });
+}
+
+/// A founder that was away from the beginning found the group with what the keyspace had become meanwhile, and refused what the
+/// others had applied.
+#[test]
+fn a_founder_that_begins_late_begins_with_what_the_others_did() {
+    let mut cluster = Cluster::of(3);
+    cluster.isolate(3);
+    change(&mut cluster, |catalog| catalog.plan_create("orders", &settings("trie"), 0).unwrap().unwrap());
+    cluster.run_until("two have it", |cluster| (1..=2).all(|id| cluster.replica(id, ORDERS).is_some_and(|own| own.is_caught_up)));
+    let large = Write::put("large".into(), "v".repeat(5_000).into());
+    let token = cluster.request(1, ORDERS, RequestKind::Write(large.to_bytes()), 5_000);
+    cluster.run_until("it is written", |cluster| cluster.is_applied(token));
+    let mut others = settings("trie");
+    others.ttl_ms = Some(60_000);
+    others.limits.max_value_bytes = Some(1_024);
+    change(&mut cluster, |catalog| catalog.plan_alter("orders", &others, 0).unwrap().unwrap());
+    cluster.run_for(1_000);
+    cluster.heal();
+    cluster.run_until("the third has it", |cluster| cluster.replica(3, ORDERS).is_some_and(|own| own.is_caught_up));
+    cluster.run_until("all are level", |cluster| {
+        let indexes = (1..=3).map(|id| cluster.replica(id, ORDERS).map(|own| own.applied_index));
+        let indexes: std::collections::BTreeSet<_> = indexes.collect();
+        indexes.len() == 1
+    });
+    assert!(cluster.agrees(ORDERS), "{:?}", cluster.states(ORDERS));
 }

@@ -415,7 +415,7 @@ fn record(settings: KeyspaceSettings, epoch: u64) -> KeyspaceRecord {
         is_restoring: false,
         created_ms: 1_800_000_000_000,
         last_move: None,
-        shards: vec![ShardRecord { group: epoch, founding: vec![1, 2, 3], replicas }],
+        shards: vec![ShardRecord { group: epoch, founding: vec![1, 2, 3], begun_with: None, replicas }],
     }
 }
 
