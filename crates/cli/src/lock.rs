@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::args::{ClientArgs, ElectArgs, LockArgs};
 use crate::exit::{Exit, Failure, note};
-use crate::interrupt::interrupted;
+use crate::interrupt::{Interruptions, interrupted};
 use crate::output::{Format, Output};
 use crate::printable::printable;
 
@@ -117,9 +117,10 @@ struct Lock<'a> {
 
 impl Lock<'_> {
     async fn take_and_hold(&self, options: &LockOptions, command: &[OsString]) -> Result<(), Failure> {
+        let mut interruptions = Interruptions::listen();
         let is_interrupted = Cell::new(false);
         let cancelled = async {
-            interrupted().await;
+            interruptions.next().await;
             is_interrupted.set(true);
         };
         let client = self.client.client();
@@ -131,8 +132,8 @@ impl Lock<'_> {
             None => return Err(self.held_by_another().await),
         };
         let ended = match command {
-            [] => self.hold(&held).await,
-            command => self.run(&held, command).await,
+            [] => self.hold(&held, &mut interruptions).await,
+            command => self.run(&held, command, &mut interruptions).await,
         };
         if let Err(error) = held.release().await {
             note(format_args!("quorate: {self} could not be given up, and stays held for its time: {error}"));
@@ -151,7 +152,7 @@ impl Lock<'_> {
     }
 
     /// Until the command is ended.
-    async fn hold(&self, held: &HeldLock) -> Result<(), Failure> {
+    async fn hold(&self, held: &HeldLock, interruptions: &mut Interruptions) -> Result<(), Failure> {
         let mut output = Output::new(self.client.output.unwrap_or(Format::Table));
         let (token, lease) = (held.token(), format_id(held.lease()));
         match output.format {
@@ -163,13 +164,13 @@ impl Lock<'_> {
         }
         output.flush()?;
         tokio::select! {
-            () = interrupted() => Ok(()),
+            () = interruptions.next() => Ok(()),
             () = held.lost() => Err(Failure::failed(format!("{self} is lost"))),
         }
     }
 
     /// As long as the command runs, which is told what holds the lock, and is ended if that is lost.
-    async fn run(&self, held: &HeldLock, command: &[OsString]) -> Result<(), Failure> {
+    async fn run(&self, held: &HeldLock, command: &[OsString], interruptions: &mut Interruptions) -> Result<(), Failure> {
         let (program, arguments) = command.split_first().expect("there is a command");
         let child = Command::new(program)
             .args(arguments)
@@ -182,7 +183,7 @@ impl Lock<'_> {
         let mut child = child.map_err(|error| Failure::failed(format!("cannot run {}: {error}", program.display())))?;
         tokio::select! {
             status = child.wait() => ended(status.map_err(|error| Failure::failed(format!("cannot wait: {error}")))?),
-            () = interrupted() => match stop(&mut child).await {
+            () = interruptions.next() => match stop(&mut child).await {
                 Some(status) => ended(status),
                 None => Err(Failure::failed(format!("{} did not stop, and was killed", program.display()))),
             },

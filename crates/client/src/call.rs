@@ -137,6 +137,7 @@ impl Client {
             request.effect = Effect::Once;
         }
         let limit = self.attempt_limit(request.effect);
+        let limit = request.attempt.map_or(limit, |attempt| limit.min(attempt));
         request.headers.insert(header::TIMEOUT, timeout_value(limit));
         let last_begin = deadline(shared.options.timeout + request.patience);
         let count = shared.endpoints.len();

@@ -19,6 +19,9 @@ use crate::transport::{Effect, Request};
 /// A lease is kept alive so often within its life: all but one of these may fail.
 const KEEPS_PER_LIFE: u32 = 3;
 
+/// An endpoint that hangs takes so much of a lease's life at most, and a moment for its answer to travel.
+const ATTEMPTS_PER_LIFE: u32 = 8;
+
 /// The pause after a try that failed, at most.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
@@ -41,7 +44,8 @@ pub struct HeldLease {
     client: Client,
     keyspace: String,
     lease: GrantedLease,
-    is_lost: watch::Receiver<bool>,
+    /// Until when it lives at least; none once it is lost.
+    lives: watch::Receiver<Option<Instant>>,
     task: JoinHandle<()>,
 }
 
@@ -62,8 +66,13 @@ impl Client {
 
     /// A lease begins its time anew; none if there is no such lease, or its time is up. Repeated freely.
     pub async fn keep_alive(&self, keyspace: &str, id: u64) -> Result<Option<LeaseBody>, Error> {
+        self.keep_alive_within(keyspace, id, None).await
+    }
+
+    /// The same, and gives each endpoint no more than this.
+    async fn keep_alive_within(&self, keyspace: &str, id: u64, attempt: Option<Duration>) -> Result<Option<LeaseBody>, Error> {
         let target = path_of(keyspace, &format!("/{}/keepalive", format_id(id)));
-        let request = Request { effect: Effect::Repeatable, ..Request::write(Method::POST, target) };
+        let request = Request { effect: Effect::Repeatable, attempt, ..Request::write(Method::POST, target) };
         known(self.call(request).await)?.map(|answer| answer.json(WriteOutcome::Applied)).transpose()
     }
 
@@ -111,14 +120,13 @@ impl Client {
     }
 
     fn hold(&self, keyspace: &str, lease: GrantedLease, began: Instant) -> HeldLease {
-        let (told, is_lost) = watch::channel(false);
+        let (told, lives) = watch::channel(Some(began + lease.ttl));
         let (client, of) = (self.clone(), keyspace.to_owned());
         let task = tokio::spawn(async move {
-            keep(&client, &of, lease, began).await;
-            // Nobody listens any more if the handle is gone.
-            let _ = told.send(true);
+            keep(&client, &of, lease, &told).await;
+            told.send_replace(None);
         });
-        HeldLease { client: self.clone(), keyspace: keyspace.to_owned(), lease, is_lost, task }
+        HeldLease { client: self.clone(), keyspace: keyspace.to_owned(), lease, lives, task }
     }
 }
 
@@ -133,16 +141,16 @@ impl HeldLease {
         self.lease.ttl
     }
 
-    /// Whether it is lost: it ended, or may have.
+    /// Whether it is lost: it ended, or may have. By the clock, also where nothing ran for a while.
     pub fn is_lost(&self) -> bool {
-        *self.is_lost.borrow()
+        self.lives.borrow().is_none_or(|ends| deadline(Duration::ZERO) >= ends)
     }
 
     /// Waits until it is lost.
     pub async fn lost(&self) {
-        let mut is_lost = self.is_lost.clone();
+        let mut lives = self.lives.clone();
         // A sender that is gone told so before.
-        let _ = is_lost.wait_for(|is_lost| *is_lost).await;
+        let _ = lives.wait_for(Option::is_none).await;
     }
 
     /// Revokes it, and deletes the keys that hang on it. Nothing happens if it is gone already.
@@ -159,23 +167,23 @@ impl Drop for HeldLease {
 }
 
 /// Keeps a lease alive, and returns when it is lost. Its life is counted from when a request was sent: the answer may be late.
-async fn keep(client: &Client, keyspace: &str, lease: GrantedLease, began: Instant) {
-    let mut alive_since = began;
-    let mut next = began + lease.ttl / KEEPS_PER_LIFE;
+async fn keep(client: &Client, keyspace: &str, lease: GrantedLease, lives: &watch::Sender<Option<Instant>>) {
+    let GrantedLease { id, ttl } = lease;
+    let mut next = deadline(ttl / KEEPS_PER_LIFE);
     loop {
-        let ends = alive_since + lease.ttl;
+        let Some(ends) = *lives.borrow() else { return };
         sleep_until(next.min(ends)).await;
         let sent = deadline(Duration::ZERO);
         if sent >= ends {
             return;
         }
-        match timeout_at(ends, client.keep_alive(keyspace, lease.id)).await {
+        match timeout_at(ends, client.keep_alive_within(keyspace, id, Some(ttl / ATTEMPTS_PER_LIFE))).await {
             Ok(Ok(Some(_))) => {
-                alive_since = sent;
-                next = sent + lease.ttl / KEEPS_PER_LIFE;
+                lives.send_replace(Some(sent + ttl));
+                next = sent + ttl / KEEPS_PER_LIFE;
             }
             Ok(Ok(None)) | Err(_) => return,
-            Ok(Err(_)) => next = deadline((lease.ttl / 10).min(MAX_PAUSE)),
+            Ok(Err(_)) => next = deadline((ttl / 10).min(MAX_PAUSE)),
         }
     }
 }

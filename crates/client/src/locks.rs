@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use quorate_api::entry::Entry;
 use quorate_api::lease::format_id;
 use quorate_api::lock::{Holder, HolderBody, LockBody, LockRequest};
 use quorate_api::problem::{Code, WriteOutcome};
-use quorate_api::watch::EventType;
 use quorate_api::{batch, duration, text64, txn};
 use tokio::time::{Instant, sleep};
 
@@ -22,6 +22,9 @@ use crate::watch::{News, WatchQuery, WatchStream, Watched, WatchedKeys};
 
 /// How long one request waits: a node that hangs meanwhile delays whose turn it is by so much.
 const WAIT: Duration = Duration::from_secs(10);
+
+/// How long somebody is looked for who grants the first lease, if there is no other limit.
+const FIRST_CONTACT: Duration = Duration::from_secs(10);
 
 /// Before what failed is tried again.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -47,8 +50,9 @@ impl Default for LockOptions {
 ///
 /// Who holds one must stop what it protects when it is lost: wait for [`HeldLock::lost`] beside the work. That alone does not
 /// keep two apart: a process may stand still, and come back after the lock went to another. What must not happen then, has to be
-/// told by the [`HeldLock::token`]: writes to Quorate have [`HeldLock::guard`] among the compares of their transaction, others
-/// compare the token with the greatest that they have seen. Dropped without [`HeldLock::release`], it ends when its time is up.
+/// told by the [`HeldLock::token`]: writes to Quorate have the [`HeldLock::guard`] among the compares of their transaction,
+/// others compare the token with the greatest that they have seen. Dropped without [`HeldLock::release`], it ends when its time
+/// is up.
 #[derive(Debug)]
 pub struct HeldLock {
     client: Client,
@@ -75,6 +79,8 @@ pub struct LockObserver {
     keyspace: String,
     name: String,
     changes: WatchStream,
+    /// Something may have changed since it was looked at last.
+    is_stale: bool,
     has_told: bool,
     /// Who was told last.
     told: Option<Holder>,
@@ -101,6 +107,8 @@ impl Client {
     ) -> Result<Option<HeldLock>, Error> {
         let until = options.wait.map(deadline);
         let path = one_lock(keyspace, name)?;
+        // Who was never in the line is told that nobody answers.
+        let mut first_contact = Some(deadline(FIRST_CONTACT));
         let mut cancelled = std::pin::pin!(cancelled);
         loop {
             let lease = tokio::select! {
@@ -109,22 +117,27 @@ impl Client {
             };
             let lease = match lease {
                 Ok(lease) => lease,
-                Err(error) if may_pass(&error, until) => {
+                Err(error) if may_pass(&error, until.or(first_contact)) => {
                     sleep(PAUSE).await;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
+            first_contact = None;
             let turn = tokio::select! {
                 () = &mut cancelled => Ok(Turn::TimeOver),
                 turn = self.wait_in_line(&path, &lease, options, until) => turn,
             };
             match turn {
-                Ok(Turn::Held(holder)) => {
+                // One that stood still meanwhile may have come too late for its own lease.
+                Ok(Turn::Held(holder)) if !lease.is_lost() => {
                     return Ok(Some(HeldLock { client: self.clone(), keyspace: keyspace.to_owned(), lease, holder }));
                 }
-                // Nobody could be reached for as long as it lives: from the end of the line, then.
-                Ok(Turn::LeaseLost) => {}
+                // Nobody could be reached for as long as it lives, or somebody gave its place up: from the end of the line, then.
+                Ok(Turn::Held(_) | Turn::LeaseLost) => {
+                    let _ = lease.revoke().await;
+                    sleep(PAUSE).await;
+                }
                 Ok(Turn::TimeOver) => {
                     lease.revoke().await?;
                     return Ok(None);
@@ -206,7 +219,7 @@ impl Client {
     pub fn observe_lock(&self, keyspace: &str, name: &str) -> LockObserver {
         let changes = self.watch(keyspace, claims_of(name));
         let (client, keyspace, name) = (self.clone(), keyspace.to_owned(), name.to_owned());
-        LockObserver { client, keyspace, name, changes, has_told: false, told: None }
+        LockObserver { client, keyspace, name, changes, is_stale: false, has_told: false, told: None }
     }
 }
 
@@ -234,11 +247,10 @@ impl HeldLock {
     }
 
     /// What a transaction compares that may be done only while the lock is held.
-    pub fn guard(&self) -> txn::TxnCompare {
-        txn::TxnCompare {
-            keys: txn::TxnKeys::One(self.holder.key.clone()),
-            test: txn::TxnTest::CreateRevision(txn::Relation::Equal, self.holder.token),
-        }
+    pub fn guard(&self) -> [txn::TxnCompare; 2] {
+        let is = txn::Relation::Equal;
+        [txn::TxnTest::CreateRevision(is, self.holder.token), txn::TxnTest::Lease(is, self.lease.id())]
+            .map(|test| txn::TxnCompare { keys: txn::TxnKeys::One(self.holder.key.clone()), test })
     }
 
     /// Whether the lease is lost: it ended, or may have.
@@ -254,18 +266,34 @@ impl HeldLock {
         }
     }
 
-    /// Waits until its key is gone. As long as nobody can tell, the lease decides.
+    /// Waits until its key is gone, or is no claim any more. As long as nobody can tell, the lease decides.
     async fn removed(&self) {
-        let types = vec![EventType::Delete, EventType::Expire];
-        let watched = Watched { keys: WatchedKeys::One(self.holder.key.to_vec()), types, ..Watched::default() };
+        let watched = Watched { keys: WatchedKeys::One(self.holder.key.to_vec()), ..Watched::default() };
         let query = WatchQuery { watched: vec![watched], is_initial: true, without_values: true, ..WatchQuery::default() };
-        let mut watch = self.client.watch(&self.keyspace, query);
+        let mut watch = self.client.watch(&self.keyspace, query.clone());
         loop {
             match watch.next().await {
-                Ok(News::Change { .. }) => return,
-                // It may have gone before the watch began.
-                Ok(News::Sync { .. }) if matches!(self.is_there().await, Ok(false)) => return,
+                Ok(News::Change { .. } | News::Sync { .. }) => {
+                    if !self.is_there_for_sure().await {
+                        return;
+                    }
+                }
                 Ok(_) => {}
+                Err(error) => {
+                    if is_refused_for(&error, Code::Compacted) {
+                        watch = self.client.watch(&self.keyspace, query.clone());
+                    }
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Asks until somebody knows.
+    async fn is_there_for_sure(&self) -> bool {
+        loop {
+            match self.is_there().await {
+                Ok(is_there) => return is_there,
                 Err(_) => sleep(PAUSE).await,
             }
         }
@@ -273,7 +301,8 @@ impl HeldLock {
 
     async fn is_there(&self) -> Result<bool, Error> {
         let found = self.client.get(&self.keyspace, &self.holder.key, &GetOptions::default()).await?;
-        Ok(found.is_some_and(|found| found.entry.create_revision == self.holder.token))
+        let is_claim = |entry: &Entry| entry.create_revision == self.holder.token && entry.lease == Some(self.lease.id());
+        Ok(found.is_some_and(|found| is_claim(&found.entry)))
     }
 
     /// Says something else of the holder. False if the lock is not held any more.
@@ -284,7 +313,7 @@ impl HeldLock {
             lease: Some(format_id(self.lease.id())),
             ..batch::BatchPut::default()
         };
-        let compares = vec![self.guard()];
+        let compares = self.guard().to_vec();
         let then = vec![txn::TxnOp::Put(Box::new(put))];
         let result = self.client.txn(&self.keyspace, &txn::Txn { compares, then, ..txn::Txn::default() }).await?;
         Ok(result.failed_if.is_none())
@@ -303,22 +332,22 @@ impl LockObserver {
     /// An error is of a try to ask; this may be called again.
     pub async fn next(&mut self) -> Result<Option<Holder>, Error> {
         loop {
+            if self.is_stale {
+                let holder = self.client.lock_state(&self.keyspace, &self.name).await?.map(|state| state.holder);
+                self.is_stale = false;
+                if !std::mem::replace(&mut self.has_told, true) || self.told != holder {
+                    self.told.clone_from(&holder);
+                    return Ok(holder);
+                }
+            }
             match self.changes.next().await {
-                Ok(News::Sync { .. } | News::Change { .. }) => {
-                    let holder = self.client.lock_state(&self.keyspace, &self.name).await?.map(|state| state.holder);
-                    if !std::mem::replace(&mut self.has_told, true) || self.told != holder {
-                        self.told.clone_from(&holder);
-                        return Ok(holder);
-                    }
-                }
+                Ok(News::Sync { .. } | News::Change { .. }) => self.is_stale = true,
                 Ok(_) => {}
-                Err(error) => {
-                    if is_refused_for(&error, Code::Compacted) {
-                        // What was there meanwhile is of no interest, only what is.
-                        self.changes = self.client.watch(&self.keyspace, claims_of(&self.name));
-                    }
-                    return Err(error);
+                // What was there meanwhile is of no interest, only what is.
+                Err(error) if is_refused_for(&error, Code::Compacted) => {
+                    self.changes = self.client.watch(&self.keyspace, claims_of(&self.name));
                 }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -339,7 +368,8 @@ fn is_refused_for(error: &Error, code: Code) -> bool {
 fn may_pass(error: &Error, until: Option<Instant>) -> bool {
     let is_final = match error {
         Error::InvalidEndpoint { .. } | Error::InvalidRequest { .. } => true,
-        error => error.problem().is_some_and(|problem| !problem.retryable && problem.status < 500),
+        // A keyspace that is full stays so.
+        error => error.problem().is_some_and(|problem| !problem.retryable && (problem.status < 500 || problem.status == 507)),
     };
     !is_final && until.is_none_or(|until| deadline(Duration::ZERO) < until)
 }

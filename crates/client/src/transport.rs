@@ -47,6 +47,8 @@ pub(crate) struct Request {
     pub(crate) takes_key: bool,
     /// How long the node may wait before it begins to answer.
     pub(crate) patience: Duration,
+    /// How long one endpoint may take at most, if less than otherwise.
+    pub(crate) attempt: Option<Duration>,
 }
 
 /// What sending a request twice would do.
@@ -70,6 +72,7 @@ impl Request {
             effect: Effect::Repeatable,
             takes_key: false,
             patience: Duration::ZERO,
+            attempt: None,
         }
     }
 

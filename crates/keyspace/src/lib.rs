@@ -38,7 +38,7 @@ pub use history::{
 pub use lease::{Lease, LeaseChange, LeaseId, MAX_LEASE_KEYS, lease, lease_keys, leases};
 pub use limits::{Limits, Retention, Settings};
 pub use local::LocalKeyspace;
-pub use lock::{CLAIM_KEY_BYTES, Claim, OwnClaim, Standing, claim_key, claims, standing};
+pub use lock::{CLAIM_KEY_BYTES, Claim, OwnClaim, Standing, claim_key, claims, is_claim, standing};
 pub use merge_patch::{JsonError, MAX_JSON_BYTES, MAX_JSON_DEPTH, check_merge_patch};
 pub use once::{Fingerprint, MAX_ONCE_BYTES, MAX_ONCE_KEYS, ONCE_MS};
 pub use outcome::{Detail, KeyMeta, OpResult, Outcome, Pairs, Removed, TransactionResult};

@@ -79,7 +79,8 @@ impl Leases {
         *self = Self { round, is_held, ..Self::default() };
     }
 
-    /// Keeps all leases from ending. When they are not kept any more, all have their full time from then on. Whether that is news.
+    /// Keeps all leases from ending. When they are not kept any more, all have their full time from then on. Whether that is
+    /// news.
     pub(crate) fn hold(&mut self, is_held: bool) -> bool {
         let was_held = std::mem::replace(&mut self.is_held, is_held);
         if was_held && !is_held {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{Cluster, now, program, since, tell, until};
+use crate::support::{Cluster, Request, now, program, since, tell, until};
 
 /// Takes the lock, and does this in a shell meanwhile.
 fn locked(cluster: &Cluster, options: &[&str], script: &str) -> Command {
@@ -115,11 +115,24 @@ fn a_holder_that_dies_is_followed_by_who_waits() {
 fn a_command_is_ended_when_the_lock_is_lost() {
     let mut cluster = Cluster::ready(3);
     let script = "trap 'exit 0' TERM; echo $$ >&2; while :; do sleep 0.1; done";
-    let taken_away = start(locked(&cluster, &[], script));
-    let lease = until_held(&cluster, 0)["holder"]["lease"].as_str().expect("it is text").to_owned();
-    cluster.must_call("n2", &["lease", "revoke", &lease]);
-    let (code, told) = ended(taken_away);
-    assert!(code == Some(1) && told.contains("lock `jobs` is lost, and sh was ended"), "{code:?}: {told}");
+    let is_lost = |child| {
+        let (code, told) = ended(child);
+        assert!(code == Some(1) && told.contains("lock `jobs` is lost, and sh was ended"), "{code:?}: {told}");
+    };
+    let lease_of = |shown: &Value| shown["holder"]["lease"].as_str().expect("it is text").to_owned();
+    let revoked = start(locked(&cluster, &[], script));
+    cluster.must_call("n2", &["lease", "revoke", &lease_of(&until_held(&cluster, 0))]);
+    is_lost(revoked);
+    // The lease lives on: only who looks at the lock itself can know.
+    let taken_away = start(locked(&cluster, &["--ttl", "10m"], script));
+    let target = format!("/v1/locks/default/jobs?lease={}", lease_of(&until_held(&cluster, 0)));
+    cluster.connection("n3").expect(204, &Request::new("DELETE", target));
+    is_lost(taken_away);
+    let put_over = start(locked(&cluster, &["--ttl", "10m"], script));
+    let key = until_held(&cluster, 0)["holder"]["key"].as_str().expect("it is text").to_owned();
+    cluster.must_call("n1", &["put", &key, "no claim any more"]);
+    is_lost(put_over);
+    cluster.must_call("n1", &["del", &key]);
 
     let alone = start(locked(&cluster, &["--ttl", "2s"], script));
     until_held(&cluster, 0);

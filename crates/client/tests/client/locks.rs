@@ -77,12 +77,13 @@ async fn a_place_that_is_lost_is_asked_for_anew_and_given_up_when_cancelled() {
     let node = node_with(&[Some(Code::LeaseNotFound), None]).await;
     let held = client(&node).lock("ks", "a", &LockOptions::default()).await.unwrap().unwrap();
     assert_eq!(held.token(), 7);
-    assert_eq!(asked(&node)[..3], ["POST /v1/leases/ks", "POST /v1/locks/ks/a?wait=10s", "POST /v1/leases/ks"]);
+    let given_up = "DELETE /v1/leases/ks/0000000000000abc";
+    assert_eq!(asked(&node)[..4], ["POST /v1/leases/ks", "POST /v1/locks/ks/a?wait=10s", given_up, "POST /v1/leases/ks"]);
 
     let node = node_with(&[Some(Code::LockHeld)]).await;
     let soon = tokio::time::sleep(Duration::from_millis(50));
     assert!(client(&node).lock_unless("ks", "a", &LockOptions::default(), soon).await.unwrap().is_none());
-    assert_eq!(asked(&node).last().unwrap(), "DELETE /v1/leases/ks/0000000000000abc");
+    assert_eq!(asked(&node).last().unwrap(), given_up);
 }
 
 #[tokio::test]
@@ -99,4 +100,49 @@ async fn a_lock_is_looked_at_and_taken_away() {
     let free = FakeNode::refusing(Code::LockNotFound, Some(WriteOutcome::NotApplied)).await;
     assert!(client(&free).lock_state("ks", "a").await.unwrap().is_none());
     assert!(!client(&free).release_lock("ks", "a", 1).await.unwrap());
+}
+
+/// Lines that a watch answers with, then silence.
+const NEWS: &str = "{\"event\":\"sync\",\"revision\":3}\n";
+
+#[tokio::test]
+async fn an_observer_asks_again_for_what_it_could_not_learn() {
+    let looks = AtomicUsize::new(0);
+    let state = format!(r#"{{"holder":{HELD},"waiting":0,"revision":9}}"#);
+    let node = FakeNode::start(move |seen| {
+        if seen.target.contains("/watch/") {
+            return Reaction::Answer(answer_of(200, &[("quorate-epoch", "1")], NEWS));
+        }
+        Reaction::Answer(match looks.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => problem(Code::NoLeader, None),
+            _ => answer_of(200, &[], state.clone()),
+        })
+    })
+    .await;
+    let mut observer = client(&node).observe_lock("ks", "a");
+    assert_eq!(observer.next().await.unwrap_err().code(), Some("no_leader"));
+    assert_eq!(observer.next().await.unwrap().unwrap().token, 7, "what came before the failure is not forgotten");
+}
+
+#[tokio::test]
+async fn a_lock_guards_transactions_and_says_something_else() {
+    let node = FakeNode::start(|seen| {
+        Reaction::Answer(if seen.target.contains("/locks/") {
+            answer_of(200, &[], HELD)
+        } else if seen.target.contains("/txn") {
+            answer_of(200, &[], r#"{"revision":8,"succeeded":false,"failed_if":0,"results":[]}"#)
+        } else {
+            answer_of(200, &[], LEASE)
+        })
+    })
+    .await;
+    let held = client(&node).lock("ks", "a b", &LockOptions::default()).await.unwrap().unwrap();
+    assert!(!held.proclaim("new".into()).await.unwrap());
+    let body = node.seen().into_iter().find(|seen| seen.target.contains("/txn")).unwrap().body;
+    let sent: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let expected = serde_json::json!({
+        "if": [{"key": "a b/abc", "create_revision": 7}, {"key": "a b/abc", "lease": "0000000000000abc"}],
+        "then": [{"op": "put", "key": "a b/abc", "value": "new", "lease": "0000000000000abc"}],
+    });
+    assert_eq!(sent, expected);
 }

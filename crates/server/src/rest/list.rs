@@ -27,7 +27,7 @@ use super::query::{Parameter, Treatment, parameters};
 use super::refusal::Refusal;
 use super::scans::{Cost, Pieces};
 use super::selection::{self, Selection};
-use super::store::{Reading, Store};
+use super::store::{Freshness, Reading, Store};
 use super::watch::{Patience, wait_for_change};
 
 /// Methods of `/v1/kv/{ks}` without `key64`.
@@ -89,14 +89,13 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -
     // Where the past can be read, all pages are of one revision.
     let first = cursor.as_ref().map(|cursor| Revision(cursor.revision));
     let pinned = options.revision.or_else(|| first.filter(|_| app.store.can(keyspace, Capability::History)));
-    let mut freshness = history::freshness_at(app, keyspace, freshness, pinned)?;
+    let freshness = history::freshness_at(app, keyspace, freshness, pinned)?;
     if let Some(waiting) = options.patience.of(None) {
-        let keys = Keys::Range(options.selection.range());
-        let has_changed = Box::pin(wait_for_change(app, keyspace, vec![keys], waiting)).await?;
-        // What it was woken by is in this node's own state.
-        freshness.is_linearizable = false;
+        let keys = vec![Keys::Range(options.selection.range())];
+        let Reading { epoch, .. } = app.store.read(keyspace, Freshness::LOCAL, timeout).await.map_err(Refusal::of_read)?;
+        let has_changed = Box::pin(wait_for_change(app, (keyspace, epoch), keys, waiting)).await?;
         if !has_changed {
-            let reading = app.store.read(keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
+            let reading = app.store.read(keyspace, Freshness::LOCAL, timeout).await.map_err(Refusal::of_read)?;
             return Ok(Either::Left(unchanged(Revision(reading.view.revision()))));
         }
     }

@@ -12,9 +12,11 @@ use quorate_api::keyspace::Capability;
 use quorate_api::lock::{DEFAULT_LOCK_TTL, Holder, LockBody, LockRequest};
 use quorate_api::problem::Code;
 use quorate_api::text64;
+use quorate_node::LeaseQuestion;
 use quorate_node::keyspace::{
     CLAIM_KEY_BYTES, Claim, Condition, Keys, LeaseId, Op, Outcome, Put, Revision, Standing, Write, claim_key, claims, standing,
 };
+use tokio::time::sleep;
 
 use super::admin::{MAX_BODY_BYTES, json_body};
 use super::answer::{self, Answer, CONSISTENCY, HeaderText};
@@ -31,6 +33,9 @@ use super::watch::{Patience, wait_for_change};
 
 /// What can be done with a lock.
 pub(super) const METHODS: &str = "GET, HEAD, POST, DELETE";
+
+/// A lease that was granted for a request is kept alive so often within its life.
+const KEEPS_PER_LIFE: u64 = 3;
 
 type Refusable<T> = Result<T, Refusal>;
 
@@ -60,27 +65,23 @@ async fn show<S: Store>(app: &Arc<App<S>>, head: &Parts, target: Target<'_>) -> 
             return Err(parameter.unknown(&["consistency", "min_revision", "timeout", "wait", "index"]));
         }
     }
-    let mut freshness = freshness(app, target.keyspace, &treatment, &head.headers)?;
+    let freshness = freshness(app, target.keyspace, &treatment, &head.headers)?;
     let timeout = treatment.timeout(&head.headers)?;
+    let line = Line { app, keyspace: target.keyspace, name: target.key };
     if let Some(waiting) = patience.of(None) {
-        let has_changed =
-            Box::pin(wait_for_change(app, target.keyspace, vec![Keys::Range(claims(&target.key))], waiting)).await?;
-        // What it was woken by is in this node's own state.
-        freshness = Freshness::LOCAL;
-        if !has_changed {
+        let epoch = app.store.read(line.keyspace, Freshness::LOCAL, timeout).await.map_err(Refusal::of_read)?.epoch;
+        let keys = vec![Keys::Range(claims(&line.name))];
+        if !Box::pin(wait_for_change(app, (line.keyspace, epoch), keys, waiting)).await? {
             return Ok(answer::empty(StatusCode::NOT_MODIFIED, answer::headers()));
         }
     }
-    let line = Line { app, keyspace: target.keyspace, name: target.key };
-    let (standing, revision) = line.standing(None, freshness, timeout).await?;
+    let Seen { standing, revision, .. } = line.look(None, freshness, timeout).await?;
     let mut headers = answer::headers();
     HeaderText::new().insert_revision(&mut headers, revision);
     headers.insert(CONSISTENCY, consistency_value(freshness));
     let Some(holder) = standing.holder else {
-        return Err(line
-            .not_found("nobody holds it")
-            .with_revision(revision)
-            .with_header(CONSISTENCY, consistency_value(freshness)));
+        let refusal = line.not_found("nobody holds it").with_revision(revision);
+        return Err(refusal.with_header(CONSISTENCY, consistency_value(freshness)));
     };
     let holder = holder_of(holder, None);
     let body = LockBody { holder: holder.to_body(), waiting: standing.waiting, revision: revision.0 };
@@ -95,37 +96,16 @@ async fn take<S: Store>(app: &Arc<App<S>>, head: &Parts, target: Target<'_>, bod
             return Err(parameter.unknown(&["timeout", "wait"]));
         }
     }
-    let timeout = treatment.timeout(&head.headers)?;
+    let (wait, timeout) = (patience.wait(), treatment.timeout(&head.headers)?);
     let line = Line { app, keyspace: target.keyspace, name: target.key };
     let request = body.read(MAX_BODY_BYTES, Code::BodyTooLarge).await?;
-    let asked = Asked::parse(&head.headers, &request)?;
-    let mut granted = None;
-    let lease = match asked.holder {
-        Ok(lease) => lease,
-        Err(ttl_ms) => {
-            if patience.wait().is_none() {
-                // Before anything is written for nothing.
-                line.check_free(None, timeout).await?;
-            }
-            let lease = grant_lease(app, line.keyspace, None, ttl_ms, Deadline::after(timeout)).await?;
-            let own = OwnLease { app: Some(Arc::clone(app)), keyspace: line.keyspace.to_owned(), lease: lease.id };
-            granted = Some((own, lease.ttl_ms));
-            lease.id
+    let (claim, revision, ttl_ms) = match Asked::parse(&head.headers, &request)? {
+        Asked { holder: Ok(lease), value } => {
+            let (claim, revision) = line.take(lease, value, wait, timeout).await?;
+            (claim, revision, None)
         }
+        Asked { holder: Err(ttl_ms), value } => line.take_anew(ttl_ms, value, wait, timeout).await?,
     };
-    let taken = line.take(lease, asked.value, patience.wait(), timeout).await;
-    let ttl_ms = match (granted, taken.is_ok()) {
-        (Some((granted, ttl_ms)), true) => {
-            granted.keep();
-            Some(ttl_ms)
-        }
-        (Some((granted, _)), false) => {
-            granted.revoke(timeout).await;
-            None
-        }
-        (None, _) => None,
-    };
-    let (claim, revision) = taken?;
     let mut headers = answer::headers();
     HeaderText::new().insert_revision(&mut headers, revision);
     Ok(answer::json(StatusCode::OK, headers, &holder_of(claim, ttl_ms).to_body()))
@@ -143,11 +123,11 @@ async fn give_up<S: Store>(app: &Arc<App<S>>, head: &Parts, target: Target<'_>) 
     let timeout = treatment.timeout(&head.headers)?;
     let lease = lease.ok_or_else(|| Refusal::new(Code::BadParameter, "lease: whose place it is that is given up"))?;
     let line = Line { app, keyspace: target.keyspace, name: target.key };
-    let (standing, _) = line.standing(Some(lease), Freshness::LATEST, timeout).await?;
+    let Seen { standing, .. } = line.look(Some(lease), Freshness::LATEST, timeout).await?;
     let own = standing.own.ok_or_else(|| line.not_found(&format!("lease {lease} neither holds it nor waits for it")))?;
     let revision = line.remove(lease, timeout).await?;
     let mut headers = answer::headers();
-    HeaderText::new().insert_revision(&mut headers, revision.max(own.token));
+    HeaderText::new().insert_revision(&mut headers, revision.max(own.claim.token()));
     Ok(answer::empty(StatusCode::NO_CONTENT, headers))
 }
 
@@ -158,21 +138,19 @@ struct Line<'a, S> {
     name: Bytes,
 }
 
-impl<S: Store> Line<'_, S> {
-    async fn standing(&self, lease: Option<LeaseId>, freshness: Freshness, timeout: Duration) -> Refusable<(Standing, Revision)> {
-        let reading = self.app.store.read(self.keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
-        let (revision, name) = (Revision(reading.view.revision()), self.name.clone());
-        let look = move || Ok(standing(&*reading.view, &name, lease)?);
-        Ok((self.app.turns.run(timeout, look).await?, revision))
-    }
+/// How a lock was found.
+struct Seen {
+    standing: Standing,
+    revision: Revision,
+    epoch: u64,
+}
 
-    /// Refuses if somebody else than this lease holds the lock.
-    async fn check_free(&self, lease: Option<LeaseId>, timeout: Duration) -> Refusable<()> {
-        let (standing, _) = self.standing(lease, Freshness::LATEST, timeout).await?;
-        match standing.holder {
-            Some(holder) if Some(holder.lease) != lease => Err(self.held(&holder, standing.waiting)),
-            _ => Ok(()),
-        }
+impl<S: Store> Line<'_, S> {
+    async fn look(&self, lease: Option<LeaseId>, freshness: Freshness, timeout: Duration) -> Refusable<Seen> {
+        let reading = self.app.store.read(self.keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
+        let (revision, epoch, name) = (Revision(reading.view.revision()), reading.epoch, self.name.clone());
+        let look = move || Ok(standing(&*reading.view, &name, lease)?);
+        Ok(Seen { standing: self.app.turns.run(timeout, look).await?, revision, epoch })
     }
 
     /// Takes the lock for a lease, at once or within the time of waiting. A lease that has waited keeps its place if it was in
@@ -180,57 +158,145 @@ impl<S: Store> Line<'_, S> {
     async fn take(
         &self,
         lease: LeaseId,
-        value: Bytes,
+        value: Option<Bytes>,
         wait: Option<Duration>,
         timeout: Duration,
     ) -> Refusable<(Claim, Revision)> {
         let waits_until = wait.map(Deadline::after);
-        if wait.is_none() {
-            self.check_free(Some(lease), timeout).await?;
-        }
-        let is_new = self.enter(lease, value, timeout).await?;
+        let mut has_entered = false;
         loop {
-            let (standing, revision) = self.standing(Some(lease), Freshness::LATEST, timeout).await?;
-            let (Some(own), Some(holder)) = (standing.own, standing.holder) else {
-                return Err(Refusal::new(Code::LeaseNotFound, format!("lease {lease} ended, or its place was given up")));
-            };
-            let Some(before) = own.before else { return Ok((holder, revision)) };
-            let Some(left) = waits_until.and_then(Deadline::left) else {
-                if is_new && wait.is_none() {
-                    self.remove(lease, timeout).await?;
+            let Seen { standing, revision, epoch } = self.look(Some(lease), Freshness::LATEST, timeout).await?;
+            let Standing { holder, waiting, own, is_taken } = standing;
+            let Some(own) = own else {
+                match holder {
+                    _ if is_taken => return Err(self.taken(lease)),
+                    _ if has_entered => return Err(ended(lease)),
+                    Some(holder) if wait.is_none() => return Err(self.held(&holder, waiting)),
+                    _ => self.enter(lease, value.clone().unwrap_or_default(), timeout).await?,
                 }
-                return Err(self.held(&holder, standing.waiting));
+                has_entered = true;
+                continue;
+            };
+            if let Some(value) = value.as_ref().filter(|value| **value != own.claim.record.value) {
+                self.proclaim(&own.claim, value.clone(), timeout).await?;
+                continue;
+            }
+            let (Some(before), Some(holder)) = (own.before, holder) else { return Ok((own.claim, revision)) };
+            let Some(left) = waits_until.and_then(Deadline::left) else {
+                if has_entered && wait.is_none() && !self.remove_behind(lease, before, timeout).await? {
+                    continue;
+                }
+                return Err(self.held(&holder, waiting));
             };
             // Its own, too: with its lease it ends.
-            let keys = vec![Keys::One(before), Keys::One(claim_key(&self.name, lease))];
-            let has_changed = Box::pin(wait_for_change(self.app, self.keyspace, keys, (left, revision))).await?;
+            let keys = vec![Keys::One(before), Keys::One(own.claim.key)];
+            let has_changed = Box::pin(wait_for_change(self.app, (self.keyspace, epoch), keys, (left, revision))).await?;
             if !has_changed && waits_until.is_some_and(|until| !until.is_over()) {
                 return Err(Refusal::new(Code::ShuttingDown, "the node is going down: go on waiting at another one"));
             }
         }
     }
 
-    /// Puts the claim of a lease, if there is none. Whether there was none.
-    async fn enter(&self, lease: LeaseId, value: Bytes, timeout: Duration) -> Refusable<bool> {
+    /// The same for a lease that is granted for it, kept alive as long as the request waits, and gone with it if that is in vain.
+    /// How long it lives, besides.
+    async fn take_anew(
+        &self,
+        ttl_ms: u64,
+        value: Option<Bytes>,
+        wait: Option<Duration>,
+        timeout: Duration,
+    ) -> Refusable<(Claim, Revision, Option<u64>)> {
+        if wait.is_none() {
+            // Before anything is written for nothing.
+            let Standing { holder, waiting, .. } = self.look(None, Freshness::LATEST, timeout).await?.standing;
+            if let Some(holder) = holder {
+                return Err(self.held(&holder, waiting));
+            }
+        }
+        let granted = grant_lease(self.app, self.keyspace, None, ttl_ms, Deadline::after(timeout)).await?;
+        let own = OwnLease { app: Some(Arc::clone(self.app)), keyspace: self.keyspace.to_owned(), lease: granted.id };
+        let taking = async {
+            let taken = tokio::select! {
+                taken = self.take(granted.id, value, wait, timeout) => taken,
+                refusal = self.keep_alive(granted.id, granted.ttl_ms) => Err(refusal),
+            }?;
+            // Its whole time is what the answer promises.
+            if self.is_kept_alive(granted.id, timeout).await? { Ok(taken) } else { Err(ended(granted.id)) }
+        };
+        match taking.await {
+            Ok((claim, revision)) => {
+                own.keep();
+                Ok((claim, revision, Some(granted.ttl_ms)))
+            }
+            Err(refusal) => {
+                own.revoke(timeout).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Goes on until the lease is gone.
+    async fn keep_alive(&self, lease: LeaseId, ttl_ms: u64) -> Refusal {
+        let interval = Duration::from_millis(ttl_ms / KEEPS_PER_LIFE);
+        loop {
+            sleep(interval).await;
+            // What fails may be different the next time, or the lease is gone by then.
+            if let Ok(false) = self.is_kept_alive(lease, interval).await {
+                return ended(lease);
+            }
+        }
+    }
+
+    async fn is_kept_alive(&self, lease: LeaseId, timeout: Duration) -> Refusable<bool> {
+        let question = LeaseQuestion { leases: vec![lease], keeps_alive: true };
+        let times = self.app.store.leases(self.keyspace, question, timeout).await.map_err(Refusal::of_write)?;
+        Ok(times.first().is_some_and(Option::is_some))
+    }
+
+    /// Puts the claim of a lease, if there is none.
+    async fn enter(&self, lease: LeaseId, value: Bytes, timeout: Duration) -> Refusable<()> {
         let key = claim_key(&self.name, lease);
         let put = Put { lease: Some(lease), ..Put::new(key.clone(), value) };
         let write = Write { ops: vec![Op::Put(put)], ..Write::default() }.only_if(key, Condition::Absent);
+        self.write(write, timeout).await.map(drop)
+    }
+
+    /// Gives a claim another value, if it is still as it was.
+    async fn proclaim(&self, claim: &Claim, value: Bytes, timeout: Duration) -> Refusable<()> {
+        let put = Put { lease: Some(claim.lease), ..Put::new(claim.key.clone(), value) };
+        let as_it_was = Condition::ModRevisionIn(vec![claim.record.meta.mod_revision]);
+        let write = Write { ops: vec![Op::Put(put)], ..Write::default() }.only_if(claim.key.clone(), as_it_was);
+        self.write(write, timeout).await.map(drop)
+    }
+
+    /// Removes the claim of a lease as long as it stands behind this one: it may hold the lock meanwhile, and another answer may
+    /// have said so. Whether it is removed.
+    async fn remove_behind(&self, lease: LeaseId, before: Bytes, timeout: Duration) -> Refusable<bool> {
+        let write = Write::delete(claim_key(&self.name, lease)).only_if(before, Condition::Exists);
+        Ok(self.write(write, timeout).await?.is_some())
+    }
+
+    /// The revision of a write; none if its condition did not hold.
+    async fn write(&self, write: Write, timeout: Duration) -> Refusable<Option<Revision>> {
         let written = self.app.store.write(self.keyspace, write, timeout).await.map_err(Refusal::of_write)?;
         match written.outcome {
-            Outcome::ConditionFailed { .. } => Ok(false),
-            outcome => Refusal::of_outcome(written.epoch, &outcome).map_or(Ok(true), Err),
+            Outcome::ConditionFailed { .. } => Ok(None),
+            Outcome::Applied { revision, .. } => Ok(Some(revision)),
+            outcome => Err(Refusal::of_outcome(written.epoch, &outcome)
+                .unwrap_or_else(|| Refusal::new(Code::Internal, format!("{outcome:?}")))),
         }
     }
 
     /// Removes the claim of a lease. The revision since when it is gone.
     async fn remove(&self, lease: LeaseId, timeout: Duration) -> Refusable<Revision> {
-        let write = Write::delete(claim_key(&self.name, lease));
-        let written = self.app.store.write(self.keyspace, write, timeout).await.map_err(Refusal::of_write)?;
-        match written.outcome {
-            Outcome::Applied { revision, .. } => Ok(revision),
-            outcome => Err(Refusal::of_outcome(written.epoch, &outcome)
-                .unwrap_or_else(|| Refusal::new(Code::Internal, format!("{outcome:?}")))),
-        }
+        Ok(self.write(Write::delete(claim_key(&self.name, lease)), timeout).await?.unwrap_or_default())
+    }
+
+    fn taken(&self, lease: LeaseId) -> Refusal {
+        let key = claim_key(&self.name, lease);
+        let detail =
+            format!("{} is there, and does not hang on lease {lease}: it is in the way of its claim", key.escape_ascii());
+        Refusal::new(Code::Conflict, detail)
     }
 
     fn held(&self, holder: &Claim, waiting: u64) -> Refusal {
@@ -247,7 +313,7 @@ impl<S: Store> Line<'_, S> {
 struct Asked {
     /// The lease, or how long one that is to be granted lives.
     holder: Result<LeaseId, u64>,
-    value: Bytes,
+    value: Option<Bytes>,
 }
 
 impl Asked {
@@ -263,7 +329,7 @@ impl Asked {
             (Some(lease), None) => Ok(parse_lease(&lease).map_err(|why| bad("lease", &why))?),
             (None, ttl) => Err(parse_ttl(ttl.as_deref().unwrap_or(DEFAULT_LOCK_TTL)).map_err(|why| bad("ttl", &why))?),
         };
-        Ok(Self { holder, value: value.unwrap_or_default() })
+        Ok(Self { holder, value })
     }
 }
 
@@ -296,6 +362,10 @@ impl<S: Store> Drop for OwnLease<S> {
             let _ = revoke_lease(&*app, &keyspace, lease, super::DEFAULT_TIMEOUT).await;
         });
     }
+}
+
+fn ended(lease: LeaseId) -> Refusal {
+    Refusal::new(Code::LeaseNotFound, format!("lease {lease} ended, or its place was given up"))
 }
 
 fn holder_of(claim: Claim, ttl_ms: Option<u64>) -> Holder {

@@ -87,15 +87,14 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_
     }
     let options = ReadOptions::parse(head, target.is_key64)?;
     let freshness = keyspaces::freshness(app, target.keyspace, &options.treatment, &head.headers)?;
-    let mut freshness = history::freshness_at(app, target.keyspace, freshness, options.revision)?;
+    let freshness = history::freshness_at(app, target.keyspace, freshness, options.revision)?;
     let conditions = Conditions::parse(&head.headers, None)?;
     let timeout = options.treatment.timeout(&head.headers)?;
     let mut seen = look(app, &target, (freshness, options.revision), timeout).await?;
     if let Some(waiting) = seen.is_waited_for(&options.patience, &conditions) {
-        let has_changed = Box::pin(wait_for_change(app, target.keyspace, vec![Keys::One(target.key.clone())], waiting)).await?;
-        // What it was woken by is in this node's own state.
-        freshness = Freshness::LOCAL;
-        seen = look(app, &target, (freshness, None), timeout).await?;
+        let has_changed =
+            Box::pin(wait_for_change(app, (target.keyspace, seen.epoch), vec![Keys::One(target.key.clone())], waiting)).await?;
+        seen = look(app, &target, (if has_changed { freshness } else { Freshness::LOCAL }, None), timeout).await?;
         if !has_changed {
             return Ok(seen.unchanged());
         }

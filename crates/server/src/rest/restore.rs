@@ -13,7 +13,7 @@ use quorate_api::backup::{BackupLease, BackupPair, BackupReader, KeyspaceEnd, Ke
 use quorate_api::cluster::Items;
 use quorate_api::key::SYSTEM_KEYSPACE;
 use quorate_api::problem::{Code, WriteOutcome};
-use quorate_node::keyspace::{LeaseId, Op, Outcome, Put, Write};
+use quorate_node::keyspace::{LeaseId, Op, Outcome, Put, Write, is_claim};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -196,6 +196,11 @@ impl<S: Store> Restore<S> {
 
 impl UnderWay {
     async fn add<S: Store>(&mut self, pair: BackupPair, store: &Arc<S>, timeout: Duration) -> Result<(), Refusal> {
+        // Who holds a lock follows from the revisions of claims: each has one of its own.
+        let is_claim = pair.lease.is_some_and(|lease| is_claim(&pair.key, LeaseId(lease)));
+        if is_claim {
+            self.flush(store, timeout).await?;
+        }
         self.gathered_bytes += pair.key.len() + pair.value.len();
         // The block that it is part of is large, and shared: what is kept has to be its own.
         let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
@@ -206,7 +211,7 @@ impl UnderWay {
             lease: pair.lease.map(LeaseId),
             ..Put::new(own(&pair.key), own(&pair.value))
         }));
-        if self.gathered_bytes >= WRITE_BYTES || self.gathered.len() >= WRITE_PAIRS {
+        if is_claim || self.gathered_bytes >= WRITE_BYTES || self.gathered.len() >= WRITE_PAIRS {
             self.flush(store, timeout).await?;
         }
         Ok(())

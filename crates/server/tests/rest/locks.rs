@@ -93,8 +93,10 @@ async fn who_waits_gets_it_in_turn_and_a_greater_token() {
 async fn a_lease_that_waited_in_vain_keeps_its_place() {
     let server = with_leases(&["1", "2", "3"]).await;
     take(&server, "", json!({"lease": "1"})).await;
-    // Taken again, it is the same.
-    assert_eq!(take(&server, "", json!({"lease": "1", "value": "x"})).await.json()["token"], json!(2));
+    // Taken again it is the same, and says what it was given.
+    let again = take(&server, "", json!({"lease": "1", "value": "x"})).await.json();
+    assert_eq!((&again["token"], &again["value"]), (&json!(2), &json!("x")));
+    assert_eq!(take(&server, "", json!({"lease": "1"})).await.json()["value"], json!("x"));
     for _ in 0..2 {
         assert_eq!(take(&server, "?wait=20ms", json!({"lease": "2"})).await.refusal(), (409, "lock_held".to_owned()));
         assert_eq!(standing(&server).await, (FIRST.to_owned(), 1));
@@ -128,6 +130,29 @@ async fn who_goes_away_while_it_waits_leaves_nothing() {
     while (leases(&server).await, standing(&server).await.1) != (1, 0) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn a_lease_that_is_granted_for_it_lives_as_long_as_it_waits() {
+    let server = Server::start_with(|config| config.min_lease_ttl_ms = 30).await;
+    server.post_json("/v1/leases/default", &json!({"ttl": "60s", "id": "1"}).to_string()).await;
+    take(&server, "", json!({"lease": "1"})).await;
+    let (waited, ()) = tokio::join!(take(&server, "?wait=30s", json!({"ttl": "30ms"})), async {
+        while server.store.calls().iter().filter(|call| call.starts_with("keep alive 1 leases")).count() < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        give_up(&server, "1").await;
+    });
+    assert_eq!((waited.status, &waited.json()["ttl"]), (200, &json!(0.03)));
+}
+
+#[tokio::test]
+async fn a_key_in_the_way_of_a_claim_is_named() {
+    let server = with_leases(&["1"]).await;
+    server.put("/v1/kv/default/jobs/night/1", b"mine").await;
+    let taken = take(&server, "?wait=1s", json!({"lease": "1"})).await;
+    assert_eq!(taken.refusal(), (409, "conflict".to_owned()));
+    assert!(taken.json()["detail"].as_str().unwrap().contains("jobs/night/1 is there"), "{}", taken.text());
 }
 
 #[tokio::test]

@@ -113,6 +113,30 @@ async fn what_was_backed_up_comes_back() {
     assert_eq!(restore(&server, "/v1/snapshot", &backup).await.refusal(), (409, "conflict".to_owned()), "it is there");
 }
 
+/// They came back under one revision, and then each of them held the lock.
+#[tokio::test]
+async fn of_claims_to_a_lock_that_come_back_one_holds_it() {
+    let server = Server::start().await;
+    for id in ["1", "2", "3"] {
+        server.post_json("/v1/leases/orders", &json!({"ttl": "60s", "id": id}).to_string()).await;
+        server.post_json("/v1/locks/orders/jobs?wait=1ms", &json!({"lease": id}).to_string()).await;
+    }
+    let backup = server.get("/v1/snapshot?ks=orders").await.body;
+    let other = Server::start().await;
+    other.delete("/v1/keyspaces/orders").await;
+    assert_eq!(restore(&other, "/v1/snapshot", &backup).await.status, 200);
+    let mut tokens = Vec::new();
+    for id in ["1", "2", "3"] {
+        let claim = other.get(&format!("/v1/kv/orders/jobs/{id}?format=json")).await.json();
+        tokens.push(claim["create_revision"].as_u64().unwrap());
+    }
+    tokens.sort_unstable();
+    tokens.dedup();
+    assert_eq!(tokens.len(), 3, "each has a token of its own");
+    let holder = other.get("/v1/locks/orders/jobs").await.json();
+    assert_eq!((&holder["holder"]["token"], &holder["waiting"]), (&json!(tokens[0]), &json!(2)));
+}
+
 #[tokio::test]
 async fn a_bad_backup_leaves_nothing_and_says_where() {
     let server = Server::start().await;

@@ -70,17 +70,21 @@ fn parse_wait(parameter: Parameter<'_>) -> Result<Duration, Refusal> {
     Ok(wait)
 }
 
-/// Waits until something happened to these keys after a revision, or may have: what is not kept any more counts as that. False
-/// if the time is over, or the node goes down.
+/// Waits until something happened to these keys of a keyspace after a revision, or may have: what is not kept any more counts as
+/// that. False if the time is over, or the node goes down.
 pub(in super::super) async fn wait_for_change<S: Store>(
     app: &App<S>,
-    keyspace: &str,
+    (keyspace, epoch): (&str, u64),
     keys: Vec<Keys>,
     (wait, after): (Duration, Revision),
 ) -> Result<bool, Refusal> {
     require(app, keyspace, Capability::Watch)?;
     let _room = app.watches.room_for(keys.len())?;
-    let (_, feed) = app.store.feed(keyspace, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
+    let (present, feed) = app.store.feed(keyspace, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
+    if present != epoch {
+        // It was made anew, and counts revisions from the beginning.
+        return Ok(true);
+    }
     let watcher = feed.watch(keys.clone());
     let selections = keys.into_iter().map(|keys| Selection { keys, causes: Causes::ALL }).collect();
     let mut watch = Watch::new(selections, after);
