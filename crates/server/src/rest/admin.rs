@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use quorate_api::batch::{MAX_BATCH_BYTES, MAX_BATCH_OPS};
-use quorate_api::cluster::{Items, JoinRequest, KeyspaceLeader, TransferAnswer, TransferRequest};
+use quorate_api::cluster::{Formation, Items, JoinRequest, KeyspaceLeader, TransferAnswer, TransferRequest};
 use quorate_api::entry::{MAX_LIST_BYTES, MAX_LIST_ITEMS};
 use quorate_api::key::{MAX_KEY_BYTES, is_address, is_node_name};
 use quorate_api::node::{NodeInfo, NodeLimits};
@@ -49,6 +49,7 @@ pub(super) fn router<S: Store>(app: Arc<App<S>>) -> Router {
         .route("/v1/cluster", get(cluster::<S>))
         .route("/v1/cluster/nodes", get(nodes::<S>).post(join::<S>))
         .route("/v1/cluster/nodes/{name}", get(one_node::<S>).delete(remove_node::<S>))
+        .route("/v1/cluster/formation", post(formation::<S>))
         .route("/v1/cluster/leader", get(leaders::<S>).post(transfer_leader::<S>))
         .route("/health", get(|| async { compat::health() }))
         .route("/status", get(compat_status::<S>))
@@ -192,6 +193,15 @@ async fn join<S: Store>(State(app): Shared<S>, query: RawQuery, headers: HeaderM
         }
     }
     app.store.join(request, timeout).await.map(|answer| ok(&answer)).map_err(Refusal::of_write)
+}
+
+async fn formation<S: Store>(State(app): Shared<S>, query: RawQuery, headers: HeaderMap, body: Bytes) -> Result {
+    no_parameters(&query)?;
+    let told: Formation = json_body(&headers, &body)?;
+    if !is_node_name(&told.name) {
+        return Err(Refusal::new(Code::BadBody, "name: 1 to 63 letters, digits, '.', '_' or '-', a letter or digit first"));
+    }
+    Ok(ok(&app.store.formation(&told)))
 }
 
 async fn remove_node<S: Store>(

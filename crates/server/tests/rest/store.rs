@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use quorate_api::cluster::{
-    ClusterStatus, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus, PeerAddress, ShardStatus, TransferAnswer, TransferRequest,
+    ClusterStatus, Formation, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus, PeerAddress, ShardStatus, TransferAnswer,
+    TransferRequest,
 };
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::{Cache, CacheOptions, Engine, Trie};
@@ -239,6 +240,10 @@ impl Store for MemoryStore {
         self.called(format!("join {} {} {}", request.name, request.client_address, request.peer_address)).await?;
         let peers = vec![PeerAddress { node_id: 1, system_replica: 1, peer_address: "127.0.0.1:2380".to_owned() }];
         Ok(JoinAnswer { cluster_id: "00000000000000c1".to_owned(), node_id: 4, system_replica: 9, peers })
+    }
+
+    fn formation(&self, told: &Formation) -> Formation {
+        Formation { name: "n1".to_owned(), cluster_id: Some("00000000000000c1".to_owned()), ..told.clone() }
     }
 
     async fn announce(&self, name: &str, peer_address: &str, _timeout: Duration) -> Result<(), StoreError> {
