@@ -66,6 +66,8 @@ pub struct ServerConfig {
     pub election_ms: u64,
     /// Milliseconds that a stop may take, from SIGTERM to the end; what is not done by then is left.
     pub stop_timeout_ms: u64,
+    /// Milliseconds of these that a node goes on serving after it has said that it is not ready, for load balancers that ask it.
+    pub stop_delay_ms: u64,
 }
 
 impl Default for ServerConfig {
@@ -92,6 +94,7 @@ impl Default for ServerConfig {
             heartbeat_ms: 100,
             election_ms: 1000,
             stop_timeout_ms: 30_000,
+            stop_delay_ms: 0,
         }
     }
 }
@@ -207,7 +210,9 @@ impl ServerConfig {
         within("max_connections", self.max_connections as u64, 1, MAX_MAX_CONNECTIONS)?;
         within("heartbeat_ms", self.heartbeat_ms, MIN_HEARTBEAT_MS, MAX_HEARTBEAT_MS)?;
         within("election_ms", self.election_ms, self.heartbeat_ms * MIN_BEATS_PER_ELECTION, MAX_ELECTION_MS)?;
-        within("stop_timeout_ms", self.stop_timeout_ms, MIN_STOP_TIMEOUT_MS, MAX_STOP_TIMEOUT_MS)
+        within("stop_timeout_ms", self.stop_timeout_ms, MIN_STOP_TIMEOUT_MS, MAX_STOP_TIMEOUT_MS)?;
+        // What is left is for handing over and for requests in flight.
+        within("stop_delay_ms", self.stop_delay_ms, 0, self.stop_timeout_ms / 2)
     }
 }
 
@@ -388,7 +393,7 @@ mod tests {
 
     #[test]
     fn limits_are_within_limits() {
-        let cases: [(ServerConfig, &str); 9] = [
+        let cases: [(ServerConfig, &str); 10] = [
             (ServerConfig { max_value_bytes: 0, ..config() }, "max_value_bytes"),
             (ServerConfig { max_value_bytes: 17 << 20, ..config() }, "max_value_bytes"),
             (ServerConfig { max_log_bytes: 1 << 20, ..config() }, "max_log_bytes"),
@@ -398,6 +403,7 @@ mod tests {
             (ServerConfig { election_ms: 499, ..config() }, "election_ms"),
             (ServerConfig { log_filter: " ".to_owned(), ..config() }, "log"),
             (ServerConfig { stop_timeout_ms: 0, ..config() }, "stop_timeout_ms"),
+            (ServerConfig { stop_delay_ms: 15_001, ..config() }, "stop_delay_ms"),
         ];
         for (config, key) in cases {
             assert_eq!(rejected(&config), Some(key));

@@ -10,6 +10,7 @@ mod formation;
 mod job_workers;
 mod joining;
 mod keyspace_store;
+mod known_address;
 mod log_writer;
 mod metrics;
 mod node_calls;

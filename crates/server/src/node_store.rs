@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use quorate_api::cluster::{
-    ClusterStatus, Formation, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus as NodeEntry, ShardStatus, TransferAnswer,
-    TransferRequest,
+    AddressChange, ClusterStatus, Formation, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus as NodeEntry, ShardStatus,
+    TransferAnswer, TransferRequest,
 };
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::View;
@@ -172,6 +172,14 @@ impl Store for NodeStore {
     async fn announce(&self, name: &str, peer_address: &str, timeout: Duration) -> Result<(), StoreError> {
         let (running, deadline) = self.running(timeout).await?;
         running.change_catalog(deadline, |catalog| Ok((catalog.plan_announce(name, peer_address)?, ()))).await
+    }
+
+    async fn readdress(&self, name: &str, change: AddressChange, timeout: Duration) -> Result<(), StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        let node = running.handle.views.catalog.load().check_identity(name, &change)?;
+        // At once: where all nodes have moved, there is no leader until they find each other again.
+        running.peers.redirect(node, &change.peer_address);
+        running.change_catalog(deadline, |catalog| Ok((catalog.plan_readdress(name, &change)?, ()))).await
     }
 
     async fn remove_node(&self, name: &str, timeout: Duration) -> Result<(), StoreError> {

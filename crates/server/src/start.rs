@@ -4,8 +4,9 @@ use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use quorate_api::cluster::JoinRequest;
+use quorate_api::cluster::{AddressChange, JoinRequest};
 use quorate_discovery::{Discovery, Entry, Options as DiscoveryOptions};
 use quorate_log::{Log, LogError, Options, RealDisk};
 use quorate_node::{Config as NodeConfig, Identity, Node, NodeStatus, OpenError, StopReason};
@@ -20,6 +21,7 @@ use crate::data_dir::{DataDir, DataDirError, Member, NodeFile};
 use crate::formation::{Durable, Forming};
 use crate::job_workers::JobWorkers;
 use crate::joining::{JoinError, JoinRefused, Outcome, join_or_found};
+use crate::known_address::KnownAddress;
 use crate::log_writer::LogWriter;
 use crate::node_loop::{LoopHandle, NodeLoop};
 use crate::node_store::{NodeStore, Running};
@@ -109,8 +111,14 @@ pub fn run(mut config: ServerConfig) -> Result<(), StartError> {
         return Err(StartError::NeitherNewNorJoining(config.data_dir));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
-    runtime.block_on(serve(config, folder, file, (clients, peers)))
+    let ended = runtime.block_on(serve(config, folder, file, (clients, peers)));
+    // What has not ended by now was given up.
+    runtime.shutdown_timeout(LAST_PATIENCE);
+    ended
 }
+
+/// How long the process waits for tasks that are of no more use.
+const LAST_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Connections that the system completes before the node accepts them; it may allow fewer. std's own 128 are full when
 /// thousands of clients come back at once, and those beyond it try again after a second.
@@ -171,20 +179,29 @@ async fn serve(
             return Ok(());
         }
     };
+    let known_address = known_address(&config, &prepared);
     let (handle, node_thread, log_thread) = begin(&config, prepared, peers, clock, &store)?;
-    let reason = tokio::select! {
-        reason = handle.stopped() => reason,
-        () = signals.received() => {
-            tracing::info!("shutting down: handing leaderships over");
-            discovery.withdraw().await;
-            let _ = handle.inputs.send(quorate_node::Input::ShutDown).await;
-            handle.stopped().await
-        }
+    let asked_to_end = tokio::select! {
+        _ = handle.stopped() => false,
+        () = known_address.keep(&handle, &discovery) => unreachable!("it is kept until the end"),
+        () = signals.received() => true,
     };
+    let mut rest = RestTask { stop: rest_stop, task: rest };
+    if asked_to_end {
+        let limit = Duration::from_millis(config.stop_timeout_ms);
+        let is_done = tokio::select! {
+            stopped = tokio::time::timeout(limit, stop(&config, &handle, &discovery, &mut rest)) => stopped.is_ok(),
+            () = signals.received() => false,
+        };
+        if !is_done {
+            // What was acknowledged is durable, and whoever waits for an answer knows that it may come or not.
+            tracing::warn!("not everything has come to its end in time: it is left");
+            return Ok(());
+        }
+    }
+    let reason = handle.stopped().await;
     tracing::info!(?reason, "the node has ended");
-    let _ = rest_stop.send(true);
-    // Requests in flight are answered; both ends keep their own time limits.
-    let _ = rest.await;
+    rest.end().await;
     let _ = node_thread.join();
     let _ = log_thread.join();
     match reason {
@@ -192,6 +209,53 @@ async fn serve(
         StopReason::Removed => Err(StartError::Removed),
         StopReason::Broken(why) => Err(StartError::Broken(why)),
     }
+}
+
+/// The task that serves the REST API, and what ends it.
+struct RestTask {
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl RestTask {
+    /// Accepts no more, and waits until requests in flight are answered; both ends keep their own time limits.
+    async fn end(&mut self) {
+        let _ = self.stop.send(true);
+        if !self.task.is_finished() {
+            let _ = (&mut self.task).await;
+        }
+    }
+}
+
+/// Stops in an order in which nobody notices: first the node says that it is not ready, and nobody is sent to it any more, while
+/// others take over what it leads; then connections end, each after the request that it has; then the node.
+async fn stop(config: &ServerConfig, handle: &LoopHandle, discovery: &Discovery, rest: &mut RestTask) {
+    tracing::info!("shutting down: handing leaderships over");
+    let _ = handle.inputs.send(quorate_node::Input::Drain).await;
+    let drained = async {
+        while !handle.views.status.load().is_drained && !handle.is_stopped() {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    };
+    let delay = tokio::time::sleep(Duration::from_millis(config.stop_delay_ms));
+    tokio::join!(drained, discovery.withdraw(), delay);
+    tracing::info!("leaderships are handed over: ending connections");
+    rest.end().await;
+    let _ = handle.inputs.send(quorate_node::Input::ShutDown).await;
+    handle.stopped().await;
+}
+
+/// How often the end of the handing over is looked for.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+
+fn known_address(config: &ServerConfig, prepared: &Prepared) -> KnownAddress {
+    let change = AddressChange {
+        cluster_id: prepared.member.cluster_id.clone(),
+        node_id: prepared.member.node_id,
+        client_address: config.client_address().to_owned(),
+        peer_address: config.peer_address().to_owned(),
+    };
+    KnownAddress { name: config.name.clone(), change }
 }
 
 /// Where this node looks for others, and shows itself to them. From here on, for as long as it runs: others look there for it.
@@ -320,15 +384,7 @@ fn begin(
     peers.set_addresses(member.first_peers);
     let jobs = JobWorkers::start(&files, &engines, &handle.inputs)?;
     let (log, log_thread) = LogWriter::start(log)?;
-    let node_loop = NodeLoop {
-        node,
-        handle: handle.clone(),
-        log,
-        log_reader,
-        jobs,
-        peers: peers.clone(),
-        peer_address: config.peer_address().to_owned(),
-    };
+    let node_loop = NodeLoop { node, handle: handle.clone(), log, log_reader, jobs, peers: peers.clone() };
     let io = tokio::runtime::Handle::current();
     let node_thread = std::thread::Builder::new().name("node".to_owned()).spawn(move || {
         let _guard = AbortOnPanic;
@@ -372,6 +428,8 @@ fn rest_config(config: &ServerConfig) -> RestConfig {
     rest.max_connections = config.max_connections as u32;
     rest.allowed_hosts = config.allow_hosts.iter().cloned().chain([config.client_address().to_owned()]).collect();
     rest.compat_post_key = config.compat_post_key;
+    // Most of the time that a stop may take: handing over takes its part before.
+    rest.shutdown_timeout = Duration::from_millis(config.stop_timeout_ms * 2 / 3);
     rest
 }
 

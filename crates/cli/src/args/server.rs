@@ -101,6 +101,9 @@ pub(crate) struct ServerArgs {
     /// Milliseconds that a stop may take, from SIGTERM to the end [default: 30000]
     #[arg(long, env = "QUORATE_STOP_TIMEOUT_MS", value_name = "MS", hide_env_values = true)]
     stop_timeout_ms: Option<u64>,
+    /// Milliseconds of these that the node goes on serving after it has said that it is not ready [default: 0]
+    #[arg(long, env = "QUORATE_STOP_DELAY_MS", value_name = "MS", hide_env_values = true)]
+    stop_delay_ms: Option<u64>,
     /// Exit when standard input ends: whoever started this node holds the other end, and ends with it
     #[arg(long, hide = true)]
     pub(crate) exit_with_stdin: bool,
@@ -131,6 +134,7 @@ impl ServerArgs {
             heartbeat_ms: self.heartbeat_ms,
             election_ms: self.election_ms,
             stop_timeout_ms: self.stop_timeout_ms,
+            stop_delay_ms: self.stop_delay_ms,
         }
     }
 }
@@ -174,7 +178,8 @@ mod tests {
             "quorate server --name n1 --data-dir /d --listen a:1 --peer-listen a:2 --advertise b:1 --peer-advertise b:2 \
              --join c:1,zk://d:1,e:1/q --join dns://f:1 --expect 3 --dns-server 127.0.0.1:53 --new-cluster --allow-host x --allow-host y --max-value-bytes 2MiB --max-connections 7 \
              --max-log-bytes 256MiB --max-keyspace-bytes 2GiB --compat-post-key upsert --log info --log-format json \
-             --heartbeat-ms 50 --election-ms 500 --stop-timeout-ms 9000",
+             --heartbeat-ms 50 --election-ms 500 --stop-timeout-ms 9000 \
+             --stop-delay-ms 700",
         );
         let from_file = ConfigLayer::parse(
             r#"
@@ -199,6 +204,7 @@ mod tests {
             heartbeat_ms = 50
             election_ms = 500
             stop_timeout_ms = 9000
+            stop_delay_ms = 700
             "#,
             "q.toml".as_ref(),
         );

@@ -24,6 +24,7 @@ mod moves;
 mod once;
 mod pauses;
 mod restarts;
+mod stops;
 mod support;
 mod top;
 mod tours;

@@ -57,6 +57,8 @@ pub struct ConfigLayer {
     pub election_ms: Option<u64>,
     /// See [`ServerConfig::stop_timeout_ms`].
     pub stop_timeout_ms: Option<u64>,
+    /// See [`ServerConfig::stop_delay_ms`].
+    pub stop_delay_ms: Option<u64>,
 }
 
 /// The section `[compat]`: routes kept for clients of earlier programs.
@@ -113,6 +115,7 @@ impl ConfigLayer {
             heartbeat_ms: self.heartbeat_ms.or(lower.heartbeat_ms),
             election_ms: self.election_ms.or(lower.election_ms),
             stop_timeout_ms: self.stop_timeout_ms.or(lower.stop_timeout_ms),
+            stop_delay_ms: self.stop_delay_ms.or(lower.stop_delay_ms),
         }
     }
 
@@ -141,6 +144,7 @@ impl ConfigLayer {
             heartbeat_ms: self.heartbeat_ms.unwrap_or(default.heartbeat_ms),
             election_ms: self.election_ms.unwrap_or(default.election_ms),
             stop_timeout_ms: self.stop_timeout_ms.unwrap_or(default.stop_timeout_ms),
+            stop_delay_ms: self.stop_delay_ms.unwrap_or(default.stop_delay_ms),
         }
     }
 }
@@ -233,6 +237,7 @@ mod tests {
             heartbeat_ms = 50
             election_ms = 500
             stop_timeout_ms = 9000
+            stop_delay_ms = 700
             [compat]
             post_key = "upsert"
         "#;
@@ -258,6 +263,7 @@ mod tests {
             heartbeat_ms: 50,
             election_ms: 500,
             stop_timeout_ms: 9000,
+            stop_delay_ms: 700,
         };
         let layer = parse(text).unwrap();
         assert_eq!(layer.clone().into_config(), expected);

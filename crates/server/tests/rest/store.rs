@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use quorate_api::cluster::{
-    ClusterStatus, Formation, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus, PeerAddress, ShardStatus, TransferAnswer,
-    TransferRequest,
+    AddressChange, ClusterStatus, Formation, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus, PeerAddress, ShardStatus,
+    TransferAnswer, TransferRequest,
 };
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::{Cache, CacheOptions, Engine, Trie};
@@ -248,6 +248,12 @@ impl Store for MemoryStore {
 
     async fn announce(&self, name: &str, peer_address: &str, _timeout: Duration) -> Result<(), StoreError> {
         self.called(format!("announce {name} {peer_address}")).await
+    }
+
+    async fn readdress(&self, name: &str, change: AddressChange, timeout: Duration) -> Result<(), StoreError> {
+        let AddressChange { cluster_id, node_id, client_address, peer_address } = change;
+        self.called(format!("readdress {name} {cluster_id} {node_id} {client_address} {peer_address} {}ms", timeout.as_millis()))
+            .await
     }
 
     async fn remove_node(&self, name: &str, timeout: Duration) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use quorate_api::backup::RestoredKeyspace;
 use quorate_api::batch::{BatchBody, BatchResults};
 use quorate_api::cluster::{
-    ClusterStatus, Formation, Items, JoinAnswer, JoinRequest, NodeStatus, TransferAnswer, TransferRequest,
+    AddressChange, ClusterStatus, Formation, Items, JoinAnswer, JoinRequest, NodeStatus, TransferAnswer, TransferRequest,
 };
 use quorate_api::entry::{DeletedBody, EntryBody, HistoryBody, ListBody, PutBody};
 use quorate_api::header::{
@@ -586,6 +586,12 @@ fn cluster() -> Vec<Operation> {
             .takes(&TIMEOUT)
             .answers(204, Content::None, "It is gone.")
             .refuses(&[WRITE, &[NodeNotFound, Conflict, Busy]]),
+        of_cluster("put", "/v1/cluster/nodes/{name}/addresses", "readdress_node", "A member is found elsewhere from now on")
+            .takes(&["node"])
+            .takes(&TIMEOUT)
+            .sends(JSON, of::<AddressChange>, true)
+            .answers(204, Content::None, "The cluster knows.")
+            .refuses(&[WRITE, &[BadBody, UnsupportedMediaType, NodeNotFound, Conflict, Busy]]),
         of_cluster("post", "/v1/cluster/formation", "tell_formation", "How nodes stand that are of no cluster yet")
             .sends(JSON, of::<Formation>, true)
             .answers(200, Content::Json(of::<Formation>), "How this node stands; the cluster's id, if it is of one.")
