@@ -10,7 +10,6 @@ mod formation;
 mod job_workers;
 mod joining;
 mod keyspace_store;
-mod known_address;
 mod log_writer;
 mod metrics;
 mod node_calls;
@@ -22,6 +21,7 @@ pub mod peers;
 pub mod rest;
 mod start;
 mod waiting;
+mod whereabouts;
 
 pub use data_dir::DataDirError;
 pub use joining::JoinRefused;

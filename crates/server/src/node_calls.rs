@@ -20,10 +20,21 @@ pub(crate) async fn call(
     patience: Duration,
 ) -> Result<(StatusCode, Bytes), String> {
     let body = serde_json::to_vec(body).map_err(|error| error.to_string())?;
-    let called = tokio::time::timeout(patience, send(address, method, path, body)).await;
-    match called {
+    in_time(patience, send(address, method, path, body)).await
+}
+
+/// The same without a body.
+pub(crate) async fn get(address: &str, path: &str, patience: Duration) -> Result<(StatusCode, Bytes), String> {
+    in_time(patience, send(address, Method::GET, path, Vec::new())).await
+}
+
+async fn in_time(
+    patience: Duration,
+    sending: impl Future<Output = Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>>>,
+) -> Result<(StatusCode, Bytes), String> {
+    match tokio::time::timeout(patience, sending).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", patience.as_secs())),
+        Err(_) => Err(format!("no answer within {} ms", patience.as_millis())),
     }
 }
 

@@ -21,7 +21,6 @@ use crate::data_dir::{DataDir, DataDirError, Member, NodeFile};
 use crate::formation::{Durable, Forming};
 use crate::job_workers::JobWorkers;
 use crate::joining::{JoinError, JoinRefused, Outcome, join_or_found};
-use crate::known_address::KnownAddress;
 use crate::log_writer::LogWriter;
 use crate::node_loop::{LoopHandle, NodeLoop};
 use crate::node_store::{NodeStore, Running};
@@ -30,6 +29,7 @@ use crate::peer_events::ToLoop;
 use crate::peers::{PeerConfig, Peers};
 use crate::rest::{self, RestConfig};
 use crate::waiting::Waiting;
+use crate::whereabouts::Whereabouts;
 
 /// Why a node did not start, or ended by itself. One line for people.
 #[derive(Debug, thiserror::Error)]
@@ -179,11 +179,11 @@ async fn serve(
             return Ok(());
         }
     };
-    let known_address = known_address(&config, &prepared);
-    let (handle, node_thread, log_thread) = begin(&config, prepared, peers, clock, &store)?;
+    let whereabouts = whereabouts(&config, &prepared);
+    let (handle, peers, node_thread, log_thread) = begin(&config, prepared, peers, clock, &store)?;
     let asked_to_end = tokio::select! {
         _ = handle.stopped() => false,
-        () = known_address.keep(&handle, &discovery) => unreachable!("it is kept until the end"),
+        () = whereabouts.keep(&handle, &peers, &discovery) => unreachable!("it is kept until the end"),
         () = signals.received() => true,
     };
     let mut rest = RestTask { stop: rest_stop, task: rest };
@@ -248,14 +248,14 @@ async fn stop(config: &ServerConfig, handle: &LoopHandle, discovery: &Discovery,
 /// How often the end of the handing over is looked for.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 
-fn known_address(config: &ServerConfig, prepared: &Prepared) -> KnownAddress {
-    let change = AddressChange {
+fn whereabouts(config: &ServerConfig, prepared: &Prepared) -> Whereabouts {
+    let own = AddressChange {
         cluster_id: prepared.member.cluster_id.clone(),
         node_id: prepared.member.node_id,
         client_address: config.client_address().to_owned(),
         peer_address: config.peer_address().to_owned(),
     };
-    KnownAddress { name: config.name.clone(), change }
+    Whereabouts { name: config.name.clone(), own }
 }
 
 /// Where this node looks for others, and shows itself to them. From here on, for as long as it runs: others look there for it.
@@ -351,7 +351,7 @@ impl From<JoinError> for StartError {
     }
 }
 
-type Threads = (LoopHandle, JoinHandle<()>, JoinHandle<()>);
+type Threads = (LoopHandle, Peers, JoinHandle<()>, JoinHandle<()>);
 
 fn begin(
     config: &ServerConfig,
@@ -391,8 +391,8 @@ fn begin(
         let _io = io.enter();
         node_loop.run(queues);
     })?;
-    store.begin(Running::new(handle.clone(), peers, identity));
-    Ok((handle, node_thread, log_thread))
+    store.begin(Running::new(handle.clone(), peers.clone(), identity));
+    Ok((handle, peers, node_thread, log_thread))
 }
 
 /// An engine that could not come back is made up for without anybody's help; whoever operates the node must hear of it all the
