@@ -99,6 +99,54 @@ pub struct JoinAnswer {
     pub peers: Vec<PeerAddress>,
 }
 
+/// `POST /v1/cluster/formation`: what nodes tell each other before they are of a cluster, in both directions; a node that is of
+/// one says of which.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Formation {
+    /// The unique name.
+    pub name: String,
+    /// Drawn for the data folder, 16 hexadecimal digits; empty as long as there is none, and once the node is of a cluster.
+    pub id: String,
+    /// Where clients find it, `host:port`.
+    pub client_address: String,
+    /// With how many nodes it begins a cluster; nothing if it only joins one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<u32>,
+    /// Which candidacy of this node; what was promised to it in an earlier one is void.
+    pub round: u64,
+    /// Whom it lets begin the cluster; durable before it is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promised: Option<FormationPromise>,
+    /// The cluster that it is of, 16 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+}
+
+/// That a node lets another, or itself, begin the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FormationPromise {
+    /// The id of that node.
+    pub id: String,
+    /// Which candidacy of it.
+    pub round: u64,
+}
+
+/// `PUT /v1/cluster/nodes/{name}/addresses`: a member says where it is found from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddressChange {
+    /// The cluster that it is of, 16 hexadecimal digits; another one refuses.
+    pub cluster_id: String,
+    /// The node's id.
+    pub node_id: u64,
+    /// Where clients find it, `host:port`.
+    pub client_address: String,
+    /// Where peers find it, `host:port`.
+    pub peer_address: String,
+}
+
 /// Where a peer is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PeerAddress {

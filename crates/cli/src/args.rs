@@ -1,6 +1,7 @@
 //! How the program is called.
 
 mod backup;
+mod discover;
 mod examples;
 mod history;
 mod keyspace;
@@ -27,6 +28,7 @@ use crate::exit::Failure;
 use crate::output::Format;
 
 pub(crate) use backup::{BackupArgs, BackupCommand, RestoreArgs};
+pub(crate) use discover::DiscoverArgs;
 pub(crate) use history::{DiffArgs, HistoryArgs};
 pub(crate) use keyspace::{AlterArgs, CompactArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
 pub(crate) use lease::{GrantArgs, KeepAliveArgs, LeaseCommand, parse_id};
@@ -128,6 +130,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ClusterCommand,
     },
+    /// See which addresses a specification for --join finds now, and why not
+    #[command(after_help = examples::DISCOVER)]
+    Discover(DiscoverArgs),
     /// Measure rates and latencies
     #[command(after_help = examples::BENCH)]
     Bench {
@@ -667,6 +672,8 @@ mod tests {
             "quorate keyspace alter a --mode none",
             "quorate keyspace delete",
             "quorate completions tcsh",
+            "quorate discover",
+            "quorate discover a:1 --dns-server localhost",
             "quorate bench mix --reads-percent 0",
             "quorate bench put --reads-percent 50",
             "quorate bench put --rate 0",

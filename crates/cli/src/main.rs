@@ -9,6 +9,7 @@ mod bench;
 mod cluster;
 mod completion;
 mod demo;
+mod discover;
 mod engine_move;
 mod exit;
 mod export;
@@ -90,6 +91,7 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Lock(args) => lock::lock(args, client).await,
         Command::Elect(args) => lock::elect(args, client).await,
         Command::Demo(args) => demo::run(args, client).await,
+        Command::Discover(args) => discover::run(args, client).await,
         Command::Top(args) => top::run(args, client).await,
         Command::Bench { command } => bench::run(command, client).await,
         Command::Server(_) | Command::Completions { .. } => unreachable!("these need no runtime of ours"),

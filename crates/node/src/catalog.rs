@@ -11,7 +11,7 @@ mod settings;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quorate_api::cluster::{JoinAnswer, JoinRequest, PeerAddress};
+use quorate_api::cluster::{AddressChange, JoinAnswer, JoinRequest, PeerAddress};
 use quorate_api::key::{DEFAULT_KEYSPACE, is_address, is_node_name};
 use quorate_engine::{Direction, EngineSpec, KeyRange, Table, View};
 use quorate_keyspace::{Condition, Op, Put, Record, Revision, Write};
@@ -87,6 +87,16 @@ pub enum CatalogError {
     /// No such node.
     #[error("node {0} not found")]
     NodeNotFound(String),
+    /// A node of another cluster.
+    #[error("node {name} belongs to cluster {theirs}; this is cluster {ours:016x}")]
+    OtherCluster {
+        /// The node.
+        name: String,
+        /// Its cluster.
+        theirs: String,
+        /// This one.
+        ours: u64,
+    },
     /// Nobody would be left.
     #[error("{0} is the last voter of the cluster; without it there is no cluster")]
     LastVoter(String),
@@ -277,6 +287,31 @@ impl Catalog {
         next.nodes.insert(request.name.clone(), node);
         next.add_replicas(id);
         Ok((Some(self.write_to(&next)), next.join_answer(id)))
+    }
+
+    /// Whether the one who says so is the member of that name; its id.
+    pub fn check_identity(&self, name: &str, change: &AddressChange) -> Result<u64, CatalogError> {
+        if change.cluster_id != format!("{:016x}", self.cluster.id) {
+            let (name, theirs) = (name.to_owned(), change.cluster_id.clone());
+            return Err(CatalogError::OtherCluster { name, theirs, ours: self.cluster.id });
+        }
+        let node = self.nodes.get(name).filter(|node| node.id == change.node_id && node.id != 0);
+        node.map(|node| node.id).ok_or_else(|| CatalogError::NodeNotFound(name.to_owned()))
+    }
+
+    /// Moves a member to other addresses. Nothing to write if it has them already.
+    ///
+    /// Another member may have the same address still: two that have changed theirs at once, the one for the other's, say so one
+    /// after the other, and who is not there is not taken for who is.
+    pub fn plan_readdress(&self, name: &str, change: &AddressChange) -> Result<Option<Write>, CatalogError> {
+        check_address(&change.client_address)?;
+        check_address(&change.peer_address)?;
+        self.check_identity(name, change)?;
+        let mut next = self.clone();
+        let node = next.nodes.get_mut(name).ok_or_else(|| CatalogError::NodeNotFound(name.to_owned()))?;
+        node.client_address.clone_from(&change.client_address);
+        node.peer_address.clone_from(&change.peer_address);
+        Ok((next != *self).then(|| self.write_to(&next)))
     }
 
     /// Takes note of a node that will come. Nothing to write if it is known as that already.

@@ -53,7 +53,11 @@ pub enum Input {
     DiskFull(bool),
     /// A peer refused this node, because it was removed from the cluster.
     Removed,
-    /// The process shall end: hand over what is led.
+    /// The process shall end soon: hand over what is led, and go on serving. [`NodeStatus::is_drained`] says when that is done.
+    ///
+    /// [`NodeStatus::is_drained`]: crate::NodeStatus::is_drained
+    Drain,
+    /// The process shall end: hand over what is still led, and take no more requests.
     ShutDown,
 }
 

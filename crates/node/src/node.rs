@@ -94,6 +94,8 @@ pub struct Node<D: Disk> {
     /// What was handed to the log and is not durable yet.
     pub(crate) unsynced: VecDeque<Unsynced>,
     pub(crate) is_disk_full: bool,
+    /// Since when what is led is handed over, before the end.
+    pub(crate) draining_since: Option<Monotonic>,
     pub(crate) stopping: Option<Stopping>,
     /// What the groups want done; turned into effects once per round, so that all groups share messages and log writes.
     pub(crate) out: Outbox,
@@ -214,6 +216,7 @@ impl<D: Disk> Node<D> {
             Input::JobDone(done) => self.on_job_done(done),
             Input::DiskFull(is_full) => self.is_disk_full = is_full,
             Input::Removed => self.stop(StopReason::Removed),
+            Input::Drain => self.drain(),
             Input::ShutDown => self.stop(StopReason::ShutDown),
         }
     }
@@ -597,6 +600,24 @@ impl<D: Disk> Node<D> {
         }
     }
 
+    fn drain(&mut self) {
+        if self.draining_since.is_none() {
+            self.draining_since = Some(self.now);
+            self.hand_over_all();
+        }
+    }
+
+    /// Hands over again what came back, or what nobody took.
+    pub(crate) fn go_on_draining(&mut self) {
+        if self.draining_since.is_some() && self.stopping.is_none() {
+            self.hand_over_all();
+        }
+    }
+
+    fn leads_others(&self) -> bool {
+        self.replicas.values().any(|replica| replica.is_leader() && replica.best_successor().is_some())
+    }
+
     fn stop(&mut self, reason: StopReason) {
         if self.stopping.is_none() {
             self.stopping = Some(Stopping { since: self.now, reason });
@@ -612,8 +633,7 @@ impl<D: Disk> Node<D> {
         let Some(stopping) = &self.stopping else {
             return;
         };
-        let leads_others = |replica: &Replica<D>| replica.is_leader() && replica.best_successor().is_some();
-        let is_done = !self.replicas.values().any(leads_others) || self.now.since(stopping.since) >= HAND_OVER_MS;
+        let is_done = !self.leads_others() || self.now.since(stopping.since) >= HAND_OVER_MS;
         if is_done {
             let reason = stopping.reason.clone();
             self.effects.push(Effect::Stop(reason));
@@ -634,7 +654,8 @@ impl<D: Disk> Node<D> {
             pending_requests: self.pending.len() + self.lease_asks.len() + reads,
             unsynced_ms: self.unsynced.front().map_or(0, |oldest| self.now.since(oldest.since)),
             is_disk_full: self.is_disk_full,
-            is_stopping: self.is_stopping(),
+            is_stopping: self.draining_since.is_some() || self.is_stopping(),
+            is_drained: self.draining_since.is_some_and(|since| !self.leads_others() || self.now.since(since) >= HAND_OVER_MS),
             beats: self.beat_counts,
         }
     }

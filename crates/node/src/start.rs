@@ -342,6 +342,7 @@ impl<D: Disk> Node<D> {
             next_ticket: 1,
             unsynced: VecDeque::new(),
             is_disk_full: false,
+            draining_since: None,
             stopping: None,
             out: Outbox::default(),
             effects: Vec::new(),

@@ -23,6 +23,8 @@ pub struct NodeStatus {
     pub is_disk_full: bool,
     /// Whether the node hands over what it leads, to end.
     pub is_stopping: bool,
+    /// Whether it has handed over all that another voter can lead, or has tried for long enough.
+    pub is_drained: bool,
     /// The beats that came in.
     pub beats: BeatCounts,
 }

@@ -38,6 +38,7 @@ impl<D: Disk> Node<D> {
         self.hand_over_if_slow();
         self.on_copies_tick(&busy);
         self.ask_for_snapshots(&busy);
+        self.go_on_draining();
         self.finish_stopping();
         self.wake_due();
         looked_at.extend(&self.dirty);

@@ -5,11 +5,12 @@
 
 mod layer;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use quorate_api::key::{MAX_NAME_BYTES, is_node_name};
 use quorate_api::quantity::format_bytes;
+use quorate_discovery::{Spec, split_address};
 use serde::{Deserialize, Serialize};
 
 pub use layer::{CompatLayer, ConfigLayer};
@@ -34,8 +35,13 @@ pub struct ServerConfig {
     pub advertise: Option<String>,
     /// Where peers find this node, `host:port`; the same as `peer_listen` unless set.
     pub peer_advertise: Option<String>,
-    /// Client addresses of members, `host:port`, to ask to be let in; without any, an empty data folder starts a new cluster.
+    /// Where to look for other nodes, as [`Spec`]s, whose cluster an empty data folder joins; without any, it starts a new one.
     pub join: Vec<String>,
+    /// With how many nodes, this one among them, an empty data folder begins a new cluster together where `join` finds no
+    /// cluster; the same number on all of them.
+    pub expect: Option<u32>,
+    /// The DNS servers that `join` asks, `ip:port`; without any, those of the system.
+    pub dns_servers: Vec<String>,
     /// Says that an empty data folder shall start a new cluster although the node listens beyond loopback.
     pub new_cluster: bool,
     /// Names of this node that the `Host` header may carry, beside its own addresses and `localhost`.
@@ -58,6 +64,10 @@ pub struct ServerConfig {
     pub heartbeat_ms: u64,
     /// Milliseconds that a follower waits for its leader before it stands for election; it waits up to twice as long.
     pub election_ms: u64,
+    /// Milliseconds that a stop may take, from SIGTERM to the end; what is not done by then is left.
+    pub stop_timeout_ms: u64,
+    /// Milliseconds of these that a node goes on serving after it has said that it is not ready, for load balancers that ask it.
+    pub stop_delay_ms: u64,
 }
 
 impl Default for ServerConfig {
@@ -70,6 +80,8 @@ impl Default for ServerConfig {
             advertise: None,
             peer_advertise: None,
             join: Vec::new(),
+            expect: None,
+            dns_servers: Vec::new(),
             new_cluster: false,
             allow_hosts: Vec::new(),
             max_value_bytes: 3 << 19,
@@ -81,6 +93,8 @@ impl Default for ServerConfig {
             log_format: LogFormat::Text,
             heartbeat_ms: 100,
             election_ms: 1000,
+            stop_timeout_ms: 30_000,
+            stop_delay_ms: 0,
         }
     }
 }
@@ -114,6 +128,19 @@ impl ServerConfig {
         is_loopback(&self.listen) && is_loopback(&self.peer_listen)
     }
 
+    /// Where to look for other nodes.
+    pub fn join_specs(&self) -> Result<Vec<Spec>, ConfigError> {
+        let read = |text: &String| text.parse().or_else(|error| invalid("join", format!("holds {error}")));
+        self.join.iter().map(read).collect()
+    }
+
+    /// The DNS servers to ask.
+    pub fn dns_addresses(&self) -> Result<Vec<SocketAddr>, ConfigError> {
+        let wrong = |text: &String| format!("holds `{text}`: a DNS server is IP:PORT, as in 127.0.0.1:53");
+        let read = |text: &String| text.parse().or_else(|_| invalid("dns_servers", wrong(text)));
+        self.dns_servers.iter().map(read).collect()
+    }
+
     fn validate_identity(&self) -> Result<(), ConfigError> {
         if self.name.is_empty() {
             return invalid("name", "is missing: give this node a unique name, as in --name n1");
@@ -135,10 +162,11 @@ impl ServerConfig {
             ("advertise", self.advertise.as_ref()),
             ("peer_advertise", self.peer_advertise.as_ref()),
         ];
-        let joined = self.join.iter().map(|address| ("join", Some(address)));
-        for (key, address) in set.into_iter().chain(joined).filter_map(|(key, address)| Some((key, address?))) {
+        for (key, address) in set.into_iter().filter_map(|(key, address)| Some((key, address?))) {
             split_address(address).or_else(|reason| invalid(key, reason))?;
         }
+        self.join_specs()?;
+        self.dns_addresses()?;
         if self.listen == self.peer_listen {
             return invalid("peer_listen", format!("is the same as listen, {}: clients and peers need a port each", self.listen));
         }
@@ -152,6 +180,15 @@ impl ServerConfig {
     fn validate_start(&self) -> Result<(), ConfigError> {
         if self.new_cluster && !self.join.is_empty() {
             return invalid("new_cluster", "contradicts join: a node starts a cluster or joins one");
+        }
+        if let Some(expect) = self.expect {
+            within("expect", u64::from(expect), 1, MAX_EXPECT)?;
+            if self.new_cluster {
+                return invalid("expect", "contradicts new_cluster: a node starts a cluster alone or with others");
+            }
+            if expect > 1 && self.join.is_empty() {
+                return invalid("expect", "needs join, which says where the other nodes are to be found");
+            }
         }
         let is_host = |host: &String| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
         if let Some(host) = self.allow_hosts.iter().find(|host| !is_host(host)) {
@@ -172,7 +209,10 @@ impl ServerConfig {
         bytes_within("max_keyspace_bytes", self.max_keyspace_bytes, self.max_value_bytes, u64::MAX)?;
         within("max_connections", self.max_connections as u64, 1, MAX_MAX_CONNECTIONS)?;
         within("heartbeat_ms", self.heartbeat_ms, MIN_HEARTBEAT_MS, MAX_HEARTBEAT_MS)?;
-        within("election_ms", self.election_ms, self.heartbeat_ms * MIN_BEATS_PER_ELECTION, MAX_ELECTION_MS)
+        within("election_ms", self.election_ms, self.heartbeat_ms * MIN_BEATS_PER_ELECTION, MAX_ELECTION_MS)?;
+        within("stop_timeout_ms", self.stop_timeout_ms, MIN_STOP_TIMEOUT_MS, MAX_STOP_TIMEOUT_MS)?;
+        // What is left is for handing over and for requests in flight.
+        within("stop_delay_ms", self.stop_delay_ms, 0, self.stop_timeout_ms / 2)
     }
 }
 
@@ -234,6 +274,9 @@ const MAX_MAX_VALUE_BYTES: u64 = 8 << 20;
 /// Four segments of the log: less, and every purge waits for the segment in use.
 const MIN_MAX_LOG_BYTES: u64 = 128 << 20;
 
+/// More nodes than a cluster begins with in one place.
+const MAX_EXPECT: u64 = 100;
+
 /// More descriptors than any usual system grants a process.
 const MAX_MAX_CONNECTIONS: u64 = 1_000_000;
 
@@ -245,6 +288,10 @@ const MIN_BEATS_PER_ELECTION: u64 = 5;
 
 const MAX_ELECTION_MS: u64 = 60_000;
 const _: () = assert!(MAX_HEARTBEAT_MS * MIN_BEATS_PER_ELECTION <= MAX_ELECTION_MS, "every heartbeat has an election time");
+
+/// Leaderships take a moment to hand over; nobody waits longer than an hour for a node that was told to stop.
+const MIN_STOP_TIMEOUT_MS: u64 = 1000;
+const MAX_STOP_TIMEOUT_MS: u64 = 3_600_000;
 
 fn invalid<T>(key: &'static str, reason: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError::Invalid { key, reason: reason.into() })
@@ -264,28 +311,13 @@ fn bytes_within(key: &'static str, bytes: u64, min: u64, max: u64) -> Result<(),
     Ok(())
 }
 
-/// Host and port of `host:port`; IPv6 addresses stand in brackets. The error is the rest of a sentence about the setting.
-fn split_address(address: &str) -> Result<(&str, u16), String> {
-    let wrong = || format!("is `{address}`: it must be HOST:PORT, as in 127.0.0.1:2379 or [::1]:2379");
-    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
-    let port: u16 = port.parse().ok().filter(|&port| port != 0).ok_or_else(wrong)?;
-    let host = match host.strip_prefix('[') {
-        Some(bracketed) => bracketed.strip_suffix(']').filter(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()).ok_or_else(wrong)?,
-        None => host,
-    };
-    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let is_plain = !host.is_empty() && (host.bytes().all(is_host) || host.parse::<std::net::Ipv6Addr>().is_ok());
-    let is_ambiguous = host.contains(':') && !address.starts_with('[');
-    if is_plain && !is_ambiguous { Ok((host, port)) } else { Err(wrong()) }
-}
-
 fn is_unspecified(address: &str) -> bool {
     split_address(address).is_ok_and(|(host, _)| host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ConfigError, ServerConfig, split_address};
+    use super::{ConfigError, ServerConfig};
 
     fn config() -> ServerConfig {
         ServerConfig { name: "n1".to_owned(), data_dir: "/data".into(), ..ServerConfig::default() }
@@ -321,14 +353,13 @@ mod tests {
     }
 
     #[test]
-    fn addresses_have_host_and_port() {
-        assert_eq!(split_address("[::1]:2379"), Ok(("::1", 2379)));
-        assert_eq!(split_address("db-1.example:80"), Ok(("db-1.example", 80)));
-        for address in ["", "localhost", ":2379", "::1:2379", "[::1]", "[db]:1", "a:0", "a:65536", "a b:1", "http://a:1", "a:1/"]
-        {
-            assert!(split_address(address).is_err(), "{address}");
-            assert_eq!(rejected(&ServerConfig { join: vec![address.to_owned()], ..config() }), Some("join"), "{address}");
+    fn addresses_and_specifications_are_read() {
+        for wrong in ["", "localhost", "a:0", "http://a:1", "dns://a", "zk://a:1"] {
+            assert_eq!(rejected(&ServerConfig { join: vec![wrong.to_owned()], ..config() }), Some("join"), "{wrong}");
         }
+        assert_eq!(rejected(&ServerConfig { listen: "localhost".to_owned(), ..config() }), Some("listen"));
+        let dns_servers = vec!["localhost:53".to_owned()];
+        assert_eq!(rejected(&ServerConfig { dns_servers, ..config() }), Some("dns_servers"));
     }
 
     #[test]
@@ -349,11 +380,20 @@ mod tests {
     fn a_node_starts_a_cluster_or_joins_one() {
         let both = ServerConfig { new_cluster: true, join: vec!["a:1".to_owned()], ..config() };
         assert_eq!(rejected(&both), Some("new_cluster"));
+        let join = vec!["dns://a:1".to_owned()];
+        assert_eq!(rejected(&ServerConfig { expect: Some(3), join, ..config() }), None);
+        for wrong in [
+            ServerConfig { expect: Some(3), ..config() },
+            ServerConfig { expect: Some(0), ..config() },
+            ServerConfig { expect: Some(1), new_cluster: true, ..config() },
+        ] {
+            assert_eq!(rejected(&wrong), Some("expect"));
+        }
     }
 
     #[test]
     fn limits_are_within_limits() {
-        let cases: [(ServerConfig, &str); 8] = [
+        let cases: [(ServerConfig, &str); 10] = [
             (ServerConfig { max_value_bytes: 0, ..config() }, "max_value_bytes"),
             (ServerConfig { max_value_bytes: 17 << 20, ..config() }, "max_value_bytes"),
             (ServerConfig { max_log_bytes: 1 << 20, ..config() }, "max_log_bytes"),
@@ -362,6 +402,8 @@ mod tests {
             (ServerConfig { heartbeat_ms: 1, ..config() }, "heartbeat_ms"),
             (ServerConfig { election_ms: 499, ..config() }, "election_ms"),
             (ServerConfig { log_filter: " ".to_owned(), ..config() }, "log"),
+            (ServerConfig { stop_timeout_ms: 0, ..config() }, "stop_timeout_ms"),
+            (ServerConfig { stop_delay_ms: 15_001, ..config() }, "stop_delay_ms"),
         ];
         for (config, key) in cases {
             assert_eq!(rejected(&config), Some(key));

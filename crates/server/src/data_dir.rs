@@ -1,11 +1,12 @@
 //! A node's data folder: who the node is, and what it has seen of others.
 //!
 //! ```text
-//! node.json     identity; replaced at every start, for the incarnation
-//! peers.json    the newest start seen of every peer
-//! room          nothing; it is removed when the disk is full, so that the two above can be replaced even then
-//! log/          the write-ahead log (crates/log/FORMAT.md)
-//! snapshots/    snapshot files (crates/node/src/snapshot.rs)
+//! node.json       identity; replaced at every start, for the incarnation
+//! peers.json      the newest start seen of every peer
+//! formation.json  whom the node lets begin the cluster; from --expect until it is of one (src/formation.rs)
+//! room            nothing; it is removed when the disk is full, so that the two above can be replaced even then
+//! log/            the write-ahead log (crates/log/FORMAT.md)
+//! snapshots/      snapshot files (crates/node/src/snapshot.rs)
 //! ```
 
 use std::collections::BTreeMap;
@@ -18,8 +19,11 @@ use quorate_log::{Disk as _, RealDisk, read_whole, write_atomically};
 use quorate_node::Identity;
 use serde::{Deserialize, Serialize};
 
+use crate::formation::Durable;
+
 const IDENTITY_FILE: &str = "node.json";
 const PEERS_FILE: &str = "peers.json";
+const FORMATION_FILE: &str = "formation.json";
 const ROOM_FILE: &str = "room";
 const FORMAT: u32 = 1;
 
@@ -42,6 +46,14 @@ pub(crate) struct NodeFile {
     pub(crate) join_token: String,
     /// Nothing until the node belongs to a cluster.
     pub(crate) member: Option<Member>,
+}
+
+/// What `formation.json` says.
+#[derive(Serialize, Deserialize)]
+struct FormationFile {
+    format: u32,
+    #[serde(flatten)]
+    durable: Durable,
 }
 
 /// The node's place in its cluster.
@@ -110,14 +122,9 @@ impl DataDir {
 
     /// What `node.json` says, if there is one; it must be of this node.
     pub(crate) fn read(&self, name: &str) -> Result<Option<NodeFile>, DataDirError> {
-        let Some(value) = self.read_json::<serde_json::Value>(IDENTITY_FILE)? else {
+        let Some(file) = self.read_versioned::<NodeFile>(IDENTITY_FILE)? else {
             return Ok(None);
         };
-        let found = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0) as u32;
-        if found > FORMAT {
-            return Err(DataDirError::Newer { path: self.path.clone(), found, known: FORMAT });
-        }
-        let file: NodeFile = serde_json::from_value(value).map_err(|error| self.damaged(IDENTITY_FILE, &error))?;
         if file.name != name {
             let path = self.path.clone();
             return Err(DataDirError::OtherNode { path, owner: file.name, name: name.to_owned() });
@@ -128,6 +135,24 @@ impl DataDir {
     /// Replaces `node.json`, durably.
     pub(crate) fn write(&self, file: &NodeFile) -> Result<(), DataDirError> {
         self.write_json(IDENTITY_FILE, file)
+    }
+
+    /// What `formation.json` says, if there is one.
+    pub(crate) fn read_formation(&self) -> Result<Option<Durable>, DataDirError> {
+        Ok(self.read_versioned::<FormationFile>(FORMATION_FILE)?.map(|file| file.durable))
+    }
+
+    /// Replaces `formation.json`, durably.
+    pub(crate) fn write_formation(&self, durable: &Durable) -> Result<(), DataDirError> {
+        self.write_json(FORMATION_FILE, &FormationFile { format: FORMAT, durable: durable.clone() })
+    }
+
+    /// Removes `formation.json`, if there is one: the node is of a cluster.
+    pub(crate) fn remove_formation(&self) -> Result<(), DataDirError> {
+        match self.root.remove(FORMATION_FILE) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed(error)),
+            _ => Ok(()),
+        }
     }
 
     /// The newest start seen of every peer.
@@ -162,6 +187,17 @@ impl DataDir {
     fn folder(&self, name: &str) -> Result<Arc<RealDisk>, DataDirError> {
         let path = self.path.join(name);
         RealDisk::open(&path).map(Arc::new).map_err(|source| DataDirError::Io { path, source })
+    }
+
+    fn read_versioned<T: for<'a> Deserialize<'a>>(&self, file: &'static str) -> Result<Option<T>, DataDirError> {
+        let Some(value) = self.read_json::<serde_json::Value>(file)? else {
+            return Ok(None);
+        };
+        let found = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0) as u32;
+        if found > FORMAT {
+            return Err(DataDirError::Newer { path: self.path.clone(), found, known: FORMAT });
+        }
+        serde_json::from_value(value).map(Some).map_err(|error| self.damaged(file, &error))
     }
 
     fn read_json<T: for<'a> Deserialize<'a>>(&self, file: &'static str) -> Result<Option<T>, DataDirError> {
@@ -244,6 +280,7 @@ impl Member {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formation::Promise;
 
     #[test]
     fn a_folder_is_checked_before_it_is_touched() {
@@ -277,6 +314,26 @@ mod tests {
         std::fs::write(&room, b"x").unwrap();
         folder.write_seen_incarnations(&BTreeMap::new()).unwrap();
         assert_eq!(room.metadata().unwrap().len(), ROOM_BYTES as u64);
+    }
+
+    /// As every version that knows format 1 must read it.
+    #[test]
+    fn promises_are_read_back() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = DataDir::open(parent.path()).unwrap();
+        assert_eq!(folder.read_formation().unwrap(), None);
+        let promised = Some(Promise { id: "0b".to_owned(), round: 3 });
+        let durable = Durable { id: "0a".to_owned(), round: 4, promised, founds: None };
+        folder.write_formation(&durable).unwrap();
+        assert_eq!(folder.read_formation().unwrap(), Some(durable.clone()));
+        let text = r#"{"format": 1, "id": "0a", "round": 4, "promised": {"id": "0b", "round": 3}, "founds": null}"#;
+        std::fs::write(parent.path().join(FORMATION_FILE), text).unwrap();
+        assert_eq!(folder.read_formation().unwrap(), Some(durable));
+        std::fs::write(parent.path().join(FORMATION_FILE), text.replacen('1', "2", 1)).unwrap();
+        assert!(matches!(folder.read_formation(), Err(DataDirError::Newer { found: 2, .. })));
+        folder.remove_formation().unwrap();
+        folder.remove_formation().unwrap();
+        assert_eq!(folder.read_formation().unwrap(), None);
     }
 
     #[test]

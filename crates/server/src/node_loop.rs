@@ -86,6 +86,11 @@ impl LoopHandle {
         answered.await.unwrap_or(Answer::Failed(Failure::Unknown))
     }
 
+    /// Whether the node has ended.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.borrow().is_some()
+    }
+
     /// Resolves when the node has ended, with the reason.
     pub(crate) async fn stopped(&self) -> StopReason {
         let mut stopped = self.stopped.clone();
@@ -103,8 +108,6 @@ pub(crate) struct NodeLoop<D: Disk> {
     pub(crate) log_reader: Reader<D>,
     pub(crate) jobs: JobWorkers,
     pub(crate) peers: Peers,
-    /// Where peers find this node, as configured.
-    pub(crate) peer_address: String,
 }
 
 /// What the loop keeps between polls.
@@ -192,7 +195,6 @@ impl<D: Disk> NodeLoop<D> {
                 self.peers.set_addresses(Node::<D>::peer_addresses(&catalog, self.node.identity().node));
                 // Only now: a node that was just let in must not be taken for one that was removed.
                 self.peers.set_next_node(catalog.cluster.next_node);
-                self.check_address(&catalog);
                 self.handle.views.catalog.store(catalog);
             }
             Effect::Hosted(hosted) => {
@@ -206,19 +208,6 @@ impl<D: Disk> NodeLoop<D> {
                 self.watch_disk(state);
             }
             Effect::Stop(reason) => state.stop = Some(reason),
-        }
-    }
-
-    /// The catalog does not follow a change of this node's address yet: who operates it must hear of it.
-    fn check_address(&self, catalog: &Catalog) {
-        let own = catalog.nodes.get(&self.node.identity().name);
-        if let Some(known) = own.map(|own| &own.peer_address).filter(|known| **known != self.peer_address) {
-            tracing::error!(
-                known,
-                configured = self.peer_address,
-                "the cluster knows this node at another peer address, and goes on using that: start it with the old one, or \
-                 remove it and let it join with an empty data folder"
-            );
         }
     }
 

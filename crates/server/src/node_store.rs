@@ -5,21 +5,23 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use quorate_api::cluster::{
-    ClusterStatus, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus as NodeEntry, ShardStatus, TransferAnswer, TransferRequest,
+    AddressChange, ClusterStatus, Formation, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus as NodeEntry, ShardStatus,
+    TransferAnswer, TransferRequest,
 };
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::View;
 use quorate_log::GroupId;
 use quorate_node::keyspace::{Outcome, Revision, Write};
 use quorate_node::{
-    Answer, Catalog, CatalogError, Failure, HostedKeyspace, KeyspaceSettings, LeaseQuestion, LeaseTime, Monotonic, NodeState,
-    ReplicaStatus, RequestKind, SYSTEM_GROUP, SYSTEM_KEYSPACE,
+    Answer, Catalog, CatalogError, Failure, HostedKeyspace, Identity, KeyspaceSettings, LeaseQuestion, LeaseTime, Monotonic,
+    NodeState, ReplicaStatus, RequestKind, SYSTEM_GROUP, SYSTEM_KEYSPACE,
 };
 use tokio::sync::Mutex;
 
 use crate::node_loop::LoopHandle;
 use crate::peers::Peers;
 use crate::rest::{Check, Freshness, KnownKeyspace, LiveFeed, Reading, SettingsPatch, Store, StoreError, Written};
+use crate::waiting::Waiting;
 
 /// How often a read that waits for a revision looks again.
 const REVISION_POLL: Duration = Duration::from_millis(2);
@@ -41,6 +43,7 @@ const START_POLL: Duration = Duration::from_millis(10);
 pub(crate) struct NodeStore {
     name: String,
     running: OnceLock<Running>,
+    waiting: Arc<Waiting>,
 }
 
 /// What a running node offers.
@@ -50,6 +53,7 @@ pub(crate) struct Running {
     pub(crate) peers: Peers,
     pub(crate) name: String,
     pub(crate) node: u64,
+    pub(crate) cluster: u64,
     /// Held while the catalog is changed through this node. Of changes that are planned at the same time one is written, and all
     /// others are planned anew: many at once would hardly come to an end, and the last ones not in time.
     catalog_turn: Mutex<()>,
@@ -57,8 +61,8 @@ pub(crate) struct Running {
 
 impl NodeStore {
     /// A store of a node that does not run yet.
-    pub(crate) fn new(name: String) -> Self {
-        Self { name, running: OnceLock::new() }
+    pub(crate) fn new(name: String, waiting: Arc<Waiting>) -> Self {
+        Self { name, running: OnceLock::new(), waiting }
     }
 
     /// From now on requests are served.
@@ -155,9 +159,27 @@ impl Store for NodeStore {
         running.change_catalog(deadline, |catalog| Ok(catalog.plan_join(&request)?)).await
     }
 
+    fn formation(&self, told: &Formation) -> Formation {
+        match self.running.get() {
+            Some(running) => self.waiting.tell_of_member(running.cluster),
+            None => {
+                self.waiting.hear(told);
+                self.waiting.tell()
+            }
+        }
+    }
+
     async fn announce(&self, name: &str, peer_address: &str, timeout: Duration) -> Result<(), StoreError> {
         let (running, deadline) = self.running(timeout).await?;
         running.change_catalog(deadline, |catalog| Ok((catalog.plan_announce(name, peer_address)?, ()))).await
+    }
+
+    async fn readdress(&self, name: &str, change: AddressChange, timeout: Duration) -> Result<(), StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        let node = running.handle.views.catalog.load().check_identity(name, &change)?;
+        // At once: where all nodes have moved, there is no leader until they find each other again.
+        running.peers.redirect(node, &change.peer_address);
+        running.change_catalog(deadline, |catalog| Ok((catalog.plan_readdress(name, &change)?, ()))).await
     }
 
     async fn remove_node(&self, name: &str, timeout: Duration) -> Result<(), StoreError> {
@@ -310,7 +332,7 @@ impl Store for NodeStore {
     fn readiness(&self) -> Vec<Check> {
         match self.running.get() {
             Some(running) => running.readiness(),
-            None => vec![Check { name: "joined", is_ok: false, detail: "the node is not part of a cluster yet".to_owned() }],
+            None => vec![Check { name: "joined", is_ok: false, detail: self.waiting.awaited() }],
         }
     }
 
@@ -324,8 +346,9 @@ impl Store for NodeStore {
 }
 
 impl Running {
-    pub(crate) fn new(handle: LoopHandle, peers: Peers, name: String, node: u64) -> Self {
-        Self { handle, peers, name, node, catalog_turn: Mutex::default() }
+    pub(crate) fn new(handle: LoopHandle, peers: Peers, identity: Identity) -> Self {
+        let Identity { cluster, node, name, .. } = identity;
+        Self { handle, peers, name, node, cluster, catalog_turn: Mutex::default() }
     }
 
     /// Where a keyspace is. What is missing here may have been made through another node a moment ago, so the cluster is asked

@@ -177,6 +177,13 @@ impl Peers {
         self.shared.registry().close_where(|node, _| self.shared.peer(node).is_none());
     }
 
+    /// Dials the peer there from now on, until [`Self::set_addresses`] says otherwise. Nothing happens if it is no peer.
+    pub fn redirect(&self, node: u64, address: &str) {
+        if let Some(peer) = self.shared.peer(node) {
+            peer.set_address(address.to_owned());
+        }
+    }
+
     /// Says that ids below `next_node` were given out: a node with such an id that is not among the peers was removed, and is
     /// told so. Before this is said, it is told that it is not known yet.
     pub fn set_next_node(&self, next_node: u64) {

@@ -4,8 +4,10 @@ use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use quorate_api::cluster::JoinRequest;
+use quorate_api::cluster::{AddressChange, JoinRequest};
+use quorate_discovery::{Discovery, Entry, Options as DiscoveryOptions};
 use quorate_log::{Log, LogError, Options, RealDisk};
 use quorate_node::{Config as NodeConfig, Identity, Node, NodeStatus, OpenError, StopReason};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -14,10 +16,11 @@ use tokio::sync::watch;
 
 use crate::abort::AbortOnPanic;
 use crate::clock::Clock;
-use crate::config::ServerConfig;
+use crate::config::{ConfigError, ServerConfig};
 use crate::data_dir::{DataDir, DataDirError, Member, NodeFile};
+use crate::formation::{Durable, Forming};
 use crate::job_workers::JobWorkers;
-use crate::joining::{JoinRefused, ask_to_join};
+use crate::joining::{JoinError, JoinRefused, Outcome, join_or_found};
 use crate::log_writer::LogWriter;
 use crate::node_loop::{LoopHandle, NodeLoop};
 use crate::node_store::{NodeStore, Running};
@@ -25,6 +28,8 @@ use crate::open_files;
 use crate::peer_events::ToLoop;
 use crate::peers::{PeerConfig, Peers};
 use crate::rest::{self, RestConfig};
+use crate::waiting::Waiting;
+use crate::whereabouts::Whereabouts;
 
 /// Why a node did not start, or ended by itself. One line for people.
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +66,13 @@ pub enum StartError {
     Join(#[from] JoinRefused),
     /// An empty folder, beyond loopback, and no word of a new cluster.
     #[error(
-        "data folder {0} is empty: give --join HOST:PORT to join a cluster, or --new-cluster to start one (a node that lost its \
-         folder must not come back as an empty cluster)"
+        "data folder {0} is empty: give --join HOST:PORT to join a cluster, --expect N beside it to begin one together, or \
+         --new-cluster to start one alone (a node that lost its folder must not come back as an empty cluster)"
     )]
     NeitherNewNorJoining(PathBuf),
+    /// The configuration was not validated.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Threads, timers, signals.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -96,14 +104,21 @@ pub fn run(mut config: ServerConfig) -> Result<(), StartError> {
     let file = folder.read(&config.name)?;
     let is_unclear = file.as_ref().is_none_or(|file| file.member.is_none())
         && config.join.is_empty()
+        && config.expect.is_none()
         && !config.new_cluster
         && !config.is_loopback_only();
     if is_unclear {
         return Err(StartError::NeitherNewNorJoining(config.data_dir));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
-    runtime.block_on(serve(config, folder, file, (clients, peers)))
+    let ended = runtime.block_on(serve(config, folder, file, (clients, peers)));
+    // What has not ended by now was given up.
+    runtime.shutdown_timeout(LAST_PATIENCE);
+    ended
 }
+
+/// How long the process waits for tasks that are of no more use.
+const LAST_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Connections that the system completes before the node accepts them; it may allow fewer. std's own 128 are full when
 /// thousands of clients come back at once, and those beyond it try again after a second.
@@ -139,7 +154,9 @@ async fn serve(
     (clients, peers): (StdListener, StdListener),
 ) -> Result<(), StartError> {
     let clock = Clock::start();
-    let store = Arc::new(NodeStore::new(config.name.clone()));
+    let waiting = Arc::new(Waiting::new(config.name.clone(), config.client_address().to_owned()));
+    let store = Arc::new(NodeStore::new(config.name.clone(), Arc::clone(&waiting)));
+    let discovery = discovery(&config)?;
     if !config.is_loopback_only() {
         tracing::warn!(
             listen = config.listen,
@@ -156,22 +173,35 @@ async fn serve(
     ));
     let mut signals = Signals::new()?;
     let prepared = tokio::select! {
-        prepared = prepare(&config, folder, file) => prepared?,
-        () = signals.received() => return Ok(()),
-    };
-    let (handle, node_thread, log_thread) = begin(&config, prepared, peers, clock, &store)?;
-    let reason = tokio::select! {
-        reason = handle.stopped() => reason,
+        prepared = prepare(&config, folder, file, (&discovery, &waiting)) => prepared?,
         () = signals.received() => {
-            tracing::info!("shutting down: handing leaderships over");
-            let _ = handle.inputs.send(quorate_node::Input::ShutDown).await;
-            handle.stopped().await
+            discovery.withdraw().await;
+            return Ok(());
         }
     };
+    let whereabouts = whereabouts(&config, &prepared);
+    let (handle, peers, node_thread, log_thread) = begin(&config, prepared, peers, clock, &store)?;
+    let asked_to_end = tokio::select! {
+        _ = handle.stopped() => false,
+        () = whereabouts.keep(&handle, &peers, &discovery) => unreachable!("it is kept until the end"),
+        () = signals.received() => true,
+    };
+    let mut rest = RestTask { stop: rest_stop, task: rest };
+    if asked_to_end {
+        let limit = Duration::from_millis(config.stop_timeout_ms);
+        let is_done = tokio::select! {
+            stopped = tokio::time::timeout(limit, stop(&config, &handle, &discovery, &mut rest)) => stopped.is_ok(),
+            () = signals.received() => false,
+        };
+        if !is_done {
+            // What was acknowledged is durable, and whoever waits for an answer knows that it may come or not.
+            tracing::warn!("not everything has come to its end in time: it is left");
+            return Ok(());
+        }
+    }
+    let reason = handle.stopped().await;
     tracing::info!(?reason, "the node has ended");
-    let _ = rest_stop.send(true);
-    // Requests in flight are answered; both ends keep their own time limits.
-    let _ = rest.await;
+    rest.end().await;
     let _ = node_thread.join();
     let _ = log_thread.join();
     match reason {
@@ -181,8 +211,67 @@ async fn serve(
     }
 }
 
+/// The task that serves the REST API, and what ends it.
+struct RestTask {
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl RestTask {
+    /// Accepts no more, and waits until requests in flight are answered; both ends keep their own time limits.
+    async fn end(&mut self) {
+        let _ = self.stop.send(true);
+        if !self.task.is_finished() {
+            let _ = (&mut self.task).await;
+        }
+    }
+}
+
+/// Stops in an order in which nobody notices: first the node says that it is not ready, and nobody is sent to it any more, while
+/// others take over what it leads; then connections end, each after the request that it has; then the node.
+async fn stop(config: &ServerConfig, handle: &LoopHandle, discovery: &Discovery, rest: &mut RestTask) {
+    tracing::info!("shutting down: handing leaderships over");
+    let _ = handle.inputs.send(quorate_node::Input::Drain).await;
+    let drained = async {
+        while !handle.views.status.load().is_drained && !handle.is_stopped() {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    };
+    let delay = tokio::time::sleep(Duration::from_millis(config.stop_delay_ms));
+    tokio::join!(drained, discovery.withdraw(), delay);
+    tracing::info!("leaderships are handed over: ending connections");
+    rest.end().await;
+    let _ = handle.inputs.send(quorate_node::Input::ShutDown).await;
+    handle.stopped().await;
+}
+
+/// How often the end of the handing over is looked for.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+
+fn whereabouts(config: &ServerConfig, prepared: &Prepared) -> Whereabouts {
+    let own = AddressChange {
+        cluster_id: prepared.member.cluster_id.clone(),
+        node_id: prepared.member.node_id,
+        client_address: config.client_address().to_owned(),
+        peer_address: config.peer_address().to_owned(),
+    };
+    Whereabouts { name: config.name.clone(), own }
+}
+
+/// Where this node looks for others, and shows itself to them. From here on, for as long as it runs: others look there for it.
+fn discovery(config: &ServerConfig) -> Result<Discovery, ConfigError> {
+    let entry = Entry { name: config.name.clone(), address: config.client_address().to_owned() };
+    let options = DiscoveryOptions { dns_servers: config.dns_addresses()?, entry: Some(entry) };
+    Ok(Discovery::start(config.join_specs()?, options))
+}
+
 /// Makes sure that the node is somebody: the first of a new cluster, or let in by others, or who it was before.
-async fn prepare(config: &ServerConfig, folder: Arc<DataDir>, file: Option<NodeFile>) -> Result<Prepared, StartError> {
+async fn prepare(
+    config: &ServerConfig,
+    folder: Arc<DataDir>,
+    file: Option<NodeFile>,
+    (discovery, waiting): (&Discovery, &Waiting),
+) -> Result<Prepared, StartError> {
     let mut file = match file {
         Some(file) => file,
         None => {
@@ -195,39 +284,74 @@ async fn prepare(config: &ServerConfig, folder: Arc<DataDir>, file: Option<NodeF
     let mut log = Log::open(folder.log()?, options).map_err(|source| log_error(config, source))?;
     let mut member = match file.member.take() {
         Some(member) => member,
-        None if config.join.is_empty() => found(config, &mut log)?,
-        None => join(config, &file, &mut log).await?,
+        None if config.join.is_empty() && config.expect.is_none() => found(config, draw()?, &mut log)?,
+        None => join(config, &folder, &file, &mut log, (discovery, waiting)).await?,
     };
     member.incarnation += 1;
     file.member = Some(member.clone());
     folder.write(&file)?;
-    let damaged = || StartError::Broken(format!("data folder {}: node.json names no cluster", config.data_dir.display()));
-    let identity = member.identity(&config.name).ok_or_else(damaged)?;
+    folder.remove_formation()?;
+    let identity = member.identity(&config.name).ok_or_else(|| damaged(config, "node.json names no cluster"))?;
     Ok(Prepared { folder, log, identity, member })
 }
 
-fn found(config: &ServerConfig, log: &mut Log<RealDisk>) -> Result<Member, StartError> {
-    let cluster = draw()?;
+fn found(config: &ServerConfig, cluster: u64, log: &mut Log<RealDisk>) -> Result<Member, StartError> {
     let identity = Identity { cluster, node: 1, name: config.name.clone(), incarnation: 1 };
     let addresses = (config.client_address(), config.peer_address());
     Node::found(log, &identity, addresses, &node_config(config)).map_err(|source| open_error(config, source))?;
     Ok(Member { cluster_id: format!("{cluster:016x}"), node_id: 1, incarnation: 0, first_peers: [].into() })
 }
 
-async fn join(config: &ServerConfig, file: &NodeFile, log: &mut Log<RealDisk>) -> Result<Member, StartError> {
+async fn join(
+    config: &ServerConfig,
+    folder: &DataDir,
+    file: &NodeFile,
+    log: &mut Log<RealDisk>,
+    (discovery, waiting): (&Discovery, &Waiting),
+) -> Result<Member, StartError> {
+    if let Some(expect) = config.expect {
+        let durable = match folder.read_formation()? {
+            Some(durable) => durable,
+            None => Durable { id: format!("{:016x}", draw()?), round: 0, promised: None, founds: None },
+        };
+        folder.write_formation(&durable)?;
+        waiting.begin_forming(Forming::new(&config.name, expect, durable));
+    }
     let request = JoinRequest {
         name: config.name.clone(),
         client_address: config.client_address().to_owned(),
         peer_address: config.peer_address().to_owned(),
         token: file.join_token.clone(),
     };
-    let answer = ask_to_join(&config.join, &request).await?;
-    Node::join(log, &answer).map_err(|source| open_error(config, source))?;
-    let first_peers = answer.peers.iter().map(|peer| (peer.node_id, peer.peer_address.clone())).collect();
-    Ok(Member { cluster_id: answer.cluster_id, node_id: answer.node_id, incarnation: 0, first_peers })
+    match join_or_found(discovery, waiting, folder, &request).await? {
+        Outcome::Founds(cluster) => {
+            let id = u64::from_str_radix(&cluster, 16).map_err(|_| damaged(config, "formation.json names no cluster"))?;
+            tracing::info!(cluster, "all nodes have promised: this one begins the cluster");
+            found(config, id, log)
+        }
+        Outcome::Joined(answer) => {
+            Node::join(log, &answer).map_err(|source| open_error(config, source))?;
+            let first_peers = answer.peers.iter().map(|peer| (peer.node_id, peer.peer_address.clone())).collect();
+            Ok(Member { cluster_id: answer.cluster_id, node_id: answer.node_id, incarnation: 0, first_peers })
+        }
+    }
 }
 
-type Threads = (LoopHandle, JoinHandle<()>, JoinHandle<()>);
+fn damaged(config: &ServerConfig, why: &str) -> StartError {
+    StartError::Broken(format!("data folder {}: {why}", config.data_dir.display()))
+}
+
+impl From<JoinError> for StartError {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Refused(refused) => Self::Join(refused),
+            JoinError::DataDir(error) => Self::DataDir(error),
+            JoinError::Random(error) => Self::System(std::io::Error::other(error)),
+        }
+    }
+}
+
+type Threads = (LoopHandle, Peers, JoinHandle<()>, JoinHandle<()>);
 
 fn begin(
     config: &ServerConfig,
@@ -260,23 +384,15 @@ fn begin(
     peers.set_addresses(member.first_peers);
     let jobs = JobWorkers::start(&files, &engines, &handle.inputs)?;
     let (log, log_thread) = LogWriter::start(log)?;
-    let node_loop = NodeLoop {
-        node,
-        handle: handle.clone(),
-        log,
-        log_reader,
-        jobs,
-        peers: peers.clone(),
-        peer_address: config.peer_address().to_owned(),
-    };
+    let node_loop = NodeLoop { node, handle: handle.clone(), log, log_reader, jobs, peers: peers.clone() };
     let io = tokio::runtime::Handle::current();
     let node_thread = std::thread::Builder::new().name("node".to_owned()).spawn(move || {
         let _guard = AbortOnPanic;
         let _io = io.enter();
         node_loop.run(queues);
     })?;
-    store.begin(Running::new(handle.clone(), peers, identity.name, identity.node));
-    Ok((handle, node_thread, log_thread))
+    store.begin(Running::new(handle.clone(), peers.clone(), identity));
+    Ok((handle, peers, node_thread, log_thread))
 }
 
 /// An engine that could not come back is made up for without anybody's help; whoever operates the node must hear of it all the
@@ -312,6 +428,8 @@ fn rest_config(config: &ServerConfig) -> RestConfig {
     rest.max_connections = config.max_connections as u32;
     rest.allowed_hosts = config.allow_hosts.iter().cloned().chain([config.client_address().to_owned()]).collect();
     rest.compat_post_key = config.compat_post_key;
+    // Most of the time that a stop may take: handing over takes its part before.
+    rest.shutdown_timeout = Duration::from_millis(config.stop_timeout_ms * 2 / 3);
     rest
 }
 

@@ -28,7 +28,18 @@ Examples:
   quorate server --name n2 --data-dir /data --listen 10.0.0.2:2379 --peer-listen 10.0.0.2:2380 \\
       --join 10.0.0.1:2379,10.0.0.3:2379
       joins the cluster of whichever node answers; with data of an earlier run, goes on where it was
+  quorate server --name $(hostname) --data-dir /data --listen 10.0.0.2:2379 --peer-listen 10.0.0.2:2380 \\
+      --join dns://quorate.internal:2379 --expect 3
+      the same on three machines, in any order: they begin one cluster once all are there
   quorate server --config /etc/quorate.toml --log info --log-format json";
+
+pub(super) const DISCOVER: &str = "\
+Examples:
+  quorate discover dns://quorate.internal:2379
+  quorate discover dns+srv://_quorate._tcp.internal --dns-server 127.0.0.1:8600
+  quorate discover zk://zk1:2181,zk2:2181/quorate file:///etc/quorate/nodes -o json
+
+Exit code 0 if each of them finds an address, 3 if one has none now, 1 if one cannot be asked.";
 
 pub(super) const DEMO: &str = "\
 Examples:

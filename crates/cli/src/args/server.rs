@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use quorate_api::quantity::parse_bytes;
+use quorate_discovery::Spec;
 use quorate_server::config::{CompatLayer, CompatPostKey, ConfigLayer, LogFormat};
+
+const JOIN: &str = "Where other nodes are found, whose cluster to join; of no effect once the node has data: host:port, \
+dns://name:port, dns+srv://name, zk://host:port,host:port/path, file:///path";
 
 /// What the command line and the environment say; clap lets the command line win.
 #[derive(Debug, Args)]
@@ -31,9 +35,21 @@ pub(crate) struct ServerArgs {
     /// Where peers find this node [default: as --peer-listen]
     #[arg(long, env = "QUORATE_PEER_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
     peer_advertise: Option<String>,
-    /// Client addresses of members, to ask to be let in; of no effect once the node has data
-    #[arg(long, env = "QUORATE_JOIN", value_name = "HOST:PORT,...", value_delimiter = ',', hide_env_values = true)]
+    /// Where other nodes are found, whose cluster to join; of no effect once the node has data
+    #[arg(long, env = "QUORATE_JOIN", value_name = "SPEC,...", hide_env_values = true, help = JOIN)]
     join: Option<Vec<String>>,
+    /// Begin a cluster with this many nodes, all started with the same number, unless --join finds one
+    #[arg(long, env = "QUORATE_EXPECT", value_name = "N", hide_env_values = true)]
+    expect: Option<u32>,
+    /// The DNS servers that --join asks [default: those of the system]
+    #[arg(
+        long = "dns-server",
+        env = "QUORATE_DNS_SERVERS",
+        value_name = "IP:PORT,...",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    dns_servers: Option<Vec<String>>,
     /// Start a new cluster although the node listens beyond loopback
     #[arg(
         long,
@@ -82,6 +98,12 @@ pub(crate) struct ServerArgs {
     /// Milliseconds without a leader before an election [default: 1000]
     #[arg(long, env = "QUORATE_ELECTION_MS", value_name = "MS", hide_env_values = true)]
     election_ms: Option<u64>,
+    /// Milliseconds that a stop may take, from SIGTERM to the end [default: 30000]
+    #[arg(long, env = "QUORATE_STOP_TIMEOUT_MS", value_name = "MS", hide_env_values = true)]
+    stop_timeout_ms: Option<u64>,
+    /// Milliseconds of these that the node goes on serving after it has said that it is not ready [default: 0]
+    #[arg(long, env = "QUORATE_STOP_DELAY_MS", value_name = "MS", hide_env_values = true)]
+    stop_delay_ms: Option<u64>,
     /// Exit when standard input ends: whoever started this node holds the other end, and ends with it
     #[arg(long, hide = true)]
     pub(crate) exit_with_stdin: bool,
@@ -97,7 +119,9 @@ impl ServerArgs {
             peer_listen: self.peer_listen,
             advertise: self.advertise,
             peer_advertise: self.peer_advertise,
-            join: self.join,
+            join: self.join.map(|lists| lists.iter().flat_map(|list| Spec::split_list(list)).collect()),
+            expect: self.expect,
+            dns_servers: self.dns_servers,
             new_cluster: self.new_cluster,
             allow_hosts: self.allow_hosts,
             max_value_bytes: self.max_value_bytes,
@@ -109,6 +133,8 @@ impl ServerArgs {
             log_format: self.log_format,
             heartbeat_ms: self.heartbeat_ms,
             election_ms: self.election_ms,
+            stop_timeout_ms: self.stop_timeout_ms,
+            stop_delay_ms: self.stop_delay_ms,
         }
     }
 }
@@ -150,9 +176,10 @@ mod tests {
     fn every_flag_reaches_its_setting() {
         let from_flags = layer(
             "quorate server --name n1 --data-dir /d --listen a:1 --peer-listen a:2 --advertise b:1 --peer-advertise b:2 \
-             --join c:1,d:1 --new-cluster --allow-host x --allow-host y --max-value-bytes 2MiB --max-connections 7 \
+             --join c:1,zk://d:1,e:1/q --join dns://f:1 --expect 3 --dns-server 127.0.0.1:53 --new-cluster --allow-host x --allow-host y --max-value-bytes 2MiB --max-connections 7 \
              --max-log-bytes 256MiB --max-keyspace-bytes 2GiB --compat-post-key upsert --log info --log-format json \
-             --heartbeat-ms 50 --election-ms 500",
+             --heartbeat-ms 50 --election-ms 500 --stop-timeout-ms 9000 \
+             --stop-delay-ms 700",
         );
         let from_file = ConfigLayer::parse(
             r#"
@@ -162,7 +189,9 @@ mod tests {
             peer_listen = "a:2"
             advertise = "b:1"
             peer_advertise = "b:2"
-            join = ["c:1", "d:1"]
+            join = ["c:1", "zk://d:1,e:1/q", "dns://f:1"]
+            expect = 3
+            dns_servers = ["127.0.0.1:53"]
             new_cluster = true
             allow_hosts = ["x", "y"]
             max_value_bytes = "2MiB"
@@ -174,6 +203,8 @@ mod tests {
             log_format = "json"
             heartbeat_ms = 50
             election_ms = 500
+            stop_timeout_ms = 9000
+            stop_delay_ms = 700
             "#,
             "q.toml".as_ref(),
         );

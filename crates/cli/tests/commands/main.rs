@@ -4,6 +4,8 @@ mod answers;
 mod bench;
 #[expect(clippy::unwrap_used, reason = "the test's own node and calls: what goes wrong in them fails the test")]
 mod calls;
+#[expect(clippy::unwrap_used, reason = "the test's own files: what is wrong with them fails the test")]
+mod examples;
 mod history;
 mod keyspaces;
 mod patch;

@@ -397,3 +397,30 @@ proptest! {
         }
     }
 }
+
+/// Two members that have changed their addresses, each for the other's, say so one after the other.
+#[test]
+fn a_member_says_where_it_is_found() {
+    let mut system = System::of(3);
+    let change = |node_id, address: &str| AddressChange {
+        cluster_id: format!("{:016x}", 7),
+        node_id,
+        client_address: format!("{address}:1"),
+        peer_address: format!("{address}:2"),
+    };
+    for (name, id, address) in [("n2", 2, "n3"), ("n3", 3, "n2"), ("n1", 1, "elsewhere")] {
+        let write = system.catalog().plan_readdress(name, &change(id, address)).unwrap().expect("it is another one");
+        assert!(system.is_applied(&write));
+        let node = &system.catalog().nodes[name];
+        assert_eq!((node.id, node.client_address.as_str()), (id, format!("{address}:1").as_str()));
+        assert_eq!((node.peer_address.as_str(), node.state), (format!("{address}:2").as_str(), NodeState::Member));
+        assert_eq!(system.catalog().plan_readdress(name, &change(id, address)), Ok(None), "it is known");
+    }
+    let catalog = system.catalog();
+    let stranger = AddressChange { cluster_id: "b".to_owned(), ..change(1, "a") };
+    let told = catalog.plan_readdress("n1", &stranger).unwrap_err().to_string();
+    assert!(told.contains("cluster b") && told.contains("0000000000000007"), "{told}");
+    assert_eq!(catalog.plan_readdress("n1", &change(2, "a")), Err(CatalogError::NodeNotFound("n1".to_owned())));
+    assert_eq!(catalog.plan_readdress("n9", &change(9, "a")), Err(CatalogError::NodeNotFound("n9".to_owned())));
+    assert!(matches!(catalog.plan_readdress("n1", &change(1, "a b")), Err(CatalogError::BadAddress(_))));
+}

@@ -328,6 +328,11 @@ impl Cluster {
         status.replicas.iter().find(|replica| replica.group == group).map(|replica| ReplicaStatus::clone(replica))
     }
 
+    /// How a node is.
+    pub(crate) fn status(&self, id: u64) -> NodeStatus {
+        self.process(id).expect("it runs").node.status()
+    }
+
     /// Whether every replica on the node belongs to its group and has what is committed.
     pub(crate) fn is_caught_up(&self, id: u64) -> bool {
         let Some(process) = self.process(id) else { return false };

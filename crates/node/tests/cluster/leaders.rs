@@ -165,3 +165,17 @@ fn a_node_that_ends_hands_over_first() {
     assert!(cluster.is_applied(token));
     assert!(cluster.leader(DEFAULT).is_some_and(|leader| leader != 1), "nobody waited for a timeout");
 }
+
+/// Before it ends, a node is drained: it leads nothing any more where others can, and goes on serving through those who do.
+#[test]
+fn a_node_that_is_drained_goes_on_serving() {
+    let mut cluster = Cluster::of(3);
+    cluster.tell(1, quorate_node::Input::Drain);
+    let token = cluster.put(1, "key", "value");
+    cluster.run_until("node 1 is drained", |cluster| cluster.status(1).is_drained);
+    cluster.run_until("its write is done", |cluster| cluster.answers.contains_key(&token));
+    assert!(cluster.is_applied(token));
+    assert!(cluster.leader(DEFAULT).is_some_and(|leader| leader != 1));
+    assert_eq!(cluster.must_read(1, "key").as_deref(), Some("value"));
+    assert!(cluster.hosts[&1].is_running() && cluster.status(1).is_stopping);
+}

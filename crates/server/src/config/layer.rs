@@ -26,6 +26,10 @@ pub struct ConfigLayer {
     pub peer_advertise: Option<String>,
     /// See [`ServerConfig::join`].
     pub join: Option<Vec<String>>,
+    /// See [`ServerConfig::expect`].
+    pub expect: Option<u32>,
+    /// See [`ServerConfig::dns_servers`].
+    pub dns_servers: Option<Vec<String>>,
     /// See [`ServerConfig::new_cluster`].
     pub new_cluster: Option<bool>,
     /// See [`ServerConfig::allow_hosts`].
@@ -51,6 +55,10 @@ pub struct ConfigLayer {
     pub heartbeat_ms: Option<u64>,
     /// See [`ServerConfig::election_ms`].
     pub election_ms: Option<u64>,
+    /// See [`ServerConfig::stop_timeout_ms`].
+    pub stop_timeout_ms: Option<u64>,
+    /// See [`ServerConfig::stop_delay_ms`].
+    pub stop_delay_ms: Option<u64>,
 }
 
 /// The section `[compat]`: routes kept for clients of earlier programs.
@@ -93,6 +101,8 @@ impl ConfigLayer {
             advertise: self.advertise.or(lower.advertise),
             peer_advertise: self.peer_advertise.or(lower.peer_advertise),
             join: self.join.or(lower.join),
+            expect: self.expect.or(lower.expect),
+            dns_servers: self.dns_servers.or(lower.dns_servers),
             new_cluster: self.new_cluster.or(lower.new_cluster),
             allow_hosts: self.allow_hosts.or(lower.allow_hosts),
             max_value_bytes: self.max_value_bytes.or(lower.max_value_bytes),
@@ -104,6 +114,8 @@ impl ConfigLayer {
             log_format: self.log_format.or(lower.log_format),
             heartbeat_ms: self.heartbeat_ms.or(lower.heartbeat_ms),
             election_ms: self.election_ms.or(lower.election_ms),
+            stop_timeout_ms: self.stop_timeout_ms.or(lower.stop_timeout_ms),
+            stop_delay_ms: self.stop_delay_ms.or(lower.stop_delay_ms),
         }
     }
 
@@ -118,6 +130,8 @@ impl ConfigLayer {
             advertise: self.advertise,
             peer_advertise: self.peer_advertise,
             join: self.join.unwrap_or(default.join),
+            expect: self.expect.or(default.expect),
+            dns_servers: self.dns_servers.unwrap_or(default.dns_servers),
             new_cluster: self.new_cluster.unwrap_or(default.new_cluster),
             allow_hosts: self.allow_hosts.unwrap_or(default.allow_hosts),
             max_value_bytes: self.max_value_bytes.unwrap_or(default.max_value_bytes),
@@ -129,6 +143,8 @@ impl ConfigLayer {
             log_format: self.log_format.unwrap_or(default.log_format),
             heartbeat_ms: self.heartbeat_ms.unwrap_or(default.heartbeat_ms),
             election_ms: self.election_ms.unwrap_or(default.election_ms),
+            stop_timeout_ms: self.stop_timeout_ms.unwrap_or(default.stop_timeout_ms),
+            stop_delay_ms: self.stop_delay_ms.unwrap_or(default.stop_delay_ms),
         }
     }
 }
@@ -208,6 +224,8 @@ mod tests {
             advertise = "b:1"
             peer_advertise = "b:2"
             join = ["c:1", "d:1"]
+            expect = 3
+            dns_servers = ["127.0.0.1:53"]
             new_cluster = true
             allow_hosts = ["db"]
             max_value_bytes = "2MiB"
@@ -218,6 +236,8 @@ mod tests {
             log_format = "json"
             heartbeat_ms = 50
             election_ms = 500
+            stop_timeout_ms = 9000
+            stop_delay_ms = 700
             [compat]
             post_key = "upsert"
         "#;
@@ -229,6 +249,8 @@ mod tests {
             advertise: Some("b:1".to_owned()),
             peer_advertise: Some("b:2".to_owned()),
             join: vec!["c:1".to_owned(), "d:1".to_owned()],
+            expect: Some(3),
+            dns_servers: vec!["127.0.0.1:53".to_owned()],
             new_cluster: true,
             allow_hosts: vec!["db".to_owned()],
             max_value_bytes: 2 << 20,
@@ -240,6 +262,8 @@ mod tests {
             log_format: LogFormat::Json,
             heartbeat_ms: 50,
             election_ms: 500,
+            stop_timeout_ms: 9000,
+            stop_delay_ms: 700,
         };
         let layer = parse(text).unwrap();
         assert_eq!(layer.clone().into_config(), expected);

@@ -8,12 +8,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use quorate_api::batch::{MAX_BATCH_BYTES, MAX_BATCH_OPS};
-use quorate_api::cluster::{Items, JoinRequest, KeyspaceLeader, TransferAnswer, TransferRequest};
+use quorate_api::cluster::{AddressChange, Formation, Items, JoinRequest, KeyspaceLeader, TransferAnswer, TransferRequest};
 use quorate_api::entry::{MAX_LIST_BYTES, MAX_LIST_ITEMS};
 use quorate_api::key::{MAX_KEY_BYTES, is_address, is_node_name};
 use quorate_api::node::{NodeInfo, NodeLimits};
@@ -49,6 +49,8 @@ pub(super) fn router<S: Store>(app: Arc<App<S>>) -> Router {
         .route("/v1/cluster", get(cluster::<S>))
         .route("/v1/cluster/nodes", get(nodes::<S>).post(join::<S>))
         .route("/v1/cluster/nodes/{name}", get(one_node::<S>).delete(remove_node::<S>))
+        .route("/v1/cluster/nodes/{name}/addresses", put(readdress::<S>))
+        .route("/v1/cluster/formation", post(formation::<S>))
         .route("/v1/cluster/leader", get(leaders::<S>).post(transfer_leader::<S>))
         .route("/health", get(|| async { compat::health() }))
         .route("/status", get(compat_status::<S>))
@@ -186,12 +188,37 @@ async fn join<S: Store>(State(app): Shared<S>, query: RawQuery, headers: HeaderM
     if !is_node_name(&request.name) {
         return Err(Refusal::new(Code::BadBody, "name: 1 to 63 letters, digits, '.', '_' or '-', a letter or digit first"));
     }
-    for (field, address) in [("client_address", &request.client_address), ("peer_address", &request.peer_address)] {
-        if !is_address(address) {
-            return Err(Refusal::new(Code::BadBody, format!("{field}: not host:port")));
-        }
-    }
+    check_addresses(&request.client_address, &request.peer_address)?;
     app.store.join(request, timeout).await.map(|answer| ok(&answer)).map_err(Refusal::of_write)
+}
+
+fn check_addresses(client: &str, peer: &str) -> std::result::Result<(), Refusal> {
+    let wrong = [("client_address", client), ("peer_address", peer)].into_iter().find(|(_, address)| !is_address(address));
+    wrong.map_or(Ok(()), |(field, _)| Err(Refusal::new(Code::BadBody, format!("{field}: not host:port"))))
+}
+
+async fn readdress<S: Store>(
+    State(app): Shared<S>,
+    name: std::result::Result<Path<String>, PathRejection>,
+    query: RawQuery,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result {
+    let timeout = timeout(&query, &headers)?;
+    let name = node_name(name)?;
+    let change: AddressChange = json_body(&headers, &body)?;
+    check_addresses(&change.client_address, &change.peer_address)?;
+    app.store.readdress(&name, change, timeout).await.map_err(Refusal::of_write)?;
+    Ok(answer::empty(StatusCode::NO_CONTENT, answer::headers()))
+}
+
+async fn formation<S: Store>(State(app): Shared<S>, query: RawQuery, headers: HeaderMap, body: Bytes) -> Result {
+    no_parameters(&query)?;
+    let told: Formation = json_body(&headers, &body)?;
+    if !is_node_name(&told.name) {
+        return Err(Refusal::new(Code::BadBody, "name: 1 to 63 letters, digits, '.', '_' or '-', a letter or digit first"));
+    }
+    Ok(ok(&app.store.formation(&told)))
 }
 
 async fn remove_node<S: Store>(

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_api::cluster::{ClusterStatus, JoinAnswer, JoinRequest, TransferAnswer, TransferRequest};
+use quorate_api::cluster::{AddressChange, ClusterStatus, Formation, JoinAnswer, JoinRequest, TransferAnswer, TransferRequest};
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::View;
 use quorate_node::keyspace::{Outcome, Revision, Write};
@@ -35,8 +35,19 @@ pub trait Store: Send + Sync + 'static {
     /// Lets a node in.
     fn join(&self, request: JoinRequest, timeout: Duration) -> impl Future<Output = Result<JoinAnswer, StoreError>> + Send;
 
+    /// Hears how another node stands that is of no cluster yet, and tells the same of this one.
+    fn formation(&self, told: &Formation) -> Formation;
+
     /// Takes note of a node that will come with this name and peer address.
     fn announce(&self, name: &str, peer_address: &str, timeout: Duration) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Takes note of where a member is found from now on.
+    fn readdress(
+        &self,
+        name: &str,
+        change: AddressChange,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Removes a node for good.
     fn remove_node(&self, name: &str, timeout: Duration) -> impl Future<Output = Result<(), StoreError>> + Send;

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use quorate_api::cluster::{
-    ClusterStatus, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus, PeerAddress, ShardStatus, TransferAnswer, TransferRequest,
+    AddressChange, ClusterStatus, Formation, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus, PeerAddress, ShardStatus,
+    TransferAnswer, TransferRequest,
 };
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::{Cache, CacheOptions, Engine, Trie};
@@ -241,8 +242,18 @@ impl Store for MemoryStore {
         Ok(JoinAnswer { cluster_id: "00000000000000c1".to_owned(), node_id: 4, system_replica: 9, peers })
     }
 
+    fn formation(&self, told: &Formation) -> Formation {
+        Formation { name: "n1".to_owned(), cluster_id: Some("00000000000000c1".to_owned()), ..told.clone() }
+    }
+
     async fn announce(&self, name: &str, peer_address: &str, _timeout: Duration) -> Result<(), StoreError> {
         self.called(format!("announce {name} {peer_address}")).await
+    }
+
+    async fn readdress(&self, name: &str, change: AddressChange, timeout: Duration) -> Result<(), StoreError> {
+        let AddressChange { cluster_id, node_id, client_address, peer_address } = change;
+        self.called(format!("readdress {name} {cluster_id} {node_id} {client_address} {peer_address} {}ms", timeout.as_millis()))
+            .await
     }
 
     async fn remove_node(&self, name: &str, timeout: Duration) -> Result<(), StoreError> {

@@ -11,21 +11,22 @@ pub(crate) const PREFIX: &str = "quorate-";
 /// so an arrow is added here only together with its reason in ARCHITECTURE.md.
 const ARROWS: &[(&str, &[&str])] = &[
     ("api", &[]),
-    ("cli", &["server", "client", "api"]),
+    ("cli", &["server", "client", "api", "discovery"]),
     ("client", &["api"]),
+    ("discovery", &[]),
     ("engine", &[]),
     ("eventual", &["engine"]),
     ("external", &["engine"]),
     ("keyspace", &["engine"]),
     ("log", &[]),
     ("node", &["keyspace", "eventual", "log", "engine", "api"]),
-    ("server", &["node", "api", "log", "engine", "external"]),
+    ("server", &["node", "api", "log", "engine", "external", "discovery"]),
     ("sim", &["node", "keyspace", "eventual", "log", "engine", "api"]),
     ("xtask", &[]),
 ];
 
 /// Crates that talk to sockets and so may run on a runtime; all others are driven by whoever calls them.
-const SHELLS: [&str; 4] = ["cli", "client", "external", "server"];
+const SHELLS: [&str; 5] = ["cli", "client", "discovery", "external", "server"];
 
 /// Packages that mean sockets, timers or HTTP: none is reached from the core, not even through somebody else.
 const RUNTIMES: [&str; 9] = ["async-std", "axum", "hyper", "mio", "reqwest", "rustls", "smol", "tokio", "tonic"];

@@ -1,5 +1,6 @@
 //! A cluster of nodes in a temporary folder.
 
+use std::path::Path;
 use std::process::Output;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -63,6 +64,16 @@ impl Cluster {
     pub(crate) fn add(&mut self, name: &str) -> String {
         self.nodes.push(NodeProcess::new(name, self.folder.path()));
         name.to_owned()
+    }
+
+    /// The same, with these addresses for clients and peers.
+    pub(crate) fn add_at(&mut self, name: &str, addresses: [String; 2]) {
+        self.nodes.push(NodeProcess::at(name, self.folder.path(), addresses));
+    }
+
+    /// Where the nodes have their data and logs.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     #[track_caller]

@@ -6,11 +6,13 @@ mod http;
 mod load;
 mod process;
 mod registers;
+mod servers;
 mod time;
 
 pub(crate) use cluster::{Cluster, READY_LIMIT};
 pub(crate) use folder::contents;
 pub(crate) use http::{Connection, Request};
 pub(crate) use load::Load;
-pub(crate) use process::{NodeProcess, program};
+pub(crate) use process::{NodeProcess, free_ports, program};
+pub(crate) use servers::{DnsServer, ZooKeeper};
 pub(crate) use time::{now, pause, since, tell, until};

@@ -65,10 +65,15 @@ impl NodeProcess {
     /// A node that does not run yet, with its data and its log in `folder`.
     pub(crate) fn new(name: &str, folder: &Path) -> Self {
         let ports = free_ports(2);
+        Self::at(name, folder, [0, 1].map(|place| format!("127.0.0.1:{}", ports[place])))
+    }
+
+    /// The same, with these addresses for clients and peers.
+    pub(crate) fn at(name: &str, folder: &Path, [client_address, peer_address]: [String; 2]) -> Self {
         Self {
             name: name.to_owned(),
-            client_address: format!("127.0.0.1:{}", ports[0]),
-            peer_address: format!("127.0.0.1:{}", ports[1]),
+            client_address,
+            peer_address,
             data_dir: folder.join(name),
             log: folder.join(format!("{name}.log")),
             child: None,
@@ -85,12 +90,17 @@ impl NodeProcess {
 
     /// Starts the process.
     pub(crate) fn start(&mut self, join: &[&str]) {
+        let joined = join.join(",");
+        let arguments = if join.is_empty() { [].as_slice() } else { &["--join", &joined] };
+        self.start_with(arguments);
+    }
+
+    /// Starts the process with further arguments.
+    pub(crate) fn start_with(&mut self, arguments: &[&str]) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).expect("the log can be opened");
         let mut command = self.command();
-        if !join.is_empty() {
-            command.args(["--join", &join.join(",")]);
-        }
+        command.args(arguments);
         command.arg("--exit-with-stdin").env("QUORATE_LOG", "info").stdin(Stdio::piped());
         command.stdout(log.try_clone().expect("a file can be shared")).stderr(log);
         self.child = Some(command.spawn().expect("the program can be started"));

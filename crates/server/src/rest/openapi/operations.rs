@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use quorate_api::backup::RestoredKeyspace;
 use quorate_api::batch::{BatchBody, BatchResults};
-use quorate_api::cluster::{ClusterStatus, Items, JoinAnswer, JoinRequest, NodeStatus, TransferAnswer, TransferRequest};
+use quorate_api::cluster::{
+    AddressChange, ClusterStatus, Formation, Items, JoinAnswer, JoinRequest, NodeStatus, TransferAnswer, TransferRequest,
+};
 use quorate_api::entry::{DeletedBody, EntryBody, HistoryBody, ListBody, PutBody};
 use quorate_api::header::{
     CONSISTENCY, CREATE_REVISION, DELETED, EPOCH, IDEMPOTENCY_REPLAYED, LEASE, MOD_REVISION, REVISION, TTL, VERSION,
@@ -584,6 +586,16 @@ fn cluster() -> Vec<Operation> {
             .takes(&TIMEOUT)
             .answers(204, Content::None, "It is gone.")
             .refuses(&[WRITE, &[NodeNotFound, Conflict, Busy]]),
+        of_cluster("put", "/v1/cluster/nodes/{name}/addresses", "readdress_node", "A member is found elsewhere from now on")
+            .takes(&["node"])
+            .takes(&TIMEOUT)
+            .sends(JSON, of::<AddressChange>, true)
+            .answers(204, Content::None, "The cluster knows.")
+            .refuses(&[WRITE, &[BadBody, UnsupportedMediaType, NodeNotFound, Conflict, Busy]]),
+        of_cluster("post", "/v1/cluster/formation", "tell_formation", "How nodes stand that are of no cluster yet")
+            .sends(JSON, of::<Formation>, true)
+            .answers(200, Content::Json(of::<Formation>), "How this node stands; the cluster's id, if it is of one.")
+            .refuses(&[QUERY, &[BadBody, UnsupportedMediaType]]),
         of_cluster("get", "/v1/cluster/leader", "list_leaders", "Who leads each keyspace").answers(
             200,
             Content::Json(of::<TransferAnswer>),
