@@ -1,0 +1,178 @@
+//! What goes into a replica and what comes out: all it can ask of the world.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::entry::{Body, Entry};
+use crate::message::Message;
+use crate::options::Ack;
+use crate::version::{InstanceId, Version};
+
+/// The time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Time {
+    /// Milliseconds since an arbitrary point; never goes back.
+    pub mono_ms: u64,
+    /// Milliseconds since 1970 by the wall clock, which may jump.
+    pub wall_ms: u64,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A client writes.
+    Write(Write),
+    /// A client reads, in a mode where reads ask others.
+    Read {
+        /// Comes back with the answer.
+        token: u64,
+        /// The key.
+        key: Bytes,
+    },
+    /// A peer says something.
+    Message(Message),
+    /// What was appended up to this index is durable.
+    Durable {
+        /// As in [`Effect::Append`].
+        index: u64,
+    },
+    /// The members are these now.
+    Members(Members),
+    /// Send what was collected, or copy, now; answered when the others have it.
+    Flush {
+        /// Comes back with the answer.
+        token: u64,
+        /// When to stop waiting, in monotonic milliseconds.
+        deadline_ms: u64,
+    },
+    /// Compare with all others now; answered when that has ended.
+    Sync {
+        /// Comes back with the answer.
+        token: u64,
+        /// When to stop waiting, in monotonic milliseconds.
+        deadline_ms: u64,
+    },
+}
+
+/// A client's write.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Comes back with the answer.
+    pub token: u64,
+    /// The key.
+    pub key: Bytes,
+    /// A value, or a tombstone.
+    pub body: Body,
+    /// How long the value lives, in milliseconds.
+    pub ttl_ms: Option<u64>,
+    /// Whom it waits for; none: whom the keyspace says.
+    pub ack: Option<Ack>,
+    /// When to stop waiting for them, in monotonic milliseconds.
+    pub deadline_ms: u64,
+}
+
+/// Who has a replica, as the cluster has agreed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Greater with each change of who is a member.
+    pub epoch: u64,
+    /// The members.
+    pub states: BTreeMap<InstanceId, MemberState>,
+}
+
+/// How far a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberState {
+    /// It has not all that it should have: it takes no writes, and answers no reads.
+    Joining,
+    /// It serves.
+    Up,
+    /// It shall go, once the others have what it wrote.
+    Leaving,
+}
+
+/// Something to be done, in order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Append to the replica's log, then [`Input::Durable`]. Only if it is durable.
+    Append {
+        /// The one after the last.
+        index: u64,
+        /// What to write.
+        record: Bytes,
+    },
+    /// The log is not needed any more up to this index.
+    Purge {
+        /// The index.
+        upto: u64,
+    },
+    /// Send a message. It may be lost.
+    Send(Message),
+    /// Answer a request.
+    Reply {
+        /// The request's.
+        token: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// This replica has all that it should have: let the cluster agree that it is up. Said again until it is.
+    Joined,
+    /// This replica wrote nothing that the others lack: it can go. Said again until it is gone.
+    Drained,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The write is applied here, and durable where the keyspace is.
+    Written {
+        /// Its version.
+        version: Version,
+        /// What was there before, if it was a value that was served.
+        replaced: bool,
+        /// How many other members are known to have it.
+        replicated: u32,
+        /// Whether those it should wait for have it.
+        is_met: bool,
+    },
+    /// What was read.
+    Found {
+        /// What is there, if it is to be served.
+        entry: Option<Entry>,
+        /// How many others answered.
+        answered: u32,
+        /// How many were asked.
+        asked: u32,
+    },
+    /// The flush or comparison has ended.
+    Done {
+        /// How many other members it was done with.
+        reached: u32,
+        /// How many others there are.
+        others: u32,
+    },
+    /// Nothing was done.
+    Refused(Refusal),
+}
+
+/// Why nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Too much waits already.
+    Overloaded,
+    /// The replica has not all that it should have, or shall go.
+    NotUp,
+    /// Its wall clock differs too much from the others': what it writes would win or lose for no good reason.
+    ClockSkew {
+        /// By how much, in milliseconds; positive if it is ahead.
+        offset_ms: i64,
+    },
+    /// Fewer others answered than a read needs.
+    TooFewAnswers {
+        /// How many did.
+        answered: u32,
+        /// How many it needs.
+        needed: u32,
+    },
+}

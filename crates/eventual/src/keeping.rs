@@ -1,0 +1,283 @@
+//! What is durable, and what waits for it: records for the log, effects that rely on them, checkpoints.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::entry::Entry;
+use crate::io::Effect;
+use crate::message::{Pair, Payload};
+use crate::options::{MAX_RECORD_BYTES, MAX_SWEPT};
+use crate::record::Record;
+use crate::replica::Replica;
+use crate::store::ReplicaError;
+use crate::version::Hlc;
+
+/// Where the replica's log stands.
+///
+/// *Invariants*: `durable <= last`; effects are held in the order of the positions that they wait for. A replica that is not
+/// durable has no log: both are 0, and nothing waits.
+#[derive(Debug, Default)]
+pub(crate) struct Keeping {
+    is_durable: bool,
+    /// The last position that was handed to the log.
+    last: u64,
+    /// The last one that is durable.
+    durable: u64,
+    /// Pairs of the record that is being filled.
+    open: Vec<Pair>,
+    open_bytes: usize,
+    /// Records of this poll.
+    records: Vec<(u64, Bytes)>,
+    /// Effects that wait for a position.
+    held: VecDeque<(u64, Effect)>,
+    /// Bounds of the clock on their way to the disk.
+    bounds: VecDeque<(u64, Hlc)>,
+    /// First own stamps of positions that are not durable.
+    own: VecDeque<(u64, Hlc)>,
+    /// Bytes of records since the last checkpoint began.
+    grown_bytes: u64,
+    checkpoint: Option<Checkpoint>,
+}
+
+/// A checkpoint under way: everything there is is written again, and what comes before its beginning is not needed any more.
+#[derive(Debug)]
+struct Checkpoint {
+    /// The last position before it.
+    after: u64,
+    /// Where it stands; none: at its end, which is at that position.
+    place: Result<Option<(u64, Bytes)>, u64>,
+}
+
+impl Keeping {
+    pub(crate) fn new(is_durable: bool) -> Self {
+        Self { is_durable, ..Self::default() }
+    }
+
+    /// The position of the pair that is merged next.
+    pub(crate) fn index_of_next(&self) -> u64 {
+        if self.is_durable { self.last + 1 } else { 0 }
+    }
+
+    /// The position of all that was merged so far.
+    pub(crate) fn index(&self) -> u64 {
+        if self.open.is_empty() { self.last } else { self.last + 1 }
+    }
+
+    /// Whether everything is durable.
+    pub(crate) fn is_all_durable(&self) -> bool {
+        self.index() <= self.durable
+    }
+
+    pub(crate) fn is_at(&self, index: u64) -> bool {
+        index <= self.durable
+    }
+
+    /// A pair was merged.
+    pub(crate) fn merged(&mut self, key: &Bytes, entry: &Entry) {
+        if !self.is_durable {
+            return;
+        }
+        self.open_bytes += key.len() + entry.body.size_bytes();
+        self.open.push(Pair { key: key.clone(), entry: entry.clone() });
+        if self.open_bytes >= MAX_RECORD_BYTES {
+            self.close();
+        }
+    }
+
+    /// An own write was merged, at the position of the next pair.
+    pub(crate) fn wrote(&mut self, hlc: Hlc) {
+        let index = self.index_of_next();
+        if self.is_durable && self.own.back().is_none_or(|(last, _)| *last < index) {
+            self.own.push_back((index, hlc));
+        }
+    }
+
+    /// The stamp up to which all own writes are durable; none if all are.
+    pub(crate) fn own_complete_to(&self) -> Option<Hlc> {
+        self.own.front().map(|(_, first)| first.before())
+    }
+
+    fn close(&mut self) {
+        if !self.open.is_empty() {
+            self.open_bytes = 0;
+            let record = Record::Merged(std::mem::take(&mut self.open));
+            self.append(&record);
+        }
+    }
+
+    fn append(&mut self, record: &Record) {
+        if !self.is_durable {
+            return;
+        }
+        self.close();
+        let bytes = record.to_bytes();
+        self.last += 1;
+        self.grown_bytes += bytes.len() as u64;
+        self.records.push((self.last, bytes));
+    }
+}
+
+impl Replica {
+    /// Takes in the next record of the log, before the first poll.
+    pub fn replay(&mut self, index: u64, record: Bytes) -> Result<(), ReplicaError> {
+        self.keeping.grown_bytes += record.len() as u64;
+        match Record::decode(record)? {
+            Record::Merged(pairs) => {
+                for Pair { key, entry } in pairs {
+                    let key = Self::key_of(&key);
+                    self.clock.observe(entry.version.hlc);
+                    self.store.merge(&key, &entry, index)?;
+                }
+            }
+            Record::Bound(bound) => self.clock.resume(bound),
+            Record::Fence(fence) => {
+                self.fence = self.fence.max(fence);
+                while !self.store.drop_stable(self.fence, index, MAX_SWEPT) {}
+            }
+        }
+        self.keeping.last = index;
+        self.keeping.durable = index;
+        self.store.commit(index)
+    }
+
+    pub(crate) fn on_durable(&mut self, index: u64) {
+        let keeping = &mut self.keeping;
+        keeping.durable = keeping.durable.max(index.min(keeping.last));
+        let durable = keeping.durable;
+        while let Some((_, bound)) = keeping.bounds.pop_front_if(|(at, _)| *at <= durable) {
+            self.clock.on_bound_durable(bound);
+        }
+        while keeping.own.pop_front_if(|(at, _)| *at <= durable).is_some() {}
+    }
+
+    /// What time and the watermark do: bounds of the clock, expired values, tombstones that everybody has, checkpoints.
+    pub(crate) fn keep_clean(&mut self) -> Result<(), ReplicaError> {
+        if let Some(bound) = self.clock.wanted_bound(self.now.wall_ms, self.is_writing()) {
+            self.keeping.append(&Record::Bound(bound));
+            self.keeping.bounds.push_back((self.keeping.last, bound));
+        }
+        self.store.expire(self.now.wall_ms, self.keeping.index(), MAX_SWEPT)?;
+        let stable = self.watermark.stable();
+        if stable > self.fence && self.store.oldest_dead().is_some_and(|dead| dead <= stable) {
+            self.fence = stable;
+            self.keeping.append(&Record::Fence(stable));
+        }
+        self.store.drop_stable(self.fence, self.keeping.index(), MAX_SWEPT);
+        self.keep_checkpoint()
+    }
+
+    /// Writes everything there is again, piece by piece, once the log has grown as much as there are data: then what comes before
+    /// can go. What is merged meanwhile comes after, in the same log: read back in order, the greater version stays.
+    fn keep_checkpoint(&mut self) -> Result<(), ReplicaError> {
+        let keeping = &mut self.keeping;
+        if !keeping.is_durable {
+            return Ok(());
+        }
+        if keeping.checkpoint.is_none() && keeping.grown_bytes >= self.options.checkpoint_bytes.max(self.store.data_bytes()) {
+            keeping.close();
+            keeping.grown_bytes = 0;
+            keeping.checkpoint = Some(Checkpoint { after: keeping.last, place: Ok(None) });
+            // All that the log says and no pair does.
+            keeping.append(&Record::Bound(self.clock.noted()));
+            keeping.bounds.push_back((keeping.last, self.clock.noted()));
+            keeping.append(&Record::Fence(self.fence));
+        }
+        let Some((after, place)) = keeping.checkpoint.as_ref().map(|checkpoint| (checkpoint.after, checkpoint.place.clone()))
+        else {
+            return Ok(());
+        };
+        match place {
+            Ok(place) => {
+                let (next, pairs) = piece(&self.store, place)?;
+                keeping.close();
+                let grown_bytes = keeping.grown_bytes;
+                if !pairs.is_empty() {
+                    keeping.append(&Record::Merged(pairs));
+                }
+                // What a checkpoint writes is no reason for the next one.
+                keeping.grown_bytes = grown_bytes;
+                let place = next.map(Some).ok_or(keeping.last);
+                if let Some(checkpoint) = &mut keeping.checkpoint {
+                    checkpoint.place = place;
+                }
+            }
+            Err(end) if end <= keeping.durable => {
+                self.out.push(Effect::Purge { upto: after });
+                self.keeping.checkpoint = None;
+                self.counts.checkpoints += 1;
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Hands out what this poll appends, and what may leave.
+    pub(crate) fn finish(&mut self, effects: &mut Vec<Effect>) -> Result<(), ReplicaError> {
+        self.keeping.close();
+        let keeping = &mut self.keeping;
+        effects.extend(keeping.records.drain(..).map(|(index, record)| Effect::Append { index, record }));
+        self.store.commit(keeping.durable)?;
+        let last = keeping.last;
+        keeping.held.extend(self.out.drain(..).map(|effect| {
+            let waits_for = if relies_on_durability(&effect) { last } else { 0 };
+            (waits_for, effect)
+        }));
+        let durable = keeping.durable;
+        if keeping.held.iter().all(|(index, _)| *index <= durable) {
+            effects.extend(keeping.held.drain(..).map(|(_, effect)| effect));
+        } else {
+            let held = std::mem::take(&mut keeping.held);
+            for (index, effect) in held {
+                if index <= durable { effects.push(effect) } else { keeping.held.push_back((index, effect)) }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an effect says that something is here, or lets somebody see it.
+///
+/// Own writes, too, leave only once they are durable. If a crash took one back that another member has already, this replica
+/// would promise to have stamped higher, the watermark would pass the write, and the fences of all who lack it would keep it
+/// out for ever.
+fn relies_on_durability(effect: &Effect) -> bool {
+    match effect {
+        Effect::Reply { .. } | Effect::Joined | Effect::Drained => true,
+        Effect::Send(message) => match message.payload {
+            Payload::Ask { .. }
+            | Payload::Want { .. }
+            | Payload::VersionAsk { .. }
+            | Payload::EntryAsk { .. }
+            | Payload::Report { .. } => false,
+            Payload::Push { .. }
+            | Payload::PushAck { .. }
+            | Payload::Tell { .. }
+            | Payload::Give { .. }
+            | Payload::Put { .. }
+            | Payload::PutDone { .. }
+            | Payload::VersionTell { .. }
+            | Payload::EntryTell { .. }
+            | Payload::Repair { .. } => true,
+        },
+        Effect::Append { .. } | Effect::Purge { .. } => false,
+    }
+}
+
+/// Where a piece of a checkpoint ends, if not at the end of everything, and what is in it.
+type Piece = (Option<(u64, Bytes)>, Vec<Pair>);
+
+fn piece(store: &crate::store::Store, mut place: Option<(u64, Bytes)>) -> Result<Piece, ReplicaError> {
+    let (mut pairs, mut bytes) = (Vec::new(), 0);
+    while let Some(next) = store.after(place.as_ref()) {
+        if bytes >= MAX_RECORD_BYTES {
+            return Ok((place, pairs));
+        }
+        if let Some(entry) = store.get(&next.1)? {
+            bytes += next.1.len() + entry.body.size_bytes() + 64;
+            pairs.push(Pair { key: next.1.clone(), entry });
+        }
+        place = Some(next);
+    }
+    Ok((None, pairs))
+}

@@ -1,0 +1,44 @@
+//! The core of eventual replication: replicas that take writes on their own, and become equal.
+//!
+//! A [`Replica`] is a value: messages, writes and the time go in, messages, answers and records for the log come out. Which of
+//! two entries for a key stays is decided by their [`Version`]s alone, so replicas that have seen the same entries hold the
+//! same, in whatever order they saw them. The modes differ only in *when* entries travel ([`Trigger`]); under all of them
+//! replicas compare digests now and then, and tombstones go once every member is known to have them (`watermark.rs`), never by
+//! a timer.
+//!
+//! What it must not know: I/O, clocks, randomness, threads, Raft, the network, HTTP.
+
+mod clock;
+mod codec;
+mod digest;
+mod entry;
+mod io;
+mod keeping;
+mod message;
+mod options;
+mod outbox;
+mod peer;
+mod reading;
+mod record;
+mod replica;
+mod round;
+mod skew;
+mod status;
+mod store;
+mod syncing;
+#[cfg(test)]
+mod tests;
+mod version;
+mod watermark;
+mod writing;
+
+pub use codec::DecodeError;
+pub use digest::{Digest, Node};
+pub use entry::{Body, Entry};
+pub use io::{Answer, Effect, Input, MemberState, Members, Refusal, Time, Write};
+pub use message::{Known, Message, Pair, Part, Payload};
+pub use options::{Ack, Batching, CopyWhen, Options, Trigger};
+pub use replica::{Replica, Setup};
+pub use status::{Counts, PeerStatus, Status};
+pub use store::ReplicaError;
+pub use version::{Hlc, InstanceId, Version};

@@ -1,0 +1,167 @@
+//! How a replica behaves, and its limits with their reasons.
+
+/// Settings of a keyspace's replicas; the same at all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// When entries travel.
+    pub trigger: Trigger,
+    /// Whether what is merged is kept in the log. Without it a replica that starts is empty, and another instance.
+    pub is_durable: bool,
+    /// Whom a write waits for that does not say so itself.
+    pub ack: Ack,
+    /// Two replicas compare what they have at least this often, on average, in milliseconds; 0: only when there is a reason to.
+    pub sync_interval_ms: u64,
+    /// Members tell each other how far they are this often, in milliseconds.
+    pub report_interval_ms: u64,
+    /// Own writes that a peer has not confirmed, in bytes. Beyond it writers are held up, and after `throttle_ms` the slowest
+    /// peer gets no more of them: it is compared with later.
+    pub outbox_max_bytes: u64,
+    /// How long a write waits for room in the outbox, in milliseconds.
+    pub throttle_ms: u64,
+    /// A wall clock that is further than this from the median of the others stops writes, in milliseconds.
+    pub max_clock_offset_ms: u64,
+    /// Levels of the digest below its root: 1 to 4. Replicas that are compared have the same.
+    pub digest_levels: u8,
+    /// Decides where keys lie in the digest. The same at all replicas, and unknown to clients.
+    pub digest_seed: u64,
+    /// A checkpoint begins once the log has grown by this much since the last one, or by as much as there are data.
+    pub checkpoint_bytes: u64,
+}
+
+/// When entries travel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// After each write, or each batch of them.
+    Write(Batching),
+    /// When they are asked for: a read asks others which version they have, and keeps the greatest.
+    Read {
+        /// How many are asked: as many of the others as this.
+        fanout: usize,
+        /// How long a read waits for them, in milliseconds.
+        deadline_ms: u64,
+        /// A read that got fewer answers fails.
+        min_answers: usize,
+        /// Whether those who were behind are told what was found.
+        repairs_others: bool,
+    },
+    /// All at once.
+    Copy(CopyWhen),
+}
+
+/// When collected writes are sent; whichever comes first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batching {
+    /// Since the first of them, in milliseconds.
+    pub interval_ms: u64,
+    /// So many writes of this node.
+    pub max_entries: u64,
+    /// So many bytes of them.
+    pub max_bytes: u64,
+}
+
+/// When everything is copied to the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyWhen {
+    /// After a write, once there was none for `quiet_ms`, and not more often than `min_interval_ms`.
+    OnWrite {
+        /// Milliseconds without a write.
+        quiet_ms: u64,
+        /// Milliseconds from one copy to the next.
+        min_interval_ms: u64,
+    },
+    /// Every so many milliseconds.
+    Every(u64),
+    /// When somebody asks for it.
+    Manual,
+}
+
+/// Whom a write waits for, besides the own log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// Nobody.
+    Local,
+    /// So many other members.
+    Others(u32),
+    /// All other members that are up.
+    AllUp,
+}
+
+impl Options {
+    /// The defaults of a keyspace with this trigger.
+    pub fn new(trigger: Trigger) -> Self {
+        Self {
+            trigger,
+            is_durable: true,
+            ack: Ack::Local,
+            sync_interval_ms: 60_000,
+            report_interval_ms: 1_000,
+            outbox_max_bytes: 64 << 20,
+            throttle_ms: 100,
+            max_clock_offset_ms: 500,
+            digest_levels: 4,
+            digest_seed: 0,
+            checkpoint_bytes: 64 << 20,
+        }
+    }
+
+    /// How writes are collected, if they are sent by themselves.
+    pub(crate) fn batching(&self) -> Option<&Batching> {
+        match &self.trigger {
+            Trigger::Write(batching) => Some(batching),
+            Trigger::Read { .. } | Trigger::Copy(_) => None,
+        }
+    }
+}
+
+impl Trigger {
+    /// On each write: after a millisecond, or 256 KiB.
+    pub fn push() -> Self {
+        Self::Write(Batching { interval_ms: 1, max_entries: u64::MAX, max_bytes: 256 << 10 })
+    }
+}
+
+/// A message carries about this much at most; one entry that is larger goes alone. Small enough not to hold up what follows on
+/// the lane.
+pub(crate) const MAX_MESSAGE_BYTES: u64 = 256 << 10;
+
+/// Entries of a message at most.
+pub(crate) const MAX_MESSAGE_PAIRS: usize = 4096;
+
+/// Frames of own writes on their way to a peer: enough to fill a round trip, few enough for a slow peer to slow its sender down.
+pub(crate) const MAX_INFLIGHT_FRAMES: usize = 8;
+
+/// Requests of a round on their way at once.
+pub(crate) const MAX_OPEN_REQUESTS: usize = 8;
+
+/// Parts in one request of a round: the answer is at most sixteen sums of each.
+pub(crate) const MAX_ASKED_NODES: usize = 256;
+
+/// Hashes in one request of a round.
+pub(crate) const MAX_WANTED_HASHES: usize = 4096;
+
+/// What was not answered is sent again after this long.
+pub(crate) const RESEND_MS: u64 = 1_000;
+
+/// A round without progress for this long is given up.
+pub(crate) const ROUND_STALL_MS: u64 = 10_000;
+
+/// After a round that was given up the next one waits this long.
+pub(crate) const ROUND_PAUSE_MS: u64 = 1_000;
+
+/// Who was not heard of for so many report intervals counts as unreachable.
+pub(crate) const SILENT_INTERVALS: u64 = 4;
+
+/// So many reports in a row with a clock that is off stop writes: one late message is no proof.
+pub(crate) const SKEWED_REPORTS: u32 = 3;
+
+/// Writes that wait: for room, for the log, for peers. Beyond it they are refused.
+pub(crate) const MAX_WAITING_WRITES: usize = 16 << 10;
+
+/// Reads that wait for others. Beyond it they are refused.
+pub(crate) const MAX_WAITING_READS: usize = 16 << 10;
+
+/// Expired values and stable tombstones that one poll takes care of: so that it stays short.
+pub(crate) const MAX_SWEPT: usize = 1_000;
+
+/// One record of the log takes about this much at most.
+pub(crate) const MAX_RECORD_BYTES: usize = 1 << 20;

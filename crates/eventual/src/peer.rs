@@ -1,0 +1,85 @@
+//! What a replica knows of another, and owes it.
+
+use std::collections::VecDeque;
+
+use crate::io::MemberState;
+use crate::round::Round;
+use crate::version::Hlc;
+
+/// Another member of the keyspace, seen from here.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent notes, each with a rule of its own")]
+pub(crate) struct Peer {
+    pub(crate) state: MemberState,
+    /// When it was heard of last.
+    pub(crate) heard_ms: Option<u64>,
+    /// Its wall clock less ours, when it reported last.
+    pub(crate) clock_offset_ms: i64,
+    /// What it gets of our writes as they come.
+    pub(crate) stream: Option<Stream>,
+    /// A round of this epoch has ended that began when the stream was there: what the stream does not hold it has.
+    pub(crate) is_synced: bool,
+    /// All own writes up to this are there, by a round of this epoch.
+    pub(crate) floor: Hlc,
+    /// A comparison of this epoch has ended: what it had then is here.
+    pub(crate) is_compared: bool,
+    pub(crate) round: Option<Round>,
+    /// When to compare with it for a reason of its own.
+    pub(crate) sync_due_ms: Option<u64>,
+    /// Whether the next round shall copy.
+    pub(crate) wants_copy: bool,
+    /// When a round with it ended last.
+    pub(crate) compared_ms: u64,
+    /// Rounds that ended, since this replica was opened.
+    pub(crate) rounds: u64,
+    /// Which stream of the peer was seen last, and up to where it is applied here.
+    pub(crate) inbound: (u64, u64),
+    /// An acknowledgement that is to be sent at the end of this poll.
+    pub(crate) owes_ack: bool,
+}
+
+/// How far a peer has come with our outbox.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    /// It has everything up to this place.
+    pub(crate) acked: u64,
+    /// It was sent everything up to this place.
+    pub(crate) sent: u64,
+    /// The last place of each frame on its way, oldest first.
+    pub(crate) inflight: VecDeque<u64>,
+    /// Since when the oldest has been on its way, or the last acknowledgement came.
+    pub(crate) since_ms: u64,
+}
+
+impl Stream {
+    /// Begins after a place.
+    pub(crate) fn after(place: u64) -> Self {
+        Self { acked: place, sent: place, inflight: VecDeque::new(), since_ms: 0 }
+    }
+}
+
+impl Peer {
+    pub(crate) fn new(state: MemberState, now_ms: u64) -> Self {
+        Self {
+            state,
+            heard_ms: None,
+            clock_offset_ms: 0,
+            stream: None,
+            is_synced: false,
+            floor: Hlc::ZERO,
+            is_compared: false,
+            round: None,
+            sync_due_ms: Some(now_ms),
+            wants_copy: false,
+            compared_ms: 0,
+            rounds: 0,
+            inbound: (0, 0),
+            owes_ack: false,
+        }
+    }
+
+    /// Whether it was heard of within this time.
+    pub(crate) fn is_reachable(&self, now_ms: u64, silent_ms: u64) -> bool {
+        self.heard_ms.is_some_and(|heard_ms| now_ms.saturating_sub(heard_ms) < silent_ms)
+    }
+}

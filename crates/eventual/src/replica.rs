@@ -1,0 +1,352 @@
+//! One node's replica of an eventual keyspace.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_engine::Engine;
+
+use crate::clock::Clock;
+use crate::io::{Answer, Effect, Input, MemberState, Members, Time};
+use crate::keeping::Keeping;
+use crate::message::{Known, Message, Pair, Payload};
+use crate::options::{Options, SILENT_INTERVALS};
+use crate::outbox::Outbox;
+use crate::peer::Peer;
+use crate::reading::Reads;
+use crate::round::{differing, pairs_with};
+use crate::skew::Skew;
+use crate::status::Counts;
+use crate::store::{Merged, ReplicaError, Store};
+use crate::syncing::Wait;
+use crate::version::{Hlc, InstanceId};
+use crate::watermark::Watermark;
+use crate::writing::{Release, Waiting};
+
+/// One replica.
+///
+/// Inputs and the time go in, effects come out; it reads no clock, draws no random numbers but from its seed, and does no I/O but
+/// with an engine in memory.
+///
+/// *Life cycle*: [`Replica::new`] over an empty engine; if it is durable, [`Replica::replay`] for each record of its log; then
+/// [`Replica::poll`] with [`Input::Members`] first, and from then on whenever something happens, and at [`Replica::due_ms`] at
+/// the latest.
+///
+/// *Invariants*: a key's version never goes down, and a key goes only by the watermark; nothing leaves, neither an answer nor an
+/// acknowledgement, before what it relies on is durable; a token is answered once.
+///
+/// *Limits*: [`Options::outbox_max_bytes`]; writes and reads that wait, requests on their way, sizes of messages and records:
+/// `options.rs`.
+#[derive(Debug)]
+pub struct Replica {
+    pub(crate) instance: InstanceId,
+    /// Which start of the replica: streams of a later one are greater.
+    pub(crate) start: u64,
+    pub(crate) options: Options,
+    pub(crate) now: Time,
+    pub(crate) clock: Clock,
+    pub(crate) store: Store,
+    pub(crate) outbox: Outbox,
+    pub(crate) peers: BTreeMap<InstanceId, Peer>,
+    pub(crate) members: Members,
+    pub(crate) watermark: Watermark,
+    /// What comes with a stamp at or below this is ignored: everything of that time is here.
+    pub(crate) fence: Hlc,
+    pub(crate) keeping: Keeping,
+    pub(crate) release: Release,
+    /// Writes that wait for room in the outbox or for the clock's bound, with when they came.
+    pub(crate) delayed: VecDeque<(crate::Write, u64)>,
+    pub(crate) waiting: Vec<Waiting>,
+    pub(crate) waits: Vec<Wait>,
+    pub(crate) reads: Reads,
+    pub(crate) skew: Skew,
+    pub(crate) next_round: u64,
+    pub(crate) next_sync_ms: u64,
+    pub(crate) next_report_ms: u64,
+    /// When this replica became a member of the epoch.
+    pub(crate) joined_ms: u64,
+    /// The stamp up to which others must have all own writes before this replica goes.
+    pub(crate) leaves_at: Option<Hlc>,
+    pub(crate) random: u64,
+    pub(crate) counts: Counts,
+    /// Messages and answers of this poll: they leave once what was appended in it is durable.
+    pub(crate) out: Vec<Effect>,
+}
+
+/// What a replica begins with.
+#[derive(Debug)]
+pub struct Setup {
+    /// Who it is.
+    pub instance: InstanceId,
+    /// Greater at each start of this instance.
+    pub start: u64,
+    /// Its settings.
+    pub options: Options,
+    /// Where its pairs are: in memory, and empty.
+    pub engine: Arc<dyn Engine>,
+    /// Decides whom it compares with when.
+    pub seed: u64,
+}
+
+impl Replica {
+    /// A replica that knows nobody yet.
+    pub fn new(setup: Setup) -> Self {
+        let Setup { instance, start, options, engine, seed } = setup;
+        let mut clock = Clock::default();
+        if !options.is_durable {
+            // After a restart it is another instance: nobody can be promised what that one stamps.
+            clock.resume_unbounded();
+        }
+        Self {
+            instance,
+            start,
+            now: Time::default(),
+            clock,
+            store: Store::new(engine, options.digest_seed, options.digest_levels),
+            outbox: Outbox::default(),
+            peers: BTreeMap::new(),
+            members: Members::default(),
+            watermark: Watermark::default(),
+            fence: Hlc::ZERO,
+            keeping: Keeping::new(options.is_durable),
+            release: Release::default(),
+            delayed: VecDeque::new(),
+            waiting: Vec::new(),
+            waits: Vec::new(),
+            reads: Reads::default(),
+            skew: Skew::default(),
+            next_round: start << 32,
+            next_sync_ms: 0,
+            next_report_ms: 0,
+            joined_ms: 0,
+            leaves_at: None,
+            random: seed ^ u64::from(instance.0).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            counts: Counts::default(),
+            out: Vec::new(),
+            options,
+        }
+    }
+
+    /// Takes inputs in, and says what is to be done, in order. After an error it is not called again.
+    pub fn poll(&mut self, now: Time, inputs: &mut Vec<Input>, effects: &mut Vec<Effect>) -> Result<(), ReplicaError> {
+        assert!(now.mono_ms >= self.now.mono_ms, "time does not go back");
+        self.now = now;
+        for input in inputs.drain(..) {
+            self.on_input(input)?;
+        }
+        self.retry_delayed()?;
+        self.follow_reads()?;
+        self.keep_members();
+        self.keep_rounds()?;
+        self.send_windows();
+        self.send_acks();
+        self.keep_clean()?;
+        self.answer_writes();
+        self.answer_waits();
+        self.finish(effects)
+    }
+
+    /// When it wants to be polled at the latest, in monotonic milliseconds.
+    pub fn due_ms(&self) -> u64 {
+        let mut due = self.now.mono_ms + self.options.report_interval_ms;
+        let mut at = |ms: Option<u64>| due = due.min(ms.unwrap_or(u64::MAX));
+        at(Some(self.next_report_ms));
+        at(self.release.due_ms(&self.options));
+        at(self.reads.due_ms());
+        at(self.delayed.front().map(|(_, since_ms)| since_ms + self.options.throttle_ms));
+        for peer in self.peers.values() {
+            at(peer.round.as_ref().and_then(crate::round::Round::due_ms));
+        }
+        at(self.waiting.iter().map(|waiting| waiting.deadline_ms).min().filter(|ms| *ms > self.now.mono_ms));
+        due.max(self.now.mono_ms)
+    }
+
+    fn on_input(&mut self, input: Input) -> Result<(), ReplicaError> {
+        match input {
+            Input::Write(write) => return self.on_write(write),
+            Input::Read { token, key } => return self.on_read(token, key),
+            Input::Message(message) => return self.on_message(message),
+            Input::Durable { index } => self.on_durable(index),
+            Input::Members(members) => self.on_members(members),
+            Input::Flush { token, deadline_ms } => self.on_flush(token, deadline_ms),
+            Input::Sync { token, deadline_ms } => self.on_sync(token, deadline_ms),
+        }
+        Ok(())
+    }
+
+    fn on_message(&mut self, message: Message) -> Result<(), ReplicaError> {
+        let Message { from, to, epoch, clock, wall_ms, payload } = message;
+        if to != self.instance {
+            return Ok(());
+        }
+        // What a member that is gone wrote comes in rounds with those who stay, and in no other way: the watermark waits for
+        // those rounds, and for nothing else.
+        let (now_ms, own_wall_ms) = (self.now.mono_ms, self.now.wall_ms);
+        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
+        peer.heard_ms = Some(now_ms);
+        self.clock.observe(clock);
+        match payload {
+            Payload::Push { stream, base, first, last, pairs } => {
+                return self.on_push(from, (stream, base, first, last), &pairs);
+            }
+            Payload::PushAck { stream, applied } => self.on_push_ack(from, stream, applied),
+            Payload::Report { rows } => {
+                peer.clock_offset_ms = wall_ms.cast_signed() - own_wall_ms.cast_signed();
+                self.watermark.report(from, epoch, &rows);
+            }
+            // All else carries what anybody wrote: it counts among those who agree on the members.
+            _ if epoch != self.members.epoch => {}
+            payload => return self.on_exchange(from, payload),
+        }
+        Ok(())
+    }
+
+    fn on_exchange(&mut self, from: InstanceId, payload: Payload) -> Result<(), ReplicaError> {
+        let now_ms = self.now.mono_ms;
+        match payload {
+            Payload::Ask { round, number, nodes } => {
+                let (looked_at, parts) = differing(&nodes, &self.store);
+                self.send(from, Payload::Tell { round, number, looked_at, parts });
+            }
+            Payload::Want { round, number, hashes } => {
+                let (looked_at, pairs) = pairs_with(&hashes, &self.store)?;
+                self.send(from, Payload::Give { round, number, looked_at: looked_at as u32, pairs });
+            }
+            Payload::Put { round, number, pairs } => {
+                self.merge_all(&pairs)?;
+                self.send(from, Payload::PutDone { round, number });
+            }
+            Payload::Repair { pairs } => self.merge_all(&pairs)?,
+            Payload::Tell { round, number, looked_at, parts } => {
+                let peer = self.peers.get_mut(&from).and_then(|peer| peer.round.as_mut());
+                if let Some(own) = peer.filter(|own| own.is(round)) {
+                    own.on_tell(number, looked_at, &parts, (&self.store, self.fence), now_ms);
+                }
+            }
+            Payload::Give { round, number, looked_at, pairs } => {
+                let is_answer = self.round_of(from, round).is_some_and(|own| own.on_give(number, looked_at, pairs.len(), now_ms));
+                if is_answer {
+                    self.merge_all(&pairs)?;
+                }
+            }
+            Payload::PutDone { round, number } => {
+                if let Some(own) = self.round_of(from, round) {
+                    own.on_put_done(number, now_ms);
+                }
+            }
+            Payload::VersionAsk { read, key } => {
+                let known = match (self.is_up(), self.store.version(&key)) {
+                    (false, _) => Known::Nothing,
+                    (true, None) => Known::Absent,
+                    (true, Some(version)) => Known::Version(version),
+                };
+                self.send(from, Payload::VersionTell { read, known });
+            }
+            Payload::EntryAsk { read, key } => {
+                let entry = self.store.get(&key)?;
+                self.send(from, Payload::EntryTell { read, entry });
+            }
+            Payload::VersionTell { read, known } => return self.on_version_told(from, read, known),
+            Payload::EntryTell { read, entry } => return self.on_entry_told(from, read, entry),
+            Payload::Push { .. } | Payload::PushAck { .. } | Payload::Report { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Merges what somebody else sent. What the fence keeps out is here already, or was overtaken by what is.
+    pub(crate) fn merge_all(&mut self, pairs: &[Pair]) -> Result<(), ReplicaError> {
+        for Pair { key, entry } in pairs {
+            let key = &Self::key_of(key);
+            self.clock.observe(entry.version.hlc);
+            if entry.version.hlc <= self.fence {
+                self.counts.fenced += 1;
+                continue;
+            }
+            let index = self.keeping.index_of_next();
+            match self.store.merge(key, entry, index)? {
+                Merged::Won(old) => {
+                    self.counts.merged += 1;
+                    if old.is_some_and(|old| old.instance == self.instance) {
+                        self.counts.superseded += 1;
+                    }
+                    self.keeping.merged(key, entry);
+                }
+                Merged::Lost | Merged::Same => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn send(&mut self, to: InstanceId, payload: Payload) {
+        let message = Message {
+            from: self.instance,
+            to,
+            epoch: self.members.epoch,
+            clock: self.clock.promised(),
+            wall_ms: self.now.wall_ms,
+            payload,
+        };
+        self.out.push(Effect::Send(message));
+    }
+
+    pub(crate) fn reply(&mut self, token: u64, answer: Answer) {
+        self.out.push(Effect::Reply { token, answer });
+    }
+
+    /// Whether this replica serves.
+    pub fn is_up(&self) -> bool {
+        self.members.states.get(&self.instance) == Some(&MemberState::Up)
+    }
+
+    /// After how long without a word a peer counts as unreachable.
+    pub(crate) fn silent_ms(&self) -> u64 {
+        self.options.report_interval_ms * SILENT_INTERVALS
+    }
+
+    pub(crate) fn other_members(&self) -> BTreeSet<InstanceId> {
+        self.peers.keys().copied().collect()
+    }
+
+    /// A number that follows from the seed alone.
+    pub(crate) fn draw(&mut self, below: u64) -> u64 {
+        // SplitMix64: enough to spread work, and three lines.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % below.max(1)
+    }
+
+    /// What there is for a key, whether it is served or not.
+    pub fn get(&self, key: &[u8]) -> Result<Option<crate::Entry>, ReplicaError> {
+        self.store.get(key)
+    }
+
+    /// The members as this replica knows them.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// What readers of the engine see for a key; for tests.
+    #[cfg(test)]
+    pub(crate) fn get_durable(&self, key: &[u8]) -> Option<crate::Entry> {
+        self.store.get_durable(key)
+    }
+
+    /// Whether all books agree; for tests.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        self.store.check();
+    }
+
+    /// What is ignored; for tests.
+    #[cfg(test)]
+    pub(crate) fn fence_for_tests(&self) -> Hlc {
+        self.fence
+    }
+
+    pub(crate) fn key_of(key: &Bytes) -> Bytes {
+        // Keys are slices of what came off the wire; kept for long they would keep all of it alive.
+        Bytes::copy_from_slice(key)
+    }
+}

@@ -1,0 +1,294 @@
+//! One comparison of this replica with another, or one copy to it, driven from here.
+//!
+//! The other side keeps nothing: it answers each request from what it has then, and only with what is durable there. When a round
+//! ends, everything that was here when it began is there; and after a comparison, everything that was there is here.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::digest::{FAN_OUT, Node};
+use crate::message::{Pair, Part, Payload};
+use crate::options::{MAX_ASKED_NODES, MAX_MESSAGE_BYTES, MAX_MESSAGE_PAIRS, MAX_OPEN_REQUESTS, MAX_WANTED_HASHES, RESEND_MS};
+use crate::store::{ReplicaError, Store};
+use crate::version::{Hlc, Version};
+
+/// What is asked of the other side. Light: entries are looked up when they are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Request {
+    /// Which of these differ?
+    Ask(Vec<Node>),
+    /// Give the entries of these hashes.
+    Want(Vec<u64>),
+    /// Take the entries of these hashes.
+    Put(Vec<u64>),
+    /// Take everything after this place, up to that one.
+    Copy(Option<(u64, Bytes)>, (u64, Bytes)),
+}
+
+/// Where a copy stands.
+#[derive(Debug)]
+enum Copying {
+    /// It has not begun.
+    Begins,
+    /// After this place.
+    After((u64, Bytes)),
+    /// There is nothing more to copy.
+    Ended,
+}
+
+/// A round under way.
+#[derive(Debug)]
+pub(crate) struct Round {
+    id: u64,
+    /// The clock when it began.
+    pub(crate) started: Hlc,
+    /// Whether it copies; otherwise it compares.
+    pub(crate) is_copy: bool,
+    /// What is still to be asked; at most all nodes of the tree, by hundreds.
+    todo: VecDeque<Request>,
+    open: BTreeMap<u64, (Request, u64)>,
+    next_number: u64,
+    copying: Copying,
+    pub(crate) progressed_ms: u64,
+    /// Entries that came from the other side.
+    pub(crate) pulled: u64,
+    /// Entries that went there.
+    pub(crate) pushed: u64,
+}
+
+impl Round {
+    /// A comparison.
+    pub(crate) fn compare(id: u64, started: Hlc, now_ms: u64) -> Self {
+        let mut round = Self::begin(id, started, now_ms);
+        round.todo.push_back(Request::Ask(vec![Node::ROOT]));
+        round
+    }
+
+    /// A copy of everything.
+    pub(crate) fn copy(id: u64, started: Hlc, now_ms: u64) -> Self {
+        Self { copying: Copying::Begins, is_copy: true, ..Self::begin(id, started, now_ms) }
+    }
+
+    fn begin(id: u64, started: Hlc, now_ms: u64) -> Self {
+        Self {
+            id,
+            started,
+            is_copy: false,
+            todo: VecDeque::new(),
+            open: BTreeMap::new(),
+            next_number: 1,
+            copying: Copying::Ended,
+            progressed_ms: now_ms,
+            pulled: 0,
+            pushed: 0,
+        }
+    }
+
+    /// Whether an answer is one to this round.
+    pub(crate) fn is(&self, id: u64) -> bool {
+        self.id == id
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.todo.is_empty() && self.open.is_empty() && matches!(self.copying, Copying::Ended)
+    }
+
+    /// The next message, if one may be sent now.
+    pub(crate) fn next(&mut self, store: &Store, now_ms: u64) -> Result<Option<Payload>, ReplicaError> {
+        let late = self.open.iter().find(|(_, (_, sent_ms))| now_ms.saturating_sub(*sent_ms) >= RESEND_MS);
+        if let Some((number, request)) = late.map(|(number, (request, _))| (*number, request.clone())) {
+            return self.send(number, request, store, now_ms).map(Some);
+        }
+        if self.open.len() >= MAX_OPEN_REQUESTS {
+            return Ok(None);
+        }
+        let request = match self.todo.pop_front() {
+            Some(request) => request,
+            None => match self.next_copy(store)? {
+                Some(request) => request,
+                None => return Ok(None),
+            },
+        };
+        let number = self.next_number;
+        self.next_number += 1;
+        self.send(number, request, store, now_ms).map(Some)
+    }
+
+    /// The next piece of a copy: places, so that a piece that is sent again carries the same keys.
+    fn next_copy(&mut self, store: &Store) -> Result<Option<Request>, ReplicaError> {
+        let from = match std::mem::replace(&mut self.copying, Copying::Ended) {
+            Copying::Begins => None,
+            Copying::After(place) => Some(place),
+            Copying::Ended => return Ok(None),
+        };
+        let (mut last, mut bytes, mut count) = (None, 0, 0);
+        while let Some(place) = store.after(last.as_ref().or(from.as_ref())) {
+            bytes += store.get(&place.1)?.map_or(0, |entry| place.1.len() + entry.body.size_bytes()) as u64;
+            count += 1;
+            if last.is_some() && (bytes > MAX_MESSAGE_BYTES || count > MAX_MESSAGE_PAIRS) {
+                break;
+            }
+            last = Some(place);
+        }
+        let Some(last) = last else { return Ok(None) };
+        self.copying = Copying::After(last.clone());
+        Ok(Some(Request::Copy(from, last)))
+    }
+
+    fn send(&mut self, number: u64, request: Request, store: &Store, now_ms: u64) -> Result<Payload, ReplicaError> {
+        let round = self.id;
+        let (request, payload) = match request {
+            Request::Ask(nodes) => {
+                let with_digest = |node: &Node| store.digest().digest(*node).map(|digest| (*node, digest));
+                let payload = Payload::Ask { round, number, nodes: nodes.iter().filter_map(with_digest).collect() };
+                (Request::Ask(nodes), payload)
+            }
+            Request::Want(hashes) => (Request::Want(hashes.clone()), Payload::Want { round, number, hashes }),
+            Request::Put(mut hashes) => {
+                let (looked_at, pairs) = pairs_with(&hashes, store)?;
+                let rest = hashes.split_off(looked_at);
+                if !rest.is_empty() {
+                    self.todo.push_front(Request::Put(rest));
+                }
+                self.pushed += pairs.len() as u64;
+                (Request::Put(hashes), Payload::Put { round, number, pairs })
+            }
+            Request::Copy(from, upto) => {
+                let mut pairs = Vec::new();
+                let mut at = from.clone();
+                while let Some(place) = store.after(at.as_ref()).filter(|place| *place <= upto) {
+                    pairs.extend(store.get(&place.1)?.map(|entry| Pair { key: place.1.clone(), entry }));
+                    at = Some(place);
+                }
+                self.pushed += pairs.len() as u64;
+                (Request::Copy(from, upto), Payload::Put { round, number, pairs })
+            }
+        };
+        self.open.insert(number, (request, now_ms));
+        Ok(payload)
+    }
+
+    /// The answer to an ask. `fence`: what is not wanted, because it would be ignored.
+    pub(crate) fn on_tell(&mut self, number: u64, looked_at: u32, parts: &[Part], (store, fence): (&Store, Hlc), now_ms: u64) {
+        if !matches!(self.open.get(&number), Some((Request::Ask(_), _))) || looked_at == 0 {
+            return;
+        }
+        let Some((Request::Ask(mut nodes), _)) = self.open.remove(&number) else { return };
+        self.progressed_ms = now_ms;
+        let rest = nodes.split_off((looked_at as usize).min(nodes.len()));
+        if !rest.is_empty() {
+            self.todo.push_front(Request::Ask(rest));
+        }
+        let (mut ask, mut want, mut put) = (Vec::new(), Vec::new(), Vec::new());
+        for part in parts {
+            match part {
+                Part::Children(node, theirs) => {
+                    let Some(ours) = store.digest().children(*node) else { continue };
+                    let differ = (0..FAN_OUT as u32).filter(|at| ours[*at as usize] != theirs[*at as usize]);
+                    ask.extend(differ.map(|at| Node { level: node.level + 1, index: node.index * FAN_OUT as u32 + at }));
+                }
+                Part::Leaf(leaf, theirs) => compare(&store.leaf(*leaf), theirs, fence, (&mut want, &mut put)),
+            }
+        }
+        // What is known to differ goes first: so what waits here stays small.
+        ask.chunks(MAX_ASKED_NODES).for_each(|nodes| self.todo.push_front(Request::Ask(nodes.to_vec())));
+        put.chunks(MAX_WANTED_HASHES).for_each(|hashes| self.todo.push_front(Request::Put(hashes.to_vec())));
+        want.chunks(MAX_WANTED_HASHES).for_each(|hashes| self.todo.push_front(Request::Want(hashes.to_vec())));
+    }
+
+    /// The answer to a want. Returns whether it is one, and so what came with it counts.
+    pub(crate) fn on_give(&mut self, number: u64, looked_at: u32, pairs: usize, now_ms: u64) -> bool {
+        if !matches!(self.open.get(&number), Some((Request::Want(_), _))) || looked_at == 0 {
+            return false;
+        }
+        let Some((Request::Want(mut hashes), _)) = self.open.remove(&number) else { return false };
+        self.progressed_ms = now_ms;
+        self.pulled += pairs as u64;
+        let rest = hashes.split_off((looked_at as usize).min(hashes.len()));
+        if !rest.is_empty() {
+            self.todo.push_front(Request::Want(rest));
+        }
+        true
+    }
+
+    /// What was sent is there.
+    pub(crate) fn on_put_done(&mut self, number: u64, now_ms: u64) {
+        if matches!(self.open.get(&number), Some((Request::Put(_) | Request::Copy(..), _))) {
+            self.open.remove(&number);
+            self.progressed_ms = now_ms;
+        }
+    }
+
+    /// When something is to be sent again.
+    pub(crate) fn due_ms(&self) -> Option<u64> {
+        self.open.values().map(|(_, sent_ms)| sent_ms + RESEND_MS).min()
+    }
+}
+
+/// What differs between two leaves, by hash. Where two keys share a hash, everything travels both ways.
+fn compare(ours: &[(u64, Version)], theirs: &[(u64, Version)], fence: Hlc, (want, put): (&mut Vec<u64>, &mut Vec<u64>)) {
+    let mut by_hash: BTreeMap<u64, (Vec<Version>, Vec<Version>)> = BTreeMap::new();
+    ours.iter().for_each(|(hash, version)| by_hash.entry(*hash).or_default().0.push(*version));
+    theirs.iter().for_each(|(hash, version)| by_hash.entry(*hash).or_default().1.push(*version));
+    for (hash, (mut ours, mut theirs)) in by_hash {
+        if let ([own], [other]) = (&ours[..], &theirs[..]) {
+            match own.cmp(other) {
+                std::cmp::Ordering::Less => want.push(hash),
+                std::cmp::Ordering::Greater => put.push(hash),
+                std::cmp::Ordering::Equal => {}
+            }
+            continue;
+        }
+        ours.sort_unstable();
+        theirs.sort_unstable();
+        if ours != theirs {
+            if theirs.iter().any(|version| version.hlc > fence) {
+                want.push(hash);
+            }
+            if !ours.is_empty() {
+                put.push(hash);
+            }
+        }
+    }
+}
+
+/// The entries of the first of these hashes that fit into a message, at least of one, and of how many that is.
+pub(crate) fn pairs_with(hashes: &[u64], store: &Store) -> Result<(usize, Vec<Pair>), ReplicaError> {
+    let (mut pairs, mut bytes) = (Vec::new(), 0);
+    for (looked_at, hash) in hashes.iter().enumerate() {
+        let found = store.with_hash(*hash)?;
+        let more: usize = found.iter().map(|(key, entry)| key.len() + entry.body.size_bytes()).sum();
+        if looked_at > 0 && (bytes + more as u64 > MAX_MESSAGE_BYTES || pairs.len() >= MAX_MESSAGE_PAIRS) {
+            return Ok((looked_at, pairs));
+        }
+        bytes += more as u64;
+        pairs.extend(found.into_iter().map(|(key, entry)| Pair { key, entry }));
+    }
+    Ok((hashes.len(), pairs))
+}
+
+/// The parts that differ, out of the first of those that were asked about, and of how many that is.
+pub(crate) fn differing(nodes: &[(Node, crate::Digest)], store: &Store) -> (u32, Vec<Part>) {
+    let (mut parts, mut bytes) = (Vec::new(), 0_u64);
+    for (looked_at, (node, theirs)) in nodes.iter().enumerate() {
+        if bytes >= MAX_MESSAGE_BYTES {
+            return (looked_at as u32, parts);
+        }
+        if store.digest().digest(*node).is_none_or(|ours| ours == *theirs) {
+            continue;
+        }
+        match store.digest().children(*node) {
+            Some(children) => {
+                bytes += 16 * FAN_OUT as u64;
+                parts.push(Part::Children(*node, children));
+            }
+            None => {
+                let leaf = store.leaf(node.index);
+                bytes += 20 * leaf.len() as u64;
+                parts.push(Part::Leaf(node.index, leaf));
+            }
+        }
+    }
+    (nodes.len() as u32, parts)
+}

@@ -1,0 +1,130 @@
+//! What a replica tells about itself.
+
+use crate::io::MemberState;
+use crate::replica::Replica;
+use crate::version::{Hlc, InstanceId};
+
+/// What happened since the replica was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Own writes.
+    pub written: u64,
+    /// Entries of others that were kept.
+    pub merged: u64,
+    /// Of them, those that took the place of an own write.
+    pub superseded: u64,
+    /// Entries that the fence kept out.
+    pub fenced: u64,
+    /// Entries that were sent as they were written, once per peer.
+    pub pushed: u64,
+    /// Their bytes.
+    pub pushed_bytes: u64,
+    /// Peers that fell too far behind to be sent what they lacked.
+    pub overflows: u64,
+    /// Rounds that ended: comparisons and copies.
+    pub rounds: u64,
+    /// Rounds that were given up.
+    pub stalled_rounds: u64,
+    /// Entries that rounds brought here.
+    pub pulled: u64,
+    /// Entries that rounds brought to others.
+    pub put: u64,
+    /// Reads that found something newer at others.
+    pub repairs: u64,
+    /// Checkpoints of the log.
+    pub checkpoints: u64,
+}
+
+/// How a replica is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Who it is.
+    pub instance: InstanceId,
+    /// The epoch of its members.
+    pub epoch: u64,
+    /// Whether it serves.
+    pub is_up: bool,
+    /// Keys with a value.
+    pub keys: u64,
+    /// Keys of which only a tombstone is left, or that a value expired.
+    pub tombstones: u64,
+    /// Bytes of keys and values.
+    pub data_bytes: u64,
+    /// The sum of everything; equal replicas have equal ones.
+    pub digest: u128,
+    /// Bytes of own writes that a peer has not confirmed.
+    pub outbox_bytes: u64,
+    /// How many they are.
+    pub outbox_entries: u64,
+    /// The watermark as far as it is known.
+    pub stable: Hlc,
+    /// What was dropped is at or below this.
+    pub fence: Hlc,
+    /// How far the clock is ahead of the wall clock, in milliseconds.
+    pub hlc_ahead_ms: u64,
+    /// By how much the wall clock is off, if that stops writes.
+    pub skew_ms: Option<i64>,
+    /// Pairs of members that keep tombstones from being dropped: whose writes whom they have not reached. Empty if there are
+    /// none.
+    pub gc_blocked_by: Vec<(InstanceId, InstanceId)>,
+    /// What happened.
+    pub counts: Counts,
+    /// The others.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// How another member is, seen from here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Who it is.
+    pub instance: InstanceId,
+    /// How far it is.
+    pub state: MemberState,
+    /// Whether it was heard of lately.
+    pub is_reachable: bool,
+    /// Own writes that it has not confirmed; none if it is not sent them, but compared with.
+    pub lag_entries: Option<u64>,
+    /// Whether a round with it goes on.
+    pub is_comparing: bool,
+    /// Rounds with it that ended.
+    pub rounds: u64,
+    /// Milliseconds by which its wall clock is ahead of this node's.
+    pub clock_offset_ms: i64,
+}
+
+impl Replica {
+    /// How it is.
+    pub fn status(&self) -> Status {
+        let (keys, tombstones) = self.store.counts();
+        let stable = self.watermark.stable();
+        let is_blocked = self.store.oldest_dead().is_some_and(|dead| dead > stable);
+        let silent_ms = self.silent_ms();
+        let peers = self.peers.iter().map(|(instance, peer)| PeerStatus {
+            instance: *instance,
+            state: peer.state,
+            is_reachable: peer.is_reachable(self.now.mono_ms, silent_ms),
+            lag_entries: peer.stream.as_ref().map(|stream| self.outbox.last() - stream.acked),
+            is_comparing: peer.round.is_some(),
+            rounds: peer.rounds,
+            clock_offset_ms: peer.clock_offset_ms,
+        });
+        Status {
+            instance: self.instance,
+            epoch: self.members.epoch,
+            is_up: self.is_up(),
+            keys,
+            tombstones,
+            data_bytes: self.store.data_bytes(),
+            digest: self.store.root().0,
+            outbox_bytes: self.outbox.bytes(),
+            outbox_entries: self.outbox.len() as u64,
+            stable,
+            fence: self.fence,
+            hlc_ahead_ms: self.clock.last().ms().saturating_sub(self.now.wall_ms),
+            skew_ms: self.skew.judged(),
+            gc_blocked_by: if is_blocked { self.watermark.held_by() } else { Vec::new() },
+            counts: self.counts,
+            peers: peers.collect(),
+        }
+    }
+}

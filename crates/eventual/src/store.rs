@@ -1,0 +1,271 @@
+//! The pairs of a replica: an engine, and beside it what replication needs to find its way in it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_engine::{Batch, Change, Engine, EngineError, Table};
+
+use crate::codec::DecodeError;
+use crate::digest::{Digest, Node, Tree};
+use crate::entry::{Body, Entry};
+use crate::version::{Hlc, Version};
+
+/// Why a replica cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// Its engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// What it kept cannot be read.
+    #[error("what was kept cannot be read: {0}")]
+    Decode(#[from] DecodeError),
+}
+
+/// What became of an entry that was to be merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Merged {
+    /// It is there now; this was there before.
+    Won(Option<Version>),
+    /// A greater one was there.
+    Lost,
+    /// The very same was there.
+    Same,
+}
+
+/// A change that waits for a log position to be durable.
+struct Waiting {
+    index: u64,
+    key: Bytes,
+    value: Option<Bytes>,
+}
+
+/// Pairs by key, and in memory beside them by hash their versions, by deadline those that end, and by version those that are
+/// dead.
+///
+/// That takes about 100 bytes per pair and its key, besides what the engine takes: for which a comparison of replicas costs what
+/// differs, a merge one lookup, and an expiry what expires.
+///
+/// *Invariants*: index, digest, deadlines and dead say the same as the engine with the changes that wait; a key's version never
+/// goes down; nothing but [`Store::drop_stable`] takes a key out.
+pub(crate) struct Store {
+    engine: Arc<dyn Engine>,
+    index: BTreeMap<(u64, Bytes), Version>,
+    digest: Tree,
+    /// Values that end, by deadline.
+    deadlines: BTreeSet<(u64, Bytes)>,
+    /// Tombstones and what is left of expired values.
+    dead: BTreeSet<(Version, Bytes)>,
+    /// Changes that the engine does not have yet, oldest first: readers see what is durable. None: the key goes.
+    queue: VecDeque<Waiting>,
+    /// The newest of them, by key.
+    waiting: BTreeMap<Bytes, (u64, Option<Bytes>)>,
+    /// Bytes of keys and values.
+    data_bytes: u64,
+    /// Batches so far: the engine's revision.
+    batches: u64,
+}
+
+impl Store {
+    /// Over an empty engine.
+    pub(crate) fn new(engine: Arc<dyn Engine>, seed: u64, levels: u8) -> Self {
+        Self {
+            engine,
+            index: BTreeMap::new(),
+            digest: Tree::new(seed, levels),
+            deadlines: BTreeSet::new(),
+            dead: BTreeSet::new(),
+            queue: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            data_bytes: 0,
+            batches: 0,
+        }
+    }
+
+    pub(crate) fn digest(&self) -> &Tree {
+        &self.digest
+    }
+
+    /// The sum of everything.
+    pub(crate) fn root(&self) -> Digest {
+        self.digest.digest(Node::ROOT).unwrap_or_default()
+    }
+
+    /// Keys with a value, and keys of which only the version is left.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        ((self.index.len() - self.dead.len()) as u64, self.dead.len() as u64)
+    }
+
+    /// Bytes of keys and values.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        self.data_bytes
+    }
+
+    /// The oldest tombstone, or what is left of an expired value.
+    pub(crate) fn oldest_dead(&self) -> Option<Hlc> {
+        self.dead.first().map(|(version, _)| version.hlc)
+    }
+
+    /// The version of a key.
+    pub(crate) fn version(&self, key: &Bytes) -> Option<Version> {
+        self.index.get(&(self.digest.key_hash(key), key.clone())).copied()
+    }
+
+    /// What there is for a key.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Entry>, ReplicaError> {
+        let found = match self.waiting.get(key) {
+            Some((_, waiting)) => waiting.clone(),
+            None => self.engine.view().peek(Table::Current, key)?,
+        };
+        Ok(found.map(Entry::decode).transpose()?)
+    }
+
+    /// Keeps the entry if it beats what is there. Readers of the engine see it once this log position is durable.
+    pub(crate) fn merge(&mut self, key: &Bytes, entry: &Entry, index: u64) -> Result<Merged, ReplicaError> {
+        let hash = self.digest.key_hash(key);
+        let at = (hash, key.clone());
+        let old = self.index.get(&at).copied();
+        if !entry.beats(old.as_ref()) {
+            return Ok(if old == Some(entry.version) { Merged::Same } else { Merged::Lost });
+        }
+        self.forget(key, old)?;
+        self.index.insert(at, entry.version);
+        self.digest.replace(hash, key, old, Some(entry.version));
+        if entry.is_dead() {
+            self.dead.insert((entry.version, key.clone()));
+        } else if entry.deadline_ms != 0 {
+            self.deadlines.insert((entry.deadline_ms, key.clone()));
+        }
+        self.data_bytes += (key.len() + entry.body.size_bytes()) as u64;
+        self.change(index, key.clone(), Some(entry.to_bytes()));
+        Ok(Merged::Won(old))
+    }
+
+    fn change(&mut self, index: u64, key: Bytes, value: Option<Bytes>) {
+        self.waiting.insert(key.clone(), (index, value.clone()));
+        self.queue.push_back(Waiting { index, key, value });
+    }
+
+    /// Takes out of the books what is there for a key, except for index and digest.
+    fn forget(&mut self, key: &Bytes, old: Option<Version>) -> Result<(), ReplicaError> {
+        let Some(version) = old else { return Ok(()) };
+        if let Some(entry) = self.get(key)? {
+            self.data_bytes -= (key.len() + entry.body.size_bytes()) as u64;
+            if entry.deadline_ms != 0 {
+                self.deadlines.remove(&(entry.deadline_ms, key.clone()));
+            }
+        }
+        self.dead.remove(&(version, key.clone()));
+        Ok(())
+    }
+
+    /// Values whose time is up lose their content; at most so many. Versions stay, so replicas that do this at different moments
+    /// do not differ.
+    pub(crate) fn expire(&mut self, now_ms: u64, index: u64, max: usize) -> Result<(), ReplicaError> {
+        for _ in 0..max {
+            if self.deadlines.first().is_none_or(|(deadline_ms, _)| *deadline_ms > now_ms) {
+                break;
+            }
+            let (_, key) = self.deadlines.pop_first().expect("there is a first one");
+            let Some(entry) = self.get(&key)? else { continue };
+            self.data_bytes -= entry.body.size_bytes() as u64;
+            self.dead.insert((entry.version, key.clone()));
+            let expired = Entry { body: Body::Expired, ..entry };
+            self.change(index, key, Some(expired.to_bytes()));
+        }
+        Ok(())
+    }
+
+    /// Drops what is dead and at or below the fence; at most so many. Whether that was all.
+    pub(crate) fn drop_stable(&mut self, fence: Hlc, index: u64, max: usize) -> bool {
+        for _ in 0..max {
+            if self.dead.first().is_none_or(|(version, _)| version.hlc > fence) {
+                return true;
+            }
+            let (version, key) = self.dead.pop_first().expect("there is a first one");
+            let hash = self.digest.key_hash(&key);
+            self.index.remove(&(hash, key.clone()));
+            self.digest.replace(hash, &key, Some(version), None);
+            self.data_bytes -= key.len() as u64;
+            self.change(index, key, None);
+        }
+        self.dead.first().is_none_or(|(version, _)| version.hlc > fence)
+    }
+
+    /// What a leaf holds: hash and version of each key.
+    pub(crate) fn leaf(&self, leaf: u32) -> Vec<(u64, Version)> {
+        let (first, last) = self.digest.hashes_of(leaf);
+        self.by_hash(first, last).map(|((hash, _), version)| (*hash, *version)).collect()
+    }
+
+    /// All entries of keys with this hash: one, or in a blue moon more.
+    pub(crate) fn with_hash(&self, hash: u64) -> Result<Vec<(Bytes, Entry)>, ReplicaError> {
+        let mut found = Vec::new();
+        for ((_, key), _) in self.by_hash(hash, hash) {
+            found.extend(self.get(key)?.map(|entry| (key.clone(), entry)));
+        }
+        Ok(found)
+    }
+
+    fn by_hash(&self, first: u64, last: u64) -> impl Iterator<Item = (&(u64, Bytes), &Version)> {
+        self.index.range((first, Bytes::new())..).take_while(move |((hash, _), _)| *hash <= last)
+    }
+
+    /// The first pair after this place, in the order of hashes.
+    pub(crate) fn after(&self, place: Option<&(u64, Bytes)>) -> Option<(u64, Bytes)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let low = place.map_or(Unbounded, |place| Excluded(place.clone()));
+        self.index.range((low, Unbounded)).next().map(|(at, _)| at.clone())
+    }
+
+    /// Lets readers of the engine see what is durable: what was changed up to this log position.
+    pub(crate) fn commit(&mut self, durable: u64) -> Result<(), ReplicaError> {
+        let (mut changes, table) = (Vec::new(), Table::Current);
+        while let Some(Waiting { index, key, value }) = self.queue.pop_front_if(|waiting| waiting.index <= durable) {
+            if self.waiting.get(&key).is_some_and(|(newest, _)| *newest <= durable) {
+                self.waiting.remove(&key);
+            }
+            debug_assert!(index <= durable);
+            changes.push(match value {
+                Some(value) => Change::Put { table, key, value },
+                None => Change::Delete { table, key },
+            });
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.batches += 1;
+        Ok(self.engine.apply(Batch { applied: durable, revision: self.batches, changes })?)
+    }
+
+    /// What readers of the engine see for a key; for tests.
+    #[cfg(test)]
+    pub(crate) fn get_durable(&self, key: &[u8]) -> Option<Entry> {
+        let found = self.engine.view().peek(Table::Current, key).expect("readable");
+        found.map(|bytes| Entry::decode(bytes).expect("what was encoded can be decoded"))
+    }
+
+    /// Whether the books say what the engine has; for tests.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        let mut again = self.digest.emptied();
+        let mut data_bytes = 0;
+        for ((hash, key), version) in &self.index {
+            let entry = self.get(key).expect("readable").expect("what the index has, the engine has");
+            assert_eq!(entry.version, *version, "the index has another version of {key:?} than the engine");
+            assert_eq!(entry.is_dead(), self.dead.contains(&(*version, key.clone())), "dead keys are known");
+            let ends = !entry.is_dead() && entry.deadline_ms != 0;
+            assert_eq!(ends, self.deadlines.contains(&(entry.deadline_ms, key.clone())), "ends are known");
+            data_bytes += (key.len() + entry.body.size_bytes()) as u64;
+            again.replace(*hash, key, None, Some(*version));
+        }
+        assert!(again.is_same(&self.digest), "the digest is what it would be from scratch");
+        assert_eq!(data_bytes, self.data_bytes);
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("keys", &self.index.len()).field("dead", &self.dead.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,263 @@
+//! Members, rounds with them, and what they tell each other about how far they are.
+
+use std::collections::BTreeSet;
+
+use crate::io::{Answer, Effect, MemberState, Members};
+use crate::message::Payload;
+use crate::options::{CopyWhen, ROUND_PAUSE_MS, ROUND_STALL_MS, Trigger};
+use crate::peer::Peer;
+use crate::replica::Replica;
+use crate::round::Round;
+use crate::store::ReplicaError;
+use crate::version::{Hlc, InstanceId};
+
+/// Somebody waits for a flush or a comparison.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    token: u64,
+    deadline_ms: u64,
+    /// The place of the outbox that all others must have; none: a round must end that begins after the wait.
+    place: Option<u64>,
+    /// With whom a round is to end, and how many had ended before.
+    rounds: Vec<(InstanceId, u64)>,
+    others: u32,
+}
+
+impl Replica {
+    /// A new epoch: what was known of how far others are counts no more, until they were compared with.
+    pub(crate) fn on_members(&mut self, members: Members) {
+        if members.epoch < self.members.epoch {
+            return;
+        }
+        let is_new = members.epoch > self.members.epoch;
+        let now_ms = self.now.mono_ms;
+        self.peers.retain(|id, _| members.states.contains_key(id));
+        let others = members.states.iter().filter(|(id, _)| **id != self.instance);
+        for (id, state) in others {
+            self.peers.entry(*id).or_insert_with(|| Peer::new(*state, now_ms)).state = *state;
+        }
+        let is_leaving = members.states.get(&self.instance) == Some(&MemberState::Leaving);
+        if is_leaving {
+            self.release.all(self.outbox.last());
+        }
+        self.leaves_at = is_leaving.then(|| self.leaves_at.unwrap_or_else(|| self.clock.promised()));
+        self.members = members;
+        if is_new {
+            self.watermark.begin(self.members.epoch, self.members.states.keys().copied().collect());
+            self.joined_ms = now_ms;
+            self.next_report_ms = now_ms;
+            for peer in self.peers.values_mut() {
+                peer.is_synced = false;
+                peer.is_compared = false;
+                peer.floor = Hlc::ZERO;
+                peer.round = None;
+                peer.sync_due_ms = Some(now_ms);
+            }
+            for id in self.other_members() {
+                self.begin_stream(id);
+            }
+            self.trim_outbox();
+        }
+    }
+
+    /// The stamp up to which a peer has all own writes.
+    pub(crate) fn reached(&self, peer: &Peer) -> Hlc {
+        let streamed = peer.stream.as_ref().filter(|_| peer.is_synced);
+        let streamed = streamed.map(|stream| self.outbox.complete_to(stream.acked).unwrap_or_else(|| self.clock.promised()));
+        peer.floor.max(streamed.unwrap_or_default()).min(self.clock.promised())
+    }
+
+    /// Reports, and what follows from them.
+    pub(crate) fn keep_members(&mut self) {
+        if self.now.mono_ms < self.next_report_ms || !self.members.states.contains_key(&self.instance) {
+            return;
+        }
+        self.next_report_ms = self.now.mono_ms + self.options.report_interval_ms;
+        let own = self.keeping.own_complete_to().unwrap_or_else(|| self.clock.promised()).min(self.clock.promised());
+        let mut rows: Vec<(InstanceId, Hlc)> = self.peers.iter().map(|(id, peer)| (*id, self.reached(peer))).collect();
+        rows.push((self.instance, own));
+        self.watermark.report(self.instance, self.members.epoch, &rows);
+        for id in self.other_members() {
+            self.send(id, Payload::Report { rows: rows.clone() });
+        }
+        let silent_ms = self.silent_ms();
+        let reachable = self.peers.values().filter(|peer| peer.is_reachable(self.now.mono_ms, silent_ms));
+        let offsets = reachable.map(|peer| peer.clock_offset_ms).collect();
+        self.skew.look_at(offsets, self.options.max_clock_offset_ms);
+        self.follow_state();
+    }
+
+    /// Says when a replica that joins has everything, and when one that leaves is not needed any more.
+    fn follow_state(&mut self) {
+        let (now_ms, silent_ms) = (self.now.mono_ms, self.silent_ms());
+        let is_done = |peer: &Peer| peer.is_compared;
+        match self.members.states.get(&self.instance) {
+            Some(MemberState::Joining) if now_ms > self.joined_ms => {
+                let mut reachable = self.peers.values().filter(|peer| peer.is_reachable(now_ms, silent_ms));
+                let mut up = self.peers.values().filter(|peer| peer.state == MemberState::Up).peekable();
+                // An empty replica that knows nobody who is up must not look like one that serves.
+                let has_source = up.peek().is_none() || up.any(is_done);
+                if has_source && reachable.all(is_done) {
+                    self.out.push(Effect::Joined);
+                }
+            }
+            Some(MemberState::Leaving) => {
+                let at = self.leaves_at.unwrap_or_default();
+                let mut others = self.peers.values().filter(|peer| peer.state == MemberState::Up);
+                if self.keeping.is_all_durable() && self.delayed.is_empty() && others.all(|peer| self.reached(peer) >= at) {
+                    self.out.push(Effect::Drained);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Begins rounds that are due, lets those under way go on, and ends those that are done.
+    pub(crate) fn keep_rounds(&mut self) -> Result<(), ReplicaError> {
+        let (now_ms, silent_ms) = (self.now.mono_ms, self.silent_ms());
+        self.maybe_copy();
+        self.maybe_compare_with_somebody();
+        for id in self.other_members() {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            let is_due = peer.sync_due_ms.is_some_and(|due_ms| due_ms <= now_ms);
+            let is_reachable = peer.is_reachable(now_ms, silent_ms);
+            if peer.round.is_none() && is_reachable && (is_due || peer.wants_copy) {
+                self.begin_round(id);
+            }
+            self.drive_round(id)?;
+        }
+        Ok(())
+    }
+
+    fn begin_round(&mut self, id: InstanceId) {
+        self.begin_stream(id);
+        self.next_round += 1;
+        let (round, started, now_ms) = (self.next_round, self.clock.promised(), self.now.mono_ms);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            // A copy is no comparison: it brings nothing here.
+            let round = if std::mem::take(&mut peer.wants_copy) {
+                Round::copy(round, started, now_ms)
+            } else {
+                peer.sync_due_ms = None;
+                Round::compare(round, started, now_ms)
+            };
+            peer.round = Some(round);
+        }
+    }
+
+    fn drive_round(&mut self, id: InstanceId) -> Result<(), ReplicaError> {
+        let now_ms = self.now.mono_ms;
+        let Some(mut round) = self.peers.get_mut(&id).and_then(|peer| peer.round.take()) else { return Ok(()) };
+        while let Some(payload) = round.next(&self.store, now_ms)? {
+            self.send(id, payload);
+        }
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
+        if round.is_done() {
+            peer.floor = peer.floor.max(round.started);
+            peer.is_synced = peer.stream.is_some();
+            peer.is_compared |= !round.is_copy;
+            peer.rounds += 1;
+            peer.compared_ms = now_ms;
+            self.counts.rounds += 1;
+            self.counts.pulled += round.pulled;
+            self.counts.put += round.pushed;
+        } else if now_ms.saturating_sub(round.progressed_ms) >= ROUND_STALL_MS {
+            peer.wants_copy |= round.is_copy;
+            peer.sync_due_ms = Some(now_ms + ROUND_PAUSE_MS);
+            self.counts.stalled_rounds += 1;
+        } else {
+            peer.round = Some(round);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn round_of(&mut self, from: InstanceId, round: u64) -> Option<&mut Round> {
+        self.peers.get_mut(&from)?.round.as_mut().filter(|own| own.is(round))
+    }
+
+    /// Now and then two members compare what they have, whether or not there is a reason to.
+    fn maybe_compare_with_somebody(&mut self) {
+        let interval_ms = self.options.sync_interval_ms;
+        if interval_ms == 0 || self.now.mono_ms < self.next_sync_ms {
+            return;
+        }
+        // Spread by a quarter, or all members would begin at once.
+        let is_first = self.next_sync_ms == 0;
+        self.next_sync_ms = self.now.mono_ms + interval_ms - interval_ms / 8 + self.draw(interval_ms / 4 + 1);
+        let (now_ms, silent_ms) = (self.now.mono_ms, self.silent_ms());
+        let reachable = self.peers.values_mut().filter(|peer| peer.is_reachable(now_ms, silent_ms));
+        // Whose turn it is, not whom chance chooses: so everybody's comes within a known time.
+        if let Some(peer) = reachable.min_by_key(|peer| peer.compared_ms).filter(|_| !is_first) {
+            peer.sync_due_ms.get_or_insert(now_ms);
+        }
+    }
+
+    fn maybe_copy(&mut self) {
+        let Trigger::Copy(when) = &self.options.trigger else { return };
+        let is_due = self.release.due_ms(&self.options).is_some_and(|due_ms| due_ms <= self.now.mono_ms);
+        if *when != CopyWhen::Manual && is_due {
+            self.copy_to_all();
+        }
+    }
+
+    fn copy_to_all(&mut self) {
+        self.release.copied(self.now.mono_ms);
+        self.peers.values_mut().for_each(|peer| peer.wants_copy = true);
+    }
+
+    pub(crate) fn on_flush(&mut self, token: u64, deadline_ms: u64) {
+        match self.options.trigger {
+            Trigger::Write(_) => {
+                let place = self.outbox.last();
+                self.release.all(place);
+                let others = self.peers.len() as u32;
+                self.waits.push(Wait { token, deadline_ms, place: Some(place), rounds: Vec::new(), others });
+            }
+            Trigger::Copy(_) => {
+                self.copy_to_all();
+                self.wait_for_rounds(token, deadline_ms);
+            }
+            Trigger::Read { .. } => self.on_sync(token, deadline_ms),
+        }
+    }
+
+    pub(crate) fn on_sync(&mut self, token: u64, deadline_ms: u64) {
+        let now_ms = self.now.mono_ms;
+        self.peers.values_mut().for_each(|peer| peer.sync_due_ms = Some(now_ms));
+        self.wait_for_rounds(token, deadline_ms);
+    }
+
+    /// A round that goes on already may have passed by what was written since: the next one counts.
+    fn wait_for_rounds(&mut self, token: u64, deadline_ms: u64) {
+        let ends = |peer: &Peer| peer.rounds + u64::from(peer.round.is_some()) + 1;
+        let rounds: Vec<(InstanceId, u64)> = self.peers.iter().map(|(id, peer)| (*id, ends(peer))).collect();
+        let others = rounds.len() as u32;
+        self.waits.push(Wait { token, deadline_ms, place: None, rounds, others });
+    }
+
+    pub(crate) fn answer_waits(&mut self) {
+        for wait in std::mem::take(&mut self.waits) {
+            let reached = match wait.place {
+                Some(place) => {
+                    let streams = self.peers.values().filter_map(|peer| peer.stream.as_ref());
+                    streams.filter(|stream| stream.acked >= place).count()
+                }
+                None => {
+                    let has_ended = |(id, ends): &&(InstanceId, u64)| self.peers.get(id).is_some_and(|peer| peer.rounds >= *ends);
+                    wait.rounds.iter().filter(has_ended).count()
+                }
+            } as u32;
+            if reached >= wait.others || self.now.mono_ms >= wait.deadline_ms {
+                self.reply(wait.token, Answer::Done { reached, others: wait.others });
+            } else {
+                self.waits.push(wait);
+            }
+        }
+    }
+
+    /// Members that are up, without this one.
+    pub(crate) fn others_up(&self) -> BTreeSet<InstanceId> {
+        let up = self.peers.iter().filter(|(_, peer)| peer.state == MemberState::Up);
+        up.map(|(id, _)| *id).collect()
+    }
+}

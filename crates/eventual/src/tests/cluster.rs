@@ -1,0 +1,442 @@
+//! A cluster of replicas under a test's control.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_engine::{Engine, Trie};
+
+use super::mutations::Mutation;
+use super::oracle::Oracle;
+use crate::io::{Answer, Effect, Input, MemberState, Members, Time, Write};
+use crate::message::{Message, Payload};
+use crate::replica::{Replica, Setup};
+use crate::version::Hlc;
+use crate::{Body, InstanceId, Options};
+
+/// Messages under way at most; beyond it the oldest is lost.
+const MAX_BAG: usize = 4_000;
+
+/// A step of [`Cluster::run_ms`].
+const STEP_MS: u64 = 100;
+
+/// A place where a replica may be: its disk, its clock, its part of the network.
+#[derive(Debug, Default)]
+struct Slot {
+    instance: Option<InstanceId>,
+    replica: Option<Replica>,
+    inputs: Vec<Input>,
+    /// Records with their positions.
+    log: Vec<(u64, Bytes)>,
+    synced: u64,
+    starts: u64,
+    clock_offset_ms: i64,
+    /// Slots with the same number hear each other.
+    side: u8,
+}
+
+/// The cluster.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    slots: Vec<Slot>,
+    options: Options,
+    bag: Vec<Message>,
+    /// What the cluster has agreed on.
+    pub(super) members: Members,
+    next_instance: u32,
+    now_ms: u64,
+    next_token: u64,
+    pub(super) answers: BTreeMap<u64, Answer>,
+    pub(super) oracle: Oracle,
+    mutation: Option<Mutation>,
+    /// A wall clock was moved: what one replica takes for over, another may serve for as long as it jumped.
+    pub(super) has_jumped: bool,
+}
+
+pub(super) fn key(at: u8) -> Bytes {
+    Bytes::from(format!("key-{at}"))
+}
+
+impl Cluster {
+    /// Replicas that begin together, all of them up. The bug that is planted, if any, is outside of them.
+    pub(super) fn new(slots: usize, options: Options, mutation: Option<Mutation>) -> Self {
+        let mut cluster = Self {
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+            options,
+            bag: Vec::new(),
+            members: Members { epoch: 1, states: BTreeMap::new() },
+            next_instance: 1,
+            now_ms: 10_000,
+            next_token: 1,
+            answers: BTreeMap::new(),
+            oracle: Oracle::default(),
+            mutation,
+            has_jumped: false,
+        };
+        for slot in 0..slots {
+            let instance = cluster.new_instance();
+            cluster.members.states.insert(instance, MemberState::Up);
+            cluster.slots[slot].instance = Some(instance);
+        }
+        (0..slots).for_each(|slot| cluster.start(slot));
+        cluster
+    }
+
+    fn new_instance(&mut self) -> InstanceId {
+        self.next_instance += 1;
+        InstanceId(self.next_instance - 1)
+    }
+
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn replica(&self, slot: usize) -> Option<&Replica> {
+        self.slots[slot].replica.as_ref()
+    }
+
+    pub(super) fn is_running(&self, slot: usize) -> bool {
+        self.slots[slot].replica.is_some()
+    }
+
+    /// Opens a slot's replica from its log.
+    fn start(&mut self, slot: usize) {
+        let Some(instance) = self.slots[slot].instance else { return };
+        let engine: Arc<dyn Engine> = Arc::new(Trie::new());
+        let own = &mut self.slots[slot];
+        own.starts += 1;
+        let setup = Setup { instance, start: own.starts, options: self.options.clone(), engine, seed: 7 };
+        let mut replica = Replica::new(setup);
+        for (index, record) in &own.log {
+            replica.replay(*index, record.clone()).expect("what was written can be read");
+        }
+        own.replica = Some(replica);
+        own.inputs = vec![Input::Members(self.members.clone())];
+        self.poll(slot);
+    }
+
+    fn time(&self, slot: usize) -> Time {
+        let wall_ms = (1_000_000_000 + self.now_ms).saturating_add_signed(self.slots[slot].clock_offset_ms);
+        Time { mono_ms: self.now_ms, wall_ms }
+    }
+
+    /// The slot's wall clock.
+    pub(super) fn wall_ms(&self, slot: usize) -> u64 {
+        self.time(slot).wall_ms
+    }
+
+    pub(super) fn poll(&mut self, slot: usize) {
+        let time = self.time(slot);
+        let own = &mut self.slots[slot];
+        let Some(replica) = own.replica.as_mut() else { return };
+        let mut effects = Vec::new();
+        replica.poll(time, &mut own.inputs, &mut effects).expect("an engine in memory does not fail");
+        for effect in effects {
+            self.carry_out(slot, effect);
+        }
+        self.look(slot);
+    }
+
+    fn carry_out(&mut self, slot: usize, effect: Effect) {
+        let own = &mut self.slots[slot];
+        let instance = own.instance.expect("who runs is somebody");
+        match effect {
+            Effect::Append { index, record } => {
+                assert_eq!(
+                    own.log.last().map_or_else(|| own.synced.min(index - 1), |(last, _)| *last),
+                    index - 1,
+                    "the log has no gaps"
+                );
+                own.log.push((index, record));
+                if self.mutation == Some(Mutation::AckBeforeSync) {
+                    own.inputs.push(Input::Durable { index });
+                }
+            }
+            Effect::Purge { upto } => own.log.retain(|(index, _)| *index > upto),
+            Effect::Send(message) => {
+                if self.bag.len() >= MAX_BAG {
+                    self.bag.remove(0);
+                }
+                self.bag.push(message);
+            }
+            Effect::Reply { token, answer } => {
+                let at = self.slots[slot].replica.as_ref().expect("it answers");
+                self.oracle.on_answer(token, &answer, at);
+                assert!(self.answers.insert(token, answer).is_none(), "a token is answered once");
+            }
+            Effect::Joined => {
+                if self.members.states.get(&instance) == Some(&MemberState::Joining) {
+                    self.members.states.insert(instance, MemberState::Up);
+                }
+            }
+            Effect::Drained => {
+                if self.members.states.remove(&instance).is_some() {
+                    self.members.epoch += 1;
+                    self.end(slot);
+                }
+            }
+        }
+    }
+
+    /// What everybody can see of a slot goes to the oracle, which complains if it should not be.
+    fn look(&mut self, slot: usize) {
+        let replicas: Vec<&Replica> = self.slots.iter().filter_map(|slot| slot.replica.as_ref()).collect();
+        if let Some(replica) = self.slots[slot].replica.as_ref() {
+            self.oracle.look(replica, &replicas, self.time(slot).wall_ms);
+        }
+    }
+
+    pub(super) fn write(&mut self, slot: usize, key: &Bytes, body: Body, ttl_ms: Option<u64>) -> Option<u64> {
+        self.slots[slot].replica.as_ref()?;
+        let token = self.next_token;
+        self.next_token += 1;
+        let replica = self.slots[slot].replica.as_ref()?;
+        self.oracle.on_write(token, key, &body, replica);
+        let deadline_ms = self.now_ms + 500;
+        self.slots[slot].inputs.push(Input::Write(Write { token, key: key.clone(), body, ttl_ms, ack: None, deadline_ms }));
+        self.poll(slot);
+        Some(token)
+    }
+
+    /// A write of a value that no other write has.
+    pub(super) fn put(&mut self, slot: usize, at: u8, ttl_ms: Option<u64>) -> Option<u64> {
+        let value = Bytes::from(format!("value-{}", self.next_token));
+        self.write(slot, &key(at), Body::plain(value), ttl_ms)
+    }
+
+    pub(super) fn delete(&mut self, slot: usize, at: u8) -> Option<u64> {
+        self.write(slot, &key(at), Body::Tombstone, None)
+    }
+
+    pub(super) fn read(&mut self, slot: usize, at: u8) -> Option<u64> {
+        self.ask(slot, |token, _| Input::Read { token, key: key(at) }).inspect(|token| {
+            let replicas: Vec<&Replica> = self.slots.iter().filter_map(|slot| slot.replica.as_ref()).collect();
+            let reader = self.slots[slot].replica.as_ref().expect("it runs");
+            self.oracle.on_read(*token, &key(at), reader, &replicas);
+            self.poll(slot);
+        })
+    }
+
+    pub(super) fn flush(&mut self, slot: usize) -> Option<u64> {
+        self.ask(slot, |token, deadline_ms| Input::Flush { token, deadline_ms }).inspect(|_| self.poll(slot))
+    }
+
+    pub(super) fn sync(&mut self, slot: usize) -> Option<u64> {
+        self.ask(slot, |token, deadline_ms| Input::Sync { token, deadline_ms }).inspect(|_| self.poll(slot))
+    }
+
+    fn ask(&mut self, slot: usize, input: impl FnOnce(u64, u64) -> Input) -> Option<u64> {
+        self.slots[slot].replica.as_ref()?;
+        let token = self.next_token;
+        self.next_token += 1;
+        self.slots[slot].inputs.push(input(token, self.now_ms + 5_000));
+        Some(token)
+    }
+
+    /// Everything that the slot wrote is on its disk.
+    pub(super) fn sync_disk(&mut self, slot: usize) {
+        let own = &mut self.slots[slot];
+        let Some((last, _)) = own.log.last().filter(|(last, _)| *last > own.synced) else { return };
+        own.synced = *last;
+        own.inputs.push(Input::Durable { index: own.synced });
+        self.poll(slot);
+    }
+
+    /// The process ends, and what was not synced is lost. One that is not durable loses everything, and is replaced by another
+    /// instance, which joins when the slot starts again.
+    pub(super) fn crash(&mut self, slot: usize) {
+        let own = &mut self.slots[slot];
+        if own.replica.take().is_none() {
+            return;
+        }
+        own.inputs.clear();
+        let synced = own.synced;
+        own.log.retain(|(index, _)| *index <= synced);
+        let is_lost = !self.options.is_durable && self.mutation != Some(Mutation::InstanceUsedAgain);
+        if let Some(instance) = own.instance.filter(|_| is_lost) {
+            own.instance = None;
+            self.oracle.on_gone(instance);
+        }
+    }
+
+    fn running(&self) -> Vec<&Replica> {
+        self.slots.iter().filter_map(|slot| slot.replica.as_ref()).collect()
+    }
+
+    /// Starts what crashed or what has never been there.
+    pub(super) fn restart(&mut self, slot: usize) {
+        if self.slots[slot].replica.is_some() {
+            return;
+        }
+        if self.slots[slot].instance.is_none() {
+            self.join(slot);
+        }
+        self.start(slot);
+    }
+
+    fn join(&mut self, slot: usize) {
+        let instance = self.new_instance();
+        // The old instance in this slot is retired in the same entry.
+        let taken: BTreeSet<InstanceId> = self.slots.iter().filter_map(|slot| slot.instance).collect();
+        self.members.states.retain(|id, _| taken.contains(id));
+        let is_early = self.mutation == Some(Mutation::JoinerServesAtOnce) || self.members.states.is_empty();
+        self.members.states.insert(instance, if is_early { MemberState::Up } else { MemberState::Joining });
+        self.members.epoch += 1;
+        let own = &mut self.slots[slot];
+        *own = Slot { instance: Some(instance), side: own.side, clock_offset_ms: own.clock_offset_ms, ..Slot::default() };
+    }
+
+    /// Takes a slot's replica out of the cluster, whatever it has that others lack. Its disk is lost with it.
+    pub(super) fn remove(&mut self, slot: usize) {
+        let Some(instance) = self.slots[slot].instance else { return };
+        let up = |id: &InstanceId| self.members.states.get(id) == Some(&MemberState::Up);
+        if self.slots.iter().filter_map(|slot| slot.instance).filter(|id| up(id) && *id != instance).count() == 0 {
+            return;
+        }
+        self.members.states.remove(&instance);
+        self.members.epoch += 1;
+        self.end(slot);
+    }
+
+    fn end(&mut self, slot: usize) {
+        let own = &mut self.slots[slot];
+        let instance = own.instance.take();
+        *own = Slot { side: own.side, clock_offset_ms: own.clock_offset_ms, ..Slot::default() };
+        if let Some(instance) = instance {
+            self.oracle.on_gone(instance);
+        }
+    }
+
+    /// A slot hears what the cluster has agreed on.
+    pub(super) fn adopt(&mut self, slot: usize) {
+        let members = self.members.clone();
+        if self.slots[slot].replica.as_ref().is_some_and(|replica| *replica.members() != members) {
+            self.slots[slot].inputs.push(Input::Members(members));
+            self.poll(slot);
+        }
+    }
+
+    pub(super) fn jump(&mut self, slot: usize, ms: i64) {
+        self.has_jumped |= ms != 0;
+        self.slots[slot].clock_offset_ms = ms;
+    }
+
+    /// What the slot's log takes.
+    pub(super) fn log_bytes(&self, slot: usize) -> usize {
+        self.slots[slot].log.iter().map(|(_, record)| record.len()).sum()
+    }
+
+    /// Slots of one side hear only each other.
+    pub(super) fn partition(&mut self, sides: u8) {
+        self.slots.iter_mut().enumerate().for_each(|(at, slot)| slot.side = sides >> at & 1);
+    }
+
+    pub(super) fn pass_ms(&mut self, ms: u64) {
+        self.now_ms += ms;
+        (0..self.slots()).for_each(|slot| self.poll(slot));
+    }
+
+    /// One message arrives, or comes again, or never.
+    pub(super) fn network(&mut self, pick: u16, fate: Fate) {
+        if self.bag.is_empty() {
+            return;
+        }
+        let at = usize::from(pick) % self.bag.len();
+        let message = match fate {
+            Fate::Arrives => self.bag.remove(at),
+            Fate::ComesTwice => self.bag[at].clone(),
+            Fate::IsLost => return drop(self.bag.remove(at)),
+        };
+        self.deliver(&message);
+    }
+
+    /// Everything that is under way arrives, in order.
+    pub(super) fn deliver_all(&mut self) {
+        for message in std::mem::take(&mut self.bag) {
+            self.deliver(&message);
+        }
+    }
+
+    fn deliver(&mut self, message: &Message) {
+        let slot_of = |id| self.slots.iter().position(|slot| slot.instance == Some(id));
+        let (from, to) = (slot_of(message.from), slot_of(message.to));
+        let Some(to) = to else { return };
+        if from.is_some_and(|from| self.slots[from].side != self.slots[to].side) {
+            return;
+        }
+        let mut message = Message::decode(message.to_bytes()).expect("what was encoded can be decoded");
+        if let Some(mutation) = self.mutation {
+            let receiver = self.slots[to].replica.as_ref();
+            let present = receiver.and_then(|replica| replica.members().states.keys().find(|id| **id != message.to).copied());
+            if !mutation.apply(&mut message, present) {
+                // The put is lost, and said to be done.
+                if let Payload::Put { round, number, .. } = message.payload {
+                    let payload = Payload::PutDone { round, number };
+                    self.bag.push(Message { from: message.to, to: message.from, clock: Hlc::ZERO, payload, ..message });
+                }
+                return;
+            }
+        }
+        if self.slots[to].replica.is_some() {
+            self.slots[to].inputs.push(Input::Message(message));
+            self.poll(to);
+        }
+    }
+
+    /// The network and the disks do what they have to do, so many times, within no time.
+    pub(super) fn exchange(&mut self, times: usize) {
+        for _ in 0..times {
+            self.deliver_all();
+            (0..self.slots()).for_each(|slot| self.sync_disk(slot));
+        }
+    }
+
+    /// Time passes with a network and disks that work.
+    pub(super) fn run_ms(&mut self, ms: u64) {
+        self.run_in_steps(ms, STEP_MS);
+    }
+
+    pub(super) fn run_in_steps(&mut self, ms: u64, step_ms: u64) {
+        let end = self.now_ms + ms;
+        while self.now_ms < end {
+            (0..self.slots()).for_each(|slot| self.adopt(slot));
+            self.exchange(3);
+            self.pass_ms(step_ms);
+        }
+    }
+
+    /// Everybody is back, and hears everybody.
+    pub(super) fn heal(&mut self) {
+        self.partition(0);
+        for slot in 0..self.slots() {
+            self.jump(slot, 0);
+            self.restart(slot);
+        }
+    }
+
+    /// All replicas that are up hold the same, and books that are right. `slots`: those that count.
+    pub(super) fn check_equal(&self, slots: &[usize]) {
+        let replicas: Vec<&Replica> = slots.iter().filter_map(|slot| self.replica(*slot)).collect();
+        for replica in &replicas {
+            assert!(replica.is_up(), "{:?} has not come up: {:?}", replica.status().instance, self.members);
+        }
+        self.oracle.check_equal(&replicas);
+    }
+
+    /// Nobody holds a tombstone any more, nor anything that waits to be sent.
+    pub(super) fn check_clean(&self) {
+        Oracle::check_digests(&self.running());
+        for replica in self.running() {
+            let status = replica.status();
+            assert_eq!((status.tombstones, status.outbox_entries), (0, 0), "{status:#?}");
+        }
+    }
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fate {
+    Arrives,
+    ComesTwice,
+    IsLost,
+}

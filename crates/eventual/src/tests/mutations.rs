@@ -1,0 +1,126 @@
+//! Bugs, planted outside of the replicas, and the proof that the oracle finds each of them. What chance hardly ever comes upon
+//! (a clock that goes back, or that is not heard of) the model in `tests/watermark_model.rs` shows.
+
+use crate::InstanceId;
+use crate::message::{Message, Payload};
+
+/// A planted bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mutation {
+    /// The disk says that it has what it has not.
+    AckBeforeSync,
+    /// Members report that everybody has everything.
+    ReportsTooMuch,
+    /// A peer confirms the place after the one that it has.
+    AcksTooMuch,
+    /// What a round brings is lost, and said to be done.
+    PutLost,
+    /// Half of a frame is applied, and all of it confirmed.
+    HalfApplied,
+    /// What a member wrote that is gone is taken in as if it were there.
+    GoneMemberHeard,
+    /// A replica serves before it has what it should have.
+    JoinerServesAtOnce,
+    /// A replica that lost everything goes on as the same instance.
+    InstanceUsedAgain,
+}
+
+impl Mutation {
+    /// What becomes of a message that arrives; whether it does.
+    pub(super) fn apply(self, message: &mut Message, present: Option<InstanceId>) -> bool {
+        match (self, &mut message.payload) {
+            (Self::ReportsTooMuch, Payload::Report { rows }) => {
+                rows.iter_mut().for_each(|(_, hlc)| *hlc = message.clock);
+            }
+            (Self::AcksTooMuch, Payload::PushAck { applied, .. }) => *applied += 1,
+            (Self::PutLost, Payload::Put { .. }) => return false,
+            (Self::HalfApplied, Payload::Push { pairs, .. }) => pairs.truncate(pairs.len() / 2),
+            (Self::GoneMemberHeard, Payload::Push { .. }) => message.from = present.unwrap_or(message.from),
+            _ => {}
+        }
+        true
+    }
+}
+
+mod found {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use proptest::strategy::{Strategy, ValueTree};
+    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+    use super::Mutation;
+    use crate::tests::properties::{Start, apply, begin, end, op, start};
+
+    /// Cases that a bug is looked for in.
+    const MAX_CASES: u32 = 3_000;
+
+    /// Whether the oracle complains within so many cases, of those that `is_apt` says can show the bug.
+    fn is_found(mutation: Mutation, is_apt: impl Fn(&Start) -> bool) -> bool {
+        let seed = [7; 32];
+        let config = Config { failure_persistence: None, ..Config::default() };
+        let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
+        let (starts, ops) = (start(), proptest::collection::vec(op(), 20..120));
+        (0..MAX_CASES).any(|_| {
+            let start = starts.new_tree(&mut runner).expect("a start").current();
+            let ops = ops.new_tree(&mut runner).expect("steps").current();
+            is_apt(&start) && {
+                let run = || {
+                    let mut cluster = begin(&start, Some(mutation));
+                    ops.iter().for_each(|op| apply(&mut cluster, op));
+                    end(&mut cluster, None);
+                };
+                catch_unwind(AssertUnwindSafe(run)).is_err()
+            }
+        })
+    }
+
+    /// A panic is what is looked for: it need not be printed. Other tests of this process keep their messages only if they fail
+    /// while no bug is looked for.
+    fn check(mutation: Mutation, is_apt: impl Fn(&Start) -> bool) {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let found = is_found(mutation, is_apt);
+        std::panic::set_hook(hook);
+        assert!(found, "nobody noticed {mutation:?}");
+    }
+
+    #[test]
+    fn acknowledging_before_the_disk_is_found() {
+        check(Mutation::AckBeforeSync, |start| start.options.is_durable);
+    }
+
+    #[test]
+    fn reporting_what_is_not_there_is_found() {
+        check(Mutation::ReportsTooMuch, |_| true);
+    }
+
+    #[test]
+    fn confirming_what_did_not_come_is_found() {
+        check(Mutation::AcksTooMuch, |start| start.options.batching().is_some());
+    }
+
+    #[test]
+    fn losing_what_a_round_brings_is_found() {
+        check(Mutation::PutLost, |_| true);
+    }
+
+    #[test]
+    fn applying_half_of_a_frame_is_found() {
+        check(Mutation::HalfApplied, |start| start.options.batching().is_some());
+    }
+
+    #[test]
+    fn hearing_a_member_that_is_gone_is_found() {
+        check(Mutation::GoneMemberHeard, |start| start.options.batching().is_some());
+    }
+
+    #[test]
+    fn serving_before_having_everything_is_found() {
+        check(Mutation::JoinerServesAtOnce, |_| true);
+    }
+
+    #[test]
+    fn using_an_instance_again_is_found() {
+        check(Mutation::InstanceUsedAgain, |start| !start.options.is_durable);
+    }
+}

@@ -1,0 +1,275 @@
+//! Modes, and single stories.
+
+use bytes::Bytes;
+
+use super::cluster::{Cluster, key};
+use crate::io::{Answer, Refusal};
+use crate::{Ack, Batching, Body, CopyWhen, Entry, MemberState, Options, Trigger};
+
+fn options(trigger: Trigger) -> Options {
+    Options { sync_interval_ms: 0, report_interval_ms: 100, digest_levels: 2, ..Options::new(trigger) }
+}
+
+fn of_three(options: Options) -> Cluster {
+    let mut cluster = Cluster::new(3, options, None);
+    // The first write of a while waits for its clock's bound: not in these stories.
+    for slot in 0..3 {
+        cluster.delete(slot, 200);
+    }
+    cluster.run_ms(1_000);
+    cluster
+}
+
+fn shown(cluster: &Cluster, slot: usize, at: u8) -> Option<Entry> {
+    cluster.replica(slot).and_then(|replica| replica.get_durable(&key(at)))
+}
+
+fn is_shown(cluster: &Cluster, slot: usize, at: u8) -> bool {
+    shown(cluster, slot, at).is_some_and(|entry| entry.is_live(cluster.wall_ms(slot)))
+}
+
+fn written(cluster: &Cluster, token: Option<u64>) -> (u32, bool) {
+    match cluster.answers.get(&token.expect("it runs")) {
+        Some(Answer::Written { replicated, is_met, .. }) => (*replicated, *is_met),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_push_reaches_everybody_within_a_round_trip() {
+    let mut cluster = of_three(options(Trigger::push()));
+    let token = cluster.put(0, 1, None);
+    cluster.sync_disk(0);
+    assert_eq!(written(&cluster, token), (0, true), "it waits for nobody");
+    cluster.pass_ms(1);
+    assert!(!is_shown(&cluster, 1, 1));
+    cluster.deliver_all();
+    (1..3).for_each(|slot| cluster.sync_disk(slot));
+    assert!((0..3).all(|slot| is_shown(&cluster, slot, 1)));
+    cluster.delete(2, 1);
+    cluster.run_ms(1_000);
+    assert!((0..3).all(|slot| shown(&cluster, slot, 1).is_none()), "the tombstone went, since everybody had it");
+}
+
+#[test]
+fn a_write_waits_for_those_it_should_wait_for() {
+    let mut cluster = of_three(Options { ack: Ack::Others(1), ..options(Trigger::push()) });
+    let token = cluster.put(0, 1, None);
+    cluster.sync_disk(0);
+    cluster.pass_ms(1);
+    assert_eq!(cluster.answers.get(&token.unwrap()), None);
+    cluster.deliver_all();
+    cluster.sync_disk(1);
+    cluster.deliver_all();
+    assert_eq!(written(&cluster, token), (1, true));
+    // Nobody hears it: it is written all the same, and says so.
+    cluster.partition(1);
+    let token = cluster.put(0, 1, None);
+    cluster.run_ms(600);
+    assert_eq!(written(&cluster, token), (0, false));
+}
+
+#[test]
+fn a_batch_travels_when_it_is_full_or_old_or_flushed() {
+    let batching = Batching { interval_ms: 5_000, max_entries: 3, max_bytes: 100 };
+    let mut cluster = of_three(options(Trigger::Write(batching)));
+    cluster.flush(0);
+    cluster.run_ms(200);
+    cluster.put(0, 1, None);
+    cluster.put(0, 2, None);
+    cluster.run_ms(4_000);
+    assert!(!is_shown(&cluster, 1, 1));
+    cluster.run_ms(1_500);
+    assert!(is_shown(&cluster, 1, 1) && is_shown(&cluster, 2, 2), "it is old");
+    for at in 3..6 {
+        cluster.put(0, at, None);
+    }
+    cluster.run_ms(200);
+    assert!((3..6).all(|at| is_shown(&cluster, 1, at)), "it has three entries");
+    cluster.write(0, &key(6), Body::plain(Bytes::from(vec![0; 100])), None);
+    cluster.run_ms(200);
+    assert!(is_shown(&cluster, 1, 6), "it has a hundred bytes");
+    cluster.put(0, 7, None);
+    let token = cluster.flush(0).unwrap();
+    cluster.run_ms(200);
+    assert!(is_shown(&cluster, 1, 7));
+    assert_eq!(cluster.answers.get(&token), Some(&Answer::Done { reached: 2, others: 2 }));
+}
+
+fn reading(min_answers: usize, repairs_others: bool) -> Options {
+    options(Trigger::Read { fanout: usize::MAX, deadline_ms: 50, min_answers, repairs_others })
+}
+
+fn found(cluster: &Cluster, token: Option<u64>) -> (Option<Bytes>, u32) {
+    match cluster.answers.get(&token.expect("it runs")) {
+        Some(Answer::Found { entry, answered, .. }) => {
+            let value = entry.clone().map(|entry| match entry.body {
+                Body::Value { value, .. } => value,
+                other => panic!("{other:?}"),
+            });
+            (value, *answered)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_read_takes_the_latest_of_all_and_keeps_it() {
+    let mut cluster = of_three(reading(0, false));
+    cluster.put(0, 1, None);
+    cluster.sync_disk(0);
+    let token = cluster.read(1, 1);
+    assert!(!is_shown(&cluster, 1, 1), "a write goes nowhere by itself");
+    cluster.exchange(4);
+    assert_eq!(found(&cluster, token).1, 2);
+    assert!(found(&cluster, token).0.is_some() && is_shown(&cluster, 1, 1) && !is_shown(&cluster, 2, 1));
+    // A delete is found like anything else.
+    cluster.delete(0, 1);
+    cluster.sync_disk(0);
+    let token = cluster.read(1, 1);
+    cluster.exchange(4);
+    assert_eq!(found(&cluster, token), (None, 2));
+    assert!(!is_shown(&cluster, 1, 1));
+}
+
+#[test]
+fn a_read_repairs_those_who_were_behind_if_it_should() {
+    let mut cluster = of_three(reading(0, true));
+    cluster.put(0, 1, None);
+    cluster.sync_disk(0);
+    cluster.read(1, 1);
+    cluster.exchange(6);
+    assert!(is_shown(&cluster, 2, 1));
+}
+
+#[test]
+fn a_read_without_enough_answers_fails() {
+    let mut cluster = of_three(reading(2, false));
+    cluster.put(0, 1, None);
+    cluster.crash(2);
+    let token = cluster.read(0, 1).unwrap();
+    cluster.run_ms(200);
+    // One has answered, the other is not there.
+    let refusal = Refusal::TooFewAnswers { answered: 1, needed: 2 };
+    assert_eq!(cluster.answers.get(&token), Some(&Answer::Refused(refusal)));
+}
+
+#[test]
+fn a_copy_follows_a_quiet_moment_and_merges() {
+    let when = CopyWhen::OnWrite { quiet_ms: 500, min_interval_ms: 1_000 };
+    let mut cluster = of_three(options(Trigger::Copy(when)));
+    cluster.put(1, 9, None);
+    cluster.run_ms(1_500);
+    assert!(is_shown(&cluster, 0, 9));
+    cluster.put(0, 1, None);
+    cluster.run_ms(300);
+    assert!(!is_shown(&cluster, 1, 1));
+    cluster.run_ms(1_500);
+    assert!(is_shown(&cluster, 1, 1) && is_shown(&cluster, 1, 9), "a copy takes nothing away");
+}
+
+#[test]
+fn a_peer_that_is_gone_for_longer_than_the_outbox_is_compared_with() {
+    let mut cluster = of_three(Options { outbox_max_bytes: 2_000, ..options(Trigger::push()) });
+    cluster.oracle.limit_outbox(2_000);
+    cluster.crash(2);
+    cluster.run_ms(1_000);
+    for at in 0..100 {
+        cluster.put(0, at, None);
+        cluster.sync_disk(0);
+    }
+    cluster.run_ms(500);
+    assert!((0..100).all(|at| is_shown(&cluster, 1, at)), "who is there gets everything");
+    assert!(cluster.replica(0).unwrap().status().counts.overflows > 0);
+    cluster.restart(2);
+    cluster.run_ms(3_000);
+    cluster.check_equal(&[0, 1, 2]);
+    assert!((0..100).all(|at| is_shown(&cluster, 2, at)));
+}
+
+#[test]
+fn equal_replicas_exchange_one_sum() {
+    let mut cluster = of_three(options(Trigger::push()));
+    for at in 0..50 {
+        cluster.put(0, at, None);
+    }
+    cluster.run_ms(1_000);
+    let before = cluster.replica(1).unwrap().status().counts;
+    let token = cluster.sync(1).unwrap();
+    cluster.run_ms(200);
+    assert_eq!(cluster.answers.get(&token), Some(&Answer::Done { reached: 2, others: 2 }));
+    let after = cluster.replica(1).unwrap().status().counts;
+    assert_eq!((after.pulled, after.put, after.rounds), (before.pulled, before.put, before.rounds + 2));
+}
+
+#[test]
+fn a_clock_that_is_off_stops_its_own_writes_only() {
+    let mut cluster = of_three(options(Trigger::push()));
+    cluster.jump(0, 3_600_000);
+    cluster.run_ms(1_000);
+    let token = cluster.put(0, 1, None).unwrap();
+    assert!(matches!(
+        cluster.answers.get(&token),
+        Some(Answer::Refused(Refusal::ClockSkew { offset_ms })) if (3_599_000..3_601_000).contains(offset_ms)
+    ));
+    let token = cluster.put(1, 1, None);
+    cluster.run_ms(200);
+    assert!(written(&cluster, token).1);
+    cluster.jump(0, 0);
+    cluster.run_ms(1_000);
+    let token = cluster.put(0, 1, None);
+    cluster.run_ms(200);
+    assert!(written(&cluster, token).1);
+}
+
+#[test]
+fn who_lost_everything_comes_back_as_another_and_is_filled() {
+    let mut cluster = of_three(Options { is_durable: false, ..options(Trigger::push()) });
+    for at in 0..50 {
+        cluster.put(0, at, None);
+    }
+    cluster.run_ms(300);
+    cluster.crash(0);
+    cluster.restart(0);
+    let own = cluster.replica(0).unwrap();
+    assert!(!own.is_up());
+    let token = cluster.put(0, 1, None).unwrap();
+    assert_eq!(cluster.answers.get(&token), Some(&Answer::Refused(Refusal::NotUp)));
+    cluster.run_ms(2_000);
+    cluster.check_equal(&[0, 1, 2]);
+    assert!((0..50).all(|at| is_shown(&cluster, 0, at)));
+}
+
+#[test]
+fn who_leaves_goes_once_the_others_have_what_it_wrote() {
+    let batching = Batching { interval_ms: 600_000, max_entries: u64::MAX, max_bytes: u64::MAX };
+    let mut cluster = of_three(options(Trigger::Write(batching)));
+    cluster.put(0, 1, None);
+    cluster.run_ms(500);
+    let instance = cluster.replica(0).unwrap().status().instance;
+    cluster.members.states.insert(instance, MemberState::Leaving);
+    cluster.run_ms(500);
+    assert!(!cluster.is_running(0) && is_shown(&cluster, 1, 1) && is_shown(&cluster, 2, 1));
+}
+
+#[test]
+fn checkpoints_keep_the_log_short_and_lose_nothing() {
+    let mut cluster = of_three(Options { checkpoint_bytes: 4_000, ..options(Trigger::push()) });
+    for round in 0..40 {
+        for at in 0..10 {
+            if (round + at) % 7 == 0 {
+                cluster.delete(0, at);
+            } else {
+                cluster.put(0, at, None);
+            }
+        }
+        cluster.run_ms(100);
+    }
+    assert!(cluster.replica(0).unwrap().status().counts.checkpoints > 2);
+    assert!(cluster.log_bytes(0) < 12_000, "{} bytes of log", cluster.log_bytes(0));
+    let before: Vec<Option<Entry>> = (0..10).map(|at| shown(&cluster, 0, at)).collect();
+    cluster.crash(0);
+    cluster.restart(0);
+    let after: Vec<Option<Entry>> = (0..10).map(|at| shown(&cluster, 0, at)).collect();
+    assert_eq!(before, after);
+}

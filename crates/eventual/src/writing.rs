@@ -1,0 +1,333 @@
+//! Own writes: stamped, merged, sent, acknowledged.
+
+use crate::clock::BOUND_AHEAD_MS;
+use crate::entry::{Body, Entry};
+use crate::io::{Answer, MemberState, Refusal, Write};
+use crate::message::{Pair, Payload};
+use crate::options::{Ack, Batching, CopyWhen, MAX_INFLIGHT_FRAMES, MAX_MESSAGE_BYTES, MAX_MESSAGE_PAIRS, MAX_WAITING_WRITES};
+use crate::options::{Options, RESEND_MS, Trigger};
+use crate::peer::Stream;
+use crate::replica::Replica;
+use crate::store::ReplicaError;
+use crate::version::{Hlc, InstanceId, Version};
+
+/// A write that is applied and not answered yet.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    token: u64,
+    version: Version,
+    replaced: bool,
+    /// Its place in the outbox; 0 if it is in none.
+    place: u64,
+    /// Its position in the log.
+    index: u64,
+    ack: Ack,
+    pub(crate) deadline_ms: u64,
+}
+
+/// Which own writes may be sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Release {
+    /// All up to this place.
+    upto: u64,
+    /// Since when there are others.
+    since_ms: Option<u64>,
+    /// How many writes there were since then.
+    writes: u64,
+    bytes: u64,
+    /// When there was a write last.
+    last_write_ms: Option<u64>,
+    /// The same, if it was copied to nobody yet.
+    written_ms: Option<u64>,
+    /// When everything was copied last.
+    copied_ms: Option<u64>,
+}
+
+impl Release {
+    /// When more may be sent.
+    pub(crate) fn due_ms(&self, options: &Options) -> Option<u64> {
+        match &options.trigger {
+            Trigger::Write(batching) => self.since_ms.map(|since_ms| since_ms + batching.interval_ms),
+            Trigger::Copy(CopyWhen::OnWrite { quiet_ms, min_interval_ms }) => {
+                let earliest = self.copied_ms.map_or(0, |copied_ms| copied_ms + min_interval_ms);
+                self.written_ms.map(|written_ms| (written_ms + quiet_ms).max(earliest))
+            }
+            Trigger::Copy(CopyWhen::Every(interval_ms)) => Some(self.copied_ms.unwrap_or_default() + interval_ms),
+            Trigger::Copy(CopyWhen::Manual) | Trigger::Read { .. } => None,
+        }
+    }
+
+    fn is_full(&self, batching: &Batching) -> bool {
+        self.writes >= batching.max_entries || self.bytes >= batching.max_bytes
+    }
+
+    /// Lets everything up to a place go.
+    pub(crate) fn all(&mut self, upto: u64) {
+        *self = Self { upto, since_ms: None, writes: 0, bytes: 0, ..*self };
+    }
+
+    pub(crate) fn copied(&mut self, now_ms: u64) {
+        self.copied_ms = Some(now_ms);
+        self.written_ms = None;
+    }
+}
+
+impl Replica {
+    pub(crate) fn on_write(&mut self, write: Write) -> Result<(), ReplicaError> {
+        let refusal = if !self.is_up() {
+            Some(Refusal::NotUp)
+        } else if let Some(offset_ms) = self.skew.judged() {
+            Some(Refusal::ClockSkew { offset_ms })
+        } else if self.waiting.len() + self.delayed.len() >= MAX_WAITING_WRITES {
+            Some(Refusal::Overloaded)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.reply(write.token, Answer::Refused(refusal));
+            return Ok(());
+        }
+        // Writers do not overtake each other.
+        if !self.delayed.is_empty() || !self.has_room(&write) {
+            self.delayed.push_back((write, self.now.mono_ms));
+            return Ok(());
+        }
+        if let Some(write) = self.try_write(write)? {
+            self.delayed.push_back((write, self.now.mono_ms));
+        }
+        Ok(())
+    }
+
+    /// Lets writes go on that waited for room or for the clock's bound. Who waited too long for room makes it: the peers that are
+    /// furthest behind are compared with later, instead of being sent what they have not got.
+    pub(crate) fn retry_delayed(&mut self) -> Result<(), ReplicaError> {
+        while let Some((write, since_ms)) = self.delayed.pop_front() {
+            let has_waited = self.now.mono_ms.saturating_sub(since_ms) >= self.options.throttle_ms;
+            while !self.has_room(&write) && (has_waited || self.is_held_by_the_silent()) && self.drop_slowest() {}
+            if !self.has_room(&write) {
+                self.delayed.push_front((write, since_ms));
+                return Ok(());
+            }
+            if let Some(write) = self.try_write(write)? {
+                self.delayed.push_front((write, since_ms));
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn size_of(write: &Write) -> u64 {
+        (write.key.len() + write.body.size_bytes()) as u64 + crate::outbox::SLOT_BYTES
+    }
+
+    fn has_streams(&self) -> bool {
+        self.peers.values().any(|peer| peer.stream.is_some())
+    }
+
+    /// Whether there were writes lately, or there are some that wait for a stamp.
+    pub(crate) fn is_writing(&self) -> bool {
+        let lately = |written_ms| self.now.mono_ms.saturating_sub(written_ms) < BOUND_AHEAD_MS;
+        !self.delayed.is_empty() || self.release.last_write_ms.is_some_and(lately)
+    }
+
+    /// Whether the outbox can take it. Where nobody is sent anything, nothing goes into it: a write that is larger than the
+    /// outbox comes to that, and reaches others by comparison.
+    fn has_room(&self, write: &Write) -> bool {
+        !self.has_streams() || self.outbox.bytes() + Self::size_of(write) <= self.options.outbox_max_bytes
+    }
+
+    /// The peer that is furthest behind in the outbox.
+    fn slowest(&self) -> Option<InstanceId> {
+        let streams = self.peers.iter().filter_map(|(id, peer)| Some((peer.stream.as_ref()?.acked, *id)));
+        streams.min().map(|(_, id)| id)
+    }
+
+    fn is_held_by_the_silent(&self) -> bool {
+        let slowest = self.slowest().and_then(|id| self.peers.get(&id));
+        slowest.is_some_and(|peer| !peer.is_reachable(self.now.mono_ms, self.silent_ms()))
+    }
+
+    /// Sends the slowest peer no more of what is in the outbox. Whether there was one.
+    fn drop_slowest(&mut self) -> bool {
+        let Some(slowest) = self.slowest() else { return false };
+        if let Some(peer) = self.peers.get_mut(&slowest) {
+            peer.stream = None;
+            peer.is_synced = false;
+            peer.sync_due_ms = Some(self.now.mono_ms);
+            self.counts.overflows += 1;
+        }
+        self.trim_outbox();
+        true
+    }
+
+    /// Writes, unless there is no stamp to be had yet: then the write comes back.
+    fn try_write(&mut self, write: Write) -> Result<Option<Write>, ReplicaError> {
+        let old = self.store.get(&write.key)?;
+        let stored = old.as_ref().map_or(Hlc::ZERO, |entry| entry.version.hlc);
+        let Some(hlc) = self.clock.stamp(self.now.wall_ms, stored) else { return Ok(Some(write)) };
+        assert!(hlc > self.fence, "the fence is what this replica promised to stamp above");
+        let Write { token, key, body, ttl_ms, ack, deadline_ms } = write;
+        let key = Self::key_of(&key);
+        let version = Version { hlc, instance: self.instance };
+        let deadline_at = match (&body, ttl_ms) {
+            (Body::Value { .. }, Some(ttl_ms)) => hlc.ms().saturating_add(ttl_ms),
+            _ => 0,
+        };
+        let entry = Entry { version, deadline_ms: deadline_at, body };
+        let index = self.keeping.index_of_next();
+        self.store.merge(&key, &entry, index)?;
+        self.keeping.wrote(hlc);
+        self.keeping.merged(&key, &entry);
+        self.counts.written += 1;
+        self.release.last_write_ms = Some(self.now.mono_ms);
+        self.release.written_ms = Some(self.now.mono_ms);
+        let mut place = 0;
+        if self.has_streams() {
+            self.release.since_ms.get_or_insert(self.now.mono_ms);
+            self.release.writes += 1;
+            self.release.bytes += (key.len() + entry.body.size_bytes()) as u64;
+            place = self.outbox.add(&key, entry);
+        }
+        let replaced = old.is_some_and(|entry| entry.is_live(self.now.wall_ms));
+        let ack = ack.unwrap_or(self.options.ack);
+        self.waiting.push(Waiting { token, version, replaced, place, index, ack, deadline_ms });
+        Ok(None)
+    }
+
+    /// Sends what may be sent, as far as each peer's window goes.
+    pub(crate) fn send_windows(&mut self) {
+        let now_ms = self.now.mono_ms;
+        if let Some(batching) = self.options.batching() {
+            let is_due = self.release.due_ms(&self.options).is_some_and(|due_ms| due_ms <= now_ms);
+            if is_due || self.release.is_full(batching) {
+                self.release.all(self.outbox.last());
+            }
+        }
+        for id in self.other_members() {
+            self.send_window(id);
+        }
+    }
+
+    fn send_window(&mut self, id: InstanceId) {
+        let now_ms = self.now.mono_ms;
+        loop {
+            let upto = self.release.upto;
+            let Some(peer) = self.peers.get_mut(&id) else { return };
+            let Some(stream) = &mut peer.stream else { return };
+            if !stream.inflight.is_empty() && now_ms.saturating_sub(stream.since_ms) >= RESEND_MS {
+                stream.sent = stream.acked;
+                stream.inflight.clear();
+            }
+            if stream.inflight.len() >= MAX_INFLIGHT_FRAMES || stream.sent >= upto {
+                return;
+            }
+            let window = self.outbox.window(stream.sent, upto, MAX_MESSAGE_BYTES, MAX_MESSAGE_PAIRS);
+            let Some(window) = window else { return };
+            if stream.inflight.is_empty() {
+                stream.since_ms = now_ms;
+            }
+            stream.inflight.push_back(window.last);
+            stream.sent = window.last;
+            let base = stream.acked;
+            self.counts.pushed += window.pairs.len() as u64;
+            self.counts.pushed_bytes += window.bytes;
+            let stream = self.start;
+            self.send(id, Payload::Push { stream, base, first: window.first, last: window.last, pairs: window.pairs });
+        }
+    }
+
+    /// A peer's own writes.
+    pub(crate) fn on_push(
+        &mut self,
+        from: InstanceId,
+        (stream, base, first, last): (u64, u64, u64, u64),
+        pairs: &[Pair],
+    ) -> Result<(), ReplicaError> {
+        self.merge_all(pairs)?;
+        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
+        let (known, applied) = peer.inbound;
+        if stream < known {
+            return Ok(());
+        }
+        // What is before the base the peer knows to be here.
+        let mut applied = if stream == known { applied.max(base) } else { base };
+        if first <= applied + 1 {
+            applied = applied.max(last);
+        }
+        peer.inbound = (stream, applied);
+        peer.owes_ack = true;
+        Ok(())
+    }
+
+    /// Confirms what came in this poll.
+    pub(crate) fn send_acks(&mut self) {
+        for id in self.other_members() {
+            let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.owes_ack) else { continue };
+            peer.owes_ack = false;
+            let (stream, applied) = peer.inbound;
+            self.send(id, Payload::PushAck { stream, applied });
+        }
+    }
+
+    pub(crate) fn on_push_ack(&mut self, from: InstanceId, stream: u64, applied: u64) {
+        let (start, last, now_ms) = (self.start, self.outbox.last(), self.now.mono_ms);
+        let own = self.peers.get_mut(&from).and_then(|peer| peer.stream.as_mut());
+        let Some(own) = own.filter(|own| stream == start && applied > own.acked && applied <= last) else { return };
+        own.acked = applied;
+        own.sent = own.sent.max(applied);
+        own.since_ms = now_ms;
+        while own.inflight.pop_front_if(|last| *last <= applied).is_some() {}
+        self.trim_outbox();
+    }
+
+    pub(crate) fn trim_outbox(&mut self) {
+        let streams = self.peers.values().filter_map(|peer| peer.stream.as_ref());
+        let upto = streams.map(|stream| stream.acked).min().unwrap_or_else(|| self.outbox.last());
+        self.outbox.trim(upto);
+    }
+
+    /// Begins to send a peer what is written from now on.
+    pub(crate) fn begin_stream(&mut self, id: InstanceId) {
+        let last = self.outbox.last();
+        if self.options.batching().is_none() {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.stream.is_none()) {
+            peer.stream = Some(Stream::after(last));
+            peer.is_synced = false;
+        }
+    }
+
+    /// Answers writes that have what they wait for, or that waited long enough.
+    pub(crate) fn answer_writes(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        for write in waiting {
+            if !self.keeping.is_at(write.index) {
+                self.waiting.push(write);
+                continue;
+            }
+            let replicated = self.acks_of(write.place, |_| true);
+            let is_met = match write.ack {
+                Ack::Local => true,
+                Ack::Others(wanted) => replicated >= wanted,
+                Ack::AllUp => {
+                    let up = self.peers.values().filter(|peer| peer.state == MemberState::Up).count() as u32;
+                    self.acks_of(write.place, |state| state == MemberState::Up) >= up
+                }
+            };
+            if is_met || self.now.mono_ms >= write.deadline_ms {
+                let Waiting { token, version, replaced, .. } = write;
+                self.reply(token, Answer::Written { version, replaced, replicated, is_met });
+            } else {
+                self.waiting.push(write);
+            }
+        }
+    }
+
+    /// How many peers in such a state have a place of the outbox.
+    fn acks_of(&self, place: u64, is_asked: impl Fn(MemberState) -> bool) -> u32 {
+        let has = |stream: &Stream| place > 0 && stream.acked >= place;
+        let peers = self.peers.values().filter(|peer| is_asked(peer.state));
+        peers.filter(|peer| peer.stream.as_ref().is_some_and(has)).count() as u32
+    }
+}
