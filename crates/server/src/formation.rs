@@ -100,17 +100,18 @@ impl Forming {
         }
     }
 
-    /// Takes in what another node tells. Who is of a cluster, or waits for none to begin, has no part in this.
-    pub(crate) fn hear(&mut self, told: &Formation) {
-        let has_part = told.cluster_id.is_none() && !told.id.is_empty() && told.id != self.durable.id;
-        if let Some(expect) = told.expect.filter(|_| has_part)
-            && (self.seen.len() < MAX_SEEN || self.seen.contains_key(&told.id))
-        {
-            let promised = told.promised.clone().map(|FormationPromise { id, round }| Promise { id, round });
-            let expects_the_same = expect == self.expect;
-            let seen = Seen { name: told.name.clone(), round: told.round, promised, expects_the_same };
-            self.seen.insert(told.id.clone(), seen);
-        }
+    /// Takes in what another node tells; whether it has a part in this. Who is of a cluster, or waits for none to begin, has
+    /// none.
+    pub(crate) fn hear(&mut self, told: &Formation) -> bool {
+        let is_another = told.cluster_id.is_none() && !told.id.is_empty() && told.id != self.durable.id;
+        let has_room = self.seen.len() < MAX_SEEN || self.seen.contains_key(&told.id);
+        let Some(expect) = told.expect.filter(|_| is_another && has_room) else {
+            return false;
+        };
+        let promised = told.promised.clone().map(|FormationPromise { id, round }| Promise { id, round });
+        let seen = Seen { name: told.name.clone(), round: told.round, promised, expects_the_same: expect == self.expect };
+        self.seen.insert(told.id.clone(), seen);
+        true
     }
 
     /// Forgets a node that is not heard of any more. That does no harm, whenever it is done.

@@ -2,7 +2,7 @@
 //! stands; the others answer the same. As soon as one of them is of a cluster, the node asks to be let in there, until it is,
 //! or hears why it never will be. A node that may begin a cluster goes by the rules of [`crate::formation`] meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use http::Method;
@@ -103,22 +103,21 @@ pub(crate) async fn join_or_found(
 /// Tells every address that is found how this node stands, and hears the same.
 async fn look_around(discovery: &Discovery, waiting: &Waiting, own_address: &str) -> Round {
     let mut round = Round { members: BTreeMap::new(), problems: Vec::new() };
-    let mut asked = JoinSet::new();
+    let mut known = BTreeSet::new();
     for Found { spec, addresses, problem } in discovery.find().await {
-        if let Some(problem) = problem {
-            round.problems.push(format!("{spec}: {problem}"));
-        }
-        for address in addresses.into_iter().filter(|address| address != own_address) {
-            let told = waiting.tell();
-            asked.spawn(async move {
-                let told = tell(&address, &told).await;
-                (address, told)
-            });
-        }
+        round.problems.extend(problem.map(|problem| format!("{spec}: {problem}")));
+        known.extend(addresses.into_iter().filter(|address| address != own_address));
+    }
+    let mut asked = JoinSet::new();
+    for address in known {
+        let told = waiting.tell();
+        asked.spawn(async move {
+            let told = tell(&address, &told).await;
+            (address, told)
+        });
     }
     let mut answers = asked.join_all().await;
     answers.sort_by(|(one, _), (other, _)| one.cmp(other));
-    answers.dedup_by(|(one, _), (other, _)| one == other);
     for (address, answer) in answers {
         match answer {
             Ok(Formation { cluster_id: Some(cluster), .. }) => round.members.entry(cluster).or_default().push(address),

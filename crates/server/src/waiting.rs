@@ -53,11 +53,11 @@ impl Waiting {
         let mut state = self.state();
         let round = state.round;
         let Some(forming) = &mut state.forming else { return };
-        forming.hear(told);
+        let has_part = forming.hear(told);
         if forming.next() != Step::Wait {
             self.heard.notify_one();
         }
-        if !told.id.is_empty() {
+        if has_part {
             state.heard_in.insert(told.id.clone(), round);
         }
     }

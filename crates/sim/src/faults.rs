@@ -168,7 +168,8 @@ impl Simulation {
             }
             FaultKind::ShutDown => {
                 self.hosts[target.0].process.iter_mut().for_each(|process| process.shell.is_shutting_down = true);
-                self.tell(target, Input::ShutDown);
+                // Once it is drained, it is told to end: see `on_status`.
+                self.tell(target, Input::Drain);
             }
             FaultKind::Wipe => return self.wipe(target),
             FaultKind::Damage => return Ok(self.damage(target)),

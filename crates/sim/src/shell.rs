@@ -222,6 +222,9 @@ impl Simulation {
     }
 
     fn on_status(&mut self, id: HostId, status: Arc<quorate_node::NodeStatus>) -> Step {
+        if status.is_drained {
+            self.tell(id, Input::ShutDown);
+        }
         let process = self.hosts[id.0].process.as_mut().expect("its effects are carried out");
         for replica in status.replicas.iter() {
             let group = replica.group.0;

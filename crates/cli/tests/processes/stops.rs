@@ -162,8 +162,8 @@ fn move_elsewhere(node: &mut NodeProcess) {
     [node.client_address, node.peer_address] = [0, 1].map(|place| format!("127.0.0.1:{}", ports[place]));
 }
 
-/// One node comes back elsewhere, and the others are not restarted. Then two change places, and then all of them go elsewhere:
-/// no majority is left where it was, and `--join` says where they are now.
+/// One node comes back elsewhere, and the others are not restarted; one was down when another moved. Then two change places, and
+/// then all of them go elsewhere: no majority is left where it was, and `--join` says where they are now.
 #[test]
 fn nodes_that_move_are_found_again() {
     let mut cluster = Cluster::ready(3);
@@ -177,6 +177,19 @@ fn nodes_that_move_are_found_again() {
     cluster.node_mut("n2").start(&[]);
     assert_all_found(&mut cluster, "one node elsewhere");
     assert_eq!(["n1", "n3"].map(|name| cluster.node(name).pid()), pids, "nobody else was restarted");
+
+    // One is down while another moves, and comes back when that one leads: it cannot answer before it has asked where that is.
+    for name in ["n1", "n3"] {
+        cluster.node_mut(name).kill();
+    }
+    move_elsewhere(cluster.node_mut("n3"));
+    fs::write(&path, cluster.addresses().join("\n")).expect("a file can be written");
+    cluster.node_mut("n3").start(&[&join]);
+    cluster.until_ready();
+    cluster.until_serving("n2", Duration::from_secs(10));
+    cluster.must_call("n2", &["cluster", "transfer-leader", "n3"]);
+    cluster.node_mut("n1").start(&[&join]);
+    assert_all_found(&mut cluster, "one that was down meanwhile");
 
     for name in ["n1", "n3"] {
         cluster.node_mut(name).kill();

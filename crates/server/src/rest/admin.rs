@@ -218,6 +218,11 @@ async fn formation<S: Store>(State(app): Shared<S>, query: RawQuery, headers: He
     if !is_node_name(&told.name) {
         return Err(Refusal::new(Code::BadBody, "name: 1 to 63 letters, digits, '.', '_' or '-', a letter or digit first"));
     }
+    let ids = [Some(told.id.as_str()).filter(|id| !id.is_empty()), told.promised.as_ref().map(|promised| promised.id.as_str())];
+    let is_id = |id: &str| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !ids.into_iter().flatten().all(is_id) {
+        return Err(Refusal::new(Code::BadBody, "id: not 16 hexadecimal digits"));
+    }
     Ok(ok(&app.store.formation(&told)))
 }
 
