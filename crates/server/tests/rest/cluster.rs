@@ -33,6 +33,42 @@ async fn nodes_join_and_leave() {
     assert_eq!(server.store.calls(), calls);
 }
 
+/// What a node hears before it is of a cluster, and what a member is told: from anybody, so nothing of it is taken unread.
+#[tokio::test]
+async fn nodes_tell_how_they_stand_and_where_they_are() {
+    let server = Server::start().await;
+    let told = |name: &str, id: &str, promised: &str| {
+        format!(r#"{{"name": "{name}", "id": "{id}", "client_address": "a:1", "round": 2, "expect": 3, "promised": {promised}}}"#)
+    };
+    let id = "0123456789abcdef";
+    for promised in ["null", r#"{"id": "fedcba9876543210", "round": 1}"#] {
+        let answer = server.post_json("/v1/cluster/formation", &told("n4", id, promised)).await;
+        assert_eq!((answer.status, &answer.json()["cluster_id"]), (200, &json!("00000000000000c1")));
+    }
+    let long = "0".repeat(60_000);
+    let cases = [
+        told("n 4", id, "null"),
+        told("n4", "0123", "null"),
+        told("n4", &long, "null"),
+        told("n4", id, r#"{"id": "x", "round": 1}"#),
+        told("n4", id, r#"{"id": "fedcba9876543210", "round": -1}"#),
+        r#"{"name": "n4"}"#.to_owned(),
+        "[]".to_owned(),
+    ];
+    for body in cases {
+        assert_eq!(server.post_json("/v1/cluster/formation", &body).await.refusal(), (400, "bad_body".to_owned()), "{body:.100}");
+    }
+    let place =
+        |address: &str| format!(r#"{{"cluster_id": "c1", "node_id": 3, "client_address": "{address}", "peer_address": "b:2"}}"#);
+    let json = [("content-type", "application/json")];
+    let path = "/v1/cluster/nodes/n3/addresses";
+    assert_eq!(server.send("PUT", &format!("{path}?timeout=1s"), &json, place("b:1").as_bytes()).await.status, 204);
+    for body in [place("nowhere"), place(""), "{}".to_owned()] {
+        assert_eq!(server.send("PUT", path, &json, body.as_bytes()).await.refusal(), (400, "bad_body".to_owned()), "{body}");
+    }
+    assert_eq!(server.store.calls(), ["readdress n3 c1 3 b:1 b:2 1000ms"]);
+}
+
 #[tokio::test]
 async fn leadership_is_handed_over() {
     let server = Server::start().await;
