@@ -112,16 +112,16 @@ fn a_node_that_stops_says_so_first_and_answers_what_it_was_asked() {
     let mut cluster = Cluster::ready(3);
     let leader = cluster.leader();
     cluster.node_mut(&leader).kill();
-    cluster.node_mut(&leader).start_with(&["--stop-delay-ms", "1000"]);
+    cluster.node_mut(&leader).start_with(&["--stop-delay-ms", "4000"]);
     cluster.until_ready();
     let other = cluster.other_than(&[&leader]);
     cluster.must_call(&other, &["cluster", "transfer-leader", &leader]);
     let mut health = cluster.connection(&leader);
-    let waiting = wait_at(cluster.node(&leader), "3s");
+    let waiting = wait_at(cluster.node(&leader), "6s");
     pause(200);
     let start = now();
     cluster.node(&leader).signal(Signal::TERM);
-    until("it says that it is not ready", Duration::from_millis(800), || match health.send(&Request::new("GET", "/readyz")) {
+    until("it says that it is not ready", Duration::from_secs(3), || match health.send(&Request::new("GET", "/readyz")) {
         Ok(answer) if answer.status == 503 && answer.text().contains("[-]draining") => Ok(()),
         other => Err(format!("{:?}", other.map(|answer| answer.text()))),
     });
@@ -133,7 +133,7 @@ fn a_node_that_stops_says_so_first_and_answers_what_it_was_asked() {
     assert!(status.success(), "{status}");
     let answered = waiting.join().expect("no panic");
     assert!(answered.is_some(), "what was asked before is answered");
-    tell(format_args!("a stop that waits for a request of 3 s took {:?}", since(start)));
+    tell(format_args!("a stop that waits for a request of 6 s took {:?}", since(start)));
     assert_eq!(cluster.connection(&other).expect(200, &Request::get(b"late")).body, b"it serves until connections end");
 }
 
