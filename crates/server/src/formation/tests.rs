@@ -204,7 +204,13 @@ fn happen(event: &Event, world: &mut World) {
 
 /// The node hears how all others stand now.
 fn meet(by: usize, world: &mut World) {
-    for from in (0..world.nodes.len()).filter(|from| *from != by) {
+    let all: Vec<usize> = (0..world.nodes.len()).collect();
+    meet_some(by, &all, world);
+}
+
+/// The node hears how these others stand now.
+fn meet_some(by: usize, others: &[usize], world: &mut World) {
+    for from in others.iter().copied().filter(|from| *from != by) {
         let told = world.nodes[from].tell("127.0.0.1:1");
         world.nodes[by].hear(&told);
     }
@@ -225,16 +231,7 @@ proptest! {
             happen(event, &mut world);
             prop_assert!(founders(&world.nodes) <= 1, "{:?}", world.nodes);
         }
-        let mut rounds = 0;
-        while founders(&world.nodes) == 0 {
-            for by in 0..world.nodes.len() {
-                meet(by, &mut world);
-                step(&mut world.nodes[by]);
-            }
-            rounds += 1;
-            prop_assert!(rounds < 100, "nobody founds: {:?}", world.nodes);
-        }
-        prop_assert_eq!(founders(&world.nodes), 1);
+        assert_one_founds_when_all_meet(&mut world);
     }
 
     /// One too few, whatever happens: nothing is promised, and nothing begins.
@@ -249,6 +246,60 @@ proptest! {
         }
         prop_assert!(world.nodes[0].awaited().starts_with("waiting for "));
     }
+}
+
+fn assert_one_founds_when_all_meet(world: &mut World) {
+    for _ in 0..100 {
+        for by in 0..world.nodes.len() {
+            meet(by, world);
+            step(&mut world.nodes[by]);
+        }
+        match founders(&world.nodes) {
+            0 => {}
+            founders => return assert_eq!(founders, 1, "{:?}", world.nodes),
+        }
+    }
+    panic!("nobody founds: {:?}", world.nodes);
+}
+
+/// Two of five nodes have promised one that then meets a lower one, before it has heard of that. Without them there are only
+/// three: they must hear that its candidacy has ended.
+#[test]
+fn who_ends_its_candidacy_frees_those_who_promised_it() {
+    let mut world = World::new(5, 4);
+    for by in 1..5 {
+        meet_some(by, &[1, 2, 3, 4], &mut world);
+    }
+    assert!(step(&mut world.nodes[1]));
+    for by in [2, 3] {
+        meet_some(by, &[1], &mut world);
+        assert!(step(&mut world.nodes[by]));
+        assert_eq!(world.nodes[by].durable().promised.as_ref().map(|promise| promise.id.as_str()), Some("id1"));
+    }
+    meet_some(1, &[0], &mut world);
+    assert!(step(&mut world.nodes[1]));
+    assert_eq!((world.nodes[1].durable().round, &world.nodes[1].durable().promised), (1, &None));
+    assert_one_founds_when_all_meet(&mut world);
+}
+
+/// Two of four nodes do not see the lowest one. The one that they take for it promises the lowest, and is never a candidate: had
+/// they promised it, nothing would ever free them.
+#[test]
+fn only_candidates_are_promised() {
+    let mut world = World::new(4, 3);
+    for by in [2, 3] {
+        meet_some(by, &[1, 2, 3], &mut world);
+        assert!(!step(&mut world.nodes[by]), "n1 is no candidate");
+    }
+    meet(0, &mut world);
+    assert!(step(&mut world.nodes[0]));
+    meet(1, &mut world);
+    assert!(step(&mut world.nodes[1]));
+    for by in [2, 3] {
+        meet_some(by, &[1, 2, 3], &mut world);
+        assert!(!step(&mut world.nodes[by]), "n1 has promised another");
+    }
+    assert_one_founds_when_all_meet(&mut world);
 }
 
 #[test]
