@@ -219,7 +219,7 @@ impl Oracle {
         assert!(roots.len() <= 1, "P10: equal replicas have digests {roots:?}");
     }
 
-    /// P2, P3, P4: all are equal, nothing that was acknowledged is lost, nothing that was deleted is back.
+    /// P2, P4: all are equal, and nothing that was deleted is back.
     pub(super) fn check_equal(&self, replicas: &[&Replica]) {
         for key in self.bodies.keys() {
             let what = |replica: &&Replica| {
@@ -229,6 +229,10 @@ impl Oracle {
             let all: Vec<_> = replicas.iter().map(what).collect();
             assert!(all.iter().all(|(_, entry)| *entry == all[0].1), "P2: replicas differ in {key:?}: {all:?}");
         }
+    }
+
+    /// P3: nothing that was acknowledged is lost.
+    pub(super) fn check_nothing_lost(&self, replicas: &[&Replica]) {
         for acked in self.acked.iter().filter(|acked| !acked.is_lost) {
             for replica in replicas {
                 let is_gone = seen(replica, &acked.key).is_none() && self.is_over(acked);
