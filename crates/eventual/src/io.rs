@@ -161,6 +161,11 @@ pub enum Answer {
 pub enum Refusal {
     /// Too much waits already.
     Overloaded,
+    /// The keyspace is as large as it may be.
+    Full {
+        /// The bound.
+        max_bytes: u64,
+    },
     /// The replica has not all that it should have, or shall go.
     NotUp,
     /// Its wall clock differs too much from the others': what it writes would win or lose for no good reason.

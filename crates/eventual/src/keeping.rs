@@ -127,7 +127,7 @@ impl Replica {
                 for Pair { key, entry } in pairs {
                     let key = Self::key_of(&key);
                     self.clock.observe(entry.version.hlc);
-                    self.store.merge(&key, &entry, index)?;
+                    self.store.merge(&key, &entry, index);
                 }
             }
             Record::Bound(bound) => self.clock.resume(bound),

@@ -13,6 +13,9 @@ pub struct Options {
     pub sync_interval_ms: u64,
     /// Members tell each other how far they are this often, in milliseconds.
     pub report_interval_ms: u64,
+    /// Most bytes of keys and values. Beyond it own values are refused; what others took is kept, and deletes are always
+    /// possible.
+    pub max_bytes: u64,
     /// Own writes that a peer has not confirmed, in bytes. Beyond it writers are held up, and after `throttle_ms` the slowest
     /// peer gets no more of them: it is compared with later.
     pub outbox_max_bytes: u64,
@@ -95,6 +98,7 @@ impl Options {
             ack: Ack::Local,
             sync_interval_ms: 60_000,
             report_interval_ms: 1_000,
+            max_bytes: u64::MAX,
             outbox_max_bytes: 64 << 20,
             throttle_ms: 100,
             max_clock_offset_ms: 500,

@@ -134,7 +134,7 @@ impl Replica {
         for input in inputs.drain(..) {
             self.on_input(input)?;
         }
-        self.retry_delayed()?;
+        self.retry_delayed();
         self.follow_reads()?;
         self.keep_members();
         self.keep_rounds()?;
@@ -163,7 +163,7 @@ impl Replica {
 
     fn on_input(&mut self, input: Input) -> Result<(), ReplicaError> {
         match input {
-            Input::Write(write) => return self.on_write(write),
+            Input::Write(write) => self.on_write(write),
             Input::Read { token, key } => return self.on_read(token, key),
             Input::Message(message) => return self.on_message(message),
             Input::Durable { index } => self.on_durable(index),
@@ -187,7 +187,7 @@ impl Replica {
         self.clock.observe(clock);
         match payload {
             Payload::Push { stream, base, first, last, pairs } => {
-                return self.on_push(from, (stream, base, first, last), &pairs);
+                self.on_push(from, (stream, base, first, last), &pairs);
             }
             Payload::PushAck { stream, applied } => self.on_push_ack(from, stream, applied),
             Payload::Report { rows } => {
@@ -213,10 +213,10 @@ impl Replica {
                 self.send(from, Payload::Give { round, number, looked_at: looked_at as u32, pairs });
             }
             Payload::Put { round, number, pairs } => {
-                self.merge_all(&pairs)?;
+                self.merge_all(&pairs);
                 self.send(from, Payload::PutDone { round, number });
             }
-            Payload::Repair { pairs } => self.merge_all(&pairs)?,
+            Payload::Repair { pairs } => self.merge_all(&pairs),
             Payload::Tell { round, number, looked_at, parts } => {
                 let peer = self.peers.get_mut(&from).and_then(|peer| peer.round.as_mut());
                 if let Some(own) = peer.filter(|own| own.is(round)) {
@@ -226,7 +226,7 @@ impl Replica {
             Payload::Give { round, number, looked_at, pairs } => {
                 let is_answer = self.round_of(from, round).is_some_and(|own| own.on_give(number, looked_at, pairs.len(), now_ms));
                 if is_answer {
-                    self.merge_all(&pairs)?;
+                    self.merge_all(&pairs);
                 }
             }
             Payload::PutDone { round, number } => {
@@ -254,7 +254,7 @@ impl Replica {
     }
 
     /// Merges what somebody else sent. What the fence keeps out is here already, or was overtaken by what is.
-    pub(crate) fn merge_all(&mut self, pairs: &[Pair]) -> Result<(), ReplicaError> {
+    pub(crate) fn merge_all(&mut self, pairs: &[Pair]) {
         for Pair { key, entry } in pairs {
             let key = &Self::key_of(key);
             self.clock.observe(entry.version.hlc);
@@ -263,7 +263,7 @@ impl Replica {
                 continue;
             }
             let index = self.keeping.index_of_next();
-            match self.store.merge(key, entry, index)? {
+            match self.store.merge(key, entry, index) {
                 Merged::Won(old) => {
                     self.counts.merged += 1;
                     if old.is_some_and(|old| old.instance == self.instance) {
@@ -274,7 +274,6 @@ impl Replica {
                 Merged::Lost | Merged::Same => {}
             }
         }
-        Ok(())
     }
 
     pub(crate) fn send(&mut self, to: InstanceId, payload: Payload) {

@@ -1,6 +1,6 @@
 //! The pairs of a replica: an engine, and beside it what replication needs to find its way in it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -33,6 +33,28 @@ pub(crate) enum Merged {
     Same,
 }
 
+/// What is known of a key without asking the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) version: Version,
+    pub(crate) deadline_ms: u64,
+    /// Bytes of the key and of what is there.
+    pub(crate) size_bytes: u64,
+    pub(crate) is_dead: bool,
+}
+
+impl Kept {
+    fn of(key: &Bytes, entry: &Entry) -> Self {
+        let size_bytes = (key.len() + entry.body.size_bytes()) as u64;
+        Self { version: entry.version, deadline_ms: entry.deadline_ms, size_bytes, is_dead: entry.is_dead() }
+    }
+
+    /// Whether it is served at this time.
+    pub(crate) fn is_live(&self, now_ms: u64) -> bool {
+        !self.is_dead && (self.deadline_ms == 0 || now_ms < self.deadline_ms)
+    }
+}
+
 /// A change that waits for a log position to be durable.
 struct Waiting {
     index: u64,
@@ -43,14 +65,14 @@ struct Waiting {
 /// Pairs by key, and in memory beside them by hash their versions, by deadline those that end, and by version those that are
 /// dead.
 ///
-/// That takes about 100 bytes per pair and its key, besides what the engine takes: for which a comparison of replicas costs what
+/// That takes about 130 bytes per pair and its key, besides what the engine takes: for which a comparison of replicas costs what
 /// differs, a merge one lookup, and an expiry what expires.
 ///
 /// *Invariants*: index, digest, deadlines and dead say the same as the engine with the changes that wait; a key's version never
 /// goes down; nothing but [`Store::drop_stable`] takes a key out.
 pub(crate) struct Store {
     engine: Arc<dyn Engine>,
-    index: BTreeMap<(u64, Bytes), Version>,
+    index: BTreeMap<(u64, Bytes), Kept>,
     digest: Tree,
     /// Values that end, by deadline.
     deadlines: BTreeSet<(u64, Bytes)>,
@@ -59,7 +81,7 @@ pub(crate) struct Store {
     /// Changes that the engine does not have yet, oldest first: readers see what is durable. None: the key goes.
     queue: VecDeque<Waiting>,
     /// The newest of them, by key.
-    waiting: BTreeMap<Bytes, (u64, Option<Bytes>)>,
+    waiting: HashMap<Bytes, (u64, Option<Bytes>)>,
     /// Bytes of keys and values.
     data_bytes: u64,
     /// Batches so far: the engine's revision.
@@ -76,7 +98,7 @@ impl Store {
             deadlines: BTreeSet::new(),
             dead: BTreeSet::new(),
             queue: VecDeque::new(),
-            waiting: BTreeMap::new(),
+            waiting: HashMap::new(),
             data_bytes: 0,
             batches: 0,
         }
@@ -106,9 +128,14 @@ impl Store {
         self.dead.first().map(|(version, _)| version.hlc)
     }
 
+    /// What is known of a key.
+    pub(crate) fn kept(&self, key: &Bytes) -> Option<Kept> {
+        self.index.get(&(self.digest.key_hash(key), key.clone())).copied()
+    }
+
     /// The version of a key.
     pub(crate) fn version(&self, key: &Bytes) -> Option<Version> {
-        self.index.get(&(self.digest.key_hash(key), key.clone())).copied()
+        self.kept(key).map(|kept| kept.version)
     }
 
     /// What there is for a key.
@@ -121,24 +148,26 @@ impl Store {
     }
 
     /// Keeps the entry if it beats what is there. Readers of the engine see it once this log position is durable.
-    pub(crate) fn merge(&mut self, key: &Bytes, entry: &Entry, index: u64) -> Result<Merged, ReplicaError> {
+    pub(crate) fn merge(&mut self, key: &Bytes, entry: &Entry, index: u64) -> Merged {
         let hash = self.digest.key_hash(key);
         let at = (hash, key.clone());
-        let old = self.index.get(&at).copied();
+        let kept = self.index.get(&at).copied();
+        let old = kept.map(|kept| kept.version);
         if !entry.beats(old.as_ref()) {
-            return Ok(if old == Some(entry.version) { Merged::Same } else { Merged::Lost });
+            return if old == Some(entry.version) { Merged::Same } else { Merged::Lost };
         }
-        self.forget(key, old)?;
-        self.index.insert(at, entry.version);
+        kept.into_iter().for_each(|kept| self.forget(key, kept));
+        let now = Kept::of(key, entry);
+        self.index.insert(at, now);
         self.digest.replace(hash, key, old, Some(entry.version));
         if entry.is_dead() {
             self.dead.insert((entry.version, key.clone()));
         } else if entry.deadline_ms != 0 {
             self.deadlines.insert((entry.deadline_ms, key.clone()));
         }
-        self.data_bytes += (key.len() + entry.body.size_bytes()) as u64;
+        self.data_bytes += now.size_bytes;
         self.change(index, key.clone(), Some(entry.to_bytes()));
-        Ok(Merged::Won(old))
+        Merged::Won(old)
     }
 
     fn change(&mut self, index: u64, key: Bytes, value: Option<Bytes>) {
@@ -147,16 +176,13 @@ impl Store {
     }
 
     /// Takes out of the books what is there for a key, except for index and digest.
-    fn forget(&mut self, key: &Bytes, old: Option<Version>) -> Result<(), ReplicaError> {
-        let Some(version) = old else { return Ok(()) };
-        if let Some(entry) = self.get(key)? {
-            self.data_bytes -= (key.len() + entry.body.size_bytes()) as u64;
-            if entry.deadline_ms != 0 {
-                self.deadlines.remove(&(entry.deadline_ms, key.clone()));
-            }
+    fn forget(&mut self, key: &Bytes, kept: Kept) {
+        self.data_bytes -= kept.size_bytes;
+        if kept.is_dead {
+            self.dead.remove(&(kept.version, key.clone()));
+        } else if kept.deadline_ms != 0 {
+            self.deadlines.remove(&(kept.deadline_ms, key.clone()));
         }
-        self.dead.remove(&(version, key.clone()));
-        Ok(())
     }
 
     /// Values whose time is up lose their content; at most so many. Versions stay, so replicas that do this at different moments
@@ -171,6 +197,7 @@ impl Store {
             self.data_bytes -= entry.body.size_bytes() as u64;
             self.dead.insert((entry.version, key.clone()));
             let expired = Entry { body: Body::Expired, ..entry };
+            self.index.insert((self.digest.key_hash(&key), key.clone()), Kept::of(&key, &expired));
             self.change(index, key, Some(expired.to_bytes()));
         }
         Ok(())
@@ -195,7 +222,7 @@ impl Store {
     /// What a leaf holds: hash and version of each key.
     pub(crate) fn leaf(&self, leaf: u32) -> Vec<(u64, Version)> {
         let (first, last) = self.digest.hashes_of(leaf);
-        self.by_hash(first, last).map(|((hash, _), version)| (*hash, *version)).collect()
+        self.by_hash(first, last).map(|((hash, _), kept)| (*hash, kept.version)).collect()
     }
 
     /// All entries of keys with this hash: one, or in a blue moon more.
@@ -207,7 +234,7 @@ impl Store {
         Ok(found)
     }
 
-    fn by_hash(&self, first: u64, last: u64) -> impl Iterator<Item = (&(u64, Bytes), &Version)> {
+    fn by_hash(&self, first: u64, last: u64) -> impl Iterator<Item = (&(u64, Bytes), &Kept)> {
         self.index.range((first, Bytes::new())..).take_while(move |((hash, _), _)| *hash <= last)
     }
 
@@ -250,9 +277,10 @@ impl Store {
     pub(crate) fn check(&self) {
         let mut again = self.digest.emptied();
         let mut data_bytes = 0;
-        for ((hash, key), version) in &self.index {
+        for ((hash, key), kept) in &self.index {
             let entry = self.get(key).expect("readable").expect("what the index has, the engine has");
-            assert_eq!(entry.version, *version, "the index has another version of {key:?} than the engine");
+            assert_eq!(*kept, Kept::of(key, &entry), "the index says something else of {key:?} than the engine");
+            let version = &kept.version;
             assert_eq!(entry.is_dead(), self.dead.contains(&(*version, key.clone())), "dead keys are known");
             let ends = !entry.is_dead() && entry.deadline_ms != 0;
             assert_eq!(ends, self.deadlines.contains(&(entry.deadline_ms, key.clone())), "ends are known");

@@ -8,7 +8,6 @@ use crate::options::{Ack, Batching, CopyWhen, MAX_INFLIGHT_FRAMES, MAX_MESSAGE_B
 use crate::options::{Options, RESEND_MS, Trigger};
 use crate::peer::Stream;
 use crate::replica::Replica;
-use crate::store::ReplicaError;
 use crate::version::{Hlc, InstanceId, Version};
 
 /// A write that is applied and not answered yet.
@@ -73,51 +72,58 @@ impl Release {
 }
 
 impl Replica {
-    pub(crate) fn on_write(&mut self, write: Write) -> Result<(), ReplicaError> {
+    pub(crate) fn on_write(&mut self, write: Write) {
         let refusal = if !self.is_up() {
             Some(Refusal::NotUp)
         } else if let Some(offset_ms) = self.skew.judged() {
             Some(Refusal::ClockSkew { offset_ms })
         } else if self.waiting.len() + self.delayed.len() >= MAX_WAITING_WRITES {
             Some(Refusal::Overloaded)
+        } else if self.is_full_for(&write) {
+            Some(Refusal::Full { max_bytes: self.options.max_bytes })
         } else {
             None
         };
         if let Some(refusal) = refusal {
             self.reply(write.token, Answer::Refused(refusal));
-            return Ok(());
+            return;
         }
         // Writers do not overtake each other.
         if !self.delayed.is_empty() || !self.has_room(&write) {
             self.delayed.push_back((write, self.now.mono_ms));
-            return Ok(());
+            return;
         }
-        if let Some(write) = self.try_write(write)? {
+        if let Some(write) = self.try_write(write) {
             self.delayed.push_back((write, self.now.mono_ms));
         }
-        Ok(())
     }
 
     /// Lets writes go on that waited for room or for the clock's bound. Who waited too long for room makes it: the peers that are
     /// furthest behind are compared with later, instead of being sent what they have not got.
-    pub(crate) fn retry_delayed(&mut self) -> Result<(), ReplicaError> {
+    pub(crate) fn retry_delayed(&mut self) {
         while let Some((write, since_ms)) = self.delayed.pop_front() {
             let has_waited = self.now.mono_ms.saturating_sub(since_ms) >= self.options.throttle_ms;
             while !self.has_room(&write) && (has_waited || self.is_held_by_the_silent()) && self.drop_slowest() {}
             if !self.has_room(&write) {
                 self.delayed.push_front((write, since_ms));
-                return Ok(());
+                return;
             }
-            if let Some(write) = self.try_write(write)? {
+            if let Some(write) = self.try_write(write) {
                 self.delayed.push_front((write, since_ms));
-                return Ok(());
+                return;
             }
         }
-        Ok(())
     }
 
     fn size_of(write: &Write) -> u64 {
         (write.key.len() + write.body.size_bytes()) as u64 + crate::outbox::SLOT_BYTES
+    }
+
+    fn is_full_for(&self, write: &Write) -> bool {
+        let bytes = (write.key.len() + write.body.size_bytes()) as u64;
+        let replaced_bytes = self.store.kept(&write.key).map_or(0, |kept| kept.size_bytes);
+        matches!(write.body, Body::Value { .. })
+            && (self.store.data_bytes() - replaced_bytes).saturating_add(bytes) > self.options.max_bytes
     }
 
     fn has_streams(&self) -> bool {
@@ -161,10 +167,11 @@ impl Replica {
     }
 
     /// Writes, unless there is no stamp to be had yet: then the write comes back.
-    fn try_write(&mut self, write: Write) -> Result<Option<Write>, ReplicaError> {
-        let old = self.store.get(&write.key)?;
-        let stored = old.as_ref().map_or(Hlc::ZERO, |entry| entry.version.hlc);
-        let Some(hlc) = self.clock.stamp(self.now.wall_ms, stored) else { return Ok(Some(write)) };
+    fn try_write(&mut self, write: Write) -> Option<Write> {
+        let old = self.store.kept(&write.key);
+        let stored = old.map_or(Hlc::ZERO, |kept| kept.version.hlc);
+        let hlc = self.clock.stamp(self.now.wall_ms, stored);
+        let Some(hlc) = hlc else { return Some(write) };
         assert!(hlc > self.fence, "the fence is what this replica promised to stamp above");
         let Write { token, key, body, ttl_ms, ack, deadline_ms } = write;
         let key = Self::key_of(&key);
@@ -175,7 +182,7 @@ impl Replica {
         };
         let entry = Entry { version, deadline_ms: deadline_at, body };
         let index = self.keeping.index_of_next();
-        self.store.merge(&key, &entry, index)?;
+        self.store.merge(&key, &entry, index);
         self.keeping.wrote(hlc);
         self.keeping.merged(&key, &entry);
         self.counts.written += 1;
@@ -188,10 +195,10 @@ impl Replica {
             self.release.bytes += (key.len() + entry.body.size_bytes()) as u64;
             place = self.outbox.add(&key, entry);
         }
-        let replaced = old.is_some_and(|entry| entry.is_live(self.now.wall_ms));
+        let replaced = old.is_some_and(|kept| kept.is_live(self.now.wall_ms));
         let ack = ack.unwrap_or(self.options.ack);
         self.waiting.push(Waiting { token, version, replaced, place, index, ack, deadline_ms });
-        Ok(None)
+        None
     }
 
     /// Sends what may be sent, as far as each peer's window goes.
@@ -237,17 +244,12 @@ impl Replica {
     }
 
     /// A peer's own writes.
-    pub(crate) fn on_push(
-        &mut self,
-        from: InstanceId,
-        (stream, base, first, last): (u64, u64, u64, u64),
-        pairs: &[Pair],
-    ) -> Result<(), ReplicaError> {
-        self.merge_all(pairs)?;
-        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
+    pub(crate) fn on_push(&mut self, from: InstanceId, (stream, base, first, last): (u64, u64, u64, u64), pairs: &[Pair]) {
+        self.merge_all(pairs);
+        let Some(peer) = self.peers.get_mut(&from) else { return };
         let (known, applied) = peer.inbound;
         if stream < known {
-            return Ok(());
+            return;
         }
         // What is before the base the peer knows to be here.
         let mut applied = if stream == known { applied.max(base) } else { base };
@@ -256,7 +258,6 @@ impl Replica {
         }
         peer.inbound = (stream, applied);
         peer.owes_ack = true;
-        Ok(())
     }
 
     /// Confirms what came in this poll.

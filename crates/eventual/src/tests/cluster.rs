@@ -423,8 +423,9 @@ impl Cluster {
         self.oracle.check_equal(&replicas);
     }
 
-    /// Nobody holds a tombstone any more, nor anything that waits to be sent.
+    /// Nothing is lost that was acknowledged, and nobody holds a tombstone any more, nor anything that waits to be sent.
     pub(super) fn check_clean(&self) {
+        self.oracle.check_nothing_lost(&self.running());
         Oracle::check_digests(&self.running());
         for replica in self.running() {
             let status = replica.status();

@@ -38,8 +38,9 @@ pub(super) struct Oracle {
     stamps: BTreeMap<InstanceId, (u64, Hlc)>,
     /// The greatest version that an instance ever showed of a key, and when that was or will be dead.
     shown: BTreeMap<(InstanceId, Bytes), (Version, u64)>,
-    /// For each read under way: the key, the greatest version that somebody showed when it began, and how many others there were.
-    reads: BTreeMap<u64, (Bytes, Option<Version>, u32)>,
+    /// For each read under way: the key, the greatest version that somebody showed when it began, how many others there
+    /// were, and how many had gone.
+    reads: BTreeMap<u64, (Bytes, Option<Version>, u32, usize)>,
     /// Instances that are gone, with all that they had.
     gone: BTreeSet<InstanceId>,
     /// Versions that were dead somewhere.
@@ -80,7 +81,7 @@ impl Oracle {
         // Whoever does not know who is there cannot ask all.
         let others = if ids == known { (ids.len() as u32).saturating_sub(1) } else { u32::MAX };
         let greatest = up.filter_map(|replica| seen(replica, key)).map(|entry| entry.version).max();
-        self.reads.insert(token, (key.clone(), greatest, others));
+        self.reads.insert(token, (key.clone(), greatest, others, self.gone.len()));
     }
 
     pub(super) fn on_answer(&mut self, token: u64, answer: &Answer, at: &Replica) {
@@ -101,8 +102,9 @@ impl Oracle {
                 self.acked.push(Acked { key: attempt.key.clone(), version: *version, is_lost: false });
             }
             Answer::Found { entry, answered, .. } => {
-                let (key, greatest, others) = self.reads.remove(&token).expect("only what was asked is answered");
-                if *answered < others {
+                let (key, greatest, others, gone) = self.reads.remove(&token).expect("only what was asked is answered");
+                // Who has gone since cannot be asked, and its place may have been taken by another that answers.
+                if *answered < others || gone < self.gone.len() {
                     return;
                 }
                 // P7: nobody who answered has anything later, and what was found is here.
@@ -219,7 +221,7 @@ impl Oracle {
         assert!(roots.len() <= 1, "P10: equal replicas have digests {roots:?}");
     }
 
-    /// P2, P3, P4: all are equal, nothing that was acknowledged is lost, nothing that was deleted is back.
+    /// P2, P4: all are equal, and nothing that was deleted is back.
     pub(super) fn check_equal(&self, replicas: &[&Replica]) {
         for key in self.bodies.keys() {
             let what = |replica: &&Replica| {
@@ -229,6 +231,10 @@ impl Oracle {
             let all: Vec<_> = replicas.iter().map(what).collect();
             assert!(all.iter().all(|(_, entry)| *entry == all[0].1), "P2: replicas differ in {key:?}: {all:?}");
         }
+    }
+
+    /// P3: nothing that was acknowledged is lost.
+    pub(super) fn check_nothing_lost(&self, replicas: &[&Replica]) {
         for acked in self.acked.iter().filter(|acked| !acked.is_lost) {
             for replica in replicas {
                 let is_gone = seen(replica, &acked.key).is_none() && self.is_over(acked);

@@ -40,9 +40,9 @@ pub(super) fn start() -> impl Strategy<Value = Start> {
     let trigger = prop_oneof![
         3 => Just(Trigger::push()),
         1 => Just(Trigger::Write(Batching { interval_ms: 700, max_entries: 3, max_bytes: 1 << 20 })),
-        1 => (any::<bool>(), 0..3_usize).prop_map(|(repairs_others, min_answers)| Trigger::Read {
+        2 => (any::<bool>(), 0..3_usize).prop_map(|(repairs_others, min_answers)| Trigger::Read {
             fanout: usize::MAX,
-            deadline_ms: 50,
+            deadline_ms: 1_000,
             min_answers,
             repairs_others,
         }),
@@ -54,7 +54,7 @@ pub(super) fn start() -> impl Strategy<Value = Start> {
         .prop_map(Trigger::Copy),
     ];
     let ack = prop_oneof![2 => Just(Ack::Local), 1 => Just(Ack::Others(1)), 1 => Just(Ack::AllUp)];
-    let small = prop_oneof![2 => Just(64_u64 << 20), 1 => Just(900)];
+    let small = prop_oneof![2 => Just(64_u64 << 20), 1 => Just(450)];
     (2..6_usize, trigger, any::<bool>(), ack, small).prop_map(|(slots, trigger, is_durable, ack, outbox_max_bytes)| {
         let options = Options {
             is_durable,
@@ -63,7 +63,7 @@ pub(super) fn start() -> impl Strategy<Value = Start> {
             sync_interval_ms: 2_000,
             report_interval_ms: 200,
             digest_levels: 1,
-            checkpoint_bytes: 1_500,
+            checkpoint_bytes: 400,
             ..Options::new(trigger)
         };
         Start { slots, options }
@@ -78,7 +78,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (slot.clone(), key.clone(), ttl).prop_map(|(slot, key, ttl)| Op::Put(slot, key, ttl)),
         4 => (slot.clone(), key.clone()).prop_map(|(slot, key)| Op::Delete(slot, key)),
-        2 => (slot.clone(), key).prop_map(|(slot, key)| Op::Read(slot, key)),
+        6 => (slot.clone(), key).prop_map(|(slot, key)| Op::Read(slot, key)),
         12 => (any::<u16>(), fate).prop_map(|(pick, fate)| Op::Network(pick, fate)),
         3 => Just(Op::DeliverAll),
         6 => slot.clone().prop_map(Op::SyncDisk),

@@ -188,6 +188,33 @@ fn a_peer_that_is_gone_for_longer_than_the_outbox_is_compared_with() {
 }
 
 #[test]
+fn a_full_replica_takes_deletes_and_what_others_took() {
+    let mut cluster = of_three(Options { max_bytes: 30, ..options(Trigger::push()) });
+    let token = cluster.put(0, 1, None);
+    cluster.run_ms(200);
+    assert!(written(&cluster, token).1);
+    let value = || Body::plain(Bytes::from(vec![0; 16]));
+    let token = cluster.write(0, &key(2), value(), None).unwrap();
+    assert_eq!(cluster.answers.get(&token), Some(&Answer::Refused(Refusal::Full { max_bytes: 30 })));
+    let token = cluster.write(0, &key(1), value(), None);
+    cluster.run_ms(200);
+    assert!(written(&cluster, token).1, "what is replaced makes room");
+    // Both sides fill up on their own, and take what the other has afterwards.
+    cluster.delete(0, 1);
+    cluster.run_ms(500);
+    cluster.partition(1);
+    cluster.write(0, &key(3), value(), None);
+    cluster.write(1, &key(4), value(), None);
+    cluster.run_ms(200);
+    cluster.partition(0);
+    cluster.run_ms(3_000);
+    assert!(is_shown(&cluster, 0, 3) && is_shown(&cluster, 0, 4));
+    let token = cluster.delete(0, 3);
+    cluster.run_ms(200);
+    assert!(written(&cluster, token).1);
+}
+
+#[test]
 fn equal_replicas_exchange_one_sum() {
     let mut cluster = of_three(options(Trigger::push()));
     for at in 0..50 {
