@@ -728,7 +728,7 @@ impl Operation {
     /// The status that goes with a code here.
     pub(super) fn status_of(&self, code: Code) -> u16 {
         match code {
-            KeyTooLong if self.path.contains("{key}") => 414,
+            KeyTooLong if self.path.contains("{key}") || self.path.starts_with("/v1/locks/") => 414,
             code => code.facts().status,
         }
     }
