@@ -259,7 +259,7 @@ impl Catalog {
     }
 
     /// Lets a node in: gives it an id, and a replica of every shard. The same node asking again gets the same answer, and
-    /// nothing to write.
+    /// nothing to write but its addresses, if it has moved before it knew that it was let in.
     pub fn plan_join(&self, request: &JoinRequest) -> Result<(Option<Write>, JoinAnswer), CatalogError> {
         check_name(&request.name)?;
         check_address(&request.client_address)?;
@@ -269,10 +269,20 @@ impl Catalog {
             if node.state == NodeState::Leaving {
                 return Err(CatalogError::StillLeaving(request.name.clone()));
             }
-            if node.token.is_empty() || node.token != request.token || node.peer_address != request.peer_address {
+            if node.token.is_empty() || node.token != request.token {
                 return Err(CatalogError::NameTaken { name: request.name.clone(), address: node.peer_address.clone() });
             }
-            return Ok((None, self.join_answer(node.id)));
+            let here = NodeRecord {
+                client_address: request.client_address.clone(),
+                peer_address: request.peer_address.clone(),
+                ..node.clone()
+            };
+            if here == *node {
+                return Ok((None, self.join_answer(node.id)));
+            }
+            let mut next = self.clone();
+            next.nodes.insert(request.name.clone(), here);
+            return Ok((Some(self.write_to(&next)), next.join_answer(node.id)));
         }
         let mut next = self.clone();
         let id = next.cluster.next_node;

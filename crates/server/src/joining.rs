@@ -79,6 +79,8 @@ pub(crate) async fn join_or_found(
             },
             _ => Some(two_clusters(&members)),
         };
+        // A step that may not be taken now is none to hurry for.
+        let hurries = awaited.is_none();
         if awaited.is_none() {
             match take_steps(waiting, folder)? {
                 Progress::Founds(cluster) => return Ok(Outcome::Founds(cluster)),
@@ -95,7 +97,7 @@ pub(crate) async fn join_or_found(
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
-            () = waiting.heard() => {}
+            () = waiting.heard(), if hurries => {}
         }
     }
 }

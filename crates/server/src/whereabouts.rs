@@ -38,8 +38,11 @@ impl Whereabouts {
         loop {
             tokio::time::sleep(PAUSE).await;
             let catalog = handle.views.catalog.load_full();
-            if let Some(known) = catalog.nodes.get(&self.name).filter(|known| self.is_elsewhere(known)) {
-                tracing::info!(known = known.peer_address, now = self.own.peer_address, "telling the cluster where this node is");
+            let known = catalog.nodes.get(&self.name);
+            // Before its first catalog a node cannot know, and it may be that nobody can send it one.
+            if known.is_none_or(|known| self.is_elsewhere(known)) {
+                let known = known.map_or("nothing", |known| known.peer_address.as_str());
+                tracing::info!(known, now = self.own.peer_address, "telling the cluster where this node is");
                 self.tell(self.members(&catalog, discovery).await).await;
             }
             let before = std::mem::replace(&mut unanswered, unanswered_peers(peers));

@@ -8,7 +8,8 @@ use quorate_api::quantity::parse_bytes;
 use quorate_discovery::Spec;
 use quorate_server::config::{CompatLayer, CompatPostKey, ConfigLayer, LogFormat};
 
-const JOIN: &str = "Where other nodes are found, whose cluster to join; of no effect once the node has data: host:port, \
+const JOIN: &str = "Where other nodes are found, whose cluster to join; once the node has data, only where it registers and \
+looks for members that have moved: host:port, \
 dns://name:port, dns+srv://name, zk://host:port,host:port/path, file:///path";
 
 /// What the command line and the environment say; clap lets the command line win.
@@ -35,7 +36,7 @@ pub(crate) struct ServerArgs {
     /// Where peers find this node [default: as --peer-listen]
     #[arg(long, env = "QUORATE_PEER_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
     peer_advertise: Option<String>,
-    /// Where other nodes are found, whose cluster to join; of no effect once the node has data
+    /// Where other nodes are found, whose cluster to join
     #[arg(long, env = "QUORATE_JOIN", value_name = "SPEC,...", hide_env_values = true, help = JOIN)]
     join: Option<Vec<String>>,
     /// Begin a cluster with this many nodes, all started with the same number, unless --join finds one

@@ -190,6 +190,16 @@ fn wrong_paths_and_permissions_are_told() {
     zookeeper.call(&["create", "/empty", ""]);
     let (problem, exit) = why_not(&[&zookeeper.spec("/empty")]);
     assert!(problem.contains("no node is registered below /empty") && exit == Some(3), "{problem} {exit:?}");
+    // A server that is down is passed over.
+    let (problem, exit) = why_not(&[&zookeeper.spec("/empty").replace("zk://", "zk://127.0.0.1:1,")]);
+    assert!(problem.contains("no node is registered below /empty") && exit == Some(3), "{problem} {exit:?}");
+    // What somebody else keeps under a node's name stays there.
+    zookeeper.call(&["create", "/others", ""]);
+    zookeeper.call(&["create", "/others/n9", "mine"]);
+    let name = cluster.add("n9");
+    cluster.node_mut(&name).start_with(&["--expect", "2", "--join", &zookeeper.spec("/others")]);
+    until_awaited(&cluster, &name, "stands below /others under the name of this node");
+    assert!(zookeeper.call(&["get", "/others/n9"]).contains("mine"));
     // Nobody may do anything there but change the permissions; one may read, but not write.
     for (path, permissions, is_readable) in [("/closed", "world:anyone:a", false), ("/read-only", "world:anyone:ra", true)] {
         let created = zookeeper.call(&["create", path, "", permissions]);

@@ -43,7 +43,7 @@ impl Registration {
     pub(crate) fn start(servers: Vec<String>, path: String, entry: Option<Entry>) -> Self {
         let (publish, known) = watch::channel(None);
         let (withdraw, mut withdrawn) = mpsc::channel::<oneshot::Sender<()>>(1);
-        let mut registrar = Registrar { servers, path, entry, session: Session::default(), publish };
+        let mut registrar = Registrar { servers, path, entry, session: Session::default(), took_over: None, publish };
         tokio::spawn(async move {
             let mut connection = None;
             // Dropped between two packets, a connection is still one; the session can be ended on it.
@@ -80,6 +80,8 @@ struct Registrar {
     path: String,
     entry: Option<Entry>,
     session: Session,
+    /// The session in which an entry of this name was taken over: that is done once.
+    took_over: Option<i64>,
     publish: watch::Sender<Option<Known>>,
 }
 
@@ -87,11 +89,19 @@ impl Registrar {
     /// Never ends by itself.
     async fn run(&mut self, connection: &mut Option<Connection>) {
         let servers = self.servers.clone();
+        let mut failed_in_turn = 0;
         for server in servers.iter().cycle() {
-            if let Err(error) = self.hold(server, connection).await {
-                self.report(Problem::Failed(format!("{server}: {error}")));
+            let held = self.hold(server, connection).await;
+            if connection.take().is_some() {
+                failed_in_turn = 0;
             }
-            *connection = None;
+            if let Err(error) = held {
+                failed_in_turn += 1;
+                // One that is down is what there are several for.
+                if failed_in_turn >= servers.len() {
+                    self.report(Problem::Failed(format!("{server}: {error}")));
+                }
+            }
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -113,10 +123,14 @@ impl Registrar {
         let connection = held.insert(connection);
         loop {
             match self.look(connection).await {
-                Ok(addresses) => {
+                Ok((addresses, None)) => {
                     let nobody = || Problem::Nothing(format!("no node is registered below {}", self.path));
                     let problem = addresses.is_empty().then(nobody);
                     self.publish.send_replace(Some((addresses, problem)));
+                }
+                Ok((addresses, Some(refused))) => {
+                    self.publish.send_modify(|known| *known = Some((addresses, known.take().and_then(|(_, problem)| problem))));
+                    self.report(self.refusal(refused));
                 }
                 Err(Trouble::Lost(error)) => return Err(error),
                 Err(Trouble::Refused(code::SESSION_EXPIRED)) => {
@@ -131,10 +145,14 @@ impl Registrar {
         }
     }
 
-    /// Makes sure of the own entry, and reads all there are.
-    async fn look(&self, connection: &mut Connection) -> Result<Vec<String>, Trouble> {
-        if let Some(entry) = &self.entry {
-            self.register(connection, entry).await?;
+    /// Makes sure of the own entry, and reads all there are; besides, why the own entry is not among them.
+    async fn look(&mut self, connection: &mut Connection) -> Result<(Vec<String>, Option<i32>), Trouble> {
+        let mut refused = None;
+        if let Some(entry) = self.entry.clone() {
+            match self.register(connection, &entry).await {
+                Err(Trouble::Refused(error)) if error != code::SESSION_EXPIRED => refused = Some(error),
+                registered => registered?,
+            }
         }
         let mut names = connection.children(&self.path).await?;
         names.sort();
@@ -153,18 +171,25 @@ impl Registrar {
                 _ => tracing::warn!(name, path = self.path, "an entry in ZooKeeper that is no address is passed over"),
             }
         }
-        Ok(addresses)
+        Ok((addresses, refused))
     }
 
-    async fn register(&self, connection: &mut Connection, entry: &Entry) -> Result<(), Trouble> {
+    async fn register(&mut self, connection: &mut Connection, entry: &Entry) -> Result<(), Trouble> {
         let path = format!("{}/{}", self.path, entry.name);
         match connection.data(&path).await {
             Ok(data) if data.owner == self.session.id && data.bytes == entry.address.as_bytes() => return Ok(()),
+            // What goes with no session is no node's; and two nodes of one name would take it from each other for ever.
+            Ok(data) if data.owner == 0 || self.took_over == Some(self.session.id) => {
+                return Err(Trouble::Refused(code::NODE_EXISTS));
+            }
             // Of an earlier start, whose session has not ended yet: the others would go on waiting for it.
-            Ok(_) => match connection.delete(&path).await {
-                Ok(()) | Err(Trouble::Refused(code::NO_NODE)) => {}
-                Err(trouble) => return Err(trouble),
-            },
+            Ok(_) => {
+                self.took_over = Some(self.session.id);
+                match connection.delete(&path).await {
+                    Ok(()) | Err(Trouble::Refused(code::NO_NODE)) => {}
+                    Err(trouble) => return Err(trouble),
+                }
+            }
             Err(Trouble::Refused(code::NO_NODE)) => {}
             Err(trouble) => return Err(trouble),
         }
@@ -202,7 +227,9 @@ impl Registrar {
             code::NO_CHILDREN_BELOW_EPHEMERALS => {
                 Problem::Failed(format!("nothing can be registered below {path}: it goes with somebody's session"))
             }
-            code::NODE_EXISTS => Problem::Failed(format!("another node registers under the same name below {path}")),
+            code::NODE_EXISTS => Problem::Failed(format!(
+                "another node, or something else, stands below {path} under the name of this node, which cannot register there"
+            )),
             other => Problem::Failed(format!("ZooKeeper answers error {other} for {path}")),
         }
     }

@@ -143,13 +143,26 @@ fn a_node_that_asks_again_gets_the_same_answer_and_changes_nothing() {
     assert_eq!(system.catalog().plan_join(&request(2)), Ok((None, first)));
 }
 
+/// Its answer was lost, and it came back elsewhere: it was refused for ever.
+#[test]
+fn a_node_that_moves_while_it_joins_is_let_in_where_it_is() {
+    let mut system = System::of(2);
+    let elsewhere =
+        JoinRequest { client_address: "elsewhere:1".to_owned(), peer_address: "elsewhere:2".to_owned(), ..request(2) };
+    let (write, answer) = system.catalog().plan_join(&elsewhere).unwrap();
+    assert!(system.is_applied(&write.unwrap()));
+    let node = &system.catalog().nodes["n2"];
+    assert_eq!((answer.node_id, node.id), (2, 2));
+    assert_eq!((node.client_address.as_str(), node.peer_address.as_str()), ("elsewhere:1", "elsewhere:2"));
+    assert_eq!(system.catalog().plan_join(&elsewhere), Ok((None, answer)));
+}
+
 #[test]
 fn another_node_cannot_take_the_name_of_a_member() {
     let catalog = System::of(2).catalog();
     let other_token = JoinRequest { token: "another".to_owned(), ..request(2) };
     let no_token = JoinRequest { token: String::new(), ..request(2) };
-    let other_address = JoinRequest { peer_address: "elsewhere:2".to_owned(), ..request(2) };
-    for request in [other_token, no_token, other_address] {
+    for request in [other_token, no_token] {
         assert_eq!(catalog.plan_join(&request), Err(name_taken(2)));
     }
     let founder = JoinRequest { token: String::new(), ..request(1) };
