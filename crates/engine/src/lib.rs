@@ -9,6 +9,7 @@
 mod batch;
 mod btree;
 mod cache;
+pub mod codec;
 mod folder;
 mod hash;
 mod home;

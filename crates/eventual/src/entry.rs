@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::codec::{DecodeError, Reader, Writer};
 use crate::version::Version;
+use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 /// A value with its version, or the note that there is none any more.
 ///

@@ -9,7 +9,6 @@
 //! What it must not know: I/O, clocks, randomness, threads, Raft, the network, HTTP.
 
 mod clock;
-mod codec;
 mod digest;
 mod entry;
 mod io;
@@ -32,12 +31,12 @@ mod version;
 mod watermark;
 mod writing;
 
-pub use codec::DecodeError;
 pub use digest::{Digest, Node};
 pub use entry::{Body, Entry};
 pub use io::{Answer, Effect, Input, MemberState, Members, Refusal, Time, Write};
 pub use message::{Known, Message, Pair, Part, Payload};
 pub use options::{Ack, Batching, CopyWhen, Options, Trigger};
+pub use quorate_engine::codec::DecodeError;
 pub use replica::{Replica, Setup};
 pub use status::{Counts, PeerStatus, Status};
 pub use store::ReplicaError;

@@ -5,10 +5,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::codec::{DecodeError, Reader, Writer};
 use crate::digest::{Digest, FAN_OUT, Node};
 use crate::entry::Entry;
 use crate::version::{Hlc, InstanceId, Version};
+use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 /// The first byte of each message.
 const MESSAGE_VERSION: u8 = 1;
@@ -229,7 +229,7 @@ impl Message {
             from: InstanceId(reader.varint_u32()?),
             to: InstanceId(reader.varint_u32()?),
             epoch: reader.varint()?,
-            clock: Hlc(reader.u64()?),
+            clock: Hlc(reader.u64_be()?),
             wall_ms: reader.varint()?,
             payload: Payload::read(&mut reader)?,
         };
@@ -317,11 +317,11 @@ impl Payload {
                 pairs: read_pairs(reader)?,
             },
             PUSH_ACK => Self::PushAck { stream: reader.varint()?, applied: reader.varint()? },
-            REPORT => Self::Report { rows: reader.list(|reader| Ok((InstanceId(reader.varint_u32()?), Hlc(reader.u64()?))))? },
+            REPORT => Self::Report { rows: reader.list(|reader| Ok((InstanceId(reader.varint_u32()?), Hlc(reader.u64_be()?))))? },
             ASK => Self::Ask {
                 round: reader.varint()?,
                 number: reader.varint()?,
-                nodes: reader.list(|reader| Ok((read_node(reader)?, Digest(reader.u128()?))))?,
+                nodes: reader.list(|reader| Ok((read_node(reader)?, Digest(reader.u128_be()?))))?,
             },
             TELL => Self::Tell {
                 round: reader.varint()?,
@@ -329,7 +329,7 @@ impl Payload {
                 looked_at: reader.varint_u32()?,
                 parts: reader.list(Part::read)?,
             },
-            WANT => Self::Want { round: reader.varint()?, number: reader.varint()?, hashes: reader.list(Reader::u64)? },
+            WANT => Self::Want { round: reader.varint()?, number: reader.varint()?, hashes: reader.list(Reader::u64_be)? },
             GIVE => Self::Give {
                 round: reader.varint()?,
                 number: reader.varint()?,
@@ -374,13 +374,13 @@ impl Part {
                 let node = read_node(reader)?;
                 let mut digests = [Digest::default(); FAN_OUT];
                 for digest in &mut digests {
-                    *digest = Digest(reader.u128()?);
+                    *digest = Digest(reader.u128_be()?);
                 }
                 Ok(Self::Children(node, digests))
             }
             LEAF => {
                 let leaf = reader.varint_u32()?;
-                Ok(Self::Leaf(leaf, reader.list(|reader| Ok((reader.u64()?, Version::read(reader)?)))?))
+                Ok(Self::Leaf(leaf, reader.list(|reader| Ok((reader.u64_be()?, Version::read(reader)?)))?))
             }
             tag => Err(DecodeError::UnknownTag { what: "part", tag }),
         }

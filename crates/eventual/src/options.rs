@@ -164,6 +164,9 @@ pub(crate) const MAX_WAITING_WRITES: usize = 16 << 10;
 /// Reads that wait for others. Beyond it they are refused.
 pub(crate) const MAX_WAITING_READS: usize = 16 << 10;
 
+/// Flushes and comparisons that somebody waits for; more are refused. People and jobs ask for them, not each request.
+pub(crate) const MAX_WAITS: usize = 1024;
+
 /// Expired values and stable tombstones that one poll takes care of: so that it stays short.
 pub(crate) const MAX_SWEPT: usize = 1_000;
 

@@ -5,9 +5,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::codec::{DecodeError, Reader, Writer};
 use crate::message::{Pair, encode_pairs, read_pairs};
 use crate::version::Hlc;
+use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]

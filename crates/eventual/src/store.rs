@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_engine::{Batch, Change, Engine, EngineError, Table};
 
-use crate::codec::DecodeError;
 use crate::digest::{Digest, Node, Tree};
 use crate::entry::{Body, Entry};
 use crate::version::{Hlc, Version};
+use quorate_engine::codec::DecodeError;
 
 /// Why a replica cannot go on.
 #[derive(Debug, thiserror::Error)]

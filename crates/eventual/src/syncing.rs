@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::io::{Answer, Effect, MemberState, Members};
+use crate::io::{Answer, Effect, MemberState, Members, Refusal};
 use crate::message::Payload;
-use crate::options::{CopyWhen, ROUND_PAUSE_MS, ROUND_STALL_MS, Trigger};
+use crate::options::{CopyWhen, MAX_WAITS, ROUND_PAUSE_MS, ROUND_STALL_MS, Trigger};
 use crate::peer::Peer;
 use crate::replica::Replica;
 use crate::round::Round;
@@ -206,6 +206,9 @@ impl Replica {
     }
 
     pub(crate) fn on_flush(&mut self, token: u64, deadline_ms: u64) {
+        if self.refuses_to_wait(token) {
+            return;
+        }
         match self.options.trigger {
             Trigger::Write(_) => {
                 let place = self.outbox.last();
@@ -217,11 +220,26 @@ impl Replica {
                 self.copy_to_all();
                 self.wait_for_rounds(token, deadline_ms);
             }
-            Trigger::Read { .. } => self.on_sync(token, deadline_ms),
+            Trigger::Read { .. } => self.compare_with_all(token, deadline_ms),
         }
     }
 
     pub(crate) fn on_sync(&mut self, token: u64, deadline_ms: u64) {
+        if !self.refuses_to_wait(token) {
+            self.compare_with_all(token, deadline_ms);
+        }
+    }
+
+    /// Refuses if too many wait already. Whether it did.
+    fn refuses_to_wait(&mut self, token: u64) -> bool {
+        let is_full = self.waits.len() >= MAX_WAITS;
+        if is_full {
+            self.reply(token, Answer::Refused(Refusal::Overloaded));
+        }
+        is_full
+    }
+
+    fn compare_with_all(&mut self, token: u64, deadline_ms: u64) {
         let now_ms = self.now.mono_ms;
         self.peers.values_mut().for_each(|peer| peer.sync_due_ms = Some(now_ms));
         self.wait_for_rounds(token, deadline_ms);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::{BufMut, BytesMut};
 
-use crate::codec::{DecodeError, Reader};
+use quorate_engine::codec::{DecodeError, Reader};
 
 /// A time of a hybrid logical clock: 48 bits of milliseconds since 1970, 16 bits of counter. A counter that overflows carries
 /// into the milliseconds.

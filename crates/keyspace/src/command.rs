@@ -6,13 +6,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_engine::KeyRange;
 
 use crate::Revision;
-use crate::codec::{DecodeError, Reader, Writer};
 use crate::lease::LeaseId;
 use crate::limits::{Limits, Settings};
 use crate::once::Fingerprint;
 use crate::patch::Patch;
 use crate::record::{encode_user_meta, read_user_meta, user_meta_bytes};
 use crate::transaction::{Listing, MAX_TRANSACTION_DEPTH, Transaction};
+use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 /// Guards and operations that take effect together or not at all, under one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

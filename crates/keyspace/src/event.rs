@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::codec::DecodeError;
 use crate::{Record, Revision};
+use quorate_engine::codec::DecodeError;
 
 /// All that one revision changed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,10 +7,10 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_engine::{Direction, KeyRange, Table, View};
 
-use crate::codec::DecodeError;
 use crate::event::Cause;
 use crate::execute::Step;
 use crate::shard::{ShardError, ShardHeader};
+use quorate_engine::codec::DecodeError;
 
 /// Most pairs that go at the start of one entry: some milliseconds of work.
 const MAX_EXPIRED: usize = 1000;

@@ -15,11 +15,11 @@ use std::ops::Bound;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_engine::{Direction, KeyRange, Table, View};
 
-use crate::codec::DecodeError;
 use crate::event::Cause;
 use crate::execute::{Step, Stop};
 use crate::outcome::{Detail, OpResult, Outcome, Removed};
 use crate::shard::{ShardError, ShardHeader};
+use quorate_engine::codec::DecodeError;
 
 /// Most keys that hang on one lease: they go under one revision, in one entry. A put that would attach one more is refused.
 pub const MAX_LEASE_KEYS: u64 = 10_000;

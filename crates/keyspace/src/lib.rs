@@ -4,7 +4,6 @@
 //! commands before it and on nothing else: no clock, no randomness, no I/O but the engine, no iteration over unordered
 //! maps. Time arrives inside entries.
 
-mod codec;
 mod command;
 mod event;
 mod execute;
@@ -27,7 +26,6 @@ mod stored_state;
 mod transaction;
 pub mod watch;
 
-pub use codec::DecodeError;
 pub use command::{Command, Condition, EntryHeader, Guard, Op, Put, RequestId, Write, decode_entry, encode_entry};
 pub use event::{Cause, Changes, Event};
 pub use execute::read_only;
@@ -43,6 +41,7 @@ pub use merge_patch::{JsonError, MAX_JSON_BYTES, MAX_JSON_DEPTH, check_merge_pat
 pub use once::{Fingerprint, MAX_ONCE_BYTES, MAX_ONCE_KEYS, ONCE_MS};
 pub use outcome::{Detail, KeyMeta, OpResult, Outcome, Pairs, Removed, TransactionResult};
 pub use patch::{Edit, Patch, Unfit};
+pub use quorate_engine::codec::DecodeError;
 pub use read::{Folding, ListQuery, Page, Place, get, keys, list, pairs};
 pub use record::Record;
 pub use shard::{Applied, Shard, ShardError, ShardHeader};

@@ -2,8 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::codec::{DecodeError, Reader, Writer};
 use crate::outcome::Outcome;
+use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 /// Limits of a keyspace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,11 +13,11 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_engine::{Direction, KeyRange, Table, View};
 
-use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{Condition, Write};
 use crate::execute::Step;
 use crate::outcome::Outcome;
 use crate::shard::{ShardError, ShardHeader};
+use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 /// For how long an outcome is remembered, in milliseconds of log time.
 pub const ONCE_MS: u64 = 10 * 60 * 1000;

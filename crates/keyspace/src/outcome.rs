@@ -2,10 +2,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::codec::{DecodeError, Reader, Writer};
 use crate::patch::Unfit;
 use crate::transaction::MAX_TRANSACTION_DEPTH;
 use crate::{LeaseId, Record, Revision};
+use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 /// What became of a command. The same on every replica.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::codec::{DecodeError, Reader, Writer};
 use crate::merge_patch::{JsonError, Part, merge_patch};
+use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 /// A key, and how what it holds is to be changed. What goes with the value stays; so does the time at which the key goes by
 /// itself, unless it is touched.

@@ -4,8 +4,8 @@ use std::num::NonZeroU64;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::codec::{DecodeError, Reader, Writer, varint_bytes};
 use crate::{KeyMeta, LeaseId, Revision};
+use quorate_engine::codec::{DecodeError, Reader, Writer, varint_bytes};
 
 /// A key's value and what goes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]

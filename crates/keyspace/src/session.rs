@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::codec::{DecodeError, Reader, Writer};
 use crate::{Command, Outcome, RequestId};
+use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 /// Outcomes kept per origin. Beyond it the oldest is forgotten, and a retry of that request is answered
 /// [`Outcome::Forgotten`]. Twice what one node lets wait at once, so that it takes a stuck request to get here.

@@ -6,7 +6,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_engine::{Batch, Change, Engine, EngineError};
 
 use crate::Revision;
-use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{Command, RequestId, decode_entry};
 use crate::event::Changes;
 use crate::execute::{Lifetime, Step};
@@ -18,6 +17,7 @@ use crate::once::first_end_ms;
 use crate::outcome::{Detail, OpResult, Outcome, Removed};
 use crate::session::Sessions;
 use crate::stored_state::{SessionChange, StoredState};
+use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 /// One replica's state machine: an engine and the few numbers beside it.
 ///

@@ -12,9 +12,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_engine::{Change, Direction, KeyRange, Table, View};
 
-use crate::codec::{DecodeError, Reader, Writer};
 use crate::session::{Remembered, Sessions};
 use crate::shard::{ShardError, ShardHeader, read_header, write_header};
+use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 /// Rows of changes before all sessions are written again: few enough to be read in a moment, and many enough that writing all
 /// sessions is a small part of the work.

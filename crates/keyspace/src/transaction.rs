@@ -6,11 +6,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_engine::{Direction, KeyRange};
 
 use crate::Revision;
-use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{Op, bound_bytes_hint, encode_op, encode_range, op_bytes_hint, read_op, read_range};
 use crate::lease::LeaseId;
 use crate::outcome::KeyMeta;
 use crate::record::Record;
+use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 /// Does one thing if all compares hold, and another if not; as a whole, under one revision.
 ///

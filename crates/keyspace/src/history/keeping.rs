@@ -10,12 +10,12 @@ use quorate_engine::{Change, Direction, ScanItem, Table, View};
 use super::rows::{
     ChangesRow, EXTENT_KEY, KeyChange, Old, REMOVED_BYTES, changes_from, changes_key, extent_row, version_key, version_key_bytes,
 };
-use crate::codec::{DecodeError, Reader, Writer};
 use crate::event::{Cause, Changes, Event};
 use crate::limits::Retention;
 use crate::outcome::Outcome;
 use crate::shard::{ShardError, ShardHeader};
 use crate::{Record, Revision};
+use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 /// Changes that an entry sweeps, beside those that it pays for with its own: so that a backlog goes although little is written.
 const SWEPT_PER_ENTRY: u64 = 256;

@@ -5,9 +5,9 @@ use std::ops::Bound;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_engine::KeyRange;
 
-use crate::codec::{DecodeError, Reader, Writer};
 use crate::event::Cause;
 use crate::{Record, Revision};
+use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 /// The key of the row that tells how far history reaches.
 pub(super) const EXTENT_KEY: &[u8] = &[0];
