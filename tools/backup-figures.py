@@ -15,21 +15,12 @@ import sys
 import tempfile
 import time
 
-from nodes import Node, peak_mib, seconds_until
+from nodes import cluster, peak_mib
 
 PROGRAM = sys.argv[1] if len(sys.argv) > 1 else "target/release/quorate"
 MEBIBYTES = int(sys.argv[2]) if len(sys.argv) > 2 else 1024
 NODES = int(sys.argv[3]) if len(sys.argv) > 3 else 3
 VALUE_BYTES = 1000
-
-
-def cluster(count, folder):
-    os.makedirs(folder)
-    nodes = []
-    for number in range(1, count + 1):
-        nodes.append(Node(PROGRAM, number, folder, nodes[0] if nodes else None))
-        seconds_until(nodes[-1].is_ready)
-    return nodes
 
 
 def fill(node):
@@ -66,14 +57,14 @@ def main():
     folder = tempfile.mkdtemp(prefix="quorate-backup-")
     nodes = []
     try:
-        nodes = cluster(1, f"{folder}/source")
+        nodes = cluster(PROGRAM, 1, f"{folder}/source")
         fill(nodes[0])
         file = f"{folder}/data.qbk"
         timed("backup", ["backup", file, "--only", "data"], nodes[0])
         for node in nodes:
             node.kill()
         shutil.rmtree(f"{folder}/source")
-        nodes = cluster(NODES, f"{folder}/target")
+        nodes = cluster(PROGRAM, NODES, f"{folder}/target")
         timed(f"restore, {NODES} nodes", ["restore", file], nodes[0])
         count = json.loads(nodes[-1].ask("GET", "/v1/kv/data?count_only")[1])["count"]
         print(f"{count} pairs are back")

@@ -15,21 +15,13 @@ import sys
 import tempfile
 import time
 
-from nodes import Node, seconds_until
+from nodes import cluster
 
 PROGRAM = sys.argv[1] if len(sys.argv) > 1 else "target/release/quorate"
 BENCH = sys.argv[2] if len(sys.argv) > 2 else "target/release/examples/lease_bench"
 LEASES, RATE, ENDING = [int(given) for given in sys.argv[3:6] + ["1000000", "20000", "100000"][len(sys.argv[3:6]):]]
 KEEPING_S = 20
 TTL_S = 90
-
-
-def cluster(folder):
-    nodes = []
-    for number in range(1, 4):
-        nodes.append(Node(PROGRAM, number, folder, nodes[0] if nodes else None))
-        seconds_until(nodes[-1].is_ready)
-    return nodes
 
 
 def bench(nodes, leases, rate, seconds, ttl):
@@ -79,7 +71,7 @@ def main():
     nodes = []
     try:
         for leases, rate, seconds, ttl in [(LEASES, RATE, KEEPING_S, "1h"), (ENDING, 1000, 1, f"{TTL_S}s")]:
-            nodes = cluster(tempfile.mkdtemp(dir=folder))
+            nodes = cluster(PROGRAM, 3, f"{folder}/{leases}")
             bench(nodes, leases, rate, seconds, ttl)
             print("memory: " + ", ".join(f"{node.memory_mib():.0f} MiB" for node in nodes), flush=True)
             if ttl != "1h":

@@ -79,3 +79,13 @@ class Node:
 
     def peak_mib(self):
         return peak_mib(self.process.pid)
+
+
+def cluster(program, count, folder):
+    """So many nodes in a folder that is made for them, each ready before the next one joins the first."""
+    os.makedirs(folder)
+    nodes = []
+    for number in range(1, count + 1):
+        nodes.append(Node(program, number, folder, nodes[0] if nodes else None))
+        seconds_until(nodes[-1].is_ready)
+    return nodes

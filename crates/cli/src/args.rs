@@ -2,6 +2,7 @@
 
 mod backup;
 mod discover;
+mod dns;
 mod examples;
 mod history;
 mod keyspace;

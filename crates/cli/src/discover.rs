@@ -12,7 +12,7 @@ pub(crate) async fn run(args: DiscoverArgs, client: &ClientArgs) -> Result<(), F
     let read = args.specs().iter().map(|text| text.parse()).collect::<Result<Vec<Spec>, SpecError>>();
     let specs = read.map_err(|error| Failure::usage(error.to_string()))?;
     // Nothing is registered: it only looks.
-    let discovery = Discovery::start(specs, Options { dns_servers: args.dns_servers, entry: None });
+    let discovery = Discovery::start(specs, Options { dns_servers: args.dns.dns_servers.unwrap_or_default(), entry: None });
     let found = discovery.find().await;
     discovery.withdraw().await;
     match output.format {

@@ -41,8 +41,8 @@ pub struct GrantedLease {
 /// then. Dropped without [`HeldLease::revoke`], it ends by itself when its time is up.
 #[derive(Debug)]
 pub struct HeldLease {
-    client: Client,
-    keyspace: String,
+    pub(crate) client: Client,
+    pub(crate) keyspace: String,
     lease: GrantedLease,
     /// Until when it lives at least; none once it is lost.
     lives: watch::Receiver<Option<Instant>>,

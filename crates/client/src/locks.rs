@@ -55,8 +55,6 @@ impl Default for LockOptions {
 /// is up.
 #[derive(Debug)]
 pub struct HeldLock {
-    client: Client,
-    keyspace: String,
     lease: HeldLease,
     holder: Holder,
 }
@@ -131,7 +129,7 @@ impl Client {
             match turn {
                 // One that stood still meanwhile may have come too late for its own lease.
                 Ok(Turn::Held(holder)) if !lease.is_lost() => {
-                    return Ok(Some(HeldLock { client: self.clone(), keyspace: keyspace.to_owned(), lease, holder }));
+                    return Ok(Some(HeldLock { lease, holder }));
                 }
                 // Nobody could be reached for as long as it lives, or somebody gave its place up: from the end of the line, then.
                 Ok(Turn::Held(_) | Turn::LeaseLost) => {
@@ -270,7 +268,7 @@ impl HeldLock {
     async fn removed(&self) {
         let watched = Watched { keys: WatchedKeys::One(self.holder.key.to_vec()), ..Watched::default() };
         let query = WatchQuery { watched: vec![watched], is_initial: true, without_values: true, ..WatchQuery::default() };
-        let mut watch = self.client.watch(&self.keyspace, query.clone());
+        let mut watch = self.lease.client.watch(&self.lease.keyspace, query.clone());
         loop {
             match watch.next().await {
                 Ok(News::Change { .. } | News::Sync { .. }) => {
@@ -281,7 +279,7 @@ impl HeldLock {
                 Ok(_) => {}
                 Err(error) => {
                     if is_refused_for(&error, Code::Compacted) {
-                        watch = self.client.watch(&self.keyspace, query.clone());
+                        watch = self.lease.client.watch(&self.lease.keyspace, query.clone());
                     }
                     sleep(PAUSE).await;
                 }
@@ -300,7 +298,7 @@ impl HeldLock {
     }
 
     async fn is_there(&self) -> Result<bool, Error> {
-        let found = self.client.get(&self.keyspace, &self.holder.key, &GetOptions::default()).await?;
+        let found = self.lease.client.get(&self.lease.keyspace, &self.holder.key, &GetOptions::default()).await?;
         let is_claim = |entry: &Entry| entry.create_revision == self.holder.token && entry.lease == Some(self.lease.id());
         Ok(found.is_some_and(|found| is_claim(&found.entry)))
     }
@@ -315,7 +313,7 @@ impl HeldLock {
         };
         let compares = self.guard().to_vec();
         let then = vec![txn::TxnOp::Put(Box::new(put))];
-        let result = self.client.txn(&self.keyspace, &txn::Txn { compares, then, ..txn::Txn::default() }).await?;
+        let result = self.lease.client.txn(&self.lease.keyspace, &txn::Txn { compares, then, ..txn::Txn::default() }).await?;
         Ok(result.failed_if.is_none())
     }
 

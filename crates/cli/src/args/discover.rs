@@ -1,9 +1,9 @@
 //! The arguments of `quorate discover`.
 
-use std::net::SocketAddr;
-
 use clap::Args;
 use quorate_discovery::Spec;
+
+use super::dns::DnsArgs;
 
 const FORMS: &str = "What would be given to --join: host:port, dns://name:port, dns+srv://name, \
 zk://host:port,host:port/path, file:///path; several are separated by commas or blanks";
@@ -13,15 +13,8 @@ pub(crate) struct DiscoverArgs {
     /// What would be given to --join
     #[arg(required = true, value_name = "SPEC", help = FORMS)]
     lists: Vec<String>,
-    /// The DNS servers to ask [default: those of the system]
-    #[arg(
-        long = "dns-server",
-        env = "QUORATE_DNS_SERVERS",
-        value_name = "IP:PORT,...",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
-    pub(crate) dns_servers: Vec<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) dns: DnsArgs,
 }
 
 impl DiscoverArgs {

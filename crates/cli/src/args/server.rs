@@ -8,6 +8,8 @@ use quorate_api::quantity::parse_bytes;
 use quorate_discovery::Spec;
 use quorate_server::config::{CompatLayer, CompatPostKey, ConfigLayer, LogFormat};
 
+use super::dns::DnsArgs;
+
 const JOIN: &str = "Where other nodes are found, whose cluster to join; once the node has data, only where it registers and \
 looks for members that have moved: host:port, \
 dns://name:port, dns+srv://name, zk://host:port,host:port/path, file:///path";
@@ -42,15 +44,8 @@ pub(crate) struct ServerArgs {
     /// Begin a cluster with this many nodes, all started with the same number, unless --join finds one
     #[arg(long, env = "QUORATE_EXPECT", value_name = "N", hide_env_values = true)]
     expect: Option<u32>,
-    /// The DNS servers that --join asks [default: those of the system]
-    #[arg(
-        long = "dns-server",
-        env = "QUORATE_DNS_SERVERS",
-        value_name = "IP:PORT,...",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
-    dns_servers: Option<Vec<String>>,
+    #[command(flatten)]
+    dns: DnsArgs,
     /// Start a new cluster although the node listens beyond loopback
     #[arg(
         long,
@@ -122,7 +117,7 @@ impl ServerArgs {
             peer_advertise: self.peer_advertise,
             join: self.join.map(|lists| lists.iter().flat_map(|list| Spec::split_list(list)).collect()),
             expect: self.expect,
-            dns_servers: self.dns_servers,
+            dns_servers: self.dns.dns_servers.map(|servers| servers.iter().map(ToString::to_string).collect()),
             new_cluster: self.new_cluster,
             allow_hosts: self.allow_hosts,
             max_value_bytes: self.max_value_bytes,

@@ -151,7 +151,8 @@ pub struct ShardRecord {
     /// Replicas that begin with the group's configuration. All later ones begin empty. None where replicas do not agree.
     pub founding: Vec<u64>,
     /// What those begin with. It never changes: one that begins late, when the keyspace has other settings already, comes to
-    /// those by the group's log, as the others did. None where replicas do not agree, and in groups that are older than this.
+    /// those by the group's log, as the others did. None where replicas do not agree, in groups that are older than this, and in
+    /// the first ones of a cluster, which one node founds at once.
     #[serde(default, rename = "begun", skip_serializing_if = "Option::is_none")]
     pub begun_with: Option<ShardSettings>,
     /// Its replicas as they shall be; the leader drives the group's membership there.

@@ -123,11 +123,11 @@ async fn give_up<S: Store>(app: &Arc<App<S>>, head: &Parts, target: Target<'_>) 
     let timeout = treatment.timeout(&head.headers)?;
     let lease = lease.ok_or_else(|| Refusal::new(Code::BadParameter, "lease: whose place it is that is given up"))?;
     let line = Line { app, keyspace: target.keyspace, name: target.key };
-    let Seen { standing, .. } = line.look(Some(lease), Freshness::LATEST, timeout).await?;
+    let Seen { standing, revision: seen_at, .. } = line.look(Some(lease), Freshness::LATEST, timeout).await?;
     let own = standing.own.ok_or_else(|| line.not_found(&format!("lease {lease} neither holds it nor waits for it")))?;
-    let revision = line.remove(lease, timeout).await?;
+    let gone_at = line.write(Write::delete(own.claim.key), timeout).await?;
     let mut headers = answer::headers();
-    HeaderText::new().insert_revision(&mut headers, revision.max(own.claim.token()));
+    HeaderText::new().insert_revision(&mut headers, gone_at.unwrap_or(seen_at));
     Ok(answer::empty(StatusCode::NO_CONTENT, headers))
 }
 
@@ -285,11 +285,6 @@ impl<S: Store> Line<'_, S> {
             outcome => Err(Refusal::of_outcome(written.epoch, &outcome)
                 .unwrap_or_else(|| Refusal::new(Code::Internal, format!("{outcome:?}")))),
         }
-    }
-
-    /// Removes the claim of a lease. The revision since when it is gone.
-    async fn remove(&self, lease: LeaseId, timeout: Duration) -> Refusable<Revision> {
-        Ok(self.write(Write::delete(claim_key(&self.name, lease)), timeout).await?.unwrap_or_default())
     }
 
     fn taken(&self, lease: LeaseId) -> Refusal {
