@@ -133,8 +133,7 @@ pub(super) fn end(cluster: &mut Cluster, cut_off: Option<usize>) {
             cluster.pass_ms(2 * 3_600_000);
         }
         cluster.partition(1 << cut_off);
-        // A round that was cut off is given up after ten seconds, and begun again.
-        cluster.run_in_steps(30_000, 200);
+        cluster.run_in_steps(15_000, 200);
         let others: Vec<usize> = (0..cluster.slots()).filter(|slot| *slot != cut_off).collect();
         cluster.check_equal(&others);
         cluster.partition(0);
