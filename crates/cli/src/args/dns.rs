@@ -12,7 +12,12 @@ pub(crate) struct DnsArgs {
         env = "QUORATE_DNS_SERVERS",
         value_name = "IP:PORT,...",
         value_delimiter = ',',
+        value_parser = parse_server,
         hide_env_values = true
     )]
     pub(crate) dns_servers: Option<Vec<SocketAddr>>,
+}
+
+fn parse_server(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "a DNS server is IP:PORT, as in 127.0.0.1:53")
 }
