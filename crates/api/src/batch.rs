@@ -319,6 +319,12 @@ pub struct BatchResult<'a> {
     /// Of a put or a change: how many times the key was set since it came to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
+    /// Of a write in an eventual keyspace: what it is known by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp: Option<Cow<'a, str>>,
+    /// Of a write in an eventual keyspace: how many other members are known to have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicated: Option<u64>,
     /// Of an increment: the sum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<i64>,

@@ -34,12 +34,14 @@ pub struct Entry {
     pub content_type: Option<String>,
     /// What users noted beside the value.
     pub meta: UserMeta,
-    /// The revision at which the key came to be.
+    /// The revision at which the key came to be; 0 in an eventual keyspace.
     pub create_revision: u64,
-    /// The revision of its last change.
+    /// The revision of its last change; 0 in an eventual keyspace.
     pub mod_revision: u64,
-    /// How many times it was set since it came to be.
+    /// How many times it was set since it came to be; 0 in an eventual keyspace.
     pub version: u64,
+    /// In an eventual keyspace: what its last change is known by. Opaque.
+    pub stamp: Option<String>,
     /// After how many milliseconds it goes by itself, if it does.
     pub ttl_ms: Option<u64>,
     /// The lease that it hangs on, and with which it goes.
@@ -77,12 +79,18 @@ pub struct EntryBody<'a> {
     /// What users noted beside the value; left out if that is nothing.
     #[serde(default, skip_serializing_if = "is_without_meta")]
     pub meta: Cow<'a, UserMeta>,
-    /// The revision at which the key came to be.
-    pub create_revision: u64,
-    /// The revision of its last change.
-    pub mod_revision: u64,
-    /// How many times it was set since it came to be.
-    pub version: u64,
+    /// The revision at which the key came to be; left out in an eventual keyspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create_revision: Option<u64>,
+    /// The revision of its last change; left out in an eventual keyspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mod_revision: Option<u64>,
+    /// How many times it was set since it came to be; left out in an eventual keyspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// In an eventual keyspace: what its last change is known by. Opaque.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp: Option<Cow<'a, str>>,
     /// After how many seconds it goes by itself; left out if it does not.
     #[serde(default, rename = "ttl", with = "seconds", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<f64>")]
@@ -107,6 +115,7 @@ impl Entry {
     /// As it travels.
     pub fn to_body(&self, encoding: Encoding) -> EntryBody<'_> {
         let (key, key64) = split(&self.key, encoding);
+        let counted = |counter: u64| self.stamp.is_none().then_some(counter);
         let (value, value64) = self.value.as_ref().map_or((None, None), |value| split(value, encoding));
         EntryBody {
             key,
@@ -115,13 +124,19 @@ impl Entry {
             value64,
             content_type: self.content_type.as_deref().map(Cow::Borrowed),
             meta: Cow::Borrowed(&self.meta),
-            create_revision: self.create_revision,
-            mod_revision: self.mod_revision,
-            version: self.version,
+            create_revision: counted(self.create_revision),
+            mod_revision: counted(self.mod_revision),
+            version: counted(self.version),
+            stamp: self.stamp.as_deref().map(Cow::Borrowed),
             ttl_ms: self.ttl_ms,
             lease: self.lease.map(lease::format_id),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over the field as it is")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[expect(clippy::ptr_arg, reason = "serde hands over the field as it is")]
@@ -156,9 +171,10 @@ impl TryFrom<EntryBody<'_>> for Entry {
             value: text64::join("value", body.value, body.value64)?,
             content_type: body.content_type.map(Cow::into_owned),
             meta: body.meta.into_owned(),
-            create_revision: body.create_revision,
-            mod_revision: body.mod_revision,
-            version: body.version,
+            create_revision: body.create_revision.unwrap_or(0),
+            mod_revision: body.mod_revision.unwrap_or(0),
+            version: body.version.unwrap_or(0),
+            stamp: body.stamp.map(Cow::into_owned),
             ttl_ms: body.ttl_ms,
             lease: match body.lease {
                 Some(id) => Some(lease::parse_id(&id).ok_or(EntryError::Lease(id))?),
@@ -179,7 +195,8 @@ pub struct ListBody<'a> {
     /// Folders whose names are not UTF-8, or all of them if that is asked for, as base64url.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prefixes64: Vec<String>,
-    /// The revision of this page.
+    /// The revision of this page; left out in an eventual keyspace.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,
     /// Sent as `cursor`, it asks for the page after this; none after the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -237,7 +254,8 @@ pub struct VersionBody<'a> {
 pub struct CountBody {
     /// How many keys the selection has.
     pub count: u64,
-    /// The revision of the count.
+    /// The revision of the count; left out in an eventual keyspace.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,
 }
 
@@ -245,7 +263,8 @@ pub struct CountBody {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListEnd {
-    /// The revision of all that was sent.
+    /// The revision of all that was sent; left out in an eventual keyspace.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,
     /// How many lines came before this one.
     pub count: u64,
@@ -256,7 +275,8 @@ pub struct ListEnd {
 pub struct DeletedBody {
     /// How many keys were deleted.
     pub deleted: u64,
-    /// The shard's revision afterwards.
+    /// The shard's revision afterwards; left out in an eventual keyspace.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,
 }
 
@@ -288,6 +308,7 @@ mod tests {
     use super::*;
 
     fn entry(key: &[u8], value: Option<&[u8]>) -> Entry {
+        let is_stamped = value.is_some_and(|value| value.len() % 2 == 1);
         Entry {
             ttl_ms: value.map(|value| value.len() as u64 * 100),
             lease: value.map(|value| value.len() as u64 + 1),
@@ -295,9 +316,10 @@ mod tests {
             value: value.map(Bytes::copy_from_slice),
             content_type: Some("text/plain".to_owned()),
             meta: UserMeta::default(),
-            create_revision: 7,
-            mod_revision: 12,
-            version: 3,
+            create_revision: if is_stamped { 0 } else { 7 },
+            mod_revision: if is_stamped { 0 } else { 12 },
+            version: if is_stamped { 0 } else { 3 },
+            stamp: is_stamped.then(|| "12.1".to_owned()),
         }
     }
 

@@ -8,6 +8,12 @@ pub const MOD_REVISION: &str = "quorate-mod-revision";
 pub const CREATE_REVISION: &str = "quorate-create-revision";
 /// How many times the key was set since it came to be.
 pub const VERSION: &str = "quorate-version";
+/// In an eventual keyspace, instead of revisions: what the key's last change is known by. Opaque.
+pub const STAMP: &str = "quorate-stamp";
+/// In the answer to a write in an eventual keyspace: how many other members are known to have it.
+pub const REPLICATED: &str = "quorate-replicated";
+/// In the answer to a read that asked other nodes: how many answered, of how many, as in `2/2`.
+pub const ANSWERED: &str = "quorate-answered";
 /// The name of the node that answered.
 pub const NODE: &str = "quorate-node";
 /// Asked for, and in the answer the one that applied: `linearizable` or `local`.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration;
 use crate::quantity::parse_bytes;
+use crate::replication::EventualStats;
 
 /// A number, or text with a unit: `67108864` or `"64MiB"`, `"30m"`. What it counts, its place says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -94,12 +95,14 @@ pub struct EngineBody {
     pub options: BTreeMap<String, Amount>,
 }
 
-/// A replication mode: `{"mode": "raft"}`.
+/// A replication mode with its options: `{"mode": "push", "ack": 1}`. `/v1/replication-modes` lists them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ReplicationBody {
     /// The mode.
     pub mode: String,
+    /// Options that were set, by name.
+    #[serde(flatten)]
+    pub options: BTreeMap<String, Amount>,
 }
 
 /// What a keyspace takes.
@@ -220,11 +223,17 @@ pub enum Capability {
     Idempotency,
     /// Linearizable reads.
     Linearizable,
+    /// Revisions that all nodes have in common: `min_revision`.
+    Revisions,
+    /// Writes that wait for other nodes as the request says: `ack`.
+    Ack,
+    /// Sending and comparing when it is asked for: `flush` and `sync`.
+    Sync,
 }
 
 impl Capability {
     /// All, in the order in which they are told.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Ordered,
         Self::Prefix,
         Self::Range,
@@ -239,6 +248,9 @@ impl Capability {
         Self::AtomicBatch,
         Self::Idempotency,
         Self::Linearizable,
+        Self::Revisions,
+        Self::Ack,
+        Self::Sync,
     ];
 
     /// Its name in answers.
@@ -258,6 +270,9 @@ impl Capability {
             Self::AtomicBatch => "atomic_batch",
             Self::Idempotency => "idempotency",
             Self::Linearizable => "linearizable",
+            Self::Revisions => "revisions",
+            Self::Ack => "ack",
+            Self::Sync => "sync",
         }
     }
 }
@@ -293,6 +308,15 @@ pub struct Capabilities {
     /// [`Capability::Idempotency`].
     #[serde(default)]
     pub idempotency: bool,
+    /// [`Capability::Revisions`].
+    #[serde(default)]
+    pub revisions: bool,
+    /// [`Capability::Ack`].
+    #[serde(default)]
+    pub ack: bool,
+    /// [`Capability::Sync`].
+    #[serde(default)]
+    pub sync: bool,
     /// Longest key, in bytes.
     #[serde(rename = "max_key")]
     pub max_key_bytes: u64,
@@ -321,6 +345,9 @@ impl Capabilities {
             counters: can(Capability::Counters),
             atomic_batch: can(Capability::AtomicBatch),
             idempotency: can(Capability::Idempotency),
+            revisions: can(Capability::Revisions),
+            ack: can(Capability::Ack),
+            sync: can(Capability::Sync),
             max_key_bytes,
             max_value_bytes,
             consistency: consistency.iter().map(|&name| name.to_owned()).collect(),
@@ -343,6 +370,9 @@ impl Capabilities {
             Capability::Counters => self.counters,
             Capability::AtomicBatch => self.atomic_batch,
             Capability::Idempotency => self.idempotency,
+            Capability::Revisions => self.revisions,
+            Capability::Ack => self.ack,
+            Capability::Sync => self.sync,
             Capability::Linearizable => self.consistency.iter().any(|name| name == "linearizable"),
         }
     }
@@ -363,6 +393,9 @@ pub struct KeyspaceStats {
     pub data_bytes: u64,
     /// Its replicas, one of each shard. Empty where replicas do not agree.
     pub replicas: Vec<ReplicaStats>,
+    /// Its replicas that take writes on their own, one of each shard.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub eventual: Vec<EventualStats>,
     /// How the engine fares, if it is a cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheFigures>,
@@ -631,7 +664,7 @@ mod tests {
                 "unknown field `engin`, expected one of `engine`, `replication`, `ttl`, `limits`, `retention`",
             ),
             (json!({"limits": {"max": 1}}), "expected one of `max_bytes`, `max_key_bytes`, `max_value_bytes`"),
-            (json!({"replication": {"mode": "raft", "factor": 3}}), "unknown field `factor`"),
+            (json!({"replication": {"mode": "push", "ack": -1}}), "expected a whole number, or text with a unit"),
             (json!({"engine": {}}), "missing field `type`"),
             (json!({"engine": {"type": "lsm", "a": -1}}), "expected a whole number, or text with a unit"),
             (json!({"ttl": [1]}), "expected a whole number, or text with a unit"),
@@ -652,7 +685,7 @@ mod tests {
         assert!(told.iter().all(|name| RETENTION_FIELDS.contains(&name.as_str())) && told.len() == RETENTION_FIELDS.len());
         let settings = SettingsBody {
             engine: Some(EngineBody::default()),
-            replication: Some(ReplicationBody { mode: "raft".to_owned() }),
+            replication: Some(ReplicationBody { mode: "raft".to_owned(), options: [].into() }),
             ttl: amount(),
             limits: Some(limits),
             retention: Some(retention),

@@ -16,6 +16,7 @@ pub mod patch;
 pub mod peer;
 pub mod problem;
 pub mod quantity;
+pub mod replication;
 pub mod text64;
 pub mod txn;
 pub mod user_meta;

@@ -3,6 +3,7 @@
 //! Peers' bytes never reach a general-purpose decoder: every length is checked against what is there before anything is
 //! allocated. Frames: `peer/frame.rs`; what is in them: `peer/message.rs`; what comes before them: `peer/greeting.rs`.
 
+mod eventual;
 mod frame;
 mod greeting;
 mod lease;
@@ -11,6 +12,7 @@ mod wire;
 
 use bytes::Bytes;
 
+pub use eventual::EventualMessage;
 pub use frame::{EncodeError, FRAME_FORMAT_VERSION, FRAME_HEADER_BYTES, FrameDecoder, encode_frame, frame_bytes, pack_messages};
 pub use greeting::{
     GREETING_FORMAT_VERSION, Greeting, MAX_GREETING_BYTES, Refusal, RefusalKind, decode_greeting, encode_greeting,
@@ -106,6 +108,8 @@ pub enum Frame {
     LeaseAsks(Vec<LeaseAsk>),
     /// Their answers.
     LeaseAnswers(Vec<LeaseAnswer>),
+    /// Messages between replicas of eventual keyspaces.
+    Eventual(Vec<EventualMessage>),
 }
 
 /// A Raft message, field by field as the thesis' and raft-rs' names have it.

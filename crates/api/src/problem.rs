@@ -188,6 +188,11 @@ codes! {
     TooManyIdempotencyKeys "too_many_idempotency_keys" 503 retry "Too many idempotency keys"
         "The keyspace remembers as many keys, or as large outcomes, as it can, each for ten minutes. Nothing was done; without \
          `Idempotency-Key` it would be.";
+    ClockSkew "clock_skew" 503 retry "Clock is off"
+        "The node's clock is off from those of the others by more than the keyspace's `max_clock_offset`, so that what it writes \
+         would win or lose for no good reason. Nothing was done; ask another node, and set this one's clock.";
+    TooFewAnswers "too_few_answers" 503 retry "Too few answers"
+        "Fewer other nodes answered the read in time than the keyspace's `min_answers`. `consistency=local` asks nobody.";
     ShuttingDown "shutting_down" 503 retry "Shutting down"
         "The node is going down. Nothing was done; ask another node.";
     TimedOut "timed_out" 504 retry "Timed out"

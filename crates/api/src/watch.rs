@@ -205,6 +205,7 @@ mod tests {
             create_revision: 1,
             mod_revision: 2,
             version: 3,
+            stamp: None,
             ttl_ms: Some(1_500),
             lease: None,
         }

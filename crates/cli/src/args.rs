@@ -21,7 +21,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCompleter;
 use quorate_api::user_meta::UserMeta;
 use quorate_api::{duration, key, text64};
-use quorate_client::{Client, Consistency, Endpoint, GetOptions, Options, Selection};
+use quorate_client::{Ack, Client, Consistency, Endpoint, GetOptions, Options, Selection};
 
 use crate::bench::args::BenchCommand;
 use crate::completion;
@@ -31,7 +31,9 @@ use crate::output::Format;
 pub(crate) use backup::{BackupArgs, BackupCommand, RestoreArgs};
 pub(crate) use discover::DiscoverArgs;
 pub(crate) use history::{DiffArgs, HistoryArgs};
-pub(crate) use keyspace::{AlterArgs, CompactArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
+pub(crate) use keyspace::{
+    AlterArgs, CompactArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, ReplicasArgs, SettingsArgs,
+};
 pub(crate) use lease::{GrantArgs, KeepAliveArgs, LeaseCommand, parse_id};
 pub(crate) use lock::{ElectArgs, LockArgs};
 pub(crate) use patch::{AppendArgs, IncrArgs, PatchArgs, PatchedKeyArgs, TouchArgs};
@@ -113,6 +115,9 @@ pub(crate) enum Command {
     /// The engines that a keyspace can have, with their options
     #[command(after_help = examples::ENGINES)]
     Engines,
+    /// The replication modes that a keyspace can have, with their options
+    #[command(after_help = examples::MODES)]
+    Modes,
     /// Write a keyspace's pairs as lines of JSON
     #[command(after_help = examples::EXPORT)]
     Export(ExportArgs),
@@ -334,6 +339,9 @@ pub(crate) struct PutArgs {
     /// The lease that the pair hangs on, and with which it goes
     #[arg(long, value_name = "ID", value_parser = parse_id)]
     pub(crate) lease: Option<u64>,
+    /// In an eventual keyspace, wait for so many other nodes, or for `all_up`, or for nobody: `local`
+    #[arg(long, value_name = "WHOM")]
+    pub(crate) ack: Option<Ack>,
 }
 
 impl PutArgs {
@@ -355,6 +363,9 @@ pub(crate) struct DelArgs {
     /// Only if the key's last change was at revision N
     #[arg(long, value_name = "N", conflicts_with_all = MANY)]
     pub(crate) cas: Option<u64>,
+    /// In an eventual keyspace, wait for so many other nodes, or for `all_up`, or for nobody: `local`
+    #[arg(long, value_name = "WHOM", conflicts_with_all = MANY)]
+    pub(crate) ack: Option<Ack>,
     #[command(flatten)]
     range: RangeArgs,
     /// All keys of the keyspace

@@ -15,7 +15,7 @@ use clap_complete::env::{Elvish, Fish, Powershell, Shells, Zsh};
 use crate::args::{Cli, Shell};
 use crate::exit::{Failure, note};
 
-pub(crate) use live::{engines, keys, keyspaces, nodes};
+pub(crate) use live::{engines, keys, keyspaces, modes, nodes};
 
 /// Names the shell that asks for completion, instead of running a command.
 const VARIABLE: &str = "COMPLETE";

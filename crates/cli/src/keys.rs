@@ -7,7 +7,8 @@ use quorate_api::lease::format_id;
 use quorate_api::problem::Code;
 use quorate_api::text64;
 use quorate_client::{
-    Condition, Counted, DeletedRange, Found, GetOptions, ListQuery, Listing, Page, PutOptions, Selection, Written,
+    Condition, Counted, DeleteOptions, DeletedRange, Found, GetOptions, ListQuery, Listing, Page, PutOptions, Replicated,
+    Selection, Written,
 };
 use serde_json::json;
 
@@ -47,36 +48,73 @@ pub(crate) async fn put(args: PutArgs, client: &ClientArgs) -> Result<(), Failur
     let value = ValueSource::from(args.value).read()?;
     let absent = args.if_absent.then_some(Condition::Absent);
     let condition = args.cas.map(Condition::ModRevision).or(absent);
-    let options = PutOptions { condition, content_type: args.content_type, meta, ttl: args.ttl, lease: args.lease };
+    let PutArgs { content_type, ttl, lease, ack, .. } = args;
+    let options = PutOptions { condition, content_type, meta, ttl, lease, ack };
     let written = client.client().put(client.keyspace(), &key, value.into(), &options).await;
     let written = written.map_err(|error| Failure::of_request(format!("put `{}`", printable(&key)), &error))?;
     if output.format == Format::Json {
-        let Written { is_new, etag, revision, version } = written;
-        output.json(&json!({ "created": is_new, "revision": revision, "version": version, "etag": etag }))?;
+        let Written { is_new, etag, revision, version, replicated } = written;
+        output.json(&match replicated {
+            None => json!({ "created": is_new, "revision": revision, "version": version, "etag": etag }),
+            Some(Replicated { members, is_met, stamp }) => {
+                json!({ "created": is_new, "stamp": stamp, "etag": etag, "replicated": members, "acknowledged": is_met })
+            }
+        })?;
     } else {
-        let what = if written.is_new { "created" } else { "replaced" };
-        output.line(format_args!("{what} `{}` at revision {}", printable(&key), written.revision))?;
+        let what = match &written.replicated {
+            Some(replicated) if !replicated.is_met => "wrote",
+            _ if written.is_new => "created",
+            _ => "replaced",
+        };
+        output.line(format_args!(
+            "{what} `{}` {}",
+            printable(&key),
+            whereabouts(written.revision, written.replicated.as_ref())
+        ))?;
     }
     output.finish()
+}
+
+/// At which revision a write is, or at how many nodes.
+fn whereabouts(revision: u64, replicated: Option<&Replicated>) -> String {
+    match replicated {
+        None => format!("at revision {revision}"),
+        Some(Replicated { members: 0, is_met: true, .. }) => "at this node; it goes on to the others".to_owned(),
+        Some(Replicated { members, is_met: true, .. }) => format!("at this node and {members} others"),
+        Some(Replicated { members, is_met: false, .. }) => {
+            format!("at this node and {members} others; those it should wait for did not have it in time, and get it later")
+        }
+    }
 }
 
 pub(crate) async fn del(args: DelArgs, client: &ClientArgs) -> Result<(), Failure> {
     let output = Output::without_raw(client.output)?;
     match args.deletion()? {
-        Deletion::Key(key) => del_key(output, &key, args.cas, client).await,
+        Deletion::Key(key) => {
+            let options = DeleteOptions { condition: args.cas.map(Condition::ModRevision), ack: args.ack };
+            del_key(output, &key, &options, client).await
+        }
         Deletion::Many(selection) => del_many(output, Some(&selection), client).await,
         Deletion::Everything => del_many(output, None, client).await,
     }
 }
 
-async fn del_key(mut output: Output, key: &[u8], cas: Option<u64>, client: &ClientArgs) -> Result<(), Failure> {
-    let condition = cas.map(Condition::ModRevision);
-    let deleted = client.client().delete(client.keyspace(), key, condition.as_ref()).await;
+async fn del_key(mut output: Output, key: &[u8], options: &DeleteOptions, client: &ClientArgs) -> Result<(), Failure> {
+    let deleted = client.client().delete(client.keyspace(), key, options).await;
     let deleted = deleted.map_err(|error| Failure::of_request(format!("delete `{}`", printable(key)), &error))?;
     match output.format {
-        Format::Json => output.json(&json!({ "deleted": u8::from(deleted.was_there), "revision": deleted.revision }))?,
+        Format::Json => {
+            let was_there = u8::from(deleted.was_there);
+            output.json(&match &deleted.replicated {
+                None => json!({ "deleted": was_there, "revision": deleted.revision }),
+                Some(Replicated { members, is_met, stamp }) => {
+                    json!({ "deleted": was_there, "stamp": stamp, "replicated": members, "acknowledged": is_met })
+                }
+            })?;
+        }
         _ if deleted.was_there => {
-            output.line(format_args!("deleted `{}` at revision {}", printable(key), deleted.revision))?;
+            let at = whereabouts(deleted.revision, deleted.replicated.as_ref());
+            output.line(format_args!("deleted `{}` {at}", printable(key)))?;
         }
         _ => {}
     }
@@ -107,6 +145,7 @@ async fn del_many(mut output: Output, selection: Option<&Selection>, client: &Cl
     gone += deleted;
     match output.format {
         Format::Json => output.json(&json!({ "deleted": gone, "revision": revision }))?,
+        _ if revision == 0 => output.line(format_args!("deleted {gone} keys"))?,
         _ => output.line(format_args!("deleted {gone} keys at revision {revision}"))?,
     }
     output.finish()
@@ -249,17 +288,30 @@ fn list_table(output: &mut Output, page: &Page, is_first: bool, shown: Shown) ->
     if size_of(page) == 0 && !is_first {
         return Ok(());
     }
-    let mut header = vec!["KEY", "REVISION", "VERSION", "TYPE"];
+    // In an eventual keyspace stamps name what is there, and nothing is counted.
+    let is_stamped = page.entries.first().is_some_and(|entry| entry.stamp.is_some());
+    let mut header = vec!["KEY"];
+    header.extend(if is_stamped { &["STAMP"][..] } else { &["REVISION", "VERSION"] });
+    header.push("TYPE");
     header.extend(shown.with_values.then_some("VALUE"));
     let rows = in_order(page, shown.is_reverse).into_iter().map(|item| {
         let mut row = match item {
-            Err(folder) => vec![printable(folder), String::new(), String::new(), "folder".to_owned()],
-            Ok(entry) => vec![
-                printable(&entry.key),
-                entry.mod_revision.to_string(),
-                entry.version.to_string(),
-                entry.content_type.as_deref().map(|kind| printable(kind.as_bytes())).unwrap_or_default(),
-            ],
+            Err(folder) => {
+                let counters = if is_stamped { 1 } else { 2 };
+                let mut row = vec![printable(folder)];
+                row.extend(vec![String::new(); counters]);
+                row.push("folder".to_owned());
+                row
+            }
+            Ok(entry) => {
+                let mut row = vec![printable(&entry.key)];
+                match &entry.stamp {
+                    Some(stamp) => row.push(stamp.clone()),
+                    None => row.extend([entry.mod_revision.to_string(), entry.version.to_string()]),
+                }
+                row.push(entry.content_type.as_deref().map(|kind| printable(kind.as_bytes())).unwrap_or_default());
+                row
+            }
         };
         let value = item.ok().and_then(|entry| entry.value.as_ref());
         row.extend(shown.with_values.then(|| value.map(|value| printable_start(value, MAX_SHOWN_CHARS)).unwrap_or_default()));
@@ -276,11 +328,16 @@ fn show(output: &mut Output, found: &Found) -> Result<(), Failure> {
         ("value", printable_start(value, MAX_SHOWN_CHARS)),
         ("bytes", value.len().to_string()),
         ("type", entry.content_type.as_deref().map(|kind| printable(kind.as_bytes())).unwrap_or_default()),
-        ("mod revision", entry.mod_revision.to_string()),
-        ("create revision", entry.create_revision.to_string()),
-        ("version", entry.version.to_string()),
-        ("etag", found.etag.clone()),
     ];
+    match &entry.stamp {
+        Some(stamp) => rows.push(("stamp", stamp.clone())),
+        None => rows.extend([
+            ("mod revision", entry.mod_revision.to_string()),
+            ("create revision", entry.create_revision.to_string()),
+            ("version", entry.version.to_string()),
+        ]),
+    }
+    rows.push(("etag", found.etag.clone()));
     let noted: Vec<String> = entry.meta.iter().map(|(name, value)| format!("{name}={value}")).collect();
     if !noted.is_empty() {
         rows.push(("meta", noted.join(", ")));

@@ -15,6 +15,7 @@ use crate::args::{AlterArgs, ClientArgs, CompactArgs, CreateArgs, DeleteArgs, En
 use crate::engine_move;
 use crate::exit::Failure;
 use crate::output::{Format, Output};
+use crate::replication;
 
 /// What takes a setting away.
 const NONE: &str = "none";
@@ -28,6 +29,9 @@ pub(crate) async fn run(command: KeyspaceCommand, client: &ClientArgs) -> Result
         KeyspaceCommand::Stats { name } => stats(&mut output, client, &name).await?,
         KeyspaceCommand::Alter(args) => alter(&mut output, client, args).await?,
         KeyspaceCommand::Compact(args) => compact(&mut output, client, args).await?,
+        KeyspaceCommand::Replicas(args) => replication::replicas(&mut output, client, args).await?,
+        KeyspaceCommand::Flush { name } => replication::flush(&mut output, client, &name).await?,
+        KeyspaceCommand::Sync { name } => replication::sync(&mut output, client, &name).await?,
         KeyspaceCommand::Delete(args) => delete(&mut output, client, args).await?,
     }
     output.finish()
@@ -61,14 +65,18 @@ pub(crate) async fn engines(client: &ClientArgs) -> Result<(), Failure> {
 }
 
 async fn create(output: &mut Output, client: &ClientArgs, args: CreateArgs) -> Result<(), Failure> {
-    let CreateArgs { name, engine, mode, settings } = args;
+    let CreateArgs { name, engine, mode, mode_options, settings } = args;
+    if mode.is_none() && !mode_options.is_empty() {
+        return Err(Failure::usage("--mode-option needs --mode: options belong to a mode"));
+    }
+    let mode_options = mode_options.into_iter().map(|(name, value)| (name, amount(value))).collect();
     if engine.engine.is_none() && !engine.options.is_empty() {
         return Err(Failure::usage("--option needs --engine: options belong to an engine"));
     }
     let options = engine.options.into_iter().map(|(name, value)| (name, amount(value)));
     let asked = SettingsBody {
         engine: engine.engine.map(|kind| EngineBody { kind, options: options.collect() }),
-        replication: mode.map(|mode| ReplicationBody { mode }),
+        replication: mode.map(|mode| ReplicationBody { mode, options: mode_options }),
         ttl: given(settings.ttl),
         limits: limits(settings.max_bytes, settings.max_key_bytes, settings.max_value_bytes),
         retention: retention(settings.retention_revisions, settings.retention_age, settings.retention_bytes),
@@ -79,7 +87,7 @@ async fn create(output: &mut Output, client: &ClientArgs, args: CreateArgs) -> R
         return output.json(&keyspace);
     }
     let what = if is_new { "created" } else { "unchanged: it was there, with these settings" };
-    let on = format!("{}, replication {}", shown_engine(&keyspace.engine), keyspace.replication.mode);
+    let on = format!("{}, replication {}", shown_engine(&keyspace.engine), shown_replication(&keyspace.replication));
     output.line(format_args!("keyspace {name} {what} (engine {on})"))?;
     if keyspace.state == KeyspaceState::Starting {
         output.line("it is not ready yet: no leader was found within the time limit")?;
@@ -96,7 +104,7 @@ async fn list(output: &mut Output, client: &ClientArgs) -> Result<(), Failure> {
         vec![
             keyspace.name.clone(),
             shown_engine(&keyspace.engine),
-            keyspace.replication.mode.clone(),
+            shown_replication(&keyspace.replication),
             shown_bytes(keyspace.limits.max_bytes.as_ref()),
             shown_amount(keyspace.ttl.as_ref()),
             shown_state(keyspace),
@@ -114,7 +122,7 @@ async fn show(output: &mut Output, client: &ClientArgs, name: &str) -> Result<()
     let rows = [
         ("name", keyspace.name.clone()),
         ("engine", shown_engine(&keyspace.engine)),
-        ("replication", keyspace.replication.mode.clone()),
+        ("replication", shown_replication(&keyspace.replication)),
         ("state", shown_state(&keyspace)),
         ("ttl", shown_amount(keyspace.ttl.as_ref())),
         ("max bytes", shown_bytes(keyspace.limits.max_bytes.as_ref())),
@@ -156,6 +164,9 @@ async fn stats(output: &mut Output, client: &ClientArgs, name: &str) -> Result<(
             ("log", format!("{}-{}", replica.first_index, replica.last_index)),
         ]);
     }
+    for replica in &stats.eventual {
+        rows.extend(replication::rows(replica));
+    }
     rows.extend(stats.cache.as_ref().map(cache_rows).into_iter().flatten());
     output.table(&["FIELD", "VALUE"], rows.into_iter().map(|(field, value)| vec![field.to_owned(), value]))
 }
@@ -174,10 +185,14 @@ fn cache_rows(cache: &CacheFigures) -> Vec<(&'static str, String)> {
 }
 
 async fn alter(output: &mut Output, client: &ClientArgs, args: AlterArgs) -> Result<(), Failure> {
-    let AlterArgs { name, engine, settings, no_wait } = args;
-    let patch = patch(engine, settings);
+    let AlterArgs { name, engine, mode_options, settings, no_wait } = args;
+    let mut patch = patch(engine, settings);
+    if !mode_options.is_empty() {
+        let options: Map<String, Value> = mode_options.into_iter().map(|(name, value)| (name, option_or_null(value))).collect();
+        patch.insert("replication".to_owned(), Value::from(options));
+    }
     if patch.is_empty() {
-        return Err(Failure::usage("nothing to alter: name a limit, --ttl, a --retention, --engine or --option"));
+        return Err(Failure::usage("nothing to alter: name a limit, --ttl, a --retention, --engine, --option or --mode-option"));
     }
     let asked = client.client();
     let altered = asked.alter_keyspace(&name, &patch).await;
@@ -293,6 +308,14 @@ fn value_or_null(text: String) -> Value {
     if text == NONE { Value::Null } else { Value::from(text) }
 }
 
+/// The same of an option of a mode, some of which take words and numbers.
+fn option_or_null(text: String) -> Value {
+    match text.parse::<u64>() {
+        Ok(number) => Value::from(number),
+        Err(_) => value_or_null(text),
+    }
+}
+
 fn amount(text: String) -> Amount {
     text.parse().map_or(Amount::Text(text), Amount::Number)
 }
@@ -332,6 +355,12 @@ pub(crate) fn shown_engine(engine: &EngineBody) -> String {
         format!(" {name}={}", value.replace(' ', ""))
     });
     engine.kind.clone() + &options.collect::<String>()
+}
+
+/// A mode and its options, as in `push ack=1`.
+fn shown_replication(replication: &ReplicationBody) -> String {
+    let options = replication.options.iter().map(|(name, value)| format!(" {name}={}", shown_amount(Some(value))));
+    replication.mode.clone() + &options.collect::<String>()
 }
 
 fn shown_amount(amount: Option<&Amount>) -> String {

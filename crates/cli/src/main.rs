@@ -26,6 +26,7 @@ mod pair_line;
 mod patch;
 mod printable;
 mod progress;
+mod replication;
 mod server;
 mod top;
 mod txn;
@@ -87,6 +88,7 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Cluster { command } => cluster::run(command, client).await,
         Command::Keyspace { command } => keyspace::run(command, client).await,
         Command::Engines => keyspace::engines(client).await,
+        Command::Modes => replication::modes(client).await,
         Command::Lease { command } => lease::run(command, client).await,
         Command::Lock(args) => lock::lock(args, client).await,
         Command::Elect(args) => lock::elect(args, client).await,

@@ -124,6 +124,7 @@ mod tests {
                 content_type: put.content_type.clone(),
                 meta: put.meta.clone(),
                 create_revision: 3,
+                stamp: None,
                 mod_revision,
                 version: 2,
                 ttl_ms: Some(29_400),

@@ -21,6 +21,10 @@ pub struct BatchOutcome {
     pub revision: Option<u64>,
     /// Of a put or a change: how many times the key was set since it came to be.
     pub version: Option<u64>,
+    /// Of a write in an eventual keyspace: what it is known by.
+    pub stamp: Option<String>,
+    /// Of a write in an eventual keyspace: how many other members are known to have it.
+    pub replicated: Option<u64>,
     /// Of an increment: the sum.
     pub sum: Option<i64>,
     /// Of a delete: how many keys it removed.
@@ -60,8 +64,9 @@ impl TryFrom<BatchResult<'_>> for BatchOutcome {
     type Error = EntryError;
 
     fn try_from(result: BatchResult<'_>) -> Result<Self, EntryError> {
-        let BatchResult { line, status, revision, version, number, deleted, entry, problem } = result;
+        let BatchResult { line, status, revision, version, stamp, replicated, number, deleted, entry, problem } = result;
+        let stamp = stamp.map(std::borrow::Cow::into_owned);
         let entry = entry.map(Entry::try_from).transpose()?;
-        Ok(Self { number: line, status, revision, version, sum: number, deleted, entry, problem })
+        Ok(Self { number: line, status, revision, version, stamp, replicated, sum: number, deleted, entry, problem })
     }
 }

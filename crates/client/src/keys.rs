@@ -49,6 +49,42 @@ pub enum Condition {
     Etag(String),
 }
 
+/// Whom a write in an eventual keyspace waits for, besides the node that takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// Nobody.
+    Local,
+    /// So many other members.
+    Members(u32),
+    /// All other members that are up.
+    AllUp,
+}
+
+impl std::fmt::Display for Ack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local => f.write_str("local"),
+            Self::Members(count) => write!(f, "{count}"),
+            Self::AllUp => f.write_str("all_up"),
+        }
+    }
+}
+
+impl std::str::FromStr for Ack {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "local" => Ok(Self::Local),
+            "all_up" => Ok(Self::AllUp),
+            _ => {
+                let count = text.parse().ok().filter(|count| (1..=99).contains(count));
+                count.map(Self::Members).ok_or("local, all_up, or how many other members: 1 to 99")
+            }
+        }
+    }
+}
+
 /// How a key is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PutOptions {
@@ -63,6 +99,29 @@ pub struct PutOptions {
     /// The lease that the pair hangs on from now on, and with which it goes; without it, on none. One that is not there is
     /// [`Error::Refused`] with the code `lease_not_found`.
     pub lease: Option<u64>,
+    /// Whom the write waits for, in an eventual keyspace; else whom the keyspace says. Where those do not have it in time, it is
+    /// done all the same: [`Written::replicated`] says so.
+    pub ack: Option<Ack>,
+}
+
+/// How a key is deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeleteOptions {
+    /// Only if the key is like this.
+    pub condition: Option<Condition>,
+    /// Whom it waits for, in an eventual keyspace; else whom the keyspace says.
+    pub ack: Option<Ack>,
+}
+
+/// How far a write in an eventual keyspace has come when it is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replicated {
+    /// How many other members are known to have it.
+    pub members: u64,
+    /// Whether those whom it was to wait for have it. If not it goes on to them.
+    pub is_met: bool,
+    /// What it is known by; to be sent back as it is.
+    pub stamp: String,
 }
 
 /// What was read.
@@ -72,7 +131,7 @@ pub struct Found {
     pub entry: Entry,
     /// Names this content of the key for ever; to be sent back as it is.
     pub etag: String,
-    /// The shard's revision of the read.
+    /// The shard's revision of the read; 0 in an eventual keyspace.
     pub revision: u64,
 }
 
@@ -83,19 +142,23 @@ pub struct Written {
     pub is_new: bool,
     /// Names the new content.
     pub etag: String,
-    /// The revision of the write.
+    /// The revision of the write; 0 in an eventual keyspace.
     pub revision: u64,
-    /// How many times the key was set since it came to be.
+    /// How many times the key was set since it came to be; 0 in an eventual keyspace.
     pub version: u64,
+    /// How far it has come, in an eventual keyspace.
+    pub replicated: Option<Replicated>,
 }
 
 /// What a delete did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deleted {
     /// Whether the key was there before.
     pub was_there: bool,
-    /// The shard's revision afterwards.
+    /// The shard's revision afterwards; 0 in an eventual keyspace.
     pub revision: u64,
+    /// How far it has come, in an eventual keyspace.
+    pub replicated: Option<Replicated>,
 }
 
 impl Client {
@@ -112,7 +175,8 @@ impl Client {
     /// Writes a key. A condition that does not hold is [`Error::Refused`] with the code `precondition_failed`.
     pub async fn put(&self, keyspace: &str, key: &[u8], value: Bytes, options: &PutOptions) -> Result<Written, Error> {
         let lease = options.lease.map(|lease| format!("lease={}", lease::format_id(lease)));
-        let mut request = conditional(Method::PUT, keyspace, key, options.condition.as_ref(), lease)?;
+        let parameters = lease.into_iter().chain(ack_parameter(options.ack));
+        let mut request = conditional(Method::PUT, keyspace, key, options.condition.as_ref(), parameters)?;
         request.body = value;
         if let Some(content_type) = &options.content_type {
             request.headers.insert(header::CONTENT_TYPE, header_value("content type", content_type)?);
@@ -129,19 +193,33 @@ impl Client {
         Ok(Written {
             is_new: answer.status == StatusCode::CREATED,
             etag: answer.text(header::ETAG).unwrap_or_default(),
-            revision: answer.number(own_header::REVISION, WriteOutcome::Applied)?,
-            version: answer.number(own_header::VERSION, WriteOutcome::Applied)?,
+            revision: answer.counter(own_header::REVISION, WriteOutcome::Applied)?,
+            version: answer.counter(own_header::VERSION, WriteOutcome::Applied)?,
+            replicated: replicated(&answer)?,
         })
     }
 
     /// Deletes a key; one that is not there is no error, unless the condition asks for it.
-    pub async fn delete(&self, keyspace: &str, key: &[u8], condition: Option<&Condition>) -> Result<Deleted, Error> {
-        let answer = self.call(conditional(Method::DELETE, keyspace, key, condition, None)?).await?;
+    pub async fn delete(&self, keyspace: &str, key: &[u8], options: &DeleteOptions) -> Result<Deleted, Error> {
+        let DeleteOptions { condition, ack } = options;
+        let request = conditional(Method::DELETE, keyspace, key, condition.as_ref(), ack_parameter(*ack))?;
+        let answer = self.call(request).await?;
         Ok(Deleted {
             was_there: answer.number(own_header::DELETED, WriteOutcome::Applied)? > 0,
-            revision: answer.number(own_header::REVISION, WriteOutcome::Applied)?,
+            revision: answer.counter(own_header::REVISION, WriteOutcome::Applied)?,
+            replicated: replicated(&answer)?,
         })
     }
+}
+
+fn ack_parameter(ack: Option<Ack>) -> Option<String> {
+    ack.map(|ack| format!("ack={ack}"))
+}
+
+fn replicated(answer: &Answer) -> Result<Option<Replicated>, Error> {
+    let Some(stamp) = answer.text(HeaderName::from_static(own_header::STAMP)) else { return Ok(None) };
+    let members = answer.number(own_header::REPLICATED, WriteOutcome::Applied)?;
+    Ok(Some(Replicated { members, is_met: answer.status != StatusCode::ACCEPTED, stamp }))
 }
 
 impl GetOptions {
@@ -154,7 +232,7 @@ impl GetOptions {
 }
 
 fn found(key: &[u8], answer: &Answer) -> Result<Found, Error> {
-    let number = |name| answer.number(name, WriteOutcome::NotApplied);
+    let number = |name| answer.counter(name, WriteOutcome::NotApplied);
     let entry = Entry {
         key: Bytes::copy_from_slice(key),
         value: Some(answer.body.clone()),
@@ -163,6 +241,7 @@ fn found(key: &[u8], answer: &Answer) -> Result<Found, Error> {
         create_revision: number(own_header::CREATE_REVISION)?,
         mod_revision: number(own_header::MOD_REVISION)?,
         version: number(own_header::VERSION)?,
+        stamp: answer.text(HeaderName::from_static(own_header::STAMP)),
         ttl_ms: answer.text(HeaderName::from_static(own_header::TTL)).and_then(|text| duration::parse_seconds(&text)),
         lease: answer.text(HeaderName::from_static(own_header::LEASE)).and_then(|text| lease::parse_id(&text)),
     };
@@ -185,13 +264,13 @@ pub(crate) fn conditional(
     keyspace: &str,
     key: &[u8],
     condition: Option<&Condition>,
-    parameter: Option<String>,
+    parameters: impl IntoIterator<Item = String>,
 ) -> Result<Request, Error> {
     let cas = match condition {
         Some(Condition::ModRevision(revision)) => Some(format!("cas={revision}")),
         _ => None,
     };
-    let query: Vec<String> = cas.into_iter().chain(parameter).collect();
+    let query: Vec<String> = cas.into_iter().chain(parameters).collect();
     let target = one_key(keyspace, key, &query.join("&"));
     let mut request = Request { takes_key: true, ..Request::write(method, target) };
     let (name, value) = match condition {

@@ -4,6 +4,7 @@ use http::{Method, StatusCode};
 use quorate_api::cluster::Items;
 use quorate_api::keyspace::{EngineInfo, JobBody, KeyspaceBody, KeyspaceStats, SettingsBody};
 use quorate_api::problem::WriteOutcome;
+use quorate_api::replication::{ModeInfo, SyncBody};
 use serde_json::{Map, Value};
 
 use crate::call::Client;
@@ -43,6 +44,23 @@ impl Client {
     /// What the answering node has of a keyspace.
     pub async fn keyspace_stats(&self, name: &str) -> Result<KeyspaceStats, Error> {
         self.call(Request::read(format!("{}/stats", path_of(name)))).await?.json(WriteOutcome::NotApplied)
+    }
+
+    /// Sends the other nodes what the answering one has collected of an eventual keyspace, or copies what it has to them; how
+    /// many that reached within the time limit. Of other keyspaces that is [`Error::Refused`].
+    pub async fn flush_keyspace(&self, name: &str) -> Result<SyncBody, Error> {
+        self.call(Request::write(Method::POST, format!("{}/flush", path_of(name)))).await?.json(WriteOutcome::Applied)
+    }
+
+    /// Compares what the answering node has of an eventual keyspace with all others, both ways; how many that reached within the
+    /// time limit. Of other keyspaces that is [`Error::Refused`].
+    pub async fn sync_keyspace(&self, name: &str) -> Result<SyncBody, Error> {
+        self.call(Request::write(Method::POST, format!("{}/sync", path_of(name)))).await?.json(WriteOutcome::Applied)
+    }
+
+    /// The replication modes that there are.
+    pub async fn replication_modes(&self) -> Result<Vec<ModeInfo>, Error> {
+        self.items("/v1/replication-modes").await
     }
 
     /// The engines that there are.

@@ -51,7 +51,8 @@ impl Client {
         let mut request = Request::read(format!("{}?{}", path_of(keyspace), query.to_query()));
         request.headers.insert(header::ACCEPT, HeaderValue::from_static(NDJSON));
         let answer = self.open(request).await?;
-        let revision = answer.number(own_header::REVISION, WriteOutcome::NotApplied)?;
+        // An eventual keyspace has none.
+        let revision = answer.text(own_header::REVISION).and_then(|text| text.parse().ok()).unwrap_or(0);
         let lines = Lines::new(answer.endpoint, answer.body, Some(PATIENCE), WriteOutcome::NotApplied);
         Ok(ListStream { lines, revision, count: 0, is_ended: false })
     }
@@ -70,17 +71,17 @@ impl ListStream {
             return Ok(None);
         }
         let line = self.lines.next().await?;
-        if let Ok(body) = serde_json::from_slice::<EntryBody<'_>>(&line) {
-            self.count += 1;
-            return Entry::try_from(body).map(Some).map_err(|error| self.lines.unexpected(error.to_string()));
-        }
         match serde_json::from_slice::<ListEnd>(&line) {
             Ok(end) if end.count == self.count => {
                 self.is_ended = true;
                 Ok(None)
             }
             Ok(end) => Err(self.lines.unexpected(format!("{} pairs were announced, {} came", end.count, self.count))),
-            Err(error) => Err(self.lines.told(&line, &error)),
+            Err(_) => {
+                self.count += 1;
+                let body = serde_json::from_slice::<EntryBody<'_>>(&line).map_err(|error| self.lines.told(&line, &error))?;
+                Entry::try_from(body).map(Some).map_err(|error| self.lines.told(&line, &error))
+            }
         }
     }
 }

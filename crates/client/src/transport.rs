@@ -9,6 +9,7 @@ use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use quorate_api::header as own_header;
 use quorate_api::problem::{self, Problem, WriteOutcome};
 
 use crate::endpoint::Endpoint;
@@ -114,6 +115,11 @@ impl Answer {
     /// A header that holds a number.
     pub(crate) fn number(&self, name: &str, outcome: WriteOutcome) -> Result<u64, Error> {
         number(&self.endpoint, &self.headers, name, outcome)
+    }
+
+    /// A header that holds a revision, or counts them; 0 in an eventual keyspace, which has none.
+    pub(crate) fn counter(&self, name: &str, outcome: WriteOutcome) -> Result<u64, Error> {
+        if self.headers.contains_key(own_header::STAMP) { Ok(0) } else { self.number(name, outcome) }
     }
 
     /// A header that holds text, if it is there.

@@ -292,6 +292,28 @@ impl Replica {
         self.out.push(Effect::Reply { token, answer });
     }
 
+    /// How it is set.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Sets it otherwise from now on. What cannot change, because others or the log rely on it, stays: durability, and where keys
+    /// lie in the digest.
+    pub fn configure(&mut self, options: Options) {
+        let Options { is_durable, digest_levels, digest_seed, .. } = self.options;
+        self.options = Options { is_durable, digest_levels, digest_seed, ..options };
+    }
+
+    /// Whether what is merged is kept in the log.
+    pub fn is_durable(&self) -> bool {
+        self.options.is_durable
+    }
+
+    /// Whether another member was heard of lately.
+    pub fn hears(&self, member: InstanceId) -> bool {
+        self.peers.get(&member).is_some_and(|peer| peer.is_reachable(self.now.mono_ms, self.silent_ms()))
+    }
+
     /// Whether this replica serves.
     pub fn is_up(&self) -> bool {
         self.members.states.get(&self.instance) == Some(&MemberState::Up)

@@ -44,6 +44,8 @@ pub struct Status {
     pub epoch: u64,
     /// Whether it serves.
     pub is_up: bool,
+    /// How far it is; none if it is no member.
+    pub state: Option<MemberState>,
     /// Keys with a value.
     pub keys: u64,
     /// Keys of which only a tombstone is left, or that a value expired.
@@ -112,6 +114,7 @@ impl Replica {
             instance: self.instance,
             epoch: self.members.epoch,
             is_up: self.is_up(),
+            state: self.members.states.get(&self.instance).copied(),
             keys,
             tombstones,
             data_bytes: self.store.data_bytes(),

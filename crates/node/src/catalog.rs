@@ -6,6 +6,7 @@
 
 mod keyspaces;
 mod records;
+mod replication;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -21,9 +22,10 @@ use crate::limits::{Config, MAX_KEYSPACES};
 
 pub use records::{
     ClusterRecord, EngineSettings, KeyspaceRecord, LimitsRecord, MoveRecord, NodeRecord, NodeState, ReplicaRecord, ReplicaRole,
-    ReplicationSettings, RetentionRecord, ShardRecord, ShardSettings,
+    RetentionRecord, ShardRecord, ShardSettings,
 };
-pub use settings::{DEFAULT_ENGINE, DEFAULT_RETENTION, KeyspaceSettings, Mode, SettingsError};
+pub use replication::{Form, MODE_OPTIONS, Mode, ModeOption, OptionValue, ReplicationSettings};
+pub use settings::{DEFAULT_ENGINE, DEFAULT_RETENTION, KeyspaceSettings, SettingsError};
 
 /// The system keyspace's group.
 pub const SYSTEM_GROUP: u64 = 0;
@@ -173,6 +175,7 @@ impl Catalog {
                 group,
                 founding: vec![replica],
                 begun_with: None,
+                members_epoch: 0,
                 replicas: vec![ReplicaRecord::new(1, replica, ReplicaRole::Voter)],
             }],
         };
@@ -242,6 +245,11 @@ impl Catalog {
     /// know the newest groups: what it never gave out is not deleted.
     pub fn is_deleted(&self, group: u64) -> bool {
         group < self.cluster.next_group && self.shard(group).is_none()
+    }
+
+    /// Whether a node shall go, and is still there.
+    pub(crate) fn has_leaving(&self) -> bool {
+        self.nodes.values().any(|node| node.state == NodeState::Leaving)
     }
 
     /// Every shard with its keyspace's name.
@@ -366,8 +374,8 @@ impl Catalog {
         for keyspace in next.keyspaces.values_mut() {
             let is_raft = keyspace.replication.is_raft();
             for shard in &mut keyspace.shards {
-                if is_raft {
-                    shard.let_go(id);
+                if is_raft || keyspace.replication.is_eventual() {
+                    shard.let_go(id, is_raft);
                 } else {
                     // Nobody needs its vote: there is none.
                     shard.replicas.retain(|replica| replica.node != id);
@@ -392,11 +400,10 @@ impl Catalog {
 
     fn add_replicas(&mut self, node: u64) {
         for keyspace in self.keyspaces.values_mut() {
-            let is_raft = keyspace.replication.is_raft();
             for shard in &mut keyspace.shards {
                 let replica = self.cluster.next_replica;
                 self.cluster.next_replica += 1;
-                shard.add(node, replica, is_raft);
+                shard.add(node, replica, &keyspace.replication);
             }
         }
     }

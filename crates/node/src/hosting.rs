@@ -7,7 +7,7 @@ use quorate_engine::Place;
 use quorate_keyspace::{LocalKeyspace, Op, Settings, Write};
 use quorate_log::{Disk, GroupId, Record};
 
-use crate::catalog::{Catalog, SYSTEM_GROUP};
+use crate::catalog::{Catalog, ReplicaRole, SYSTEM_GROUP};
 use crate::io::{Effect, Failure, StopReason};
 use crate::jobs::Job;
 use crate::node::Node;
@@ -162,7 +162,7 @@ impl<D: Disk> Node<D> {
     }
 
     /// Writes to the catalog in this node's own name. The next change waits until this one is seen, or lost.
-    fn change_catalog(&mut self, write: &Write) {
+    pub(crate) fn change_catalog(&mut self, write: &Write) {
         let asked = (self.catalog.changed_at, self.now);
         let is_waiting =
             self.catalog_change.is_some_and(|(of, since)| of == asked.0 && self.now.since(since) < CATALOG_CHANGE_MS);
@@ -182,7 +182,7 @@ impl<D: Disk> Node<D> {
         }
         let node = self.identity.node;
         let own =
-            catalog.shards().filter(|(_, keyspace, shard)| !keyspace.replication.is_raft() && shard.replica_on(node).is_some());
+            catalog.shards().filter(|(_, keyspace, shard)| keyspace.replication.is_alone() && shard.replica_on(node).is_some());
         for (name, keyspace, shard) in own {
             let Settings { limits, ttl_ms, .. } = keyspace.shard_settings();
             let result = match self.locals.get(&shard.group) {
@@ -202,15 +202,19 @@ impl<D: Disk> Node<D> {
     pub(crate) fn publish_hosted(&mut self, catalog: &Catalog) {
         let hosted = |(name, keyspace, shard): (&str, &crate::KeyspaceRecord, &crate::ShardRecord)| {
             let local = self.locals.get(&shard.group);
-            let (engine, log_time) = match (local, self.replicas.get(&shard.group)) {
-                (Some(local), _) => (Arc::clone(local.engine()), Arc::default()),
-                (None, replica) => {
+            let own = shard.replica_on(self.identity.node);
+            let eventual = self.eventuals.engine(shard.group).filter(|_| own.is_some_and(|own| own.role == ReplicaRole::Voter));
+            let (engine, log_time) = match (local, eventual, self.replicas.get(&shard.group)) {
+                (Some(local), ..) => (Arc::clone(local.engine()), Arc::default()),
+                (None, Some(engine), _) => (Arc::clone(engine), Arc::default()),
+                (None, None, replica) => {
                     let replica = replica.filter(|replica| replica.machine.is_whole())?;
                     (Arc::clone(replica.engine()?), Arc::clone(&replica.log_time))
                 }
             };
             let (group, epoch, local) = (GroupId(shard.group), keyspace.epoch, local.map(Arc::clone));
-            Some((name.to_owned(), HostedKeyspace { group, epoch, engine, local, log_time }))
+            let mode = keyspace.replication.known_mode()?;
+            Some((name.to_owned(), HostedKeyspace { group, epoch, mode, engine, local, log_time }))
         };
         let keyspaces = catalog.shards().filter_map(hosted).collect();
         self.hosted = Arc::new(Hosted { keyspaces });

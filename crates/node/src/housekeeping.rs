@@ -86,6 +86,11 @@ impl Dues {
         }
     }
 
+    /// When the first of them has.
+    pub(crate) fn first(&self) -> Option<Monotonic> {
+        self.by_time.first().map(|(due, _)| *due)
+    }
+
     /// The groups that have something to do now.
     pub(crate) fn at(&self, now: Monotonic) -> Vec<u64> {
         self.by_time.range(..=(now, u64::MAX)).map(|(_, group)| *group).collect()

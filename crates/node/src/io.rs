@@ -8,6 +8,7 @@ use quorate_keyspace::{Changes, LeaseId, Outcome, Revision};
 use quorate_log::{GroupId, Record};
 
 use crate::catalog::Catalog;
+use crate::eventual::EventualAsk;
 use crate::jobs::{Job, JobDone};
 use crate::status::{Hosted, NodeStatus};
 
@@ -81,6 +82,8 @@ pub enum RequestKind {
     Write(Bytes),
     /// To be told when a read of this replica sees all that was acknowledged before the request.
     ReadIndex,
+    /// Something of a replica that takes writes on its own.
+    Eventual(EventualAsk),
     /// About leases: to keep them alive, or how long they live.
     Leases(LeaseQuestion),
     /// To hand leadership to this node, or to the voter that is furthest. Ends as soon as another leads.
@@ -176,6 +179,8 @@ pub enum Answer {
     Written(Outcome),
     /// The engine's view may be read now.
     ReadReady,
+    /// A replica that takes writes on its own answers.
+    Eventual(quorate_eventual::Answer),
     /// One per lease that was asked about, in the same order; none if there is no such lease, or if it ends now.
     Leases(Vec<Option<LeaseTime>>),
     /// Another node leads.

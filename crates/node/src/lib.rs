@@ -11,6 +11,8 @@ mod catalog;
 mod convert;
 mod durable_point;
 mod election;
+mod eventual;
+mod eventual_state;
 mod files;
 mod hosting;
 mod housekeeping;
@@ -42,11 +44,16 @@ mod transfer;
 /// The state machine's words, for those who write to and read from keyspaces through a node.
 pub use quorate_keyspace as keyspace;
 
+/// The words of replicas that take writes on their own.
+pub use quorate_eventual as eventual_replication;
+
 pub use catalog::{
-    Catalog, CatalogError, ClusterRecord, DEFAULT_ENGINE, DEFAULT_RETENTION, EngineSettings, KeyspaceRecord, KeyspaceSettings,
-    LimitsRecord, Mode, MoveRecord, NodeRecord, NodeState, ReplicaRecord, ReplicaRole, ReplicationSettings, RetentionRecord,
-    SYSTEM_GROUP, SYSTEM_KEYSPACE, SettingsError, ShardRecord, ShardSettings,
+    Catalog, CatalogError, ClusterRecord, DEFAULT_ENGINE, DEFAULT_RETENTION, EngineSettings, Form, KeyspaceRecord,
+    KeyspaceSettings, LimitsRecord, MODE_OPTIONS, Mode, ModeOption, MoveRecord, NodeRecord, NodeState, OptionValue,
+    ReplicaRecord, ReplicaRole, ReplicationSettings, RetentionRecord, SYSTEM_GROUP, SYSTEM_KEYSPACE, SettingsError, ShardRecord,
+    ShardSettings,
 };
+pub use eventual::{EventualAsk, EventualStatus};
 pub use io::{Answer, Effect, Failure, Input, LeaseQuestion, LeaseTime, Monotonic, PeerFrame, Request, RequestKind, StopReason};
 pub use jobs::{Job, JobDone, JobResult};
 pub use limits::{Config, MAX_ASKED_LEASES};

@@ -56,7 +56,7 @@ mod tests {
         let record = |role| move |id: &u64| ReplicaRecord::new(*id, *id, role);
         let voters = voters.iter().map(record(ReplicaRole::Voter));
         let replicas = voters.chain(learners.iter().map(record(ReplicaRole::Learner))).collect();
-        ShardRecord { group: 1, founding: vec![], begun_with: None, replicas }
+        ShardRecord { group: 1, founding: vec![], begun_with: None, members_epoch: 0, replicas }
     }
 
     fn present(voters: &[u64], learners: &[u64]) -> ConfState {

@@ -15,6 +15,7 @@ use raft::prelude::ConfChangeType;
 use crate::beats::Direction;
 use crate::catalog::{Catalog, NodeState, ReplicaRole, SYSTEM_GROUP};
 use crate::convert::{message_from_wire, message_to_wire};
+use crate::eventual::Eventuals;
 use crate::hosting::Retired;
 use crate::housekeeping::{Dues, Steady};
 use crate::io::{Answer, Effect, Input, Monotonic, PeerFrame, StopReason};
@@ -88,6 +89,8 @@ pub struct Node<D: Disk> {
     pub(crate) retired: Vec<Retired>,
     /// Keyspaces of this node alone, by the group that names their place.
     pub(crate) locals: BTreeMap<u64, Arc<LocalKeyspace>>,
+    /// Replicas that take writes on their own.
+    pub(crate) eventuals: Eventuals,
     /// The change of the catalog that this node asked for last: at which revision of it, and when.
     pub(crate) catalog_change: Option<(Revision, Monotonic)>,
     pub(crate) next_ticket: u64,
@@ -173,12 +176,13 @@ impl<D: Disk> Node<D> {
             self.on_tick();
         }
         self.settle();
+        self.settle_eventuals();
         effects.append(&mut self.effects);
     }
 
-    /// When the next tick is due; the shell polls then at the latest.
-    pub fn next_tick(&self) -> Monotonic {
-        self.next_tick
+    /// When something is due; the shell polls then at the latest.
+    pub fn next_due(&self) -> Monotonic {
+        self.eventuals.next_due().map_or(self.next_tick, |due| due.min(self.next_tick))
     }
 
     /// The catalog as this node has applied it.
@@ -237,6 +241,7 @@ impl<D: Disk> Node<D> {
             Frame::BeatAnswers(beats) => self.on_beats(from, Direction::Back, beats),
             Frame::LeaseAsks(asks) => asks.into_iter().for_each(|ask| self.on_lease_ask(from, ask)),
             Frame::LeaseAnswers(answers) => answers.into_iter().for_each(|answer| self.on_lease_answer(from, answer)),
+            Frame::Eventual(messages) => messages.into_iter().for_each(|message| self.on_eventual_message(from, message)),
         }
     }
 
@@ -291,6 +296,7 @@ impl<D: Disk> Node<D> {
                     replica.on_durable(ticket, &mut self.out);
                     self.dirty.insert(group);
                 }
+                self.on_eventual_durable(group, ticket);
             }
         }
         self.remove_retired(ticket);
@@ -490,6 +496,7 @@ impl<D: Disk> Node<D> {
         self.routes.retain(|_, node| !catalog.is_removed(*node));
         self.retire_replicas(&catalog);
         self.follow_locals(&catalog);
+        self.follow_eventuals(&catalog);
         self.start_replicas(&catalog);
         for (_, keyspace, shard) in catalog.shards() {
             if let Some(replica) = self.replicas.get_mut(&shard.group) {
@@ -604,6 +611,7 @@ impl<D: Disk> Node<D> {
         if self.draining_since.is_none() {
             self.draining_since = Some(self.now);
             self.hand_over_all();
+            self.flush_eventuals();
         }
     }
 
@@ -618,10 +626,19 @@ impl<D: Disk> Node<D> {
         self.replicas.values().any(|replica| replica.is_leader() && replica.best_successor().is_some())
     }
 
+    /// Whether nothing more is to be handed over before the end, or that took too long.
+    fn is_drained(&self) -> bool {
+        let is_done = !self.leads_others() && !self.flushes();
+        self.draining_since.is_some_and(|since| is_done || self.now.since(since) >= HAND_OVER_MS)
+    }
+
     fn stop(&mut self, reason: StopReason) {
         if self.stopping.is_none() {
             self.stopping = Some(Stopping { since: self.now, reason });
             self.hand_over_all();
+            if self.draining_since.is_none() {
+                self.flush_eventuals();
+            }
         }
     }
 
@@ -633,7 +650,7 @@ impl<D: Disk> Node<D> {
         let Some(stopping) = &self.stopping else {
             return;
         };
-        let is_done = !self.leads_others() || self.now.since(stopping.since) >= HAND_OVER_MS;
+        let is_done = (!self.leads_others() && !self.flushes()) || self.now.since(stopping.since) >= HAND_OVER_MS;
         if is_done {
             let reason = stopping.reason.clone();
             self.effects.push(Effect::Stop(reason));
@@ -651,11 +668,12 @@ impl<D: Disk> Node<D> {
     pub(crate) fn status_of(&self, replicas: Arc<Vec<Arc<ReplicaStatus>>>, reads: usize) -> NodeStatus {
         NodeStatus {
             replicas,
+            eventuals: self.eventuals.told(),
             pending_requests: self.pending.len() + self.lease_asks.len() + reads,
             unsynced_ms: self.unsynced.front().map_or(0, |oldest| self.now.since(oldest.since)),
             is_disk_full: self.is_disk_full,
             is_stopping: self.draining_since.is_some() || self.is_stopping(),
-            is_drained: self.draining_since.is_some_and(|since| !self.leads_others() || self.now.since(since) >= HAND_OVER_MS),
+            is_drained: self.is_drained(),
             beats: self.beat_counts,
         }
     }

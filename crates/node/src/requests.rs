@@ -24,6 +24,10 @@ const OWN_WRITE_MS: u64 = 5_000;
 impl<D: Disk> Node<D> {
     pub(crate) fn on_request(&mut self, request: Request) {
         let token = request.token;
+        let request = match request.kind {
+            RequestKind::Eventual(ask) => return self.on_eventual_ask(token, request.group.0, request.deadline, ask),
+            kind => Request { kind, ..request },
+        };
         let Some(replica) = self.replicas.get_mut(&request.group.0) else {
             return self.fail(token, Failure::NotHosted);
         };
@@ -38,6 +42,7 @@ impl<D: Disk> Node<D> {
             RequestKind::Leases(question) => self.on_lease_request(token, request.group.0, request.deadline, question),
             RequestKind::TransferLeader(to) => self.on_transfer_request(token, request.group.0, request.deadline, to),
             RequestKind::Write(write) => self.on_write(token, request.group.0, request.deadline, &write),
+            RequestKind::Eventual(_) => unreachable!("was handed on"),
         }
     }
 

@@ -11,6 +11,8 @@ use quorate_keyspace::{Command, EntryHeader, Limits, RequestId, Settings, ShardE
 use quorate_log::{Disk, GroupId, HardState, Log, LogError, LogId, LogIndex, Reader, Record, Term};
 
 use crate::catalog::{Catalog, CatalogError, KeyspaceRecord, SYSTEM_GROUP, SYSTEM_KEYSPACE};
+use crate::eventual::Eventuals;
+use crate::eventual_state::EventualState;
 use crate::housekeeping::{Dues, Steady};
 use crate::io::Monotonic;
 use crate::lease_asks::LeaseAsks;
@@ -281,11 +283,15 @@ impl<D: Disk> Node<D> {
             by_group.entry(file.group.0).or_default().push(file);
         }
         let pending = Pending::new(identity.node, identity.incarnation);
-        let mut replicas = BTreeMap::new();
-        let mut places = BTreeSet::new();
+        let (mut replicas, mut found, mut places) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         for group in log.groups() {
-            let found = log.group(group).map(|state| state.state).unwrap_or_default();
-            let state = ReplicaState::decode(found).ok_or(OpenError::BadState { group: group.0 })?;
+            let state = log.group(group).map(|state| state.state).unwrap_or_default();
+            let bad_state = || OpenError::BadState { group: group.0 };
+            if EventualState::is_one(&state) {
+                found.insert(group.0, EventualState::decode(state).ok_or_else(bad_state)?);
+                continue;
+            }
+            let state = ReplicaState::decode(state).ok_or_else(bad_state)?;
             let own = by_group.remove(&group.0).unwrap_or_default();
             let opening = Opening {
                 config: &config,
@@ -298,15 +304,10 @@ impl<D: Disk> Node<D> {
             places.insert(Place { group: group.0, build: state.build });
             replicas.insert(group.0, opening.replica(group, state, own)?);
         }
-        // What a crash left of groups that are gone, or of engines that were not finished.
-        for place in engines.places().map_err(OpenError::Files)?.into_iter().filter(|place| !places.contains(place)) {
-            engines.remove(place).map_err(OpenError::Files)?;
-        }
-        for file in by_group.into_values().flatten() {
-            files.remove(&file.to_string()).map_err(OpenError::Files)?;
-        }
-        let dirty: BTreeSet<u64> = replicas.keys().copied().collect();
+        let stray = by_group.into_values().flatten().map(|file| file.to_string());
+        remove_left_over((engines.as_ref(), &places), (files.as_ref(), stray)).map_err(OpenError::Files)?;
         Ok(Self {
+            dirty: replicas.keys().copied().collect(),
             next_tick: now.plus_ms(config.tick_ms),
             transfers: Transfers::new(config.snapshot_chunk_bytes),
             config,
@@ -320,7 +321,6 @@ impl<D: Disk> Node<D> {
             dues: Dues::default(),
             pending,
             replicas,
-            dirty,
             busy: BTreeSet::new(),
             awake: BTreeSet::new(),
             resting: BTreeMap::new(),
@@ -338,6 +338,7 @@ impl<D: Disk> Node<D> {
             leader_waits: Vec::new(),
             retired: Vec::new(),
             locals: BTreeMap::new(),
+            eventuals: Eventuals::new(found),
             catalog_change: None,
             next_ticket: 1,
             unsynced: VecDeque::new(),
@@ -348,6 +349,20 @@ impl<D: Disk> Node<D> {
             effects: Vec::new(),
         })
     }
+}
+
+/// Removes what a crash left of groups that are gone, or of engines that were not finished.
+fn remove_left_over<D: Disk>(
+    (engines, places): (&dyn Engines, &BTreeSet<Place>),
+    (files, stray): (&D, impl Iterator<Item = String>),
+) -> io::Result<()> {
+    for place in engines.places()?.into_iter().filter(|place| !places.contains(place)) {
+        engines.remove(place)?;
+    }
+    for file in stray {
+        files.remove(&file)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

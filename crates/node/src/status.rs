@@ -7,6 +7,8 @@ use quorate_engine::Engine;
 use quorate_keyspace::LocalKeyspace;
 use quorate_log::GroupId;
 
+use crate::catalog::Mode;
+use crate::eventual::EventualStatus;
 use crate::log_time::LogTime;
 use crate::moving::MoveStatus;
 
@@ -15,6 +17,8 @@ use crate::moving::MoveStatus;
 pub struct NodeStatus {
     /// Its replicas, by group.
     pub replicas: Arc<Vec<Arc<ReplicaStatus>>>,
+    /// Its replicas that take writes on their own, by group.
+    pub eventuals: Arc<Vec<Arc<EventualStatus>>>,
     /// Requests that wait.
     pub pending_requests: usize,
     /// How long the oldest write to the log has not been durable.
@@ -116,6 +120,8 @@ pub struct HostedKeyspace {
     pub group: GroupId,
     /// Part of each `ETag`.
     pub epoch: u64,
+    /// How its replicas agree.
+    pub mode: Mode,
     /// Its pairs.
     pub engine: Arc<dyn Engine>,
     /// It is this node's alone, and written to right here. None where replicas agree.

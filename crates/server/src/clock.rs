@@ -23,7 +23,8 @@ impl Clock {
         Monotonic(self.began.elapsed().as_millis() as u64)
     }
 
-    /// Milliseconds since 1970 by the system's clock, which may be wrong and go back: for people alone.
+    /// Milliseconds since 1970 by the system's clock, which may be wrong and go back: for people, and for the stamps of eventual
+    /// keyspaces, which are made for that.
     pub(crate) fn calendar_ms() -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
     }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use quorate_api::key::DEFAULT_KEYSPACE;
 use quorate_api::keyspace::{CacheCauses, CacheFigures, JobBody, JobState, KeyspaceStats, MoveState, ReplicaMove, ReplicaStats};
+use quorate_api::replication::{EventualPeer, EventualStats, HeldBy};
 use quorate_engine::{CacheStats, Table};
+use quorate_node::eventual_replication::{InstanceId, MemberState, PeerStatus};
 use quorate_node::keyspace::{Op, Settings, Write};
 use quorate_node::{
-    Catalog, CatalogError, KeyspaceRecord, KeyspaceSettings, Monotonic, MoveStatus, ReplicaRecord, ReplicaStatus, SYSTEM_KEYSPACE,
+    Catalog, CatalogError, EventualStatus, KeyspaceRecord, KeyspaceSettings, Monotonic, MoveStatus, ReplicaRecord, ReplicaStatus,
+    SYSTEM_KEYSPACE,
 };
 
 use crate::clock::Clock;
@@ -119,7 +122,7 @@ impl Running {
             )));
         }
         let outcome = self.maybe_write(group, write, deadline).await?.ok_or(StoreError::NoLeader)?;
-        Ok(Written { epoch, outcome, now_ms: 0 })
+        Ok(Written { epoch, outcome, now_ms: 0, replicated: None })
     }
 
     pub(crate) async fn end_restore(&self, name: &str, epoch: u64, deadline: Monotonic) -> Result<(), StoreError> {
@@ -167,6 +170,7 @@ impl Running {
         let status = self.handle.views.status.load();
         let catalog = self.handle.views.catalog.load();
         let own = status.replicas.iter().filter(|replica| replica.group == hosted.group);
+        let eventual = status.eventuals.iter().filter(|replica| replica.group == hosted.group);
         Ok(KeyspaceStats {
             name: name.to_owned(),
             served_by: self.name.clone(),
@@ -174,6 +178,7 @@ impl Running {
             keys: stats.keys,
             data_bytes: stats.data_bytes,
             replicas: own.map(|replica| replica_stats(replica, &catalog)).collect(),
+            eventual: eventual.map(|replica| eventual_stats(replica, &catalog)).collect(),
             cache: hosted.engine.cache_stats().map(|stats| cache_figures(&stats)),
         })
     }
@@ -274,6 +279,57 @@ fn replica_stats(replica: &ReplicaStatus, catalog: &Catalog) -> ReplicaStats {
         snapshots_cut: replica.snapshots_cut,
         snapshots_sent: replica.snapshots_sent,
         snapshots_loaded: replica.snapshots_loaded,
+    }
+}
+
+fn eventual_stats(own: &EventualStatus, catalog: &Catalog) -> EventualStats {
+    let node =
+        |instance: &InstanceId| own.nodes.get(instance).map_or_else(|| instance.0.to_string(), |id| node_name(catalog, *id));
+    let status = &own.replica;
+    let counts = status.counts;
+    let peer = |peer: &PeerStatus| EventualPeer {
+        node: node(&peer.instance),
+        state: state_name(peer.state).to_owned(),
+        is_reachable: peer.is_reachable,
+        lag_entries: peer.lag_entries,
+        is_comparing: peer.is_comparing,
+        rounds: peer.rounds,
+        clock_offset_ms: peer.clock_offset_ms,
+    };
+    EventualStats {
+        group: own.group.0,
+        instance: status.instance.0.into(),
+        state: own.replica.state.map_or("joining", state_name).to_owned(),
+        keys: status.keys,
+        tombstones: status.tombstones,
+        digest: format!("{:032x}", status.digest),
+        outbox_entries: status.outbox_entries,
+        outbox_bytes: status.outbox_bytes,
+        clock_ahead_ms: status.hlc_ahead_ms,
+        clock_skew_ms: status.skew_ms,
+        stable_at: point_in_time(status.stable.ms()),
+        tombstones_held_by: status.gc_blocked_by.iter().map(|(from, to)| HeldBy { from: node(from), to: node(to) }).collect(),
+        written: counts.written,
+        merged: counts.merged,
+        superseded: counts.superseded,
+        fenced: counts.fenced,
+        pushed_entries: counts.pushed,
+        pushed_bytes: counts.pushed_bytes,
+        overflows: counts.overflows,
+        rounds: counts.rounds,
+        stalled_rounds: counts.stalled_rounds,
+        pulled_entries: counts.pulled,
+        put_entries: counts.put,
+        repairs: counts.repairs,
+        peers: status.peers.iter().map(peer).collect(),
+    }
+}
+
+fn state_name(state: MemberState) -> &'static str {
+    match state {
+        MemberState::Joining => "joining",
+        MemberState::Up => "up",
+        MemberState::Leaving => "leaving",
     }
 }
 

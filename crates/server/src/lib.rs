@@ -6,6 +6,8 @@ mod abort;
 mod clock;
 pub mod config;
 mod data_dir;
+mod eventual_store;
+mod eventual_view;
 mod formation;
 mod job_workers;
 mod joining;

@@ -3,7 +3,8 @@
 use std::fmt::{Display, Write as _};
 
 use quorate_api::keyspace::CacheFigures;
-use quorate_node::{Hosted, NodeStatus, ReplicaStatus};
+use quorate_node::eventual_replication::{PeerStatus, Status};
+use quorate_node::{Catalog, Hosted, NodeStatus, ReplicaStatus};
 
 use crate::keyspace_store::cache_figures;
 
@@ -40,6 +41,46 @@ const CACHE_METRICS: [CacheMetric; 4] = [
     ("quorate_cache_max_bytes", "gauge", "The bound.", |c| c.max_bytes),
 ];
 
+/// A gauge or counter per replica of an eventual keyspace.
+type EventualMetric = (&'static str, &'static str, &'static str, fn(&Status) -> u64);
+
+const EVENTUAL_METRICS: [EventualMetric; 20] = [
+    ("quorate_eventual_is_up", "gauge", "1 if the replica serves.", |r| u64::from(r.is_up)),
+    ("quorate_eventual_keys", "gauge", "Keys with a value.", |r| r.keys),
+    ("quorate_eventual_tombstones", "gauge", "Keys of which only a tombstone is left.", |r| r.tombstones),
+    ("quorate_eventual_data_bytes", "gauge", "Keys and values.", |r| r.data_bytes),
+    ("quorate_eventual_outbox_entries", "gauge", "Own writes that another member has not confirmed.", |r| r.outbox_entries),
+    ("quorate_eventual_outbox_bytes", "gauge", "Their bytes.", |r| r.outbox_bytes),
+    ("quorate_eventual_clock_ahead_ms", "gauge", "How far stamps are ahead of the wall clock.", |r| r.hlc_ahead_ms),
+    ("quorate_eventual_is_clock_off", "gauge", "1 if the wall clock stops writes.", |r| u64::from(r.skew_ms.is_some())),
+    ("quorate_eventual_stable_ms", "gauge", "All members have what was written before, since 1970.", |r| r.stable.ms()),
+    ("quorate_eventual_tombstones_are_held", "gauge", "1 if a member keeps tombstones from being dropped.", |r| {
+        u64::from(!r.gc_blocked_by.is_empty())
+    }),
+    ("quorate_eventual_written_total", "counter", "Own writes.", |r| r.counts.written),
+    ("quorate_eventual_merged_total", "counter", "Writes of others that were kept.", |r| r.counts.merged),
+    ("quorate_eventual_superseded_total", "counter", "Own writes that gave way to one of another.", |r| r.counts.superseded),
+    ("quorate_eventual_fenced_total", "counter", "Entries that came too late to matter.", |r| r.counts.fenced),
+    ("quorate_eventual_pushed_bytes_total", "counter", "Bytes of own writes that were sent.", |r| r.counts.pushed_bytes),
+    ("quorate_eventual_overflows_total", "counter", "Members that fell too far behind to be sent to.", |r| r.counts.overflows),
+    ("quorate_eventual_rounds_total", "counter", "Comparisons and copies that ended.", |r| r.counts.rounds),
+    ("quorate_eventual_stalled_rounds_total", "counter", "Those that were given up.", |r| r.counts.stalled_rounds),
+    ("quorate_eventual_exchanged_total", "counter", "Entries that they brought.", |r| r.counts.pulled + r.counts.put),
+    ("quorate_eventual_repairs_total", "counter", "Reads that found something newer elsewhere.", |r| r.counts.repairs),
+];
+
+/// A gauge or counter per replica of an eventual keyspace and other member.
+type EventualPeerMetric = (&'static str, &'static str, &'static str, fn(&PeerStatus) -> i64);
+
+const EVENTUAL_PEER_METRICS: [EventualPeerMetric; 4] = [
+    ("quorate_eventual_peer_is_reachable", "gauge", "1 if the member was heard of lately.", |p| p.is_reachable.into()),
+    ("quorate_eventual_peer_lag_entries", "gauge", "Own writes it has not confirmed; -1: it is compared with.", |p| {
+        p.lag_entries.map_or(-1, u64::cast_signed)
+    }),
+    ("quorate_eventual_peer_rounds_total", "counter", "Comparisons with it, and copies to it.", |p| p.rounds.cast_signed()),
+    ("quorate_eventual_peer_clock_offset_ms", "gauge", "How far its wall clock is ahead.", |p| p.clock_offset_ms),
+];
+
 /// A gauge or counter per peer and lane.
 type LinkMetric = (&'static str, &'static str, &'static str, fn(&LinkStatus) -> u64);
 
@@ -68,6 +109,28 @@ pub(crate) fn node(out: &mut String, status: &NodeStatus, links: &[LinkStatus]) 
         head(out, (name, kind, help));
         for link in links {
             let _ = writeln!(out, "{name}{{peer=\"{}\",lane=\"{}\"}} {}", link.node, link.lane.name(), value(link));
+        }
+    }
+}
+
+/// Appends the metrics of the replicas of eventual keyspaces; nothing if there are none.
+pub(crate) fn eventuals(out: &mut String, status: &NodeStatus, catalog: &Catalog) {
+    if status.eventuals.is_empty() {
+        return;
+    }
+    for (name, kind, help, value) in EVENTUAL_METRICS {
+        head(out, (name, kind, help));
+        for own in status.eventuals.iter() {
+            let _ = writeln!(out, "{name}{{keyspace=\"{}\"}} {}", own.keyspace, value(&own.replica));
+        }
+    }
+    for (name, kind, help, value) in EVENTUAL_PEER_METRICS {
+        head(out, (name, kind, help));
+        for own in status.eventuals.iter() {
+            for peer in &own.replica.peers {
+                let node = own.nodes.get(&peer.instance).and_then(|node| catalog.node_name(*node)).unwrap_or("unknown");
+                let _ = writeln!(out, "{name}{{keyspace=\"{}\",peer=\"{node}\"}} {}", own.keyspace, value(peer));
+            }
         }
     }
 }

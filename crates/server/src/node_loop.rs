@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use quorate_api::peer::{Frame, Lane};
 use quorate_log::{Disk, Reader};
 use quorate_node::keyspace::Revision;
-use quorate_node::{Answer, Catalog, Effect, Failure, Hosted, Input, Node, NodeStatus, Request, RequestKind, StopReason};
+use quorate_node::{Answer, Catalog, Effect, Failure, Hosted, Input, Mode, Node, NodeStatus, Request, RequestKind, StopReason};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
@@ -141,6 +141,7 @@ impl<D: Disk> NodeLoop<D> {
                 }
                 self.gather(&mut queues, &mut state).await;
                 let now = self.handle.clock.now();
+                self.node.tell_wall_clock(Clock::calendar_ms());
                 self.node.poll(now, &mut state.inputs, &mut state.effects);
                 for effect in std::mem::take(&mut state.effects) {
                     self.carry_out(effect, &mut state);
@@ -154,7 +155,7 @@ impl<D: Disk> NodeLoop<D> {
     /// Waits for something to happen, and takes in all that has.
     async fn gather(&self, queues: &mut LoopQueues, state: &mut State) {
         if state.inputs.is_empty() && self.log.durable() == state.durable {
-            let next_tick = self.handle.clock.until(self.node.next_tick());
+            let next_tick = self.handle.clock.until(self.node.next_due());
             let mut asks = Vec::new();
             tokio::select! {
                 biased;
@@ -229,7 +230,7 @@ impl<D: Disk> NodeLoop<D> {
 
 /// The groups that can be watched, with their revisions.
 fn watchable(hosted: &Hosted) -> BTreeMap<u64, Revision> {
-    let replicated = hosted.keyspaces.values().filter(|keyspace| keyspace.local.is_none());
+    let replicated = hosted.keyspaces.values().filter(|keyspace| keyspace.mode == Mode::Raft);
     replicated.map(|keyspace| (keyspace.group.0, Revision(keyspace.engine.view().revision()))).collect()
 }
 

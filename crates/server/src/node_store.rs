@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate_api::cluster::{
     AddressChange, ClusterStatus, Formation, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus as NodeEntry, ShardStatus,
     TransferAnswer, TransferRequest,
@@ -11,16 +12,21 @@ use quorate_api::cluster::{
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::View;
 use quorate_log::GroupId;
+use quorate_node::eventual_replication::{Ack, MemberState};
 use quorate_node::keyspace::{Outcome, Revision, Write};
 use quorate_node::{
-    Answer, Catalog, CatalogError, Failure, HostedKeyspace, Identity, KeyspaceSettings, LeaseQuestion, LeaseTime, Monotonic,
-    NodeState, ReplicaStatus, RequestKind, SYSTEM_GROUP, SYSTEM_KEYSPACE,
+    Answer, Catalog, CatalogError, EventualAsk, Failure, HostedKeyspace, Identity, KeyspaceSettings, LeaseQuestion, LeaseTime,
+    Mode, Monotonic, NodeState, ReplicaStatus, RequestKind, SYSTEM_GROUP, SYSTEM_KEYSPACE,
 };
 use tokio::sync::Mutex;
 
+use crate::clock::Clock;
+use crate::eventual_view::EntryView;
 use crate::node_loop::LoopHandle;
 use crate::peers::Peers;
-use crate::rest::{Check, Freshness, KnownKeyspace, LiveFeed, Reading, SettingsPatch, Store, StoreError, Written};
+use crate::rest::{
+    Answered, Check, Freshness, KnownKeyspace, LiveFeed, Reading, SettingsPatch, Store, StoreError, Synced, Written,
+};
 use crate::waiting::Waiting;
 
 /// How often a read that waits for a revision looks again.
@@ -88,7 +94,7 @@ impl NodeStore {
 }
 
 impl Store for NodeStore {
-    async fn write(&self, keyspace: &str, write: Write, timeout: Duration) -> Result<Written, StoreError> {
+    async fn write(&self, keyspace: &str, write: Write, ack: Option<Ack>, timeout: Duration) -> Result<Written, StoreError> {
         let (running, deadline) = self.running(timeout).await?;
         if keyspace == SYSTEM_KEYSPACE {
             return Err(StoreError::ReadOnly(keyspace.to_owned()));
@@ -97,6 +103,20 @@ impl Store for NodeStore {
             // Who waits for an outcome holds no engine: one that failed is opened again only when nobody does.
             let (group, epoch, local, log_time) = {
                 let hosted = running.hosted(keyspace, deadline).await?;
+                if hosted.mode.is_eventual() {
+                    let done = running.write_eventually(&hosted, keyspace, write.clone(), ack, deadline).await?;
+                    let now_ms = Clock::calendar_ms();
+                    let written =
+                        |(outcome, replicated)| Written { epoch: hosted.epoch, outcome, now_ms, replicated: Some(replicated) };
+                    match done {
+                        Some(done) => return Ok(written(done)),
+                        None if running.handle.clock.now() < deadline => {
+                            tokio::time::sleep(START_POLL).await;
+                            continue;
+                        }
+                        None => return Err(StoreError::NoLeader),
+                    }
+                }
                 (hosted.group, hosted.epoch, hosted.local, hosted.log_time)
             };
             let outcome = match &local {
@@ -110,7 +130,7 @@ impl Store for NodeStore {
                 Some(outcome) => {
                     let now = running.handle.clock.now();
                     let now_ms = if local.is_some() { now.0 } else { log_time.at(now) };
-                    return Ok(Written { epoch, outcome, now_ms });
+                    return Ok(Written { epoch, outcome, now_ms, replicated: None });
                 }
                 // Deleted, and perhaps made anew. What guards and compares say of a key was true of the old one.
                 None if !write.is_conditional() && running.handle.clock.now() < deadline => {
@@ -128,6 +148,11 @@ impl Store for NodeStore {
         } else {
             running.hosted(keyspace, deadline).await?
         };
+        if hosted.mode.is_eventual() {
+            let now_ms = Clock::calendar_ms();
+            let view = Arc::new(EntryView::new(hosted.engine.view(), now_ms));
+            return Ok(Reading { epoch: hosted.epoch, view, now_ms });
+        }
         let now_ms = running.handle.clock.now().0;
         let mut view = match &hosted.local {
             Some(local) => local.view(now_ms),
@@ -139,6 +164,17 @@ impl Store for NodeStore {
         // Where replicas agree, time is that of the log.
         let now_ms = if hosted.local.is_some() { now_ms } else { hosted.log_time.at(Monotonic(now_ms)) };
         Ok(Reading { epoch: hosted.epoch, view, now_ms })
+    }
+
+    async fn ask_others(&self, keyspace: &str, key: &Bytes, timeout: Duration) -> Result<Option<Answered>, StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        running.ask_others(keyspace, key, deadline).await
+    }
+
+    async fn sync(&self, keyspace: &str, compares: bool, timeout: Duration) -> Result<Synced, StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        let ask = if compares { EventualAsk::Sync } else { EventualAsk::Flush };
+        running.sync(keyspace, ask, deadline).await
     }
 
     fn cluster(&self) -> ClusterStatus {
@@ -202,8 +238,9 @@ impl Store for NodeStore {
             None => None,
         };
         let is_asked = |keyspace: &str| request.keyspace.as_deref().is_none_or(|asked| asked == keyspace);
-        let shards: Vec<(String, u64)> =
-            catalog.shards().filter(|(name, ..)| is_asked(name)).map(|(name, _, shard)| (name.to_owned(), shard.group)).collect();
+        let has_leader = |keyspace: &quorate_node::KeyspaceRecord| keyspace.replication.is_raft();
+        let led = catalog.shards().filter(|(name, keyspace, _)| is_asked(name) && has_leader(keyspace));
+        let shards: Vec<(String, u64)> = led.map(|(name, _, shard)| (name.to_owned(), shard.group)).collect();
         if shards.is_empty() {
             return Err(StoreError::KeyspaceNotFound(request.keyspace.unwrap_or_default()));
         }
@@ -302,7 +339,7 @@ impl Store for NodeStore {
                 // Deleted, and perhaps made anew.
                 Answer::Failed(Failure::NotHosted) if !left.is_zero() => tokio::time::sleep(START_POLL).await,
                 Answer::Failed(failure) => return Err(error_of(failure)),
-                Answer::ReadReady | Answer::Written(_) | Answer::Transferred => return Err(mismatch()),
+                Answer::ReadReady | Answer::Written(_) | Answer::Transferred | Answer::Eventual(_) => return Err(mismatch()),
             }
         }
     }
@@ -312,7 +349,11 @@ impl Store for NodeStore {
         let now = running.handle.clock.now();
         let hosted = running.handle.views.hosted.load();
         let found = hosted.keyspaces.get(keyspace);
-        found.map_or(0, |found| if found.local.is_some() { now.0 } else { found.log_time.at(now) })
+        found.map_or(0, |found| match found.mode {
+            Mode::Raft => found.log_time.at(now),
+            Mode::None => now.0,
+            Mode::Push | Mode::ReadRepair | Mode::Batch | Mode::FullCopy => Clock::calendar_ms(),
+        })
     }
 
     fn can(&self, keyspace: &str, capability: Capability) -> bool {
@@ -340,6 +381,7 @@ impl Store for NodeStore {
         if let Some(running) = self.running.get() {
             let views = &running.handle.views;
             crate::metrics::node(out, &views.status.load(), &running.peers.status());
+            crate::metrics::eventuals(out, &views.status.load(), &views.catalog.load());
             crate::metrics::caches(out, &views.hosted.load());
         }
     }
@@ -389,7 +431,7 @@ impl Running {
     pub(crate) async fn confirmed(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
         loop {
             let hosted = self.hosted(keyspace, deadline).await?;
-            if hosted.local.is_some() {
+            if hosted.mode != Mode::Raft {
                 // There is nobody to confirm it with.
                 return Ok(hosted);
             }
@@ -428,7 +470,7 @@ impl Running {
             Answer::Written(outcome) => Ok(Some(outcome)),
             Answer::Failed(Failure::NotHosted) => Ok(None),
             Answer::Failed(failure) => Err(error_of(failure)),
-            Answer::ReadReady | Answer::Leases(_) | Answer::Transferred => Err(mismatch()),
+            Answer::ReadReady | Answer::Leases(_) | Answer::Transferred | Answer::Eventual(_) => Err(mismatch()),
         }
     }
 
@@ -580,7 +622,9 @@ impl Running {
         };
         let behind: Vec<&str> =
             status.replicas.iter().filter(|replica| !replica.is_caught_up).map(|replica| replica.keyspace.as_str()).collect();
-        let replicated = hosted.keyspaces.values().filter(|hosted| hosted.local.is_none()).count();
+        let joining = status.eventuals.iter().filter(|own| own.replica.state == Some(MemberState::Joining));
+        let behind: Vec<&str> = behind.into_iter().chain(joining.map(|own| own.keyspace.as_str())).collect();
+        let replicated = hosted.keyspaces.values().filter(|hosted| hosted.mode == Mode::Raft).count();
         let missing = hosted.keyspaces.is_empty() || status.replicas.len() < replicated;
         vec![
             check("joined", true, String::new()),
@@ -596,7 +640,7 @@ fn check(name: &'static str, is_ok: bool, detail: String) -> Check {
     Check { name, is_ok, detail: if is_ok { String::new() } else { detail } }
 }
 
-fn error_of(failure: Failure) -> StoreError {
+pub(crate) fn error_of(failure: Failure) -> StoreError {
     match failure {
         Failure::NoLeader | Failure::NotHosted => StoreError::NoLeader,
         Failure::Unknown => StoreError::Unknown,
@@ -611,7 +655,7 @@ fn read_error(answer: &Answer) -> StoreError {
     match answer {
         Answer::Failed(Failure::Unknown | Failure::ShuttingDown) => StoreError::ShuttingDown,
         Answer::Failed(failure) => error_of(*failure),
-        Answer::ReadReady | Answer::Written(_) | Answer::Leases(_) | Answer::Transferred => mismatch(),
+        Answer::ReadReady | Answer::Written(_) | Answer::Leases(_) | Answer::Transferred | Answer::Eventual(_) => mismatch(),
     }
 }
 
@@ -629,6 +673,6 @@ impl From<CatalogError> for StoreError {
     }
 }
 
-fn mismatch() -> StoreError {
+pub(crate) fn mismatch() -> StoreError {
     StoreError::Internal("the node answered another question".to_owned())
 }

@@ -457,7 +457,7 @@ impl Simulation {
                 under_way.kind.values().into_iter().try_for_each(|value| self.oracle.on_refused(value))?;
                 false
             }
-            Answer::Transferred | Answer::Leases(_) => false,
+            Answer::Transferred | Answer::Leases(_) | Answer::Eventual(_) => false,
         };
         let is_once = matches!(under_way.kind, Kind::Increment { once: Some(_), .. });
         let Client { mode, seen, again, .. } = &mut self.clients.all[index];

@@ -139,6 +139,7 @@ impl Oracle {
             | Frame::ForwardReply(_)
             | Frame::LeaseAsks(_)
             | Frame::LeaseAnswers(_)
+            | Frame::Eventual(_)
             | Frame::SnapshotAck(_)
             | Frame::SnapshotAsk(_) => Ok(()),
         }

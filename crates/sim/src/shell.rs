@@ -172,7 +172,7 @@ impl Simulation {
 
     fn wake_for_tick(&mut self, id: HostId) {
         let Some(process) = &self.hosts[id.0].process else { return };
-        let at = process.clock.when(self.now, process.node.next_tick());
+        let at = process.clock.when(self.now, process.node.next_due());
         self.wake_at(id, at.max(self.now.plus_us(1)));
     }
 

@@ -440,6 +440,7 @@ impl std::fmt::Display for FrameText<'_> {
             Frame::ForwardReply(replies) => write!(f, "forward-reply x{}", replies.len()),
             Frame::LeaseAsks(asks) => write!(f, "lease-asks x{}", asks.len()),
             Frame::LeaseAnswers(answers) => write!(f, "lease-answers x{}", answers.len()),
+            Frame::Eventual(messages) => write!(f, "eventual x{}", messages.len()),
             Frame::Snapshot(part) => {
                 write!(f, "snapshot g{} {}+{}/{}", part.group, part.offset, part.data.len(), part.total_bytes)
             }

@@ -15,6 +15,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::eventual::{MIN_EVENTUAL_BYTES, put_eventual, read_eventual};
 use super::lease::{
     MIN_LEASE_ANSWER_BYTES, MIN_LEASE_ASK_BYTES, put_lease_answer, put_lease_ask, read_lease_answer, read_lease_ask,
 };
@@ -46,6 +47,7 @@ const KIND_BEATS: u8 = 7;
 const KIND_BEAT_ANSWERS: u8 = 8;
 const KIND_LEASE_ASKS: u8 = 9;
 const KIND_LEASE_ANSWERS: u8 = 10;
+const KIND_EVENTUAL: u8 = 11;
 
 /// Why a frame cannot be sent: no receiver would take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -175,7 +177,7 @@ impl Header {
         if version != FRAME_FORMAT_VERSION {
             return Err(DecodeError::Version(version));
         }
-        if !(KIND_RAFT..=KIND_LEASE_ANSWERS).contains(&kind) {
+        if !(KIND_RAFT..=KIND_EVENTUAL).contains(&kind) {
             return Err(DecodeError::Unknown { what: "frame kind", tag: kind.into() });
         }
         let flags = u16::from_le_bytes([f0, f1]);
@@ -214,6 +216,7 @@ fn kind_of(frame: &Frame) -> u8 {
         Frame::BeatAnswers(_) => KIND_BEAT_ANSWERS,
         Frame::LeaseAsks(_) => KIND_LEASE_ASKS,
         Frame::LeaseAnswers(_) => KIND_LEASE_ANSWERS,
+        Frame::Eventual(_) => KIND_EVENTUAL,
     }
 }
 
@@ -228,6 +231,7 @@ fn put_body(out: &mut impl Sink, frame: &Frame) {
         Frame::Beats(beats) | Frame::BeatAnswers(beats) => put_list(out, beats, put_beat),
         Frame::LeaseAsks(asks) => put_list(out, asks, put_lease_ask),
         Frame::LeaseAnswers(answers) => put_list(out, answers, put_lease_answer),
+        Frame::Eventual(messages) => put_list(out, messages, put_eventual),
     }
 }
 
@@ -251,6 +255,7 @@ fn read_body(kind: u8, body: Bytes) -> Result<Frame, DecodeError> {
         KIND_BEAT_ANSWERS => Frame::BeatAnswers(reader.list(MIN_BEAT_BYTES, read_beat)?),
         KIND_LEASE_ASKS => Frame::LeaseAsks(reader.list(MIN_LEASE_ASK_BYTES, read_lease_ask)?),
         KIND_LEASE_ANSWERS => Frame::LeaseAnswers(reader.list(MIN_LEASE_ANSWER_BYTES, read_lease_answer)?),
+        KIND_EVENTUAL => Frame::Eventual(reader.list(MIN_EVENTUAL_BYTES, read_eventual)?),
         tag => return Err(DecodeError::Unknown { what: "frame kind", tag: tag.into() }),
     };
     reader.finish()?;

@@ -136,6 +136,11 @@ fn lease_answer() -> impl Strategy<Value = LeaseAnswer> {
     })
 }
 
+fn eventual() -> impl Strategy<Value = EventualMessage> {
+    (integer(), proptest::collection::vec(any::<u8>(), 0..50))
+        .prop_map(|(group, message)| EventualMessage { group, message: message.into() })
+}
+
 fn frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
         proptest::collection::vec(message(), 0..5).prop_map(Frame::Raft),
@@ -152,6 +157,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         beats().prop_map(Frame::BeatAnswers),
         proptest::collection::vec(lease_ask(), 0..5).prop_map(Frame::LeaseAsks),
         proptest::collection::vec(lease_answer(), 0..5).prop_map(Frame::LeaseAnswers),
+        proptest::collection::vec(eventual(), 0..5).prop_map(Frame::Eventual),
     ]
 }
 
@@ -486,4 +492,5 @@ fn the_least_item_takes_what_its_list_assumes() {
     assert_eq!(body_bytes(Frame::LeaseAsks(vec![LeaseAsk::default()])), MIN_LEASE_ASK_BYTES);
     let answer = LeaseAnswer { group: 0, origin: 0, number: 0, result: LeaseResult::Overloaded };
     assert_eq!(body_bytes(Frame::LeaseAnswers(vec![answer])), MIN_LEASE_ANSWER_BYTES);
+    assert_eq!(body_bytes(Frame::Eventual(vec![EventualMessage::default()])), eventual::MIN_EVENTUAL_BYTES);
 }

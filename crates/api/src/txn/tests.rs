@@ -152,6 +152,7 @@ fn results_round_trip() {
         create_revision: 2,
         mod_revision: 3,
         version: 4,
+        stamp: None,
         ttl_ms: None,
         lease: Some(5),
     };

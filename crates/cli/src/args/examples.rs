@@ -182,6 +182,8 @@ Examples:
   quorate keyspace create orders               on the default engine, with raft
   quorate keyspace create orders --engine lsm --max-bytes 20GiB --max-value-bytes 64KiB
   quorate keyspace create scratch --mode none  each node keeps its own keys
+  quorate keyspace create sessions --mode push --mode-option ack=1 --ttl 30m
+      any node takes writes, and waits until one other has them
   quorate keyspace create audit --engine lsm --retention-age 7d --retention-revisions 10000000 \
       --retention-bytes 10GiB                  what was there in the last week can be read";
 
@@ -306,3 +308,16 @@ Examples:
   source <(quorate completions bash)           in ~/.bashrc, or for this shell alone
   source <(quorate completions zsh)            in ~/.zshrc
   quorate completions fish > ~/.config/fish/completions/quorate.fish";
+
+pub(super) const MODES: &str = "\
+Example:
+  quorate modes
+  quorate keyspace create cart --engine hash --mode batch --mode-option interval=2s --mode-option max_entries=500";
+
+pub(super) const KEYSPACE_REPLICAS: &str = "\
+BEHIND says which other nodes lack what of the writes that were made at a node; replicas with the same DIGEST are equal; OVERTAKEN
+counts writes of the node that gave way to a newer one of another.
+
+Examples:
+  quorate keyspace replicas sessions
+  quorate keyspace replicas sessions --until-equal    after a cut, say";

@@ -25,12 +25,27 @@ pub(crate) enum KeyspaceCommand {
         #[arg(add = ArgValueCompleter::new(completion::keyspaces))]
         name: String,
     },
-    /// Change limits, time to live, retention of history or engine; what is not named stays as it is
+    /// Change limits, time to live, retention of history, engine or options of replication; what is not named stays as it is
     #[command(after_help = super::examples::KEYSPACE_ALTER)]
     Alter(AlterArgs),
     /// Let go of the past of a keyspace: what is older than a revision cannot be read any more
     #[command(after_help = super::examples::KEYSPACE_COMPACT)]
     Compact(CompactArgs),
+    /// How the replicas of an eventual keyspace are, node by node, and whether they are equal
+    #[command(after_help = super::examples::KEYSPACE_REPLICAS)]
+    Replicas(ReplicasArgs),
+    /// Let the answering node send what it has collected of an eventual keyspace, or copy it, to all others now
+    Flush {
+        /// Its name
+        #[arg(add = ArgValueCompleter::new(completion::keyspaces))]
+        name: String,
+    },
+    /// Let the answering node compare what it has of an eventual keyspace with all others now
+    Sync {
+        /// Its name
+        #[arg(add = ArgValueCompleter::new(completion::keyspaces))]
+        name: String,
+    },
     /// Delete a keyspace with all its keys
     Delete(DeleteArgs),
 }
@@ -41,9 +56,12 @@ pub(crate) struct CreateArgs {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
-    /// How replicas agree: raft, or none for keys that each node keeps to itself [default: raft]
-    #[arg(long, value_name = "MODE", visible_alias = "replication")]
+    /// How replicas agree; `quorate modes` lists what there is [default: raft]
+    #[arg(long, value_name = "MODE", visible_alias = "replication", add = ArgValueCompleter::new(completion::modes))]
     pub(crate) mode: Option<String>,
+    /// An option of the mode, like `ack=1`; may be given several times
+    #[arg(long = "mode-option", value_name = "NAME=VALUE", value_parser = parse_option)]
+    pub(crate) mode_options: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
 }
@@ -55,6 +73,9 @@ pub(crate) struct AlterArgs {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
+    /// An option of its replication mode, like `linger=5ms`, or `ack=none` for the default; may be given several times
+    #[arg(long = "mode-option", value_name = "NAME=VALUE", value_parser = parse_option)]
+    pub(crate) mode_options: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
     /// Do not wait until all replicas have moved to another engine
@@ -119,6 +140,19 @@ pub(crate) struct DeleteArgs {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplicasArgs {
+    /// Its name
+    #[arg(add = ArgValueCompleter::new(completion::keyspaces))]
+    pub(crate) name: String,
+    /// Show them again every second, until interrupted
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Show them again every second, until all are there and equal
+    #[arg(long)]
+    pub(crate) until_equal: bool,
 }
 
 fn parse_option(text: &str) -> Result<(String, String), String> {

@@ -47,6 +47,13 @@ pub(crate) fn engines(typed: &OsStr) -> Vec<CompletionCandidate> {
     candidates(typed, async |client: Client, _: String| Ok(client.engines().await?.into_iter().map(|it| it.kind).collect()))
 }
 
+/// Replication modes.
+pub(crate) fn modes(typed: &OsStr) -> Vec<CompletionCandidate> {
+    candidates(typed, async |client: Client, _: String| {
+        Ok(client.replication_modes().await?.into_iter().map(|it| it.mode).collect())
+    })
+}
+
 /// Names of nodes.
 pub(crate) fn nodes(typed: &OsStr) -> Vec<CompletionCandidate> {
     candidates(typed, async |client: Client, _: String| Ok(client.nodes().await?.into_iter().map(|node| node.name).collect()))

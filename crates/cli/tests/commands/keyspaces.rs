@@ -20,7 +20,7 @@ fn keyspace() -> KeyspaceBody {
     KeyspaceBody {
         name: "orders".to_owned(),
         engine: EngineBody { options: [("max_bytes".to_owned(), Amount::Number(64 << 20))].into(), ..engine("cache") },
-        replication: ReplicationBody { mode: "none".to_owned() },
+        replication: ReplicationBody { mode: "none".to_owned(), options: [].into() },
         ttl: Some(Amount::Text("30m".to_owned())),
         limits: LimitsBody { max_bytes: Some(Amount::Number(1 << 30)), ..LimitsBody::default() },
         retention: None,

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use quorate_api::problem::{Code, WriteOutcome};
 use quorate_api::user_meta::UserMeta;
-use quorate_client::{Client, Condition, Consistency, Error, GetOptions, ListQuery, Options, PutOptions, Selection};
+use quorate_client::{
+    Client, Condition, Consistency, DeleteOptions, Error, GetOptions, ListQuery, Options, PutOptions, Selection,
+};
 
 use crate::fake_node::{FakeNode, Reaction, answer_of, problem};
 
@@ -58,7 +60,7 @@ async fn a_write_carries_its_condition() {
     for (condition, target, header) in cases {
         let node = FakeNode::always(201, FOUND, "").await;
         let (content_type, ttl) = (Some("text/x".to_owned()), Some(Duration::from_secs(90)));
-        let options = PutOptions { condition, content_type, meta: meta.clone(), ttl, lease: None };
+        let options = PutOptions { condition, content_type, meta: meta.clone(), ttl, lease: None, ack: None };
         let written = client(&node).put("ks", b"k", "v".into(), &options).await.unwrap();
         assert!(written.is_new);
         assert_eq!((written.etag.as_str(), written.revision, written.version), ("\"1.5\"", 9, 2));
@@ -88,7 +90,8 @@ async fn what_cannot_be_a_header_is_not_sent() {
 #[tokio::test]
 async fn a_failed_condition_says_what_is_there() {
     let node = FakeNode::refusing(Code::PreconditionFailed, Some(WriteOutcome::NotApplied)).await;
-    let error = client(&node).delete("ks", b"k", Some(&Condition::Present)).await.unwrap_err();
+    let error =
+        client(&node).delete("ks", b"k", &DeleteOptions { condition: Some(Condition::Present), ack: None }).await.unwrap_err();
     assert_eq!((error.code(), error.outcome()), (Some("precondition_failed"), WriteOutcome::NotApplied));
 }
 
@@ -96,7 +99,7 @@ async fn a_failed_condition_says_what_is_there() {
 async fn a_delete_says_whether_the_key_was_there() {
     let headers = &[("quorate-deleted", "1"), ("quorate-revision", "12")];
     let node = FakeNode::always(204, headers, "").await;
-    let deleted = client(&node).delete("ks", b"..", None).await.unwrap();
+    let deleted = client(&node).delete("ks", b"..", &DeleteOptions::default()).await.unwrap();
     assert_eq!((deleted.was_there, deleted.revision), (true, 12));
     assert_eq!((node.seen()[0].method.as_str(), node.seen()[0].target.as_str()), ("DELETE", "/v1/kv/ks?key64=Li4"));
 }

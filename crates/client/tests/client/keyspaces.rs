@@ -18,7 +18,7 @@ fn keyspace() -> KeyspaceBody {
     KeyspaceBody {
         name: "orders".to_owned(),
         engine: engine("lsm"),
-        replication: ReplicationBody { mode: "raft".to_owned() },
+        replication: ReplicationBody { mode: "raft".to_owned(), options: [].into() },
         ttl: None,
         limits: LimitsBody { max_bytes: Some(Amount::Number(1 << 30)), ..LimitsBody::default() },
         retention: None,

@@ -4,6 +4,7 @@ use quorate_api::key::{DEFAULT_KEYSPACE, is_keyspace_name};
 use quorate_keyspace::Write;
 
 use super::records::{EngineSettings, KeyspaceRecord, MoveRecord, NodeState, ReplicaRecord, ReplicaRole, ShardRecord};
+use super::replication::ReplicationSettings;
 use super::settings::{KeyspaceSettings, SettingsError};
 use super::{Catalog, CatalogError, SYSTEM_KEYSPACE};
 use crate::limits::MAX_KEYSPACES;
@@ -74,7 +75,7 @@ impl Catalog {
         let mut next = self.clone();
         let group = next.cluster.next_group;
         next.cluster.next_group += 1;
-        let shard = next.new_shard(group, settings.replication.is_raft());
+        let shard = next.new_shard(group, &settings.replication);
         let mut keyspace = KeyspaceRecord {
             epoch: epoch_of(group),
             engine: settings.engine.clone(),
@@ -109,8 +110,12 @@ impl Catalog {
         if *settings == present {
             return Ok(None);
         }
-        if settings.replication != present.replication {
+        if settings.replication.mode != present.replication.mode {
             let why = format!("replication: {name} was made with {}, which cannot be changed", present.replication.mode);
+            return Err(SettingsError::Unsupported(why).into());
+        }
+        if present.replication.is_eventual() && settings.replication.is_durable() != present.replication.is_durable() {
+            let why = format!("replication.durability: {name} was made with the other, which cannot be changed");
             return Err(SettingsError::Unsupported(why).into());
         }
         if settings.engine != present.engine && !present.replication.is_raft() {
@@ -120,6 +125,7 @@ impl Catalog {
         if settings.engine != present.engine {
             keyspace.move_to(settings.engine.clone(), self.cluster.jobs + 1, now_ms);
         }
+        keyspace.replication = settings.replication.clone();
         keyspace.ttl_ms = settings.ttl_ms;
         keyspace.limits = settings.limits.clone();
         keyspace.retention = settings.retention;
@@ -165,30 +171,77 @@ impl Catalog {
         })
     }
 
+    /// Lets a replica serve that has all that it should have. Nothing to write if it does, or is gone, or shall go.
+    pub fn plan_joined(&self, group: u64, replica: u64) -> Option<Write> {
+        self.write_replica(group, replica, |own| {
+            if own.role == ReplicaRole::Learner {
+                own.role = ReplicaRole::Voter;
+            }
+        })
+    }
+
+    /// Takes a replica out that shall go and wrote nothing that others lack, or is gone for good. Nothing to write if it is out
+    /// already, or is not to go.
+    pub fn plan_drained(&self, group: u64, replica: u64) -> Option<Write> {
+        let is_it = |own: &ReplicaRecord| own.replica == replica && own.role == ReplicaRole::Leaving;
+        self.write_shard(group, |shard| {
+            let before = shard.replicas.len();
+            shard.replicas.retain(|own| !is_it(own));
+            shard.members_epoch += u64::from(shard.replicas.len() < before);
+        })
+    }
+
+    /// Gives a replica that lost what it had another id: it begins anew, as one that joins. Nothing to write if the replica has
+    /// another id by now, or is gone.
+    pub fn plan_reborn(&self, group: u64, replica: u64) -> Option<Write> {
+        let mut next = self.clone();
+        next.cluster.next_replica += 1;
+        let shard = next.shard_to_change(group)?;
+        let own = shard.replicas.iter_mut().find(|own| own.replica == replica)?;
+        own.replica = self.cluster.next_replica;
+        if own.role == ReplicaRole::Voter {
+            own.role = ReplicaRole::Learner;
+        }
+        shard.members_epoch += 1;
+        Some(self.write_to(&next))
+    }
+
+    /// The write for a change of a shard's record, if there is such a shard and it changes.
+    fn write_shard(&self, group: u64, change: impl FnOnce(&mut ShardRecord)) -> Option<Write> {
+        let mut next = self.clone();
+        change(next.shard_to_change(group)?);
+        (next != *self).then(|| self.write_to(&next))
+    }
+
+    fn shard_to_change(&mut self, group: u64) -> Option<&mut ShardRecord> {
+        let mut shards = self.keyspaces.values_mut().flat_map(|keyspace| &mut keyspace.shards);
+        shards.find(|shard| shard.group == group)
+    }
+
     /// The write for a change of one replica's record, if there is such a replica and it changes.
     fn write_replica(&self, group: u64, replica: u64, change: impl FnOnce(&mut ReplicaRecord)) -> Option<Write> {
-        let mut next = self.clone();
-        let shards = next.keyspaces.values_mut().flat_map(|keyspace| &mut keyspace.shards);
-        let mut replicas = shards.filter(|shard| shard.group == group).flat_map(|shard| &mut shard.replicas);
-        let own = replicas.find(|own| own.replica == replica)?;
-        let before = own.clone();
-        change(own);
-        let is_changed = *own != before;
-        is_changed.then(|| self.write_to(&next))
+        self.write_shard(group, |shard| {
+            if let Some(own) = shard.replicas.iter_mut().find(|own| own.replica == replica) {
+                change(own);
+            }
+        })
     }
 
     /// A shard with a replica on every member, oldest first.
-    fn new_shard(&mut self, group: u64, is_raft: bool) -> ShardRecord {
+    fn new_shard(&mut self, group: u64, replication: &ReplicationSettings) -> ShardRecord {
         let mut members: Vec<u64> =
             self.nodes.values().filter(|node| node.state == NodeState::Member).map(|node| node.id).collect();
         members.sort_unstable();
-        let mut shard = ShardRecord { group, founding: Vec::new(), begun_with: None, replicas: Vec::new() };
+        let mut shard = ShardRecord { group, founding: Vec::new(), begun_with: None, members_epoch: 0, replicas: Vec::new() };
         for node in members {
             let replica = self.cluster.next_replica;
             self.cluster.next_replica += 1;
-            shard.add(node, replica, is_raft);
+            shard.add(node, replica, replication);
         }
-        if is_raft {
+        if replication.is_eventual() {
+            shard.found_members();
+        }
+        if replication.is_raft() {
             let voters = shard.replicas.iter().filter(|replica| replica.role == ReplicaRole::Voter);
             shard.founding = voters.map(|replica| replica.replica).collect();
         }

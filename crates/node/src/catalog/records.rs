@@ -8,6 +8,7 @@ use quorate_engine::EngineSpec;
 use quorate_keyspace::{Limits, Retention, Settings};
 use serde::{Deserialize, Serialize};
 
+use super::replication::ReplicationSettings;
 use super::settings::{DEFAULT_RETENTION, KeyspaceSettings, keyspace_can};
 use crate::limits::MAX_VOTERS;
 
@@ -136,13 +137,6 @@ pub struct EngineSettings {
     pub options: BTreeMap<String, u64>,
 }
 
-/// A replication mode's settings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReplicationSettings {
-    /// The mode.
-    pub mode: String,
-}
-
 /// A shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardRecord {
@@ -155,6 +149,9 @@ pub struct ShardRecord {
     /// the first ones of a cluster, which one node founds at once.
     #[serde(default, rename = "begun", skip_serializing_if = "Option::is_none")]
     pub begun_with: Option<ShardSettings>,
+    /// Rises each time that the replicas change which are members, where they take writes on their own; 0 where they do not.
+    #[serde(default, rename = "epoch", skip_serializing_if = "is_zero")]
+    pub members_epoch: u64,
     /// Its replicas as they shall be; the leader drives the group's membership there.
     pub replicas: Vec<ReplicaRecord>,
 }
@@ -205,11 +202,13 @@ pub struct ReplicaRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplicaRole {
-    /// It counts for the quorum. Where replicas do not agree, each stands for itself, and all are this.
+    /// It counts for the quorum. Where replicas do not agree, each stands for itself, and all are this. One that takes writes on
+    /// its own serves.
     Voter,
-    /// It receives everything and counts for nothing.
+    /// It receives everything and counts for nothing. One that shall take writes on its own does not serve yet.
     Learner,
-    /// It shall be taken out of the group. Until that is done it may still be needed for the quorum.
+    /// It shall be taken out of the group. Until that is done it may still be needed: for the quorum, or for what it wrote and
+    /// others lack.
     Leaving,
 }
 
@@ -290,22 +289,32 @@ impl ShardRecord {
         self.replicas.iter().find(|replica| replica.node == node)
     }
 
-    /// Adds a replica: one that learns first, if it is to agree with others.
-    pub(super) fn add(&mut self, node: u64, replica: u64, is_raft: bool) {
-        let role = if is_raft { ReplicaRole::Learner } else { ReplicaRole::Voter };
+    /// Adds a replica: one that learns first, if it is to agree with others, or to become equal to them.
+    pub(super) fn add(&mut self, node: u64, replica: u64, replication: &ReplicationSettings) {
+        let is_alone = !replication.is_raft() && !replication.is_eventual();
+        let role = if is_alone { ReplicaRole::Voter } else { ReplicaRole::Learner };
         self.replicas.push(ReplicaRecord::new(node, replica, role));
-        if is_raft {
+        if replication.is_raft() {
             self.fill_voters();
         }
+        self.members_epoch += u64::from(replication.is_eventual());
     }
 
-    /// Says that a node's replica shall leave the group. The first learner takes its place; the next replica may move.
-    pub(super) fn let_go(&mut self, node: u64) {
+    /// The replicas of a new keyspace serve at once: there is nothing that one of them lacks.
+    pub(super) fn found_members(&mut self) {
+        self.replicas.iter_mut().for_each(|replica| replica.role = ReplicaRole::Voter);
+        self.members_epoch = 1;
+    }
+
+    /// Says that a node's replica shall leave. In a Raft group the first learner takes its place; the next replica may move.
+    pub(super) fn let_go(&mut self, node: u64, is_raft: bool) {
         for replica in self.replicas.iter_mut().filter(|replica| replica.node == node) {
             replica.role = ReplicaRole::Leaving;
             replica.is_moving = false;
         }
-        self.fill_voters();
+        if is_raft {
+            self.fill_voters();
+        }
     }
 
     /// Makes learners voters, oldest first, while there is room.
@@ -344,4 +353,9 @@ impl From<EngineSpec> for EngineSettings {
     fn from(spec: EngineSpec) -> Self {
         Self { kind: spec.kind, options: spec.options }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over the field as it is")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

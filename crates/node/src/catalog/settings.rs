@@ -5,7 +5,8 @@ use quorate_api::key::MAX_KEY_BYTES;
 use quorate_api::keyspace::Capability;
 use quorate_engine::{KINDS, Kind, SpecError};
 
-use super::records::{EngineSettings, LimitsRecord, ReplicationSettings, RetentionRecord};
+use super::records::{EngineSettings, LimitsRecord, RetentionRecord};
+use super::replication::{MAX_COPIED_ON_WRITE_BYTES, Mode, ReplicationSettings};
 
 /// The engine of a keyspace whose settings name none: of those that hold more than fits into memory the one that writes faster
 /// as data grow (ARCHITECTURE.md has the figures).
@@ -15,19 +16,6 @@ pub const DEFAULT_ENGINE: &str = "lsm";
 /// is less, and no more than this many bytes of each shard, which one in memory takes beside its `max_bytes`.
 pub const DEFAULT_RETENTION: RetentionRecord =
     RetentionRecord { max_revisions: 10_000, max_age_ms: 60 * 60 * 1000, max_bytes: 64 << 20 };
-
-/// How the replicas of a keyspace agree.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// Through a log: linearizable, a write is acknowledged when a quorum has it on disk.
-    #[default]
-    Raft,
-    /// Not at all: each node has its own pairs.
-    None,
-}
-
-/// Modes that are meant to come.
-const LATER_MODES: [&str; 4] = ["push", "read-repair", "batch", "full-copy"];
 
 /// What is asked of a keyspace, complete: defaults are filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,55 +44,9 @@ pub enum SettingsError {
 }
 
 impl Mode {
-    /// All modes that there are.
-    pub const ALL: [Self; 2] = [Self::Raft, Self::None];
-
     /// Whether replicas on this engine can agree in this way.
     pub fn is_possible_with(self, kind: &Kind) -> bool {
         is_possible(kind, self)
-    }
-
-    /// The engine of a keyspace with this mode whose settings name none.
-    pub fn default_engine(self) -> &'static str {
-        match self {
-            Self::Raft => DEFAULT_ENGINE,
-            // Without a log only what is in memory can be had.
-            Self::None => "trie",
-        }
-    }
-
-    /// Its name in a keyspace's settings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Raft => "raft",
-            Self::None => "none",
-        }
-    }
-}
-
-impl ReplicationSettings {
-    /// A mode with its defaults.
-    pub fn of(mode: Mode) -> Self {
-        Self { mode: mode.name().to_owned() }
-    }
-
-    /// The mode, if there is one of this name.
-    pub fn check(&self) -> Result<Mode, SettingsError> {
-        let known = || Mode::ALL.map(Mode::name).join(", ");
-        match Mode::ALL.into_iter().find(|mode| mode.name() == self.mode) {
-            Some(mode) => Ok(mode),
-            None if LATER_MODES.contains(&self.mode.as_str()) => {
-                Err(SettingsError::Unsupported(format!("replication.mode: {} is not there yet; known: {}", self.mode, known())))
-            }
-            None => {
-                Err(SettingsError::Invalid(format!("replication.mode: there is no mode {:?}; known: {}", self.mode, known())))
-            }
-        }
-    }
-
-    /// Whether the replicas agree through a Raft group. Without one, each node has pairs of its own.
-    pub fn is_raft(&self) -> bool {
-        self.mode == Mode::Raft.name()
     }
 }
 
@@ -112,6 +54,7 @@ impl KeyspaceSettings {
     /// An engine and a mode, with everything else by default. `memory_bytes` is how much a keyspace holds whose pairs are in
     /// memory.
     pub fn with_defaults(engine: EngineSettings, replication: ReplicationSettings, memory_bytes: u64) -> Self {
+        let memory_bytes = if replication.is_copied_on_write() { MAX_COPIED_ON_WRITE_BYTES } else { memory_bytes };
         let limits = LimitsRecord { max_bytes: default_max_bytes(&engine.kind, memory_bytes), ..LimitsRecord::default() };
         Self { engine, replication, ttl_ms: None, limits, retention: None }
     }
@@ -174,6 +117,13 @@ impl KeyspaceSettings {
             let why = format!("limits.max_bytes: the engine {} keeps to its own bound: set engine.max_bytes instead", kind.name);
             return Err(SettingsError::Unsupported(why));
         }
+        if self.replication.is_copied_on_write() && max_bytes.is_none_or(|bytes| bytes > MAX_COPIED_ON_WRITE_BYTES) {
+            let why = format!(
+                "limits.max_bytes: at most {MAX_COPIED_ON_WRITE_BYTES} where everything is copied after writes; copy by \
+                 schedule, or use replication push"
+            );
+            return Err(SettingsError::Unsupported(why));
+        }
         let longest = MAX_KEY_BYTES as u64;
         let within = [
             ("max_bytes", max_bytes, u64::MAX),
@@ -197,6 +147,9 @@ fn check_pair(kind: &Kind, mode: Mode) -> Result<(), SettingsError> {
              log entries"
         }
         Mode::None => "it relies on a log to come back whole after a crash, and this mode has none",
+        Mode::Push | Mode::ReadRepair | Mode::Batch | Mode::FullCopy => {
+            "replicas that take writes on their own keep their pairs in memory, and all of them, as yet"
+        }
     };
     let others = pairs_that(|other, with| is_possible(other, with) && (other.name == kind.name || with == mode));
     Err(SettingsError::Unsupported(format!(
@@ -211,6 +164,7 @@ fn is_possible(kind: &Kind, mode: Mode) -> bool {
     match mode {
         Mode::Raft => !kind.capabilities.evicts,
         Mode::None => !kind.capabilities.durable,
+        Mode::Push | Mode::ReadRepair | Mode::Batch | Mode::FullCopy => !kind.capabilities.durable && !kind.capabilities.evicts,
     }
 }
 
@@ -228,9 +182,11 @@ fn can(kind: &Kind, mode: Mode, capability: Capability) -> bool {
         && match capability {
             Capability::Ordered => kind.capabilities.ordered,
             // Where the engine is not ordered, everything is read and sorted.
-            Capability::Prefix | Capability::Range | Capability::Cas | Capability::Counters => true,
-            // Under raft their end goes through the log.
-            Capability::TtlPerKey => is_raft || kind.capabilities.evicts,
+            Capability::Prefix | Capability::Range => true,
+            // What others write meanwhile cannot be looked at, and is in no order.
+            Capability::Cas | Capability::Counters | Capability::Revisions => !mode.is_eventual(),
+            // Under raft their end goes through the log; eventual replicas have it in each entry.
+            Capability::TtlPerKey => is_raft || mode.is_eventual() || kind.capabilities.evicts,
             Capability::Linearizable
             | Capability::Txn
             | Capability::Leases
@@ -238,6 +194,8 @@ fn can(kind: &Kind, mode: Mode, capability: Capability) -> bool {
             | Capability::Idempotency
             | Capability::AtomicBatch
             | Capability::Snapshot => is_raft,
+            Capability::Ack => matches!(mode, Mode::Push | Mode::Batch),
+            Capability::Sync => mode.is_eventual(),
             Capability::History => is_raft && kind.capabilities.ordered,
         }
 }

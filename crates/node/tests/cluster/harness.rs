@@ -13,6 +13,7 @@ use quorate_engine::Engines;
 use quorate_engine::testing::SimulatedEngines;
 use quorate_log::testing::MemoryDisk;
 use quorate_log::{GroupId, Log, Options, Record};
+use quorate_node::eventual_replication::Replica;
 use quorate_node::keyspace::{Outcome, Write, get};
 use quorate_node::{
     Answer, Catalog, Config, Effect, Hosted, Identity, Input, Job, Monotonic, Node, NodeStatus, PeerFrame, ReplicaStatus,
@@ -24,6 +25,9 @@ pub(crate) const DEFAULT: GroupId = GroupId(1);
 
 /// The system keyspace's.
 pub(crate) const SYSTEM: GroupId = GroupId(SYSTEM_GROUP);
+
+/// What wall clocks show when time begins.
+const WALL_MS: u64 = 1_800_000_000_000;
 
 /// How long a script waits for what must happen.
 const PATIENCE_MS: u64 = 30_000;
@@ -269,6 +273,30 @@ impl Cluster {
         token
     }
 
+    /// Changes the catalog through the leader of the system keyspace; planned anew if something else changed it meanwhile.
+    pub(crate) fn change(&mut self, plan: impl Fn(&Catalog) -> Write) {
+        for _ in 0..20 {
+            let leader = self.leader(SYSTEM).expect("there is a leader");
+            let write = plan(&self.catalog(leader));
+            let token = self.request(leader, SYSTEM, RequestKind::Write(write.to_bytes()), 5_000);
+            self.run_until("there is an answer", |cluster| cluster.answers.contains_key(&token));
+            if self.is_applied(token) {
+                return;
+            }
+        }
+        panic!("the catalog does not stand still");
+    }
+
+    /// The replica of an eventual keyspace on a node.
+    pub(crate) fn eventual(&self, id: u64, group: GroupId) -> Option<&Replica> {
+        self.process(id)?.node.eventual_replica(group)
+    }
+
+    /// Whether a keyspace can be read on a node.
+    pub(crate) fn is_hosted(&self, id: u64, keyspace: &str) -> bool {
+        self.process(id).is_some_and(|process| process.hosted.keyspaces.contains_key(keyspace))
+    }
+
     /// Asks a node to set a key of `default`.
     pub(crate) fn put(&mut self, id: u64, key: &str, value: &str) -> u64 {
         let write = Write::put(Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
@@ -397,7 +425,7 @@ impl Cluster {
 
     fn next_tick(&self) -> Option<u64> {
         let processes = self.hosts.values().filter_map(|host| host.process.as_ref());
-        processes.map(|process| process.node.next_tick().0).min()
+        processes.map(|process| process.node.next_due().0).min()
     }
 
     /// All clocks jump.
@@ -459,7 +487,7 @@ impl Cluster {
 
     fn poll_if_due(&mut self, id: u64) -> bool {
         let Some(process) = self.process(id) else { return false };
-        let is_due = !process.inbox.is_empty() || process.node.next_tick().0 <= self.now;
+        let is_due = !process.inbox.is_empty() || process.node.next_due().0 <= self.now;
         if is_due {
             self.poll(id);
         }
@@ -471,6 +499,7 @@ impl Cluster {
         let Some(process) = &mut self.host_mut(id).process else { return };
         let mut inputs = std::mem::take(&mut process.inbox);
         let mut effects = Vec::new();
+        process.node.tell_wall_clock(WALL_MS + now.0);
         process.node.poll(now, &mut inputs, &mut effects);
         for effect in effects {
             self.carry_out(id, effect);

@@ -5,7 +5,7 @@ use quorate_log::{Disk, GroupId};
 use quorate_node::keyspace::{LeaseId, Op, Put, Write};
 use quorate_node::{Config, KeyspaceSettings, Mode, ReplicationSettings, RequestKind};
 
-use crate::harness::{Cluster, DEFAULT, SYSTEM};
+use crate::harness::{Cluster, DEFAULT};
 
 /// The first group after those of a new cluster.
 const ORDERS: GroupId = GroupId(2);
@@ -18,22 +18,8 @@ fn settings(engine: &str) -> KeyspaceSettings {
     KeyspaceSettings::with_defaults(EngineSpec::of(engine).into(), ReplicationSettings::of(Mode::Raft), 1 << 30)
 }
 
-/// Changes the catalog through the leader of the system keyspace; planned anew if something else changed it meanwhile.
-fn change(cluster: &mut Cluster, plan: impl Fn(&quorate_node::Catalog) -> Write) {
-    for _ in 0..20 {
-        let leader = cluster.leader(SYSTEM).expect("there is a leader");
-        let write = plan(&cluster.catalog(leader));
-        let token = cluster.request(leader, SYSTEM, RequestKind::Write(write.to_bytes()), 5_000);
-        cluster.run_until("there is an answer", |cluster| cluster.answers.contains_key(&token));
-        if cluster.is_applied(token) {
-            return;
-        }
-    }
-    panic!("the catalog does not stand still");
-}
-
 fn create(cluster: &mut Cluster, engine: &str) {
-    change(cluster, |catalog| catalog.plan_create("orders", &settings(engine), 0).unwrap().unwrap());
+    cluster.change(|catalog| catalog.plan_create("orders", &settings(engine), 0).unwrap().unwrap());
     cluster.run_until("all have it", |cluster| (1..=3).all(|id| cluster.replica(id, ORDERS).is_some_and(|own| own.is_caught_up)));
 }
 
@@ -58,12 +44,12 @@ fn a_keyspace_that_is_deleted_while_it_moves_leaves_nothing() {
     create(&mut cluster, "btree");
     (0..60).for_each(|number| put(&mut cluster, number));
     (1..=3).for_each(|id| cluster.host_mut(id).holds_builds = true);
-    change(&mut cluster, |catalog| catalog.plan_alter("orders", &settings("lsm"), 0).unwrap().unwrap());
+    cluster.change(|catalog| catalog.plan_alter("orders", &settings("lsm"), 0).unwrap().unwrap());
     let is_building = |cluster: &Cluster, id| {
         cluster.replica(id, ORDERS).is_some_and(|own| own.moving.is_some_and(|moving| moving.phase == "building"))
     };
     cluster.run_until("a replica builds its new engine", |cluster| (1..=3).any(|id| is_building(cluster, id)));
-    change(&mut cluster, |catalog| catalog.plan_delete("orders").unwrap());
+    cluster.change(|catalog| catalog.plan_delete("orders").unwrap());
     cluster.run_until("it is gone", |cluster| (1..=3).all(|id| cluster.replica(id, ORDERS).is_none()));
     (1..=3).for_each(|id| cluster.host_mut(id).holds_builds = false);
     cluster.run_for(3_000);
@@ -81,7 +67,7 @@ fn a_keyspace_moves_while_it_is_written_to_one_replica_at_a_time() {
     let mut cluster = Cluster::with(3, often_flushed());
     create(&mut cluster, "trie");
     (0..60).for_each(|number| put(&mut cluster, number));
-    change(&mut cluster, |catalog| catalog.plan_alter("orders", &settings("btree"), 0).unwrap().unwrap());
+    cluster.change(|catalog| catalog.plan_alter("orders", &settings("btree"), 0).unwrap().unwrap());
     let mut number = 60;
     while (1..=3).any(|id| cluster.replica(id, ORDERS).unwrap().engine != "btree") {
         assert!(number < 2_000, "the move does not end");
@@ -102,7 +88,7 @@ fn a_keyspace_moves_while_it_is_written_to_one_replica_at_a_time() {
 fn no_lease_ends_while_its_keyspace_is_restored() {
     const TTL_MS: u64 = 5_000;
     let mut cluster = Cluster::of(3);
-    change(&mut cluster, |catalog| catalog.plan_begin_restore("orders", &settings("trie"), false, 0).unwrap());
+    cluster.change(|catalog| catalog.plan_begin_restore("orders", &settings("trie"), false, 0).unwrap());
     cluster.run_until("all have it", |cluster| (1..=3).all(|id| cluster.replica(id, ORDERS).is_some_and(|own| own.is_caught_up)));
     let leased = Op::Put(Put { lease: Some(LeaseId(7)), ..Put::new("a".into(), "v".into()) });
     let write = Write { ops: vec![Op::LeaseGrant { id: LeaseId(7), ttl_ms: TTL_MS }, leased], ..Write::default() };
@@ -122,7 +108,7 @@ fn no_lease_ends_while_its_keyspace_is_restored() {
     let token = cluster.request(2, ORDERS, RequestKind::Write(configure.to_bytes()), 5_000);
     cluster.run_until("it is configured", |cluster| cluster.is_applied(token));
     cluster.run_for(2_000);
-    change(&mut cluster, |catalog| catalog.plan_end_restore("orders", epoch).unwrap());
+    cluster.change(|catalog| catalog.plan_end_restore("orders", epoch).unwrap());
     cluster.run_for(TTL_MS - 1_000);
     assert!(is_there(&cluster), "its time begins when the keyspace is whole");
     cluster.run_until("its time is up", |cluster| {
@@ -136,7 +122,7 @@ fn no_lease_ends_while_its_keyspace_is_restored() {
 fn a_founder_that_begins_late_begins_with_what_the_others_did() {
     let mut cluster = Cluster::of(3);
     cluster.isolate(3);
-    change(&mut cluster, |catalog| catalog.plan_create("orders", &settings("trie"), 0).unwrap().unwrap());
+    cluster.change(|catalog| catalog.plan_create("orders", &settings("trie"), 0).unwrap().unwrap());
     cluster.run_until("two have it", |cluster| (1..=2).all(|id| cluster.replica(id, ORDERS).is_some_and(|own| own.is_caught_up)));
     let large = Write::put("large".into(), "v".repeat(5_000).into());
     let token = cluster.request(1, ORDERS, RequestKind::Write(large.to_bytes()), 5_000);
@@ -144,7 +130,7 @@ fn a_founder_that_begins_late_begins_with_what_the_others_did() {
     let mut others = settings("trie");
     others.ttl_ms = Some(60_000);
     others.limits.max_value_bytes = Some(1_024);
-    change(&mut cluster, |catalog| catalog.plan_alter("orders", &others, 0).unwrap().unwrap());
+    cluster.change(|catalog| catalog.plan_alter("orders", &others, 0).unwrap().unwrap());
     cluster.run_for(1_000);
     cluster.heal();
     cluster.run_until("the third has it", |cluster| cluster.replica(3, ORDERS).is_some_and(|own| own.is_caught_up));

@@ -5,6 +5,7 @@
 mod beats;
 mod defects;
 mod durability;
+mod eventual;
 mod failing_engines;
 mod harness;
 mod keyspaces;

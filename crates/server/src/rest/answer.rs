@@ -13,6 +13,7 @@ use quorate_node::keyspace::{KeyMeta, Revision};
 use serde::Serialize;
 
 use super::scans::Stream;
+use crate::eventual_view::{stamp_text, version_in};
 
 /// What most routes answer with: the whole body at hand.
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -24,6 +25,9 @@ pub(super) const REVISION: HeaderName = HeaderName::from_static(header::REVISION
 pub(super) const MOD_REVISION: HeaderName = HeaderName::from_static(header::MOD_REVISION);
 pub(super) const CREATE_REVISION: HeaderName = HeaderName::from_static(header::CREATE_REVISION);
 pub(super) const VERSION: HeaderName = HeaderName::from_static(header::VERSION);
+pub(super) const STAMP: HeaderName = HeaderName::from_static(header::STAMP);
+pub(super) const REPLICATED: HeaderName = HeaderName::from_static(header::REPLICATED);
+pub(super) const ANSWERED: HeaderName = HeaderName::from_static(header::ANSWERED);
 pub(super) const NODE: HeaderName = HeaderName::from_static(header::NODE);
 pub(super) const CONSISTENCY: HeaderName = HeaderName::from_static(header::CONSISTENCY);
 pub(super) const TTL: HeaderName = HeaderName::from_static(header::TTL);
@@ -110,13 +114,21 @@ impl HeaderText {
         HeaderValue::from_maybe_shared(self.0.split().freeze()).expect("numbers and punctuation are visible ASCII")
     }
 
+    /// The keyspace's revision, where it has one.
     pub(super) fn insert_revision(&mut self, headers: &mut HeaderMap, revision: Revision) {
+        if revision == Revision(0) {
+            return;
+        }
         headers.insert(REVISION, self.value(format_args!("{revision}")));
     }
 
-    /// The `ETag` and the counters of a key.
+    /// The `ETag` and the counters of a key, or its stamp.
     pub(super) fn insert_meta(&mut self, headers: &mut HeaderMap, epoch: u64, meta: &KeyMeta) {
         headers.insert(ETAG, self.value(format_args!("\"{}\"", entity_tag(epoch, meta))));
+        if let Some(version) = version_in(meta) {
+            headers.insert(STAMP, self.value(format_args!("{}", stamp_text(version))));
+            return;
+        }
         headers.insert(MOD_REVISION, self.value(format_args!("{}", meta.mod_revision)));
         headers.insert(CREATE_REVISION, self.value(format_args!("{}", meta.create_revision)));
         headers.insert(VERSION, self.value(format_args!("{}", meta.version)));
@@ -125,5 +137,6 @@ impl HeaderText {
 
 /// The tag that goes with a key's counters.
 pub(super) fn entity_tag(epoch: u64, meta: &KeyMeta) -> EntityTag {
-    EntityTag { epoch, mod_revision: meta.mod_revision.0 }
+    let instance = version_in(meta).map_or(0, |version| version.instance.0);
+    EntityTag { epoch, mod_revision: meta.mod_revision.0, instance }
 }

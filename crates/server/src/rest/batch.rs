@@ -15,6 +15,7 @@ use quorate_api::key::MAX_KEY_BYTES;
 use quorate_api::keyspace::Capability;
 use quorate_api::patch::{BatchPatch, KeyPatch};
 use quorate_api::problem::{Code, Problem};
+use quorate_node::eventual_replication::Ack;
 use quorate_node::keyspace::{Edit, Op, OpResult, Patch, Put, Revision, Write};
 
 use super::answer::{self, Answer, AnswerBody};
@@ -28,9 +29,10 @@ use super::one_key::{
 };
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
-use super::store::{Freshness, Store};
+use super::store::{Freshness, Replicated, Store};
 use super::window::{Weight, Window};
 use super::{batch_atomic, keyspaces, meta, once, patch};
+use crate::eventual_view::stamp_text;
 
 /// Gets at a time, at most, of one batch: what they read is in memory until it was sent.
 const GET_WEIGHT: usize = 16;
@@ -48,6 +50,8 @@ pub(super) struct Shared<S> {
     pub(super) app: Arc<App<S>>,
     pub(super) keyspace: Arc<str>,
     pub(super) freshness: Freshness,
+    /// Whom writes wait for, if that is said.
+    pub(super) ack: Option<Ack>,
     pub(super) limit: TimeLimit,
 }
 
@@ -66,6 +70,7 @@ pub(super) struct Finished {
     status: u16,
     revision: Option<u64>,
     version: Option<u64>,
+    replicated: Option<Replicated>,
     number: Option<i64>,
     deleted: Option<u64>,
     entry: Option<Entry>,
@@ -81,12 +86,13 @@ pub(super) async fn answer<S: Store>(
     let options = Options::parse(head.uri.query())?;
     let freshness = keyspaces::freshness(app, keyspace, &options.treatment, &head.headers)?;
     let timeout = options.treatment.timeout(&head.headers)?;
+    let ack = options.treatment.ack(app, keyspace)?;
     if options.is_atomic == Some(true) {
         return batch_atomic::answer(app, head, keyspace, timeout, body).await.map(Either::Left);
     }
     once::refuse(&head.headers, "a batch that is not atomic is many writes; only with atomic=true")?;
     let is_only_failed = options.is_only_failed == Some(true);
-    let shared = |limit| Shared { app: Arc::clone(app), keyspace: Arc::from(keyspace), freshness, limit };
+    let shared = |limit| Shared { app: Arc::clone(app), keyspace: Arc::from(keyspace), freshness, ack, limit };
     if is_lines(&head.headers)? {
         return batch_stream::begin(shared(TimeLimit::Each(timeout)), body, is_only_failed).await.map(Either::Right);
     }
@@ -183,8 +189,9 @@ impl Options {
                     parameter.set(&mut options.is_only_failed, is_only_failed)?;
                 }
                 "atomic" => parameter.set(&mut options.is_atomic, parameter.flag()?)?,
+                "ack" => drop(options.treatment.take_ack(parameter)?),
                 _ if options.treatment.take_read(parameter)? => {}
-                _ => return Err(parameter.unknown(&["atomic", "results", "consistency", "min_revision", "timeout"])),
+                _ => return Err(parameter.unknown(&["atomic", "results", "ack", "consistency", "min_revision", "timeout"])),
             }
         }
         Ok(options)
@@ -220,29 +227,31 @@ impl<S: Store> Shared<S> {
 
     async fn get(&self, key: Bytes) -> Result<Finished, Refusal> {
         let timeout = self.limit.left()?;
+        if self.freshness.asks_others {
+            self.app.store.ask_others(&self.keyspace, &key, timeout).await.map_err(Refusal::of_read)?;
+        }
         let reading = self.app.store.read(&self.keyspace, self.freshness, timeout).await.map_err(Refusal::of_read)?;
         let record = quorate_node::keyspace::get(&*reading.view, &key)?;
         let record = record.ok_or_else(|| Refusal::new(Code::KeyNotFound, "the keyspace does not hold this key"))?;
         let entry = Some(entry_of(key, record, reading.now_ms));
-        Ok(Finished { status: 200, revision: Some(reading.view.revision()), entry, ..Finished::default() })
+        Ok(Finished { status: 200, revision: told(Revision(reading.view.revision())), entry, ..Finished::default() })
     }
 
     async fn put(&self, put: BatchPut) -> Result<Finished, Refusal> {
         let (key, cas) = (put.key.clone(), put.cas.clone());
         let put = put_of(&self.app, &self.keyspace, put)?;
-        let (revision, result) = self.write(key, cas.as_ref(), Op::Put(put)).await?;
-        Ok(Finished {
-            status: if result.before.is_some() { 204 } else { 201 },
-            revision: Some(revision.0),
-            version: result.after.map(|meta| meta.version),
-            ..Finished::default()
-        })
+        let written = self.write(key, cas.as_ref(), Op::Put(put)).await?;
+        let done = if written.result.before.is_some() { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
+        let status = written.status(done).as_u16();
+        let WrittenOne { revision, result, replicated, .. } = written;
+        let version = result.after.filter(|_| replicated.is_none()).map(|meta| meta.version);
+        Ok(Finished { status, revision: told(revision), version, replicated, ..Finished::default() })
     }
 
     async fn patch(&self, patch: BatchPatch) -> Result<Finished, Refusal> {
         let (key, cas) = (patch.key.clone(), patch.cas.clone());
         let patch = patch_of(&self.app, &self.keyspace, patch)?;
-        let (revision, result) = self.write(key, cas.as_ref(), Op::Patch(Box::new(patch))).await?;
+        let WrittenOne { revision, result, .. } = self.write(key, cas.as_ref(), Op::Patch(Box::new(patch))).await?;
         let Some(meta) = result.after else {
             return Err(patch::nothing_to_touch(revision));
         };
@@ -251,12 +260,14 @@ impl<S: Store> Shared<S> {
     }
 
     async fn delete(&self, key: Bytes, cas: Option<&Cas>) -> Result<Finished, Refusal> {
-        let (revision, result) = self.write(key.clone(), cas, Op::Delete { key }).await?;
+        let written = self.write(key.clone(), cas, Op::Delete { key }).await?;
+        let status = written.status(StatusCode::NO_CONTENT).as_u16();
+        let WrittenOne { revision, result, replicated, .. } = written;
         let deleted = Some(u64::from(result.before.is_some()));
-        Ok(Finished { status: 204, revision: Some(revision.0), deleted, ..Finished::default() })
+        Ok(Finished { status, revision: told(revision), deleted, replicated, ..Finished::default() })
     }
 
-    async fn write(&self, key: Bytes, cas: Option<&Cas>, op: Op) -> Result<(Revision, OpResult), Refusal> {
+    async fn write(&self, key: Bytes, cas: Option<&Cas>, op: Op) -> Result<WrittenOne, Refusal> {
         let bad_cas = || Refusal::new(Code::BadOperation, "cas: neither a revision nor EPOCH.REVISION");
         let cas = match cas {
             Some(cas) => Some(conditions::Cas::parse(&cas.to_string()).ok_or_else(bad_cas)?),
@@ -266,9 +277,13 @@ impl<S: Store> Shared<S> {
         let target = Target { keyspace: &self.keyspace, key, is_key64: true };
         let guards = guards(&self.app, &target, &Conditions::of_cas(cas), self.limit.left()?).await?;
         let write = Write { guards, ops: vec![op] };
-        let WrittenOne { revision, result, .. } = write_one(&self.app, &target, write, self.limit.left()?).await?;
-        Ok((revision, result))
+        write_one(&self.app, &target, write, (self.ack, self.limit.left()?)).await
     }
+}
+
+/// The keyspace's revision, where it has one.
+fn told(revision: Revision) -> Option<u64> {
+    (revision != Revision(0)).then_some(revision.0)
 }
 
 /// What is to be changed, and how, without conditions. The sum of an increment is told, and no other value: those may be large.
@@ -369,6 +384,8 @@ impl Finished {
             status: self.status,
             revision: self.revision,
             version: self.version,
+            stamp: self.replicated.and_then(|replicated| replicated.stamp).map(|version| stamp_text(version).into()),
+            replicated: self.replicated.map(|replicated| replicated.members.into()),
             number: self.number,
             deleted: self.deleted,
             entry: self.entry.as_ref().map(|entry| entry.to_body(Encoding::Text)),

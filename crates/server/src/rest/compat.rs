@@ -140,7 +140,7 @@ async fn upsert<S: Store>(app: &App<S>, pairs: BTreeMap<String, String>) -> Resu
 
 /// Writes; none if a condition did not hold.
 async fn write<S: Store>(app: &App<S>, write: Write) -> Result<Option<Vec<quorate_node::keyspace::OpResult>>, Refusal> {
-    let written = app.store.write(DEFAULT_KEYSPACE, write, DEFAULT_TIMEOUT).await.map_err(Refusal::of_write)?;
+    let written = app.store.write(DEFAULT_KEYSPACE, write, None, DEFAULT_TIMEOUT).await.map_err(Refusal::of_write)?;
     match &written.outcome {
         Outcome::Applied { results, .. } => Ok(Some(results.clone())),
         Outcome::ConditionFailed { .. } => Ok(None),

@@ -46,7 +46,9 @@ impl Cas {
         if let Some(mod_revision) = parse_number(text) {
             return Some(Self { epoch: None, mod_revision });
         }
-        EntityTag::parse(text).map(|tag| Self { epoch: Some(tag.epoch), mod_revision: tag.mod_revision })
+        EntityTag::parse(text)
+            .filter(|tag| tag.instance == 0)
+            .map(|tag| Self { epoch: Some(tag.epoch), mod_revision: tag.mod_revision })
     }
 }
 
@@ -297,7 +299,7 @@ mod tests {
 
     #[test]
     fn reads_are_judged() {
-        let current = EntityTag { epoch: 0xe1, mod_revision: 5 };
+        let current = EntityTag { epoch: 0xe1, mod_revision: 5, instance: 0 };
         let judge = |if_match: &[&'static str], if_none_match: &[&'static str], current| {
             parse(if_match, if_none_match, "").expect("good conditions").judge_read(current)
         };

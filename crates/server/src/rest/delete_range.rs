@@ -70,7 +70,7 @@ async fn step<S: Store>(
     let timeout = deadline.left().ok_or_else(overdue)?;
     let op = Op::DeleteRange { range: range.clone(), max_keys: MAX_KEYS_PER_STEP };
     let write = Write { guards: Vec::new(), ops: vec![op] };
-    let written = app.store.write(keyspace, write, timeout).await.map_err(Refusal::of_write)?;
+    let written = app.store.write(keyspace, write, None, timeout).await.map_err(Refusal::of_write)?;
     if let Some(refusal) = Refusal::of_outcome(written.epoch, &written.outcome) {
         return Err(refusal);
     }

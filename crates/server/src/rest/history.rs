@@ -156,7 +156,7 @@ pub(super) async fn compact<S: Store>(
     keyspaces::require(&*app, &name, Capability::History)?;
     let asked = Revision(body.revision);
     let write = Write { ops: vec![Op::Compact { revision: asked }], ..Write::default() };
-    let written = app.store.write(&name, write, timeout).await.map_err(Refusal::of_write)?;
+    let written = app.store.write(&name, write, None, timeout).await.map_err(Refusal::of_write)?;
     let revision = match (Refusal::of_outcome(written.epoch, &written.outcome), written.outcome) {
         (None, Outcome::Applied { revision, .. }) => revision,
         (Some(refusal), _) => return Err(refusal),

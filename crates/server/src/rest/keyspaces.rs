@@ -13,11 +13,11 @@ use quorate_api::cluster::Items;
 use quorate_api::key::{MAX_KEY_BYTES, SYSTEM_KEYSPACE, is_keyspace_name};
 use quorate_api::keyspace::{
     Amount, Capabilities, Capability, EngineCapabilities, EngineInfo, EngineOption, KeyspaceBody, KeyspaceState, MoveBody,
-    ReplicationBody,
 };
 use quorate_api::problem::Code;
+use quorate_api::replication::{ModeInfo, ModeOption as ModeOptionBody, SyncBody};
 use quorate_engine::{KINDS, Kind, OptionSpec, Unit};
-use quorate_node::{DEFAULT_ENGINE, KeyspaceRecord, Mode};
+use quorate_node::{DEFAULT_ENGINE, KeyspaceRecord, Mode, ModeOption};
 use serde_json::{Map, Value};
 
 use super::admin::{Result, Shared, no_parameters, ok, timeout};
@@ -27,8 +27,10 @@ use super::endpoint::App;
 use super::history;
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
-use super::settings::{SettingsPatch, amount_of, engine_body, limits_body, parse, retention_body, settings_of};
-use super::store::{Freshness, KnownKeyspace, Store, StoreError};
+use super::settings::{
+    SettingsPatch, amount_of, engine_body, limits_body, mode_amount, parse, replication_body, retention_body, settings_of,
+};
+use super::store::{Freshness, KnownKeyspace, Store, StoreError, Synced};
 
 pub(super) type PathName = std::result::Result<Path<String>, PathRejection>;
 
@@ -42,7 +44,10 @@ pub(super) fn routes<S: Store>() -> Router<std::sync::Arc<App<S>>> {
         .route("/v1/keyspaces/{name}", get(show::<S>).put(create::<S>).patch(alter::<S>).delete(delete::<S>))
         .route("/v1/keyspaces/{name}/stats", get(stats::<S>))
         .route("/v1/keyspaces/{name}/compact", post(history::compact::<S>))
+        .route("/v1/keyspaces/{name}/flush", post(flush::<S>))
+        .route("/v1/keyspaces/{name}/sync", post(sync::<S>))
         .route("/v1/engines", get(engines))
+        .route("/v1/replication-modes", get(modes))
         .route("/v1/jobs", get(jobs::<S>))
         .route("/v1/jobs/{id}", get(job::<S>))
 }
@@ -65,12 +70,17 @@ pub(super) fn freshness<S: Store>(
     treatment: &Treatment,
     headers: &HeaderMap,
 ) -> std::result::Result<Freshness, Refusal> {
-    let is_linearizable = match treatment.told_linearizable(headers)? {
+    let told = treatment.told_linearizable(headers)?;
+    let is_linearizable = match told {
         Some(false) => false,
         Some(true) => require(app, keyspace, Capability::Linearizable).map(|()| true)?,
         None => app.store.can(keyspace, Capability::Linearizable),
     };
-    Ok(Freshness { is_linearizable, min_revision: treatment.min_revision(headers)? })
+    let min_revision = treatment.min_revision(headers)?;
+    if min_revision.is_some() {
+        require(app, keyspace, Capability::Revisions)?;
+    }
+    Ok(Freshness { is_linearizable, min_revision, asks_others: told.is_none() && !is_linearizable })
 }
 
 async fn list<S: Store>(State(app): Shared<S>, query: RawQuery, headers: HeaderMap) -> Result {
@@ -120,6 +130,27 @@ async fn stats<S: Store>(State(app): Shared<S>, name: PathName, query: RawQuery,
     app.store.keyspace_stats(&name, timeout).await.map(|stats| ok(&stats)).map_err(Refusal::of_read)
 }
 
+async fn flush<S: Store>(State(app): Shared<S>, name: PathName, query: RawQuery, headers: HeaderMap) -> Result {
+    sync_now(&app, name, false, (&query, &headers)).await
+}
+
+async fn sync<S: Store>(State(app): Shared<S>, name: PathName, query: RawQuery, headers: HeaderMap) -> Result {
+    sync_now(&app, name, true, (&query, &headers)).await
+}
+
+async fn sync_now<S: Store>(app: &App<S>, name: PathName, compares: bool, (query, headers): (&RawQuery, &HeaderMap)) -> Result {
+    let name = keyspace_name(name)?;
+    let timeout = timeout(query, headers)?;
+    require(app, &name, Capability::Sync)?;
+    let Synced { reached, others } = app.store.sync(&name, compares, timeout).await.map_err(Refusal::of_read)?;
+    Ok(ok(&SyncBody { reached: reached.into(), others: others.into() }))
+}
+
+async fn modes(query: RawQuery) -> Result {
+    no_parameters(&query)?;
+    Ok(ok(&Items { items: Mode::ALL.into_iter().map(mode_info).collect() }))
+}
+
 async fn engines(query: RawQuery) -> Result {
     no_parameters(&query)?;
     Ok(ok(&Items { items: KINDS.iter().map(engine_info).collect() }))
@@ -148,7 +179,7 @@ fn read_options(query: &RawQuery, headers: &HeaderMap) -> std::result::Result<(F
         }
     }
     let is_linearizable = treatment.told_linearizable(headers)?.unwrap_or(true);
-    Ok((Freshness { is_linearizable, min_revision: None }, treatment.timeout(headers)?))
+    Ok((Freshness { is_linearizable, ..Freshness::LOCAL }, treatment.timeout(headers)?))
 }
 
 fn keyspace_name(name: PathName) -> std::result::Result<String, Refusal> {
@@ -182,7 +213,7 @@ fn body(known: &KnownKeyspace, config: &RestConfig) -> KeyspaceBody {
     KeyspaceBody {
         name: name.clone(),
         engine: engine_body(&record.engine),
-        replication: ReplicationBody { mode: record.replication.mode.clone() },
+        replication: replication_body(&record.replication),
         ttl: record.ttl_ms.map(Amount::of_milliseconds),
         limits: limits_body(&record.limits),
         retention: record.retention().as_ref().map(retention_body),
@@ -253,5 +284,21 @@ fn engine_option(option: &OptionSpec) -> EngineOption {
         min: amount_of(option, option.min),
         max: (option.max < u64::MAX).then(|| amount_of(option, option.max)),
         help: option.help.to_owned(),
+    }
+}
+
+fn mode_info(mode: Mode) -> ModeInfo {
+    let option = |option: &ModeOption| ModeOptionBody {
+        name: option.name.to_owned(),
+        values: option.form.to_string(),
+        default: mode_amount(option.form, option.default),
+        help: option.help.to_owned(),
+    };
+    ModeInfo {
+        mode: mode.name().to_owned(),
+        summary: mode.summary().to_owned(),
+        is_default: mode == Mode::default(),
+        engines: KINDS.iter().filter(|kind| mode.is_possible_with(kind)).map(|kind| kind.name.to_owned()).collect(),
+        options: mode.options().map(option).collect(),
     }
 }

@@ -85,7 +85,7 @@ pub(super) async fn grant_lease<S: Store>(
         let id = told.unwrap_or_else(draw_id);
         let write = Write { ops: vec![Op::LeaseGrant { id, ttl_ms }], ..Write::default() };
         let left = deadline.left().unwrap_or_default();
-        let Written { epoch, outcome, .. } = app.store.write(keyspace, write, left).await.map_err(Refusal::of_write)?;
+        let Written { epoch, outcome, .. } = app.store.write(keyspace, write, None, left).await.map_err(Refusal::of_write)?;
         match outcome {
             Outcome::LeaseExists { .. } if told.is_none() => {}
             Outcome::Applied { revision, .. } => return Ok(Granted { id, ttl_ms, revision }),
@@ -123,7 +123,7 @@ pub(super) async fn revoke_lease<S: Store>(
     timeout: Duration,
 ) -> Refusable<DeletedBody> {
     let write = Write { ops: vec![Op::LeaseRevoke { id }], ..Write::default() };
-    let Written { epoch, outcome, .. } = app.store.write(keyspace, write, timeout).await.map_err(Refusal::of_write)?;
+    let Written { epoch, outcome, .. } = app.store.write(keyspace, write, None, timeout).await.map_err(Refusal::of_write)?;
     let Outcome::Applied { revision, results } = outcome else { return Err(refused(epoch, &outcome)) };
     let deleted = match results.first().and_then(|result: &OpResult| result.detail.as_deref()) {
         Some(Detail::Removed(removed)) => removed.keys,

@@ -278,7 +278,7 @@ impl<S: Store> Line<'_, S> {
 
     /// The revision of a write; none if its condition did not hold.
     async fn write(&self, write: Write, timeout: Duration) -> Refusable<Option<Revision>> {
-        let written = self.app.store.write(self.keyspace, write, timeout).await.map_err(Refusal::of_write)?;
+        let written = self.app.store.write(self.keyspace, write, None, timeout).await.map_err(Refusal::of_write)?;
         match written.outcome {
             Outcome::ConditionFailed { .. } => Ok(None),
             Outcome::Applied { revision, .. } => Ok(Some(revision)),

@@ -61,7 +61,7 @@ pub(crate) use keyspaces::point_in_time;
 pub(crate) use settings::engine_body;
 
 pub use settings::SettingsPatch;
-pub use store::{Check, Freshness, KnownKeyspace, Reading, Store, StoreError, Written};
+pub use store::{Answered, Check, Freshness, KnownKeyspace, Reading, Replicated, Store, StoreError, Synced, Written};
 
 /// Time limit of a request that names none.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);

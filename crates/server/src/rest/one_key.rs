@@ -11,9 +11,12 @@ use quorate_api::keyspace::Capability;
 use quorate_api::problem::Code;
 use quorate_api::{duration, header, lease};
 use quorate_engine::View;
+use quorate_node::eventual_replication::Ack;
 use quorate_node::keyspace::{self, KeyMeta, Keys, LeaseId, Op, OpResult, Outcome, Put, Record, Revision, Write};
 
-use super::answer::{self, Answer, CONSISTENCY, DELETED, HeaderText, LEASE, OCTETS, TTL, entity_tag};
+use super::answer::{
+    self, ANSWERED, Answer, CONSISTENCY, DELETED, HeaderText, LEASE, OCTETS, REPLICATED, STAMP, TTL, entity_tag,
+};
 use super::body::RequestBody;
 use super::conditions::{Cas, Conditions, ReadVerdict};
 use super::endpoint::App;
@@ -23,8 +26,9 @@ use super::meta;
 use super::once;
 use super::query::{Parameter, Treatment, consistency_name, parameters, twin};
 use super::refusal::Refusal;
-use super::store::{Freshness, Reading, Store};
+use super::store::{Answered, Freshness, Reading, Replicated, Store};
 use super::watch::{Patience, wait_for_change};
+use crate::eventual_view::{stamp_text, version_in};
 
 /// The key that a request is about.
 #[derive(Clone, Debug)]
@@ -90,6 +94,11 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_
     let freshness = history::freshness_at(app, target.keyspace, freshness, options.revision)?;
     let conditions = Conditions::parse(&head.headers, None)?;
     let timeout = options.treatment.timeout(&head.headers)?;
+    let answered = if freshness.asks_others {
+        app.store.ask_others(target.keyspace, &target.key, timeout).await.map_err(Refusal::of_read)?
+    } else {
+        None
+    };
     let mut seen = look(app, &target, (freshness, options.revision), timeout).await?;
     if let Some(waiting) = seen.is_waited_for(&options.patience, &conditions) {
         let has_changed =
@@ -106,12 +115,19 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_
         return Err(Refusal::precondition_failed(epoch, revision, meta));
     }
     let Some(record) = record else {
-        return Err(Refusal::new(Code::KeyNotFound, "the keyspace does not hold this key")
+        let refusal = Refusal::new(Code::KeyNotFound, "the keyspace does not hold this key")
             .with_revision(revision)
-            .with_header(CONSISTENCY, consistency_value(freshness)));
+            .with_header(CONSISTENCY, consistency_value(freshness));
+        return Err(match answered {
+            Some(answered) => refusal.with_header(ANSWERED, answered_value(&mut HeaderText::new(), answered)),
+            None => refusal,
+        });
     };
     let mut text = HeaderText::new();
     let mut headers = answer::headers();
+    if let Some(answered) = answered {
+        headers.insert(ANSWERED, answered_value(&mut text, answered));
+    }
     text.insert_revision(&mut headers, revision);
     text.insert_meta(&mut headers, epoch, &record.meta);
     meta::insert(&mut headers, &record.user_meta);
@@ -201,6 +217,7 @@ pub(super) async fn put<S: Store>(
     let timeout = options.treatment.timeout(&head.headers)?;
     let conditions = Conditions::parse(&head.headers, options.cas)?;
     let ttl_ms = options.ttl_ms(&head.headers)?;
+    let ack = options.treatment.ack(app, target.keyspace)?;
     if ttl_ms.is_some() {
         keyspaces::require(app, target.keyspace, Capability::TtlPerKey)?;
     }
@@ -217,36 +234,43 @@ pub(super) async fn put<S: Store>(
     let (key, kept) = (target.key.clone(), (content_type.clone(), user_meta.clone()));
     let put = Put { key, value, content_type: kept.0, user_meta: kept.1, ttl_ms, lease: options.lease };
     let write = once::once(app, target.keyspace, &head.headers, Write { guards, ops: vec![Op::Put(put)] })?;
-    let written = write_one(app, &target, write, timeout).await?;
+    let written = write_one(app, &target, write, (ack, timeout)).await?;
     let revision = written.revision;
     let meta = written.result.after.unwrap_or(KeyMeta { create_revision: revision, mod_revision: revision, version: 1 });
     let headers = written.headers(&mut HeaderText::new(), &meta, preference);
-    let result = written.result;
+    let status = |status| written.status(status);
+    let result = &written.result;
     if let Some((key, value)) = returned {
         let lease = options.lease;
         let entry = entry_of(key, Record { meta, content_type, user_meta, expires_at_ms: None, lease, value }, 0);
         let default_ttl_ms = || app.store.default_ttl_ms(target.keyspace).filter(|_| lease.is_none());
         let entry = Entry { ttl_ms: ttl_ms.or_else(default_ttl_ms), ..entry };
-        let body = PutBody { entry: entry.to_body(Encoding::Text), prev: result.before.map(counters) };
-        return Ok(answer::json(StatusCode::OK, headers, &body));
+        let prev = result.before.filter(|before| version_in(before).is_none()).map(counters);
+        let body = PutBody { entry: entry.to_body(Encoding::Text), prev };
+        return Ok(answer::json(status(StatusCode::OK), headers, &body));
     }
-    let status = if result.before.is_some() { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
-    Ok(answer::empty(status, headers))
+    let done = if result.before.is_some() { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
+    Ok(answer::empty(status(done), headers))
 }
 
 pub(super) async fn delete<S: Store>(app: &App<S>, head: &Parts, target: Target<'_>) -> Result<Answer, Refusal> {
     let options = WriteOptions::of_delete(head, target.is_key64)?;
     let timeout = options.treatment.timeout(&head.headers)?;
+    let ack = options.treatment.ack(app, target.keyspace)?;
     let conditions = Conditions::parse(&head.headers, options.cas)?;
     let guards = guards(app, &target, &conditions, timeout).await?;
     let write = Write { guards, ops: vec![Op::Delete { key: target.key.clone() }] };
     let write = once::once(app, target.keyspace, &head.headers, write)?;
-    let WrittenOne { revision, result, is_repeated, .. } = write_one(app, &target, write, timeout).await?;
-    let mut headers = answer::headers();
-    once::mark(&mut headers, is_repeated);
-    HeaderText::new().insert_revision(&mut headers, revision);
-    headers.insert(DELETED, HeaderValue::from_static(if result.before.is_some() { "1" } else { "0" }));
-    Ok(answer::empty(StatusCode::NO_CONTENT, headers))
+    let written = write_one(app, &target, write, (ack, timeout)).await?;
+    let (mut headers, mut text) = (answer::headers(), HeaderText::new());
+    once::mark(&mut headers, written.is_repeated);
+    text.insert_revision(&mut headers, written.revision);
+    written.insert_replicated(&mut text, &mut headers);
+    if let Some(version) = written.replicated.and_then(|replicated| replicated.stamp) {
+        headers.insert(STAMP, text.value(format_args!("{}", stamp_text(version))));
+    }
+    headers.insert(DELETED, HeaderValue::from_static(if written.result.before.is_some() { "1" } else { "0" }));
+    Ok(answer::empty(written.status(StatusCode::NO_CONTENT), headers))
 }
 
 /// Tags in conditions name an epoch, so the keyspace's has to be known first; this node's own state has it. Should the
@@ -271,6 +295,8 @@ pub(super) struct WrittenOne {
     pub(super) result: OpResult,
     /// It was done before, under the same `Idempotency-Key`.
     pub(super) is_repeated: bool,
+    /// How far it came, in an eventual keyspace.
+    pub(super) replicated: Option<Replicated>,
 }
 
 impl WrittenOne {
@@ -280,10 +306,25 @@ impl WrittenOne {
         text.insert_revision(&mut headers, self.revision);
         text.insert_meta(&mut headers, self.epoch, now);
         once::mark(&mut headers, self.is_repeated);
+        self.insert_replicated(text, &mut headers);
         if let Some(preference) = preference {
             headers.insert(PREFERENCE_APPLIED, preference.value());
         }
         headers
+    }
+}
+
+impl WrittenOne {
+    /// How many others have it.
+    fn insert_replicated(&self, text: &mut HeaderText, headers: &mut HeaderMap) {
+        if let Some(replicated) = self.replicated {
+            headers.insert(REPLICATED, text.value(format_args!("{}", replicated.members)));
+        }
+    }
+
+    /// The status, or 202 if those whom it was to wait for did not have it in time: it is done, and goes on to them.
+    pub(super) fn status(&self, status: StatusCode) -> StatusCode {
+        if self.replicated.is_some_and(|replicated| !replicated.is_met) { StatusCode::ACCEPTED } else { status }
     }
 }
 
@@ -292,9 +333,10 @@ pub(super) async fn write_one<S: Store>(
     app: &App<S>,
     target: &Target<'_>,
     write: Write,
-    timeout: Duration,
+    (ack, timeout): (Option<Ack>, Duration),
 ) -> Result<WrittenOne, Refusal> {
-    let written = app.store.write(target.keyspace, write, timeout).await.map_err(Refusal::of_write)?;
+    let written = app.store.write(target.keyspace, write, ack, timeout).await.map_err(Refusal::of_write)?;
+    let replicated = written.replicated;
     let (written, is_repeated) = once::unwrapped(written);
     if let Some(refusal) = Refusal::of_outcome(written.epoch, &written.outcome) {
         let refusal = once::marked(refusal, is_repeated);
@@ -304,7 +346,7 @@ pub(super) async fn write_one<S: Store>(
     match written.outcome {
         Outcome::Applied { revision, results } => {
             let result = results.into_iter().next().unwrap_or_default();
-            Ok(WrittenOne { epoch: written.epoch, revision, result, is_repeated })
+            Ok(WrittenOne { epoch: written.epoch, revision, result, is_repeated, replicated })
         }
         outcome => unreachable!("{outcome:?} is a refusal"),
     }
@@ -341,7 +383,7 @@ impl WriteOptions {
     }
 
     fn of_put(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
-        Self::parse(head, is_key64, &["cas", "ttl", "lease", "timeout", "key64"])
+        Self::parse(head, is_key64, &["cas", "ttl", "lease", "ack", "timeout", "key64"])
     }
 
     pub(super) fn of_patch(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
@@ -349,7 +391,7 @@ impl WriteOptions {
     }
 
     fn of_delete(head: &Parts, is_key64: bool) -> Result<Self, Refusal> {
-        Self::parse(head, is_key64, &["cas", "timeout", "key64"])
+        Self::parse(head, is_key64, &["cas", "ack", "timeout", "key64"])
     }
 
     fn parse(head: &Parts, is_key64: bool, known: &[&str]) -> Result<Self, Refusal> {
@@ -370,6 +412,7 @@ impl WriteOptions {
                     parameter.set(&mut options.lease, lease)?;
                 }
                 "key64" if is_key64 => {}
+                _ if known.contains(&"ack") && options.treatment.take_ack(parameter)? => {}
                 _ if options.treatment.take_write(parameter)? => {}
                 _ => return Err(parameter.unknown(known)),
             }
@@ -456,6 +499,10 @@ impl Preference {
     }
 }
 
+fn answered_value(text: &mut HeaderText, answered: Answered) -> HeaderValue {
+    text.value(format_args!("{}/{}", answered.answered, answered.asked))
+}
+
 pub(super) fn consistency_value(freshness: Freshness) -> HeaderValue {
     HeaderValue::from_static(consistency_name(freshness))
 }
@@ -473,14 +520,17 @@ pub(super) fn ttl_left(record: &Record, now_ms: u64) -> Option<u64> {
 pub(super) fn entry_of(key: Bytes, record: Record, now_ms: u64) -> Entry {
     let ttl_ms = ttl_left(&record, now_ms);
     let Record { meta, content_type, user_meta, lease, value, .. } = record;
+    let stamp = version_in(&meta).map(stamp_text);
+    let counted = |counter: u64| if stamp.is_some() { 0 } else { counter };
     Entry {
         key,
         value: Some(value),
         content_type: content_type.map(|content_type| String::from_utf8_lossy(&content_type).into_owned()),
         meta: meta::of_record(&user_meta),
         create_revision: meta.create_revision.0,
-        mod_revision: meta.mod_revision.0,
-        version: meta.version,
+        mod_revision: counted(meta.mod_revision.0),
+        version: counted(meta.version),
+        stamp,
         ttl_ms,
         lease: lease.map(|lease| lease.0),
     }

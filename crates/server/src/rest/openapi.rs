@@ -12,6 +12,8 @@
 #[cfg(test)]
 mod document;
 #[cfg(test)]
+mod of_keyspaces;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod parameters;

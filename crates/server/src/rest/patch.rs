@@ -52,7 +52,7 @@ pub(super) async fn patch<S: Store>(
     let patch = Patch { key, edit, ttl_ms, max_value_bytes: app.config.max_value_bytes, is_told };
     let write = Write { guards, ops: vec![Op::Patch(Box::new(patch))] };
     let write = once::once(app, target.keyspace, &head.headers, write)?;
-    let written = write_one(app, &target, write, timeout).await?;
+    let written = write_one(app, &target, write, (None, timeout)).await?;
     let Some(meta) = written.result.after else {
         return Err(nothing_to_touch(written.revision));
     };

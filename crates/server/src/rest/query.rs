@@ -5,12 +5,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use quorate_api::key::{MAX_KEY_BYTES, decode_percent};
+use quorate_api::keyspace::Capability;
 use quorate_api::problem::Code;
 use quorate_api::{duration, header, text64};
+use quorate_node::eventual_replication::Ack;
 use quorate_node::keyspace::Revision;
 
+use super::endpoint::App;
+use super::keyspaces::require;
 use super::refusal::Refusal;
-use super::store::Freshness;
+use super::store::{Freshness, Store};
 use super::{DEFAULT_TIMEOUT, MAX_TIMEOUT};
 
 /// One `name=value` of a query string, the value still encoded.
@@ -110,6 +114,7 @@ pub(super) struct Treatment {
     is_linearizable: Option<bool>,
     min_revision: Option<Revision>,
     timeout: Option<Duration>,
+    ack: Option<Ack>,
 }
 
 impl Treatment {
@@ -134,6 +139,24 @@ impl Treatment {
         let value = parse_timeout(&parameter.text()?).map_err(|why| parameter.bad(why))?;
         parameter.set(&mut self.timeout, value)?;
         Ok(true)
+    }
+
+    /// The same for what a write of single keys takes besides.
+    pub(super) fn take_ack(&mut self, parameter: Parameter<'_>) -> Result<bool, Refusal> {
+        if parameter.name != "ack" {
+            return self.take_write(parameter);
+        }
+        let value = parse_ack(&parameter.text()?).ok_or_else(|| parameter.bad(ACK_FORM))?;
+        parameter.set(&mut self.ack, value)?;
+        Ok(true)
+    }
+
+    /// Whom a write waits for, if that is said.
+    pub(super) fn ack<S: Store>(&self, app: &App<S>, keyspace: &str) -> Result<Option<Ack>, Refusal> {
+        if self.ack.is_some() {
+            require(app, keyspace, Capability::Ack)?;
+        }
+        Ok(self.ack)
     }
 
     /// The time limit.
@@ -163,6 +186,16 @@ fn parse_consistency(text: &str) -> Option<bool> {
         "linearizable" | "consistent" => Some(true),
         "local" | "stale" => Some(false),
         _ => None,
+    }
+}
+
+const ACK_FORM: &str = "neither local, all_up nor a number of other members between 1 and 99";
+
+fn parse_ack(text: &str) -> Option<Ack> {
+    match text {
+        "local" => Some(Ack::Local),
+        "all_up" => Some(Ack::AllUp),
+        _ => parse_number(text).filter(|count| (1..=99).contains(count)).map(|count| Ack::Others(count as u32)),
     }
 }
 

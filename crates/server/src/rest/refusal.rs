@@ -5,13 +5,12 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
-use quorate_api::etag::EntityTag;
 use quorate_api::node::Message;
 use quorate_api::problem::{Code, Current, MEDIA_TYPE, Problem, WriteOutcome};
 use quorate_node::SettingsError;
 use quorate_node::keyspace::{KeyMeta, Outcome, PastError, Revision, ShardError};
 
-use super::answer::{self, Answer, HeaderText};
+use super::answer::{self, Answer, HeaderText, entity_tag};
 use super::store::StoreError;
 
 /// Why a request gets an error for an answer. Made where the reason is known, rendered by the endpoint, which knows the
@@ -123,7 +122,7 @@ impl Refusal {
             None => "the key is not there".to_owned(),
         };
         let mut refusal = Self::new(Code::PreconditionFailed, detail).with_revision(revision);
-        let etag = |meta: &KeyMeta| format!("\"{}\"", EntityTag { epoch, mod_revision: meta.mod_revision.0 });
+        let etag = |meta: &KeyMeta| format!("\"{}\"", entity_tag(epoch, meta));
         refusal.0.problem.current = Some(Current {
             exists: current.is_some(),
             mod_revision: current.map(|meta| meta.mod_revision.0),
@@ -250,6 +249,9 @@ fn code_of(error: &StoreError) -> Code {
         StoreError::Overloaded => Code::Overloaded,
         StoreError::DiskFull => Code::DiskFull,
         StoreError::TooLarge { .. } => Code::BodyTooLarge,
+        StoreError::Lacks(_) => Code::UnsupportedCapability,
+        StoreError::ClockSkew { .. } => Code::ClockSkew,
+        StoreError::TooFewAnswers { .. } => Code::TooFewAnswers,
         StoreError::ShuttingDown => Code::ShuttingDown,
         StoreError::Internal(_) => Code::Internal,
     }

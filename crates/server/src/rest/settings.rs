@@ -6,7 +6,8 @@ use quorate_api::keyspace::{
 };
 use quorate_engine::{OptionSpec, Unit};
 use quorate_node::{
-    DEFAULT_RETENTION, EngineSettings, KeyspaceSettings, LimitsRecord, Mode, ReplicationSettings, RetentionRecord, SettingsError,
+    DEFAULT_RETENTION, EngineSettings, Form, KeyspaceSettings, LimitsRecord, Mode, OptionValue, ReplicationSettings,
+    RetentionRecord, SettingsError,
 };
 use serde_json::{Map, Value};
 
@@ -36,6 +37,10 @@ impl SettingsPatch {
     /// The settings, patched. They may be such that cannot be had.
     pub fn apply(&self, present: &KeyspaceSettings) -> Result<KeyspaceSettings, SettingsError> {
         let mut merged = serde_json::to_value(body_of(present)).expect("settings are plain data");
+        let mode = self.patch.get("replication").and_then(|replication| replication.get("mode"));
+        if mode.is_some_and(|mode| mode != present.replication.mode.as_str()) {
+            merged["replication"] = Value::Null;
+        }
         let kind = self.patch.get("engine").and_then(|engine| engine.get("type"));
         if kind.is_some_and(|kind| kind != present.engine.kind.as_str()) {
             merged["engine"] = Value::Null;
@@ -84,13 +89,13 @@ pub(super) fn parse(body: Value) -> Result<SettingsBody, SettingsError> {
 /// What was asked for, with defaults filled in. It may be something that cannot be had.
 pub(super) fn settings_of(body: SettingsBody, memory_bytes: u64) -> Result<KeyspaceSettings, SettingsError> {
     let replication = match body.replication {
-        Some(replication) => ReplicationSettings { mode: replication.mode },
+        Some(replication) => replication_of(replication)?,
         None => ReplicationSettings::of(Mode::default()),
     };
     let engine = match body.engine {
         Some(engine) => engine_of(engine)?,
         None => {
-            let kind = replication.check().unwrap_or_default().default_engine();
+            let kind = replication.known_mode().unwrap_or_default().default_engine();
             EngineSettings { kind: kind.to_owned(), options: [].into() }
         }
     };
@@ -142,6 +147,54 @@ fn engine_of(body: EngineBody) -> Result<EngineSettings, SettingsError> {
     Ok(settings)
 }
 
+/// Options are read by their form. One that the mode does not have is left for the check, which names those that it has.
+fn replication_of(body: ReplicationBody) -> Result<ReplicationSettings, SettingsError> {
+    let mut settings = ReplicationSettings { mode: body.mode, options: [].into() };
+    let known = |name: &str| settings.known_mode()?.options().find(|option| option.name == name);
+    let mut options = std::collections::BTreeMap::new();
+    for (name, amount) in body.options {
+        let value = match known(&name) {
+            Some(option) => mode_value(option.form, &amount).ok_or_else(|| option.refusal())?,
+            None => OptionValue::Number(0),
+        };
+        options.insert(name, value);
+    }
+    settings.options = options;
+    Ok(settings)
+}
+
+/// The value of a mode's option as the catalog has it.
+fn mode_value(form: Form, amount: &Amount) -> Option<OptionValue> {
+    let word = |text: &str| OptionValue::Word(text.to_owned().into());
+    match (form, amount) {
+        (Form::Milliseconds(..), amount) => amount.milliseconds().ok().map(OptionValue::Number),
+        (Form::Bytes(..), amount) => amount.bytes().ok().map(OptionValue::Number),
+        (Form::Word(_), Amount::Text(text)) => Some(word(text)),
+        (Form::Word(_), Amount::Number(_)) => None,
+        (Form::WordOrCount(words, ..), Amount::Text(text)) if words.contains(&text.as_str()) => Some(word(text)),
+        (Form::Count(..) | Form::WordOrCount(..), amount) => amount.count().ok().map(OptionValue::Number),
+    }
+}
+
+/// The value of a mode's option as it is told.
+pub(super) fn mode_amount(form: Form, value: &OptionValue) -> Amount {
+    match (form, value) {
+        (Form::Milliseconds(..), OptionValue::Number(ms)) => Amount::of_milliseconds(*ms),
+        (_, OptionValue::Number(number)) => Amount::Number(*number),
+        (_, OptionValue::Word(word)) => Amount::Text(word.clone().into_owned()),
+    }
+}
+
+/// A replication mode with its options as it is told.
+pub(super) fn replication_body(settings: &ReplicationSettings) -> ReplicationBody {
+    let form = |name: &str| settings.known_mode()?.options().find(|option| option.name == name).map(|option| option.form);
+    let told = |(name, value): (&String, &OptionValue)| {
+        let amount = mode_amount(form(name).unwrap_or(Form::Count(0, u64::MAX)), value);
+        (name.clone(), amount)
+    };
+    ReplicationBody { mode: settings.mode.clone(), options: settings.options.iter().map(told).collect() }
+}
+
 fn invalid(place: &str, why: &str) -> SettingsError {
     SettingsError::Invalid(format!("{place}: {why}"))
 }
@@ -150,7 +203,7 @@ fn invalid(place: &str, why: &str) -> SettingsError {
 pub(super) fn body_of(settings: &KeyspaceSettings) -> SettingsBody {
     SettingsBody {
         engine: Some(engine_body(&settings.engine)),
-        replication: Some(ReplicationBody { mode: settings.replication.mode.clone() }),
+        replication: Some(replication_body(&settings.replication)),
         ttl: settings.ttl_ms.map(Amount::of_milliseconds),
         limits: Some(limits_body(&settings.limits)),
         retention: settings.retention.as_ref().map(retention_body),
@@ -287,6 +340,35 @@ mod tests {
         assert_eq!(altered.engine, EngineSettings { kind: "trie".to_owned(), options: [].into() });
         let same = patched(&full(), json!({"engine": {"type": "made-up", "beads": 3}})).unwrap();
         assert_eq!(same.engine.options.keys().collect::<Vec<_>>(), ["beads", "max_entries"]);
+    }
+
+    #[test]
+    fn a_mode_has_its_options() {
+        let push = settings(json!({"replication": {"mode": "push", "ack": 2, "linger": "5ms", "outbox_max": "1MiB"}}));
+        assert_eq!((push.engine.kind.as_str(), push.check().is_ok()), ("trie", true));
+        let told = serde_json::to_value(body_of(&push)).unwrap();
+        assert_eq!(told["replication"], json!({"mode": "push", "ack": 2, "linger": "5ms", "outbox_max": 1_048_576}));
+        assert_eq!(settings(told), push, "what is told can be sent back");
+        let patch = json!({"replication": {"ack": "all_up", "linger": null}});
+        let told = serde_json::to_value(body_of(&patched(&push, patch).unwrap())).unwrap();
+        assert_eq!(told["replication"], json!({"mode": "push", "ack": "all_up", "outbox_max": 1_048_576}));
+        let refused = |replication: Value| {
+            let parsed = parse(json!({"replication": replication})).and_then(|body| settings_of(body, MEMORY_BYTES));
+            parsed.and_then(|settings| settings.check()).unwrap_err().to_string()
+        };
+        for (replication, told) in [
+            (json!({"mode": "push", "linger": 5}), "replication.linger: a time between"),
+            (json!({"mode": "push", "ack": "nobody"}), "replication.ack: local, all_up, or a number"),
+            (json!({"mode": "batch", "linger": "5ms"}), "the mode batch has no option \"linger\"; known: ack, interval"),
+            (json!({"mode": "batch", "max_bytes": "much"}), "replication.max_bytes: between"),
+            (json!({"mode": "paxos"}), "known: raft, push"),
+            (json!({}), "missing field `mode`"),
+        ] {
+            let why = refused(replication);
+            assert!(why.contains(told), "{why}");
+        }
+        let other = patched(&push, json!({"replication": {"mode": "raft"}})).unwrap();
+        assert_eq!(other.replication, ReplicationSettings::of(Mode::Raft), "options of another mode are not merged in");
     }
 
     #[test]

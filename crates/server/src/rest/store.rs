@@ -4,9 +4,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate_api::cluster::{AddressChange, ClusterStatus, Formation, JoinAnswer, JoinRequest, TransferAnswer, TransferRequest};
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::View;
+use quorate_node::eventual_replication::{Ack, Version};
 use quorate_node::keyspace::{Outcome, Revision, Write};
 use quorate_node::{KeyspaceRecord, KeyspaceSettings, LeaseQuestion, LeaseTime, SettingsError};
 
@@ -18,8 +20,26 @@ use super::settings::SettingsPatch;
 /// Obligations of an implementation: every call ends within the time limit it was given, or, without one, within
 /// [`super::DEFAULT_TIMEOUT`]; no call blocks its thread; a write error says truthfully whether the write may have happened.
 pub trait Store: Send + Sync + 'static {
-    /// Writes, and answers once the write is durable on a quorum and applied.
-    fn write(&self, keyspace: &str, write: Write, timeout: Duration) -> impl Future<Output = Result<Written, StoreError>> + Send;
+    /// Writes, and answers once the write is durable on a quorum and applied; in an eventual keyspace, once it is durable here
+    /// and at those whom `ack` names, or at the end of the time limit.
+    fn write(
+        &self,
+        keyspace: &str,
+        write: Write,
+        ack: Option<Ack>,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Written, StoreError>> + Send;
+
+    /// Asks other nodes for a key, and keeps the newest, where a keyspace's reads do that. Who answered; none where they do not.
+    fn ask_others(
+        &self,
+        keyspace: &str,
+        key: &Bytes,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Option<Answered>, StoreError>> + Send;
+
+    /// Sends the others what an eventual keyspace has collected here, or, if it `compares`, compares with all of them.
+    fn sync(&self, keyspace: &str, compares: bool, timeout: Duration) -> impl Future<Output = Result<Synced, StoreError>> + Send;
 
     /// A view to read from, at least as fresh as asked for.
     fn read(
@@ -166,13 +186,15 @@ pub struct Freshness {
     pub is_linearizable: bool,
     /// At this revision or later.
     pub min_revision: Option<Revision>,
+    /// Where a keyspace's reads ask other nodes, this one does.
+    pub asks_others: bool,
 }
 
 impl Freshness {
     /// This node's own state, as it is.
-    pub(crate) const LOCAL: Self = Self { is_linearizable: false, min_revision: None };
+    pub(crate) const LOCAL: Self = Self { is_linearizable: false, min_revision: None, asks_others: false };
     /// Every write that was acknowledged before.
-    pub(crate) const LATEST: Self = Self { is_linearizable: true, min_revision: None };
+    pub(crate) const LATEST: Self = Self { is_linearizable: true, min_revision: None, asks_others: false };
 }
 
 /// A write that reached the state machine.
@@ -184,6 +206,37 @@ pub struct Written {
     pub outcome: Outcome,
     /// What time it is for pairs that go by themselves, in milliseconds.
     pub now_ms: u64,
+    /// How far it came, in an eventual keyspace.
+    pub replicated: Option<Replicated>,
+}
+
+/// How far a write came in an eventual keyspace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replicated {
+    /// How many other members are known to have it.
+    pub members: u32,
+    /// Whether those whom it was to wait for have it.
+    pub is_met: bool,
+    /// Its version, if it is one write.
+    pub stamp: Option<Version>,
+}
+
+/// Who answered a read that asked others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// How many did in time.
+    pub answered: u32,
+    /// How many were asked.
+    pub asked: u32,
+}
+
+/// What a flush or a comparison reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Synced {
+    /// How many other members it was done with.
+    pub reached: u32,
+    /// How many there are.
+    pub others: u32,
 }
 
 /// A view to read from.
@@ -265,6 +318,25 @@ pub enum StoreError {
     TooLarge {
         /// The limit.
         max_bytes: u64,
+    },
+    /// The keyspace cannot do this; nothing was done.
+    #[error("the keyspace does not have the capability {}", .0.name())]
+    Lacks(Capability),
+    /// The node's clock is off from those of the others by too much; nothing was done.
+    #[error(
+        "this node's clock is {offset_ms} ms off from those of the others: what it writes would win or lose for no good reason"
+    )]
+    ClockSkew {
+        /// By how much, in milliseconds; positive if it is ahead.
+        offset_ms: i64,
+    },
+    /// Fewer other nodes answered a read than the keyspace wants.
+    #[error("{answered} other nodes answered in time; the keyspace's min_answers is {needed}")]
+    TooFewAnswers {
+        /// How many did.
+        answered: u32,
+        /// How many it wants.
+        needed: u32,
     },
     /// The node is going down; nothing was done.
     #[error("the node is shutting down")]

@@ -58,12 +58,12 @@ pub(super) async fn answer<S: Store>(app: &App<S>, head: &Parts, body: &mut Requ
 
     let write = Write::transaction(transaction.clone());
     let mut is_repeated = false;
-    let Written { epoch, outcome, now_ms } = if transaction.is_read_only() {
+    let Written { epoch, outcome, now_ms, .. } = if transaction.is_read_only() {
         read(app, &name, write, has_ranges(&transaction), deadline).await?
     } else {
         let left = deadline.left().unwrap_or_default();
         let write = once::once(app, &name, &head.headers, write)?;
-        let written = app.store.write(&name, write, left).await.map_err(Refusal::of_write)?;
+        let written = app.store.write(&name, write, None, left).await.map_err(Refusal::of_write)?;
         let (written, was_done) = once::unwrapped(written);
         is_repeated = was_done;
         written
@@ -111,7 +111,7 @@ async fn read<S: Store>(
     } else {
         found()?
     };
-    Ok(Written { epoch: reading.epoch, outcome, now_ms })
+    Ok(Written { epoch: reading.epoch, outcome, now_ms, replicated: None })
 }
 
 fn has_ranges(transaction: &Transaction) -> bool {

@@ -84,9 +84,9 @@ async fn bad_parameters_and_headers() {
         assert_eq!(reply.refusal(), (status, code.to_owned()), "{method} {query} {headers:?}");
     }
     let unknown = server.put("/v1/kv/default/k?tll=5s", b"").await.problem();
-    assert!(unknown.detail.contains("tll") && unknown.detail.contains("cas, ttl, lease, timeout"), "{}", unknown.detail);
+    assert!(unknown.detail.contains("tll") && unknown.detail.contains("cas, ttl, lease, ack, timeout"), "{}", unknown.detail);
     let unknown = server.delete("/v1/kv/default/k?ttl=5s").await.problem();
-    assert!(unknown.detail.contains("ttl") && unknown.detail.contains("cas, timeout"), "{}", unknown.detail);
+    assert!(unknown.detail.contains("ttl") && unknown.detail.contains("cas, ack, timeout"), "{}", unknown.detail);
     assert_eq!(server.store.calls(), [""; 0]);
 }
 

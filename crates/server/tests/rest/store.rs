@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate_api::cluster::{
     AddressChange, ClusterStatus, Formation, JoinAnswer, JoinRequest, KeyspaceLeader, NodeStatus, PeerAddress, ShardStatus,
     TransferAnswer, TransferRequest,
 };
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::{Cache, CacheOptions, Engine, Trie};
+use quorate_node::eventual_replication::Ack;
 use quorate_node::keyspace::{
     Command, EntryHeader, Lease, LeaseId, Limits, Op, Outcome, Put, RequestId, Revision, Shard, ShardHeader, Write, encode_entry,
     lease,
@@ -18,7 +20,9 @@ use quorate_node::{
     EngineSettings, KeyspaceRecord, KeyspaceSettings, LeaseQuestion, LeaseTime, LimitsRecord, Mode, MoveRecord, ReplicaRecord,
     ReplicaRole, ReplicationSettings, ShardRecord,
 };
-use quorate_server::rest::{Check, Freshness, KnownKeyspace, LiveFeed, Reading, SettingsPatch, Store, StoreError, Written};
+use quorate_server::rest::{
+    Answered, Check, Freshness, KnownKeyspace, LiveFeed, Reading, SettingsPatch, Store, StoreError, Synced, Written,
+};
 
 /// The epoch of every keyspace.
 pub(crate) const EPOCH: u64 = 0xe1;
@@ -214,11 +218,22 @@ impl Store for MemoryStore {
         self.state().feed(keyspace).map(|feed| (EPOCH, feed))
     }
 
-    async fn write(&self, keyspace: &str, write: Write, timeout: Duration) -> Result<Written, StoreError> {
-        self.called(format!("write {keyspace} {}ms", timeout.as_millis())).await?;
+    async fn write(&self, keyspace: &str, write: Write, ack: Option<Ack>, timeout: Duration) -> Result<Written, StoreError> {
+        let waits_for = ack.map_or_else(String::new, |ack| format!(" {ack:?}"));
+        self.called(format!("write {keyspace} {}ms{waits_for}", timeout.as_millis())).await?;
         let outcome = self.state().apply(keyspace, write)?;
         let now_ms = self.state().now_ms;
-        Ok(Written { epoch: EPOCH, outcome, now_ms })
+        Ok(Written { epoch: EPOCH, outcome, now_ms, replicated: None })
+    }
+
+    async fn ask_others(&self, keyspace: &str, key: &Bytes, _timeout: Duration) -> Result<Option<Answered>, StoreError> {
+        self.called(format!("ask {keyspace} {}", key.escape_ascii())).await?;
+        Ok(None)
+    }
+
+    async fn sync(&self, keyspace: &str, compares: bool, _timeout: Duration) -> Result<Synced, StoreError> {
+        self.called(format!("{} {keyspace}", if compares { "sync" } else { "flush" })).await?;
+        Ok(Synced { reached: 1, others: 2 })
     }
 
     async fn read(&self, keyspace: &str, freshness: Freshness, _timeout: Duration) -> Result<Reading, StoreError> {
@@ -314,7 +329,7 @@ impl Store for MemoryStore {
 
     async fn restore_write(&self, name: &str, _epoch: u64, write: Write, timeout: Duration) -> Result<Written, StoreError> {
         assert!(self.state().records[name].is_restoring, "{name} was begun");
-        self.write(name, write, timeout).await
+        self.write(name, write, None, timeout).await
     }
 
     async fn end_restore(&self, name: &str, _epoch: u64, _timeout: Duration) -> Result<(), StoreError> {
@@ -350,7 +365,16 @@ impl Store for MemoryStore {
         self.fail()?;
         self.known(name)?;
         let (served_by, engine) = ("n1".to_owned(), "trie".to_owned());
-        Ok(KeyspaceStats { name: name.to_owned(), served_by, engine, keys: 3, data_bytes: 30, replicas: Vec::new(), cache: None })
+        Ok(KeyspaceStats {
+            name: name.to_owned(),
+            served_by,
+            engine,
+            keys: 3,
+            data_bytes: 30,
+            replicas: Vec::new(),
+            eventual: Vec::new(),
+            cache: None,
+        })
     }
 
     async fn jobs(&self, _freshness: Freshness, _timeout: Duration) -> Result<Vec<JobBody>, StoreError> {
@@ -426,7 +450,7 @@ fn record(settings: KeyspaceSettings, epoch: u64) -> KeyspaceRecord {
         is_restoring: false,
         created_ms: 1_800_000_000_000,
         last_move: None,
-        shards: vec![ShardRecord { group: epoch, founding: vec![1, 2, 3], begun_with: None, replicas }],
+        shards: vec![ShardRecord { group: epoch, founding: vec![1, 2, 3], begun_with: None, members_epoch: 0, replicas }],
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use quorate_api::keyspace::Capability;
 
 use super::*;
-use crate::catalog::settings::Mode;
+use crate::catalog::replication::Mode;
 use crate::catalog::tests::{System, request};
 use crate::catalog::{DEFAULT_RETENTION, EngineSettings, LimitsRecord, ReplicationSettings, RetentionRecord};
 

@@ -39,6 +39,9 @@ fn engines_go_with_modes_that_keep_their_promises() {
         (false, false, Mode::None, true),
         (true, false, Mode::None, false),
         (false, true, Mode::None, true),
+        (false, false, Mode::Push, true),
+        (true, false, Mode::Batch, false),
+        (false, true, Mode::FullCopy, false),
     ] {
         let checked = check_pair(&kind(durable, evicts), mode);
         assert_eq!(checked.is_ok(), is_possible, "durable {durable}, evicts {evicts}, {mode:?}");
@@ -63,18 +66,6 @@ fn pairs_live_for_a_while_where_the_engine_or_the_log_lets_them_go() {
 }
 
 #[test]
-fn modes_are_known_or_meant_to_come_or_neither() {
-    let mode = |name: &str| ReplicationSettings { mode: name.to_owned() }.check();
-    assert_eq!((mode("raft"), mode("none")), (Ok(Mode::Raft), Ok(Mode::None)));
-    for name in LATER_MODES {
-        assert!(matches!(mode(name), Err(SettingsError::Unsupported(why)) if why.contains("raft, none")));
-    }
-    for name in ["", "Raft", "paxos"] {
-        assert!(matches!(mode(name), Err(SettingsError::Invalid(why)) if why.contains("raft, none")));
-    }
-}
-
-#[test]
 fn engines_and_options_that_are_not_known_are_refused_with_what_is() {
     let unknown =
         KeyspaceSettings { engine: EngineSettings { kind: "abacus".to_owned(), options: BTreeMap::new() }, ..settings() };
@@ -82,6 +73,22 @@ fn engines_and_options_that_are_not_known_are_refused_with_what_is() {
     let options = BTreeMap::from([("beads".to_owned(), 7)]);
     let unknown = KeyspaceSettings { engine: EngineSettings { options, ..settings().engine }, ..settings() };
     assert!(matches!(unknown.check(), Err(SettingsError::Invalid(why)) if why.contains("beads")));
+}
+
+#[test]
+fn what_is_copied_as_a_whole_after_writes_is_small() {
+    let on_write = |max_bytes: Option<Option<u64>>| {
+        let text = r#"{"mode":"full-copy","trigger":"on_write"}"#;
+        let engine = EngineSettings { kind: "trie".to_owned(), options: BTreeMap::new() };
+        let settings = KeyspaceSettings::with_defaults(engine, serde_json::from_str(text).unwrap(), 1 << 30);
+        let limits =
+            max_bytes.map_or_else(|| settings.limits.clone(), |max| LimitsRecord { max_bytes: max, ..LimitsRecord::default() });
+        KeyspaceSettings { limits, ..settings }.check()
+    };
+    assert!(on_write(None).is_ok() && on_write(Some(Some(1 << 20))).is_ok());
+    for too_much in [None, Some(1 << 30)] {
+        assert!(matches!(on_write(Some(too_much)), Err(SettingsError::Unsupported(why)) if why.contains("16777216")));
+    }
 }
 
 #[test]
@@ -116,6 +123,10 @@ fn what_a_keyspace_can_do_follows_from_engine_and_mode() {
     assert!(can(&unordered(plain), Mode::Raft, Capability::Txn) && !can(&plain, Mode::None, Capability::Txn));
     assert!(can(&plain, Mode::Raft, Capability::Leases) && !can(&plain, Mode::None, Capability::Leases));
     assert!(can(&kind(false, true), Mode::None, Capability::TtlPerKey));
+    assert!(can(&plain, Mode::Push, Capability::TtlPerKey) && can(&plain, Mode::Push, Capability::Range));
+    for capability in [Capability::Cas, Capability::Counters, Capability::Txn, Capability::Linearizable, Capability::History] {
+        assert!(!can(&plain, Mode::Push, capability) && !can(&plain, Mode::ReadRepair, capability), "{capability:?}");
+    }
     assert!(!can(&kind(false, true), Mode::Raft, Capability::Prefix), "what cannot be had can do nothing");
     assert!(can(&unordered(plain), Mode::Raft, Capability::Watch) && !can(&plain, Mode::None, Capability::Watch));
     assert!(settings().can(Capability::Cas) && settings().can(Capability::TtlPerKey));

@@ -195,6 +195,9 @@ fn headers() -> Map<String, Value> {
         (header::MOD_REVISION, number.clone(), "The revision of the key's last change."),
         (header::CREATE_REVISION, number.clone(), "The revision at which the key came to be."),
         (header::VERSION, number.clone(), "How many times the key was set since it came to be."),
+        (header::STAMP, json!({"type": "string"}), "In an eventual keyspace: what the key's last change is known by. Opaque."),
+        (header::REPLICATED, number.clone(), "In an eventual keyspace: how many other members are known to have the write."),
+        (header::ANSWERED, json!({"type": "string"}), "How many other nodes answered the read, of how many, as in `2/2`."),
         (header::CONSISTENCY, json!({"enum": ["linearizable", "local"]}), "How fresh the answer is."),
         (
             header::TTL,

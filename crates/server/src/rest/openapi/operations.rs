@@ -9,9 +9,9 @@ use quorate_api::cluster::{
 };
 use quorate_api::entry::{DeletedBody, EntryBody, HistoryBody, ListBody, PutBody};
 use quorate_api::header::{
-    CONSISTENCY, CREATE_REVISION, DELETED, EPOCH, IDEMPOTENCY_REPLAYED, LEASE, MOD_REVISION, REVISION, TTL, VERSION,
+    ANSWERED, CONSISTENCY, CREATE_REVISION, DELETED, EPOCH, IDEMPOTENCY_REPLAYED, LEASE, MOD_REVISION, REPLICATED, REVISION,
+    STAMP, TTL, VERSION,
 };
-use quorate_api::keyspace::{CompactBody, CompactedBody, EngineInfo, JobBody, KeyspaceBody, KeyspaceStats, SettingsBody};
 use quorate_api::lease::{GrantBody, KeepAliveBody, KeptAlive, LeaseBody, LeaseDetail, LeaseList};
 use quorate_api::lock::{HolderBody, LockBody, LockRequest};
 use quorate_api::node::{CompatJoin, CompatStatus, Message, NodeInfo};
@@ -23,7 +23,8 @@ use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
 use super::document::{SchemaOf, of};
-use super::parameters::{CATALOG, CONDITIONS, FRESHNESS, LIFETIME, ONCE, PATIENCE, SELECTION, TIMEOUT, WATCH};
+use super::of_keyspaces::{jobs_engines_and_modes, keyspaces};
+use super::parameters::{CONDITIONS, FRESHNESS, LIFETIME, ONCE, PATIENCE, SELECTION, TIMEOUT, WATCH};
 
 /// A path and a method.
 pub(super) struct Operation {
@@ -78,27 +79,30 @@ pub(super) enum Content {
 /// What a read of a key takes about the past.
 const PAST: [&str; 5] = ["revision", "history", "limit", "before", "values"];
 
-const JSON: &[&str] = &["application/json"];
-const MERGE_PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
+pub(super) const JSON: &[&str] = &["application/json"];
+pub(super) const MERGE_PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
 const KEY_PATCH: &[&str] = &[KEY_OP];
 const ANYTHING: &[&str] = &["application/octet-stream"];
 
 /// Headers about one key, once it is written.
-const OF_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, IDEMPOTENCY_REPLAYED];
-const OF_READ_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY, TTL, LEASE];
+const OF_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, IDEMPOTENCY_REPLAYED, STAMP, REPLICATED];
+const OF_READ_KEY: &[&str] =
+    &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY, TTL, LEASE, STAMP, ANSWERED];
 const OF_PATCHED_KEY: &[&str] =
     &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY, TTL, LEASE, IDEMPOTENCY_REPLAYED];
-const OF_DELETED: &[&str] = &[REVISION, DELETED, IDEMPOTENCY_REPLAYED];
+const OF_DELETED: &[&str] = &[REVISION, DELETED, IDEMPOTENCY_REPLAYED, STAMP, REPLICATED];
+pub(super) const ACCEPTED: &str = "It is done here, and those whom `ack` names did not have it in time: it goes on to them.";
 
-const QUERY: &[Code] = &[UnknownParameter, BadParameter];
-const BODY: &[Code] = &[IncompleteBody, BodyTimeout, BodyTooLarge];
+pub(super) const QUERY: &[Code] = &[UnknownParameter, BadParameter];
+pub(super) const BODY: &[Code] = &[IncompleteBody, BodyTimeout, BodyTooLarge];
 const PATCHED: &str = "The value as it is now; with `Prefer: return=representation` a `PutBody`.";
-const READ: &[Code] = &[NoLeader, Overloaded, Busy, ShuttingDown, TimedOut, Internal];
-const WRITE: &[Code] = &[NoLeader, Overloaded, Busy, ShuttingDown, OutcomeUnknown, Internal, DiskFull, BodyTooLarge];
-const IN_KEYSPACE: &[Code] = &[BadKeyspaceName, KeyspaceNotFound];
+pub(super) const READ: &[Code] = &[NoLeader, Overloaded, Busy, ShuttingDown, TimedOut, Internal];
+pub(super) const WRITE: &[Code] = &[NoLeader, Overloaded, Busy, ShuttingDown, OutcomeUnknown, Internal, DiskFull, BodyTooLarge];
+pub(super) const IN_KEYSPACE: &[Code] = &[BadKeyspaceName, KeyspaceNotFound];
 const OF_KEY_CODES: &[Code] = &[MalformedKey, EmptyKey, KeyTooLong, BadHeader, ContradictingConditions, PreconditionFailed];
-const READ_KEY: &[Code] = &[KeyNotFound, UnsupportedCapability, RevisionNotReached, FutureRevision, Compacted];
-const WRITE_KEY: &[Code] = &[KeyspaceReadOnly, TimedOut, UnsupportedCapability, IdempotencyKeyReused, TooManyIdempotencyKeys];
+const READ_KEY: &[Code] = &[KeyNotFound, UnsupportedCapability, RevisionNotReached, FutureRevision, Compacted, TooFewAnswers];
+const WRITE_KEY: &[Code] =
+    &[KeyspaceReadOnly, TimedOut, UnsupportedCapability, IdempotencyKeyReused, TooManyIdempotencyKeys, ClockSkew];
 /// An atomic batch is refused as a whole, for what its operations alone would have been refused for.
 const ATOMIC: &[Code] = &[
     BadOperation,
@@ -157,7 +161,7 @@ const WATCH_CODES: &[Code] = &[
     WatchEnded,
 ];
 const LEASE_BODY: &[Code] = &[BadHeader, BadBody, UnsupportedMediaType, KeyspaceReadOnly];
-const SETTINGS: &[Code] =
+pub(super) const SETTINGS: &[Code] =
     &[BadKeyspaceName, KeyspaceReadOnly, BadBody, UnsupportedMediaType, InvalidSettings, UnsupportedSettings, Conflict, Busy];
 
 /// All of them; `HEAD` goes with each `GET`.
@@ -172,7 +176,7 @@ pub(super) fn operations() -> Vec<Operation> {
         locks(),
         snapshots(),
         keyspaces(),
-        jobs_and_engines(),
+        jobs_engines_and_modes(),
         cluster(),
         this_node(),
         help(),
@@ -211,12 +215,13 @@ fn one_key() -> Vec<Operation> {
             .takes(&CONDITIONS)
             .takes(&ONCE)
             .takes(&LIFETIME)
-            .takes(&["lease"])
+            .takes(&["lease", "ack"])
             .takes(&TIMEOUT)
             .takes(&["prefer"])
             .sends(ANYTHING, bytes, false)
             .answers_with(200, Content::Json(of::<PutBody<'_>>), OF_KEY, "It is set; with `Prefer: return=representation`.")
             .answers_with(201, Content::None, OF_KEY, "It is set, and was not there before.")
+            .answers_with(202, Content::None, OF_KEY, ACCEPTED)
             .answers_with(204, Content::None, OF_KEY, "It is set, and was there before.")
             .refuses(&[WRITE, WRITE_KEY, PUT_KEY, BODY]),
         of_key(
@@ -237,7 +242,9 @@ fn one_key() -> Vec<Operation> {
         of_key("delete", "delete_key", "Deletes a key")
             .takes(&CONDITIONS)
             .takes(&ONCE)
+            .takes(&["ack"])
             .takes(&TIMEOUT)
+            .answers_with(202, Content::None, OF_DELETED, ACCEPTED)
             .answers_with(204, Content::None, OF_DELETED, "The key is not there any more, or was not.")
             .refuses(&[WRITE, WRITE_KEY]),
     ]
@@ -272,11 +279,12 @@ fn by_key64() -> Vec<Operation> {
             .takes(&CONDITIONS)
             .takes(&ONCE)
             .takes(&LIFETIME)
-            .takes(&["lease"])
+            .takes(&["lease", "ack"])
             .takes(&TIMEOUT)
             .sends(ANYTHING, bytes, false)
             .answers_with(200, Content::Json(of::<PutBody<'_>>), OF_KEY, "It is set; with `Prefer: return=representation`.")
             .answers_with(201, Content::None, OF_KEY, "It is set, and was not there before.")
+            .answers_with(202, Content::None, OF_KEY, ACCEPTED)
             .answers_with(204, Content::None, OF_KEY, "It is set, and was there before.")
             .refuses(&[WRITE, WRITE_KEY, PUT_KEY, BODY, &[MethodNotAllowed]]),
         of_keys("patch", "patch_key64", "Changes a key whose name no path can carry, by what it holds")
@@ -297,6 +305,7 @@ fn by_key64() -> Vec<Operation> {
             .takes(&ONCE)
             .takes(&TIMEOUT)
             .answers_with(200, Content::Json(of::<DeletedBody>), OF_DELETED, "The selection is gone.")
+            .answers_with(202, Content::None, OF_DELETED, ACCEPTED)
             .answers_with(204, Content::None, OF_DELETED, "The key of `key64` is not there any more, or was not.")
             .refuses(&[WRITE, WRITE_KEY, &[EmptySelection, Incomplete]]),
     ]
@@ -481,84 +490,6 @@ fn snapshots() -> Vec<Operation> {
     ]
 }
 
-fn keyspaces() -> Vec<Operation> {
-    let one = |method, id, summary| {
-        Operation::new(method, "/v1/keyspaces/{keyspace}", id, "keyspaces", summary).takes(&["keyspace"]).refuses(&[QUERY, BODY])
-    };
-    vec![
-        Operation::new("get", "/v1/keyspaces", "list_keyspaces", "keyspaces", "Every keyspace")
-            .takes(&CATALOG)
-            .answers(200, Content::Json(of::<Items<KeyspaceBody>>), "By name.")
-            .refuses(&[QUERY, BODY, READ]),
-        one("get", "get_keyspace", "A keyspace")
-            .takes(&CATALOG)
-            .answers(200, Content::Json(of::<KeyspaceBody>), "Its settings, and what it can do.")
-            .refuses(&[READ, IN_KEYSPACE]),
-        one("put", "create_keyspace", "Makes a keyspace")
-            .takes(&TIMEOUT)
-            .sends(JSON, of::<SettingsBody>, false)
-            .answers(200, Content::Json(of::<KeyspaceBody>), "It was there already, with the same settings.")
-            .answers(201, Content::Json(of::<KeyspaceBody>), "It is there, and can be used through this node.")
-            .refuses(&[WRITE, SETTINGS]),
-        one("patch", "alter_keyspace", "Gives a keyspace other settings, by merge patch (RFC 7396)")
-            .takes(&TIMEOUT)
-            .sends(MERGE_PATCH, patch, true)
-            .answers(200, Content::Json(of::<KeyspaceBody>), "The settings hold; a move to another engine has begun.")
-            .refuses(&[WRITE, SETTINGS, &[KeyspaceNotFound]]),
-        one("delete", "delete_keyspace", "Deletes a keyspace with all its pairs")
-            .takes(&TIMEOUT)
-            .answers(204, Content::None, "It is gone.")
-            .refuses(&[WRITE, IN_KEYSPACE, &[KeyspaceReadOnly, Conflict, Busy]]),
-        Operation::new(
-            "get",
-            "/v1/keyspaces/{keyspace}/stats",
-            "keyspace_stats",
-            "keyspaces",
-            "What this node has of a keyspace",
-        )
-        .takes(&["keyspace"])
-        .takes(&TIMEOUT)
-        .answers(200, Content::Json(of::<KeyspaceStats>), "Its figures.")
-        .refuses(&[QUERY, BODY, READ, IN_KEYSPACE]),
-        Operation::new(
-            "post",
-            "/v1/keyspaces/{keyspace}/compact",
-            "compact",
-            "keyspaces",
-            "Makes a revision the oldest that can be read",
-        )
-        .takes(&["keyspace"])
-        .takes(&TIMEOUT)
-        .sends(JSON, of::<CompactBody>, true)
-        .answers(200, Content::Json(of::<CompactedBody>), "What can be read now.")
-        .refuses(&[QUERY, BODY, WRITE, IN_KEYSPACE])
-        .refuses(&[&[KeyspaceReadOnly, BadBody, UnsupportedMediaType, UnsupportedCapability, FutureRevision, Compacted]]),
-    ]
-}
-
-fn jobs_and_engines() -> Vec<Operation> {
-    vec![
-        Operation::new(
-            "get",
-            "/v1/engines",
-            "list_engines",
-            "keyspaces",
-            "The engines, with what they can do and how they are set",
-        )
-        .answers(200, Content::Json(of::<Items<EngineInfo>>), "The default engine is marked.")
-        .refuses(&[QUERY, BODY]),
-        Operation::new("get", "/v1/jobs", "list_jobs", "jobs", "The jobs that go on, and the last one of each keyspace")
-            .takes(&CATALOG)
-            .answers(200, Content::Json(of::<Items<JobBody>>), "By number.")
-            .refuses(&[QUERY, BODY, READ]),
-        Operation::new("get", "/v1/jobs/{id}", "get_job", "jobs", "A job")
-            .takes(&["job"])
-            .takes(&CATALOG)
-            .answers(200, Content::Json(of::<JobBody>), "How far it is.")
-            .refuses(&[QUERY, BODY, READ, &[JobNotFound]]),
-    ]
-}
-
 fn cluster() -> Vec<Operation> {
     let of_cluster = |method, path, id, summary| Operation::new(method, path, id, "cluster", summary).refuses(&[QUERY, BODY]);
     vec![
@@ -678,17 +609,23 @@ fn compat() -> Vec<Operation> {
 }
 
 impl Operation {
-    fn new(method: &'static str, path: &'static str, id: &'static str, tag: &'static str, summary: &'static str) -> Self {
+    pub(super) fn new(
+        method: &'static str,
+        path: &'static str,
+        id: &'static str,
+        tag: &'static str,
+        summary: &'static str,
+    ) -> Self {
         let codes = if method == "get" { vec![BadRequest, HostNotAllowed] } else { vec![BadRequest, HostNotAllowed, CrossSite] };
         Self { method, path, id, tag, summary, parameters: Vec::new(), body: None, answers: Vec::new(), codes }
     }
 
-    fn takes(mut self, parameters: &[&'static str]) -> Self {
+    pub(super) fn takes(mut self, parameters: &[&'static str]) -> Self {
         self.parameters.extend(parameters);
         self
     }
 
-    fn sends(self, media_types: &'static [&'static str], schema: SchemaOf, is_required: bool) -> Self {
+    pub(super) fn sends(self, media_types: &'static [&'static str], schema: SchemaOf, is_required: bool) -> Self {
         Self { body: Some(Body { media_types, schema, is_required, other: None, has_lines: false }), ..self }
     }
 
@@ -702,7 +639,7 @@ impl Operation {
         self
     }
 
-    fn answers(self, status: u16, content: Content, about: &'static str) -> Self {
+    pub(super) fn answers(self, status: u16, content: Content, about: &'static str) -> Self {
         self.answers_with(status, content, &[], about)
     }
 
@@ -711,7 +648,7 @@ impl Operation {
         self
     }
 
-    fn refuses(mut self, codes: &[&[Code]]) -> Self {
+    pub(super) fn refuses(mut self, codes: &[&[Code]]) -> Self {
         for code in codes.iter().copied().flatten() {
             if !self.codes.contains(code) {
                 self.codes.push(*code);
@@ -750,14 +687,4 @@ fn any(_: &mut SchemaGenerator) -> Value {
 
 fn object(_: &mut SchemaGenerator) -> Value {
     json!({"type": "object"})
-}
-
-/// Fields that are named are changed, fields that are null are taken away, the others stay as they are.
-fn patch(generator: &mut SchemaGenerator) -> Value {
-    of::<SettingsBody>(generator);
-    let mut patch = generator.definitions()["SettingsBody"].clone();
-    patch["description"] = json!("What is named is changed, what is null is taken away, the rest stays as it is.");
-    patch["properties"]["replication"] = json!({"type": "object", "description": "Stays as it was made."});
-    patch["properties"]["engine"] = json!({"type": "object", "description": "Another `type` begins a move to that engine."});
-    patch
 }

@@ -80,7 +80,7 @@ fn lease_id() -> Value {
     json!({"type": "string", "pattern": "^(?!0+$)[0-7]?[0-9a-fA-F]{1,15}$"})
 }
 
-fn of_one_key() -> [(String, Value); 13] {
+fn of_one_key() -> [(String, Value); 14] {
     let key64 = json!({"type": "string", "minLength": 1, "pattern": "^[A-Za-z0-9_-]+$"});
     let key64_about = "The key as base64url, for clients that cannot send every path. It makes the request one about this key.";
     let text = || json!({"type": "string"});
@@ -118,6 +118,12 @@ fn of_one_key() -> [(String, Value); 13] {
             "lease",
             lease_id(),
             "The lease that the pair hangs on, and with which it goes; only with the capability `leases`.",
+        ),
+        query(
+            "ack",
+            json!({"type": "string", "pattern": "^(local|all_up|[1-9][0-9]?)$"}),
+            "In an eventual keyspace: whom the write waits for besides this node: nobody, all members that are up, or so many of \
+            them; only with the capability `ack`.",
         ),
         header("idempotency_key", "Idempotency-Key", text(), ONCE_ABOUT),
         header("if_match", "If-Match", text(), &format!("Only if the key has one of these tags. {tags}")),

@@ -122,7 +122,9 @@ impl Messages {
             return put_line(out, message);
         }
         if let Some(revision) = id {
-            out.extend_from_slice(format!("id: {}\n", EntityTag { epoch: self.epoch, mod_revision: revision }).as_bytes());
+            out.extend_from_slice(
+                format!("id: {}\n", EntityTag { epoch: self.epoch, mod_revision: revision, instance: 0 }).as_bytes(),
+            );
         }
         out.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
         // JSON has no line breaks of its own.
@@ -176,6 +178,7 @@ fn gone(key: Bytes, since: Revision) -> Entry {
         create_revision: 0,
         mod_revision: since.0,
         version: 0,
+        stamp: None,
         ttl_ms: None,
         lease: None,
     }

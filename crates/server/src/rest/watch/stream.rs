@@ -97,7 +97,7 @@ impl<S: Store> Telling<S> {
 
     /// All that is there, of one moment.
     async fn tell_present(&mut self) -> Result<(), End> {
-        let freshness = Freshness { is_linearizable: false, min_revision: Some(self.watch.told()) };
+        let freshness = Freshness { min_revision: Some(self.watch.told()), ..Freshness::LOCAL };
         let reading = self.app.store.read(&self.keyspace, freshness, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
         self.check_epoch(reading.epoch)?;
         let revision = Revision(reading.view.revision());

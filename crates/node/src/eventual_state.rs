@@ -1,0 +1,68 @@
+//! What the log keeps about a replica of an eventual keyspace, beside its records.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// Which instance the records in the log are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EventualState {
+    /// The replica's id, which is its instance's.
+    pub(crate) replica: u64,
+    /// Whether its records are in the log. Otherwise what it had ended with the process, and the instance with it.
+    pub(crate) is_durable: bool,
+}
+
+/// The first byte: states of Raft replicas begin with their version, a small number.
+const MARK: u8 = 0xe1;
+
+const VERSION: u8 = 1;
+
+impl EventualState {
+    /// Mark, version, replica, and whether it is durable.
+    pub(crate) fn to_bytes(self) -> Bytes {
+        let mut out = BytesMut::with_capacity(11);
+        out.put_u8(MARK);
+        out.put_u8(VERSION);
+        out.put_u64_le(self.replica);
+        out.put_u8(u8::from(self.is_durable));
+        out.freeze()
+    }
+
+    /// Whether a group's state is that of such a replica.
+    pub(crate) fn is_one(state: &Bytes) -> bool {
+        state.first() == Some(&MARK)
+    }
+
+    /// None if the bytes are not such a state, or one of a newer version.
+    pub(crate) fn decode(mut bytes: Bytes) -> Option<Self> {
+        if bytes.len() != 11 || bytes.get_u8() != MARK || bytes.get_u8() != VERSION {
+            return None;
+        }
+        let replica = bytes.get_u64_le();
+        let is_durable = match bytes.get_u8() {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
+        Some(Self { replica, is_durable })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_round_trip_and_are_told_from_those_of_raft() {
+        for is_durable in [false, true] {
+            let state = EventualState { replica: 77, is_durable };
+            let bytes = state.to_bytes();
+            assert!(EventualState::is_one(&bytes));
+            assert_eq!(crate::start::ReplicaState::decode(bytes.clone()), None);
+            assert_eq!(EventualState::decode(bytes.slice(..10)), None);
+            assert_eq!(EventualState::decode(bytes), Some(state));
+        }
+        assert!(!EventualState::is_one(&Bytes::from_static(&[3, 0])));
+        assert_eq!(EventualState::decode(Bytes::from_static(&[0xe1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0])), None);
+        assert_eq!(EventualState::decode(Bytes::from_static(&[0xe1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2])), None);
+    }
+}

@@ -1,0 +1,204 @@
+//! Keyspaces whose replicas take writes on their own: what the REST API asks of them, put to this node's replica.
+
+use bytes::Bytes;
+use quorate_api::keyspace::Capability;
+use quorate_log::GroupId;
+use quorate_node::eventual_replication::{Ack, Answer as Told, Body, Refusal};
+use quorate_node::keyspace::{
+    Condition, Detail, Edit, KeyMeta, Limits, Op, OpResult, Outcome, Put, Removed, Revision, Write, keys,
+};
+use quorate_node::{Answer, EventualAsk, Failure, HostedKeyspace, Mode, Monotonic, RequestKind};
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::eventual_view::{EntryView, meta_of};
+use crate::node_store::{Running, error_of, mismatch};
+use crate::rest::{Answered, Replicated, StoreError, Synced};
+
+/// Keys of a range that one step removes: each is a write of its own.
+const MAX_KEYS_PER_STEP: u64 = 1_000;
+
+/// What an eventual keyspace can do at once.
+enum Plan {
+    Put(Put),
+    Delete(Bytes),
+    DeleteRange(quorate_engine::KeyRange, u64),
+}
+
+/// What became of a write, and how far it came.
+type Done = (Outcome, Replicated);
+
+impl Running {
+    /// Writes through this node's replica. `None`: it is not here any more, and nothing was done.
+    pub(crate) async fn write_eventually(
+        &self,
+        hosted: &HostedKeyspace,
+        keyspace: &str,
+        write: Write,
+        ack: Option<Ack>,
+        deadline: Monotonic,
+    ) -> Result<Option<Done>, StoreError> {
+        let plan = plan(write)?;
+        let catalog = self.handle.views.catalog.load();
+        let Some(record) = catalog.keyspaces.get(keyspace) else { return Ok(None) };
+        let (limits, default_ttl_ms) = (record.shard_settings().limits, record.ttl_ms);
+        drop(catalog);
+        let group = hosted.group;
+        match plan {
+            Plan::Put(put) => {
+                if let Some(refused) = too_large(&put, &limits) {
+                    return Ok(Some((refused, Replicated::default())));
+                }
+                let Put { key, value, content_type, user_meta, ttl_ms, .. } = put;
+                let body = Body::Value { content_type, user_meta, value };
+                let ask = EventualAsk::Write { key, body, ttl_ms: ttl_ms.or(default_ttl_ms), ack };
+                self.write_one(group, ask, deadline).await
+            }
+            Plan::Delete(key) => {
+                let ask = EventualAsk::Write { key, body: Body::Tombstone, ttl_ms: None, ack };
+                self.write_one(group, ask, deadline).await
+            }
+            Plan::DeleteRange(range, max_keys) => {
+                let view = EntryView::new(hosted.engine.view(), Clock::calendar_ms());
+                self.delete_range(group, (&view, range, max_keys), ack, deadline).await
+            }
+        }
+    }
+
+    async fn write_one(&self, group: GroupId, ask: EventualAsk, deadline: Monotonic) -> Result<Option<Done>, StoreError> {
+        let is_put = matches!(ask, EventualAsk::Write { body: Body::Value { .. }, .. });
+        match self.ask_replica(group, ask, deadline).await? {
+            None => Ok(None),
+            Some(Told::Written { version, replaced, replicated, is_met }) => {
+                let before = replaced.then_some(KeyMeta { create_revision: Revision(0), mod_revision: Revision(0), version: 0 });
+                let result = OpResult { before, after: is_put.then(|| meta_of(version)), detail: None };
+                let outcome = Outcome::Applied { revision: Revision(0), results: vec![result] };
+                Ok(Some((outcome, Replicated { members: replicated, is_met, stamp: Some(version) })))
+            }
+            Some(Told::Refused(Refusal::Full { max_bytes })) => Ok(Some((Outcome::Full { max_bytes }, Replicated::default()))),
+            Some(Told::Refused(refusal)) => Err(refused(refusal)),
+            Some(Told::Found { .. } | Told::Done { .. }) => Err(mismatch()),
+        }
+    }
+
+    /// Removes the first keys of a range, each by a write of its own.
+    async fn delete_range(
+        &self,
+        group: GroupId,
+        (view, range, max_keys): (&EntryView, quorate_engine::KeyRange, u64),
+        ack: Option<Ack>,
+        deadline: Monotonic,
+    ) -> Result<Option<Done>, StoreError> {
+        let max_keys = max_keys.min(MAX_KEYS_PER_STEP) as usize;
+        let mut found = Vec::new();
+        for key in keys(view, &range).take(max_keys + 1) {
+            found.push(key.map_err(|error| StoreError::Internal(error.to_string()))?);
+        }
+        let next = (found.len() > max_keys).then(|| found.pop()).flatten();
+        let removed = Removed { keys: found.len() as u64, next };
+        let mut writes = JoinSet::new();
+        for key in found {
+            let (handle, left) = (self.handle.clone(), self.handle.clock.until(deadline));
+            let ask = EventualAsk::Write { key, body: Body::Tombstone, ttl_ms: None, ack };
+            writes.spawn(async move { handle.ask(group, RequestKind::Eventual(ask), left).await });
+        }
+        let mut all = Replicated { members: u32::MAX, is_met: true, stamp: None };
+        while let Some(answer) = writes.join_next().await {
+            match answer.map_err(|error| StoreError::Internal(error.to_string()))? {
+                Answer::Eventual(Told::Written { replicated, is_met, .. }) => {
+                    all.members = all.members.min(replicated);
+                    all.is_met &= is_met;
+                }
+                Answer::Eventual(Told::Refused(refusal)) => return Err(refused(refusal)),
+                Answer::Failed(failure) => return Err(error_of(failure)),
+                _ => return Err(mismatch()),
+            }
+        }
+        let result = OpResult { detail: Some(Box::new(Detail::Removed(removed))), ..OpResult::default() };
+        let outcome = Outcome::Applied { revision: Revision(0), results: vec![result] };
+        let members = if all.members == u32::MAX { 0 } else { all.members };
+        Ok(Some((outcome, Replicated { members, ..all })))
+    }
+
+    /// Asks others for a key, where the mode's reads do; who answered.
+    pub(crate) async fn ask_others(
+        &self,
+        keyspace: &str,
+        key: &Bytes,
+        deadline: Monotonic,
+    ) -> Result<Option<Answered>, StoreError> {
+        let hosted = self.hosted(keyspace, deadline).await?;
+        if hosted.mode != Mode::ReadRepair {
+            return Ok(None);
+        }
+        let group = hosted.group;
+        drop(hosted);
+        match self.ask_replica(group, EventualAsk::Read(key.clone()), deadline).await? {
+            Some(Told::Found { answered, asked, .. }) => Ok(Some(Answered { answered, asked })),
+            Some(Told::Refused(refusal)) => Err(refused(refusal)),
+            None => Err(StoreError::NoLeader),
+            Some(Told::Written { .. } | Told::Done { .. }) => Err(mismatch()),
+        }
+    }
+
+    /// Sends what was collected, or compares with all others; how many that reached.
+    pub(crate) async fn sync(&self, keyspace: &str, ask: EventualAsk, deadline: Monotonic) -> Result<Synced, StoreError> {
+        let group = self.hosted(keyspace, deadline).await?.group;
+        match self.ask_replica(group, ask, deadline).await? {
+            Some(Told::Done { reached, others }) => Ok(Synced { reached, others }),
+            Some(Told::Refused(refusal)) => Err(refused(refusal)),
+            None => Err(StoreError::NoLeader),
+            Some(Told::Written { .. } | Told::Found { .. }) => Err(mismatch()),
+        }
+    }
+
+    async fn ask_replica(&self, group: GroupId, ask: EventualAsk, deadline: Monotonic) -> Result<Option<Told>, StoreError> {
+        match self.handle.ask(group, RequestKind::Eventual(ask), self.handle.clock.until(deadline)).await {
+            Answer::Eventual(told) => Ok(Some(told)),
+            Answer::Failed(Failure::NotHosted) => Ok(None),
+            Answer::Failed(failure) => Err(error_of(failure)),
+            Answer::ReadReady | Answer::Written(_) | Answer::Leases(_) | Answer::Transferred => Err(mismatch()),
+        }
+    }
+}
+
+/// The one thing that the write does. What would have to look at the key first, or to be done together with more, cannot be had:
+/// others write meanwhile.
+fn plan(write: Write) -> Result<Plan, StoreError> {
+    let Write { guards, mut ops } = write;
+    if let Some(guard) = guards.first() {
+        let is_once = matches!(guard.condition, Condition::Once(_));
+        return Err(StoreError::Lacks(if is_once { Capability::Idempotency } else { Capability::Cas }));
+    }
+    let op = ops.pop().filter(|_| ops.is_empty()).ok_or(StoreError::Lacks(Capability::AtomicBatch))?;
+    match op {
+        Op::Put(put) if put.lease.is_some() => Err(StoreError::Lacks(Capability::Leases)),
+        Op::Put(put) => Ok(Plan::Put(put)),
+        Op::Delete { key } => Ok(Plan::Delete(key)),
+        Op::DeleteRange { range, max_keys } => Ok(Plan::DeleteRange(range, max_keys)),
+        Op::Patch(patch) if matches!(patch.edit, Edit::Increment { .. }) => Err(StoreError::Lacks(Capability::Counters)),
+        Op::Patch(_) => Err(StoreError::Lacks(Capability::Cas)),
+        Op::Get { .. } | Op::List(_) | Op::Transaction(_) => Err(StoreError::Lacks(Capability::Txn)),
+        Op::Compact { .. } => Err(StoreError::Lacks(Capability::History)),
+        Op::LeaseGrant { .. } | Op::LeaseRevoke { .. } | Op::LeaseExpire { .. } => Err(StoreError::Lacks(Capability::Leases)),
+        Op::Configure(_) => Err(StoreError::Lacks(Capability::Snapshot)),
+    }
+}
+
+fn too_large(put: &Put, limits: &Limits) -> Option<Outcome> {
+    let is_beyond = |bytes: usize, max_bytes: u64| max_bytes > 0 && bytes as u64 > max_bytes;
+    if is_beyond(put.key.len(), limits.max_key_bytes) {
+        return Some(Outcome::KeyTooLong { max_bytes: limits.max_key_bytes });
+    }
+    is_beyond(put.value.len(), limits.max_value_bytes).then_some(Outcome::ValueTooLarge { max_bytes: limits.max_value_bytes })
+}
+
+fn refused(refusal: Refusal) -> StoreError {
+    match refusal {
+        Refusal::Overloaded => StoreError::Overloaded,
+        Refusal::Full { max_bytes } => StoreError::Internal(format!("more than {max_bytes} bytes, where nothing is added")),
+        Refusal::NotUp => StoreError::Busy("this node's replica has not all that it should have, or shall go".to_owned()),
+        Refusal::ClockSkew { offset_ms } => StoreError::ClockSkew { offset_ms },
+        Refusal::TooFewAnswers { answered, needed } => StoreError::TooFewAnswers { answered, needed },
+    }
+}
