@@ -292,6 +292,11 @@ impl Replica {
         self.out.push(Effect::Reply { token, answer });
     }
 
+    /// Who it is.
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
     /// How it is set.
     pub fn options(&self) -> &Options {
         &self.options

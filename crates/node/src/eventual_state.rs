@@ -29,7 +29,7 @@ impl EventualState {
 
     /// Whether a group's state is that of such a replica.
     pub(crate) fn is_one(state: &Bytes) -> bool {
-        state.first() == Some(&MARK)
+        is_eventual_state(state)
     }
 
     /// None if the bytes are not such a state, or one of a newer version.
@@ -45,6 +45,11 @@ impl EventualState {
         };
         Some(Self { replica, is_durable })
     }
+}
+
+/// Whether what the log keeps about a group, beside its entries, says that its replicas take writes on their own.
+pub fn is_eventual_state(state: &Bytes) -> bool {
+    state.first() == Some(&MARK)
 }
 
 #[cfg(test)]

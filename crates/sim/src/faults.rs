@@ -460,6 +460,7 @@ impl Simulation {
             return self.wipe_but_keep_id(host);
         }
         self.hosts[host.0].wipe();
+        self.writers.on_loss();
         self.operator.add(Task::Remove(host));
         self.operator.add(Task::Join(host));
         Ok(true)
@@ -484,6 +485,7 @@ impl Simulation {
             peers: peers.collect(),
         };
         self.hosts[host.0].wipe();
+        self.writers.on_loss();
         self.join(host, answer)?;
         self.hosts[host.0].folder.iter_mut().for_each(|new| new.identity.incarnation = folder.identity.incarnation);
         Ok(true)

@@ -64,6 +64,8 @@ pub(crate) struct Host {
     pub(crate) slowed_us: u64,
     /// A disk of it is made to fail: what follows from that is no bug.
     pub(crate) has_disk_trouble: bool,
+    /// How far its wall clock is off.
+    pub(crate) wall_offset_ms: i64,
     /// Drawn when it first asks to be let in.
     pub(crate) joining: Option<JoinRequest>,
 }
@@ -139,6 +141,7 @@ impl Host {
             process: None,
             slowed_us: 0,
             has_disk_trouble: false,
+            wall_offset_ms: 0,
             joining: None,
         }
     }

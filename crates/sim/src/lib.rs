@@ -38,6 +38,7 @@ mod transport;
 mod values;
 mod violation;
 mod watchers;
+mod writers;
 
 pub use coverage::Coverage;
 pub use faults::FaultKind;

@@ -51,11 +51,13 @@ pub enum Mutation {
     OnceUnderAnotherKey,
     /// A lock is held by the first claim by key, and not by the one that was created first.
     LockByKey,
+    /// A write to an eventual keyspace is answered as if all others had it.
+    ReplicatedOverstated,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::AckBeforeSync,
         Self::VoteNotWritten,
         Self::ReadWithoutIndex,
@@ -78,6 +80,7 @@ impl Mutation {
         Self::IncrementByPut,
         Self::OnceUnderAnotherKey,
         Self::LockByKey,
+        Self::ReplicatedOverstated,
     ];
 
     /// Its name on the command line.
@@ -105,6 +108,7 @@ impl Mutation {
             Self::IncrementByPut => "increment-by-put",
             Self::OnceUnderAnotherKey => "once-under-another-key",
             Self::LockByKey => "lock-by-key",
+            Self::ReplicatedOverstated => "replicated-overstated",
         }
     }
 }

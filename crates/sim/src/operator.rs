@@ -18,6 +18,7 @@ use crate::queue::Event;
 use crate::simulation::{Asker, Simulation};
 use crate::time::SimTime;
 use crate::violation::{Step, Violation};
+use crate::writers::KEYSPACE;
 
 /// What is to be done to the cluster, one thing at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(crate) enum Task {
     Transfer(u64, HostId),
     /// Move the clients' keyspace to another engine.
     Move(&'static str),
+    /// Make the keyspace whose replicas take writes on their own.
+    CreateEventual,
     /// Keep so much of the past of the clients' keyspace.
     Retain(RetentionRecord),
 }
@@ -96,7 +99,9 @@ impl Simulation {
         self.queue.schedule(self.now.plus_ms(PAUSE_MS), Event::OperatorActs);
         let Some(task) = self.operator.tasks.front().copied() else { return };
         match (&self.operator.step, task) {
-            (Stage::Begin, Task::Join(_) | Task::Remove(_) | Task::Move(_) | Task::Retain(_)) => self.read_catalog(task),
+            (Stage::Begin, Task::Join(_) | Task::Remove(_) | Task::Move(_) | Task::Retain(_) | Task::CreateEventual) => {
+                self.read_catalog(task);
+            }
             (Stage::Begin, Task::Transfer(group, to)) => self.begin_transfer(group, to),
             (Stage::Settling, _) if self.is_settled() => {
                 self.trace.note(self.now, format_args!("operator: {task:?} is done"));
@@ -112,7 +117,7 @@ impl Simulation {
     fn any_member(&mut self, task: Task) -> Option<HostId> {
         let about = match task {
             Task::Join(about) | Task::Remove(about) | Task::Transfer(_, about) => Some(about),
-            Task::Move(_) | Task::Retain(_) => None,
+            Task::Move(_) | Task::Retain(_) | Task::CreateEventual => None,
         };
         let awake = self.hosts.iter().filter(|host| host.is_awake() && Some(host.id) != about).map(|host| host.id);
         let awake: Vec<HostId> = awake.collect();
@@ -123,7 +128,7 @@ impl Simulation {
         match task {
             Task::Join(host) => drop(self.operator.members.insert(host)),
             Task::Remove(host) => drop(self.operator.members.remove(&host)),
-            Task::Transfer(..) | Task::Move(_) | Task::Retain(_) => {}
+            Task::Transfer(..) | Task::Move(_) | Task::Retain(_) | Task::CreateEventual => {}
         }
         let Some(host) = self.any_member(task) else { return };
         let token = self.operator_asks(host, SYSTEM_GROUP, RequestKind::ReadIndex);
@@ -157,6 +162,7 @@ impl Simulation {
             Task::Remove(about) => self.plan_remove(host, about),
             Task::Move(engine) => self.plan_alter(host, |settings| settings.engine = EngineSpec::of(engine).into()),
             Task::Retain(retention) => self.plan_alter(host, |settings| settings.retention = Some(retention)),
+            Task::CreateEventual => self.plan_create_eventual(host),
             Task::Transfer(..) => Ok(()),
         }
     }
@@ -195,6 +201,8 @@ impl Simulation {
             Ok(Some(write)) => {
                 // From now on it may be out, whatever the answer will be.
                 self.operator.removed.extend(node);
+                // It gives to others what they lack, unless it is not heard of.
+                self.writers.on_loss();
                 let token = self.operator_asks(host, SYSTEM_GROUP, RequestKind::Write(write.to_bytes()));
                 self.operator.step = Stage::Writing(token, None);
                 Ok(())
@@ -205,6 +213,20 @@ impl Simulation {
             }
             Err(error) => Err(Violation::new("a node can be removed", format!("{about}: {error}"))),
         }
+    }
+
+    fn plan_create_eventual(&mut self, host: HostId) -> Step {
+        let Some(replication) = self.writers.replication.clone() else { return Ok(()) };
+        let settings = KeyspaceSettings::with_defaults(EngineSpec::of("trie").into(), replication, 1 << 30);
+        match self.operator.catalog.plan_create(KEYSPACE, &settings, 0) {
+            Ok(Some(write)) => {
+                let token = self.operator_asks(host, SYSTEM_GROUP, RequestKind::Write(write.to_bytes()));
+                self.operator.step = Stage::Writing(token, None);
+            }
+            Ok(None) => self.operator.step = Stage::Settling,
+            Err(error) => return Err(Violation::new("a keyspace can be made", format!("{settings:?}: {error}"))),
+        }
+        Ok(())
     }
 
     /// Gives the clients' keyspace other settings.
@@ -287,7 +309,10 @@ impl Simulation {
         is_as_wanted
             && catalog.nodes.values().all(|node| node.state != NodeState::Leaving)
             && !catalog.keyspaces.values().any(KeyspaceRecord::is_moving)
-            && catalog.shards().all(|(_, _, shard)| {
+            && catalog.shards().all(|(_, keyspace, shard)| {
+                if !keyspace.replication.is_raft() {
+                    return shard.replicas.iter().all(|replica| replica.role == ReplicaRole::Voter);
+                }
                 let wanted = |role: ReplicaRole| {
                     let of_kind = shard.replicas.iter().filter(|replica| replica.role == role);
                     let mut nodes: Vec<u64> = of_kind.map(|replica| replica.node).collect();

@@ -19,6 +19,7 @@ use quorate_api::peer::{Beat, Frame, RaftMessage};
 use quorate_engine::{KeyRange, View};
 use quorate_keyspace::{Removed, Transaction, TransactionResult};
 use quorate_log::{GroupId, Record};
+use quorate_node::{Mode, is_eventual_state};
 
 use crate::fingerprint::Fingerprint;
 use crate::history::{Action, Operation, RevisionOrder, Seen, Sent};
@@ -60,6 +61,8 @@ pub(crate) struct Oracle {
     order: RevisionOrder,
     /// Whether a value that a client wrote may be there: what was refused may not, what was written may be once.
     values: BTreeMap<u64, ValueFate>,
+    /// Groups whose replicas take writes on their own.
+    eventual: BTreeSet<u64>,
     /// What may end when.
     pub(crate) promises: Promises,
     /// True time.
@@ -88,7 +91,15 @@ impl Oracle {
     /// A process hands records to its log.
     pub(crate) fn on_persist(&mut self, host: HostId, journal: &mut Journal, ticket: u64, records: &[(GroupId, Record)]) -> Step {
         for (group, record) in records {
+            // Where each replica has a log of its own there is nothing to match.
+            match record {
+                Record::State(state) if is_eventual_state(state) => drop(self.eventual.insert(group.0)),
+                _ => {}
+            }
             let Record::Append(entries) = record else { continue };
+            if self.eventual.contains(&group.0) {
+                continue;
+            }
             self.check_overwritten(host, group.0, journal, entries)?;
             for entry in entries {
                 let (index, term) = (entry.id.index.0, entry.id.term.0);
@@ -223,7 +234,7 @@ impl Oracle {
     /// A process has polled: whatever it published since the last time is compared.
     pub(crate) fn on_polled(&mut self, host: HostId, process: &mut Process) -> Step {
         let hosted = std::sync::Arc::clone(&process.shell.hosted);
-        for keyspace in hosted.keyspaces.values() {
+        for keyspace in hosted.keyspaces.values().filter(|keyspace| keyspace.mode == Mode::Raft) {
             let group = keyspace.group.0;
             let view = keyspace.engine.view();
             let now = (view.applied(), view.revision());

@@ -41,6 +41,8 @@ pub(crate) enum Event {
     AnswerArrives(u64, Box<Answer>),
     /// A client with leases is at its next step.
     LeaserActs(usize),
+    /// A client of an eventual keyspace is at its next step.
+    WriterActs(usize),
     /// The operator looks at what there is to do.
     OperatorActs,
     /// The next fault begins.

@@ -121,6 +121,10 @@ impl Scenario {
                 self.retention = RetentionRecord { max_revisions: 10_000, max_age_ms: 3_600_000, max_bytes: 1 << 30 };
             }
             Mutation::WipedNodeKeepsId => self.faults = vec![FaultKind::Wipe, FaultKind::IsolateLeader, FaultKind::Split],
+            Mutation::ReplicatedOverstated => {
+                self.fault_every_ms = 1000;
+                self.faults = vec![FaultKind::Wipe, FaultKind::KillMajority, FaultKind::IsolateLeader];
+            }
             _ => {}
         }
         self

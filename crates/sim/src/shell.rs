@@ -98,6 +98,10 @@ impl Simulation {
     pub(crate) fn crash(&mut self, id: HostId, end: ProcessEnd) {
         if let Some(process) = &self.hosts[id.0].process {
             self.oracle.on_end(&process.shell.journal);
+            self.writers.on_end();
+            if self.hosts[id.0].has_disk_trouble {
+                self.writers.on_loss();
+            }
         }
         if let Some(boot) = self.hosts[id.0].end_process(end, &mut self.random) {
             self.trace.note(self.now, format_args!("{id} ends: {end:?}"));
@@ -145,6 +149,7 @@ impl Simulation {
         if self.is_deferred(id, boot, || Event::Wake(id, boot)) {
             return Ok(());
         }
+        let wall_ms = self.wall_ms(id);
         let process = self.hosts[id.0].process.as_mut().expect("not deferred");
         // Another wake was scheduled earlier than this one, and has polled.
         if process.shell.wakes_at.is_none_or(|at| at > self.now) {
@@ -153,6 +158,7 @@ impl Simulation {
         process.shell.wakes_at = None;
         let local_time = process.local_time(self.now);
         let mut effects = Vec::new();
+        process.node.tell_wall_clock(wall_ms);
         process.node.poll(local_time, &mut process.shell.inbox, &mut effects);
         for effect in &effects {
             if let Effect::Persist { ticket, records } = effect {
@@ -280,6 +286,7 @@ impl Simulation {
                 self.coverage.count("removed nodes that stopped");
                 self.crash(id, ProcessEnd::Killed);
                 self.hosts[id.0].wipe();
+                self.writers.on_loss();
                 return Ok(());
             }
             StopReason::Broken(_) if self.hosts[id.0].has_disk_trouble => self.coverage.count("stops because of the disk"),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use quorate_node::Answer;
+use quorate_node::{Answer, Mode};
 
 use crate::clients::{Clients, Found, Kind, UNDECIDED};
 use crate::coverage::Coverage;
@@ -22,6 +22,7 @@ use crate::trace::{Sink, Trace};
 use crate::transport::Transport;
 use crate::violation::{Step, Violation};
 use crate::watchers::Watchers;
+use crate::writers::Writers;
 
 /// A run.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub(crate) struct Simulation {
     pub(crate) clients: Clients,
     pub(crate) leasers: Leasers,
     pub(crate) watchers: Watchers,
+    pub(crate) writers: Writers,
     pub(crate) operator: Operator,
     pub(crate) oracle: Oracle,
     pub(crate) coverage: Coverage,
@@ -58,6 +60,8 @@ pub(crate) enum Asker {
     Client(usize),
     /// One with leases.
     Leaser(usize),
+    /// One of an eventual keyspace.
+    Writer(usize),
     /// The operator, through this host.
     Operator(HostId),
 }
@@ -120,6 +124,7 @@ impl Simulation {
             clients: Clients::default(),
             leasers: Leasers::default(),
             watchers: Watchers::default(),
+            writers: Writers::default(),
             operator: Operator::default(),
             oracle: Oracle::default(),
             coverage: Coverage::default(),
@@ -141,6 +146,7 @@ impl Simulation {
             self.operator.add(Task::Join(HostId(host)));
         }
         self.operator.add(Task::Retain(self.scenario.retention));
+        self.create_eventual();
         self.queue.schedule(self.now, Event::OperatorActs);
         self.queue.schedule(self.now, Event::Watch);
         while self.phase != Phase::Over {
@@ -179,12 +185,17 @@ impl Simulation {
                     self.on_leaser_request(leaser, host, token);
                     Ok(())
                 }
+                Some(Asker::Writer(writer)) => self.on_writer_request(writer, host, token),
                 Some(Asker::Operator(_)) | None => Ok(()),
             },
             Event::RequestExpires(token) => match self.askers.remove(&token) {
                 Some(Asker::Client(client)) => self.on_client_expired(client, token),
                 Some(Asker::Leaser(leaser)) => {
                     self.on_leaser_expired(leaser, token);
+                    Ok(())
+                }
+                Some(Asker::Writer(writer)) => {
+                    self.on_writer_expired(writer, token);
                     Ok(())
                 }
                 Some(Asker::Operator(_)) => self.on_operator_expired(token),
@@ -194,6 +205,10 @@ impl Simulation {
             Event::AnswerArrives(token, answer) => self.on_answer_arrives(token, &answer),
             Event::LeaserActs(leaser) => {
                 self.on_leaser_acts(leaser);
+                Ok(())
+            }
+            Event::WriterActs(writer) => {
+                self.on_writer_acts(writer);
                 Ok(())
             }
             Event::OperatorActs => {
@@ -217,7 +232,7 @@ impl Simulation {
             Some(Asker::Client(client)) => self.on_client_read(client, host, token),
             Some(Asker::Operator(host)) => self.on_operator_read(host, token),
             Some(Asker::Leaser(leaser)) => self.on_leaser_read(leaser, host, token),
-            None => Ok(()),
+            Some(Asker::Writer(_)) | None => Ok(()),
         }
     }
 
@@ -225,6 +240,7 @@ impl Simulation {
         match self.askers.remove(&token) {
             Some(Asker::Client(client)) => self.on_client_answer(client, token, answer),
             Some(Asker::Leaser(leaser)) => self.on_leaser_answer(leaser, token, answer),
+            Some(Asker::Writer(writer)) => self.on_writer_answer(writer, token, answer),
             Some(Asker::Operator(_)) => self.on_operator_answer(token, answer),
             None => Ok(()),
         }
@@ -257,6 +273,7 @@ impl Simulation {
                 self.start_clients();
                 self.start_leasers();
                 self.start_watchers();
+                self.start_writers();
                 self.queue.schedule(self.now, Event::FaultBegins);
                 self.enter(Phase::Faulty);
             }
@@ -265,6 +282,7 @@ impl Simulation {
                 self.stop_clients();
                 self.enter(Phase::Healing);
                 self.heal_all();
+                self.heal_wall_clocks();
             }
             Phase::Healing if self.is_whole() => {
                 self.coverage.at_least("longest way back to a whole cluster, ms", lasted_ms);
@@ -281,6 +299,7 @@ impl Simulation {
             Phase::Going => self.within(lasted_ms, MAX_GOING_MS, "what nobody keeps alive goes")?,
             Phase::Quiet if lasted_ms >= QUIET_MS && (self.is_level() || lasted_ms >= MAX_QUIET_MS) => {
                 self.check_replicas_are_equal()?;
+                self.check_eventual()?;
                 self.check_watchers_know_all()?;
                 self.enter(Phase::Over);
             }
@@ -311,14 +330,15 @@ impl Simulation {
             is_member == host.process.is_some()
                 && host.process.as_ref().is_none_or(|process| {
                     let replicas = &process.shell.status.replicas;
-                    replicas.len() == process.shell.catalog.shards().count()
+                    let shards = process.shell.catalog.shards();
+                    replicas.len() == shards.filter(|(_, keyspace, _)| keyspace.replication.is_raft()).count()
                         && !replicas.is_empty()
                         && replicas
                             .iter()
                             .all(|replica| replica.is_caught_up && replica.applied_index >= self.oracle.applied(replica.group.0))
                 })
         };
-        self.operator.is_idle() && self.is_settled() && self.hosts.iter().all(runs_as_it_should)
+        self.operator.is_idle() && self.is_settled() && self.is_eventual_up() && self.hosts.iter().all(runs_as_it_should)
     }
 
     fn start_closing_script(&mut self) -> usize {
@@ -335,8 +355,10 @@ impl Simulation {
     /// Whether every member has applied all that any has.
     fn is_level(&self) -> bool {
         let processes = self.operator.members.iter().filter_map(|host| self.hosts[host.0].process.as_ref());
-        let mut keyspaces = processes.flat_map(|process| process.shell.hosted.keyspaces.values());
-        keyspaces.all(|keyspace| keyspace.engine.view().applied() == self.oracle.applied(keyspace.group.0))
+        let keyspaces = processes.flat_map(|process| process.shell.hosted.keyspaces.values());
+        let mut replicated = keyspaces.filter(|keyspace| keyspace.mode == Mode::Raft);
+        replicated.all(|keyspace| keyspace.engine.view().applied() == self.oracle.applied(keyspace.group.0))
+            && self.is_eventual_equal()
     }
 
     fn check_replicas_are_equal(&mut self) -> Step {
@@ -344,7 +366,7 @@ impl Simulation {
             let Some(process) = &self.hosts[host.0].process else {
                 return Err(Violation::new("a healed cluster becomes whole", format!("{host} does not run")));
             };
-            for keyspace in process.shell.hosted.keyspaces.values() {
+            for keyspace in process.shell.hosted.keyspaces.values().filter(|keyspace| keyspace.mode == Mode::Raft) {
                 let (applied, latest) = (keyspace.engine.view().applied(), self.oracle.applied(keyspace.group.0));
                 if applied != latest {
                     let detail = format!("{host}: group {} is at index {applied}, others are at {latest}", keyspace.group.0);

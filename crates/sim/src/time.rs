@@ -51,9 +51,10 @@ impl Clock {
 
     /// What it shows.
     pub(crate) fn read(&self, now: SimTime) -> Monotonic {
-        let elapsed_us = now.since(self.began).cast_signed();
-        let shown_us = elapsed_us + elapsed_us / 1000 * self.drift_ppm / 1000;
-        Monotonic((self.offset_us + shown_us.cast_unsigned()) / 1000)
+        // In one product: rounded in two steps, a slow clock would go back by a little at each of them.
+        let per_million = u128::from((1_000_000 + self.drift_ppm).cast_unsigned());
+        let shown_us = u128::from(now.since(self.began)) * per_million / 1_000_000;
+        Monotonic((self.offset_us + shown_us as u64) / 1000)
     }
 
     /// Jumps forward.
@@ -88,6 +89,15 @@ mod tests {
             }
             let expected = 12_000 + 3398 + 3398 * drift_ppm / 1_000_000;
             assert!((last.0.cast_signed() - expected).abs() <= 5, "{last:?} is not about {expected}");
+        }
+    }
+
+    #[test]
+    fn clocks_do_not_go_back_from_one_microsecond_to_the_next() {
+        for drift_ppm in [-9_999, 9_999] {
+            let clock = Clock::new(SimTime(0), 995_003, drift_ppm);
+            let shown: Vec<Monotonic> = (0..50_000).map(|us| clock.read(SimTime(us))).collect();
+            assert!(shown.is_sorted(), "drift {drift_ppm}");
         }
     }
 

@@ -1,0 +1,374 @@
+//! Clients of eventual keyspaces: each writes, deletes and looks at keys through any node, and the nodes' wall clocks jump under
+//! them.
+//!
+//! What is checked is said in the reference, eventual-replication.md 6, as P2 to P5: replicas become equal; what was acknowledged
+//! is not lost but for something newer, unless as many nodes lost what they had as had it; and what a replica has for a key, or
+//! had, is never older later on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use quorate_engine::Table;
+use quorate_log::GroupId;
+use quorate_node::eventual_replication::{Ack, Answer as Told, Body, Entry, Version};
+use quorate_node::{Answer, EventualAsk, Input, Mode, OptionValue, ReplicationSettings, Request, RequestKind};
+
+use crate::host::HostId;
+use crate::mutation::Mutation;
+use crate::operator::Task;
+use crate::queue::Event;
+use crate::random::Random;
+use crate::scenario::Scenario;
+use crate::simulation::{Asker, Simulation};
+use crate::violation::{Step, Violation};
+
+/// The keyspace.
+pub(crate) const KEYSPACE: &str = "eventual";
+
+/// Few, so that writers meet.
+const KEYS: u64 = 6;
+
+/// What wall clocks show when the simulation begins.
+const WALL_MS: u64 = 1_800_000_000_000;
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Writers {
+    /// How the keyspace's replicas agree.
+    pub(crate) replication: Option<ReplicationSettings>,
+    is_durable: bool,
+    under_way: Vec<Option<UnderWay>>,
+    next_value: u64,
+    /// What was acknowledged, by key.
+    acknowledged: BTreeMap<u64, Vec<Acknowledged>>,
+    /// Values that somebody tried to write, by key.
+    tried: BTreeMap<u64, BTreeSet<Bytes>>,
+    /// Keys that somebody tried to delete without hearing what came of it, or for a time only.
+    may_go: BTreeSet<u64>,
+    /// The greatest version that was seen of a key at an instance.
+    seen: BTreeMap<(u32, u64), Version>,
+    /// How often a node lost what it had for good.
+    losses: u64,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    token: u64,
+    host: HostId,
+    what: What,
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+enum What {
+    Put { key: u64, value: Bytes, ttl_ms: Option<u64>, ack: Option<Ack> },
+    Delete { key: u64, ack: Option<Ack> },
+    Read(u64),
+    Flush,
+    Sync,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Acknowledged {
+    version: Version,
+    /// How many other members had it then.
+    replicated: u64,
+    /// How many losses there had been.
+    losses: u64,
+    is_delete: bool,
+}
+
+impl Writers {
+    /// What the seed says of the keyspace.
+    pub(crate) fn of(scenario: &Scenario) -> Self {
+        let mut random = Random::new(scenario.seed ^ 0xe7e7_e7e7);
+        let is_durable = random.chance(700);
+        let number = OptionValue::Number;
+        let word = |word: &'static str| OptionValue::Word(word.into());
+        let (mode, mut options) = match random.below(4) {
+            0 => (Mode::Push, vec![("linger", number(random.below(20))), ("outbox_max", number(64 << 10))]),
+            1 => {
+                let interval = number(random.between(50, 3_000));
+                (Mode::Batch, vec![("interval", interval), ("max_entries", number(random.between(1, 20)))])
+            }
+            2 => (Mode::ReadRepair, vec![("repair_others", word("async"))]),
+            _ => (Mode::FullCopy, vec![("every", number(random.between(200, 3_000)))]),
+        };
+        options.extend([
+            ("durability", word(if is_durable { "log" } else { "none" })),
+            ("sync_interval", number(random.between(300, 2_000))),
+            ("max_clock_offset", number(1_000)),
+        ]);
+        let options = options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let replication = ReplicationSettings { options, ..ReplicationSettings::of(mode) };
+        assert!(replication.check().is_ok(), "{replication:?} can be had");
+        Self { replication: Some(replication), is_durable, ..Self::default() }
+    }
+
+    /// A node lost what it had for good.
+    pub(crate) fn on_loss(&mut self) {
+        self.losses += 1;
+    }
+
+    /// A process ended: it had what it had in memory alone.
+    pub(crate) fn on_end(&mut self) {
+        self.losses += u64::from(!self.is_durable);
+    }
+}
+
+impl Simulation {
+    /// Lets them begin.
+    pub(crate) fn start_writers(&mut self) {
+        for writer in 0..self.random.between(2, 4) as usize {
+            self.writers.under_way.push(None);
+            self.schedule_writer(writer);
+        }
+    }
+
+    fn schedule_writer(&mut self, writer: usize) {
+        let think_us = self.random.skewed(100_000);
+        self.queue.schedule(self.now.plus_us(think_us), Event::WriterActs(writer));
+    }
+
+    /// What a node's wall clock shows.
+    pub(crate) fn wall_ms(&self, host: HostId) -> u64 {
+        (WALL_MS + self.now.0 / 1000).saturating_add_signed(self.hosts[host.0].wall_offset_ms)
+    }
+
+    /// One begins its next request.
+    pub(crate) fn on_writer_acts(&mut self, index: usize) {
+        if !self.is_faulty_phase() {
+            return;
+        }
+        let host = HostId(self.random.below(self.hosts.len() as u64) as usize);
+        if self.random.chance(15) {
+            self.move_wall_clock(host);
+        }
+        let what = self.any_write();
+        match &what {
+            What::Put { key, value, ttl_ms, .. } => {
+                self.writers.tried.entry(*key).or_default().insert(value.clone());
+                if ttl_ms.is_some() {
+                    self.writers.may_go.insert(*key);
+                }
+            }
+            What::Delete { key, .. } => drop(self.writers.may_go.insert(*key)),
+            What::Read(_) | What::Flush | What::Sync => {}
+        }
+        let token = self.next_token(Asker::Writer(index));
+        self.trace.note(self.now, format_args!("w{index} asks {host} #{token}: {what:?}"));
+        self.writers.under_way[index] = Some(UnderWay { token, host, what });
+        self.ask(host, token, self.scenario.load.timeout_ms + 2500);
+    }
+
+    /// Clocks are a little off at all times, and now and then very much so.
+    fn move_wall_clock(&mut self, host: HostId) {
+        let offset_ms = match self.random.below(4) {
+            0 => 3_600_000,
+            1 => -3_600_000,
+            _ => self.random.between(0, 400).cast_signed() - 200,
+        };
+        self.coverage.count("wall clocks moved");
+        self.hosts[host.0].wall_offset_ms = offset_ms;
+    }
+
+    /// All clocks are right again.
+    pub(crate) fn heal_wall_clocks(&mut self) {
+        self.hosts.iter_mut().for_each(|host| host.wall_offset_ms = 0);
+    }
+
+    fn any_write(&mut self) -> What {
+        let key = self.random.below(KEYS);
+        let ack = match self.random.below(4) {
+            0 => Some(Ack::Others(1)),
+            1 => Some(Ack::AllUp),
+            2 => Some(Ack::Local),
+            _ => None,
+        };
+        match self.random.below(100) {
+            0..45 => {
+                self.writers.next_value += 1;
+                let value = Bytes::from(format!("value {}", self.writers.next_value));
+                let ttl_ms = self.random.chance(100).then(|| self.random.between(200, 3_000));
+                What::Put { key, value, ttl_ms, ack }
+            }
+            45..65 => What::Delete { key, ack },
+            65..92 => What::Read(key),
+            92..96 => What::Flush,
+            _ => What::Sync,
+        }
+    }
+
+    /// A request reaches a process.
+    pub(crate) fn on_writer_request(&mut self, index: usize, host: HostId, token: u64) -> Step {
+        let Some(under_way) = self.writers.under_way[index].as_ref().filter(|under_way| under_way.token == token) else {
+            return Ok(());
+        };
+        let what = under_way.what.clone();
+        let Some(group) = self.eventual_group(host) else {
+            self.on_writer_expired(index, token);
+            return Ok(());
+        };
+        let deadline = self.deadline(host, self.scenario.load.timeout_ms);
+        let key_of = |key: u64| Bytes::from(format!("key {key}"));
+        let ask = match what {
+            What::Put { key, value, ttl_ms, ack } => {
+                EventualAsk::Write { key: key_of(key), body: Body::plain(value), ttl_ms, ack }
+            }
+            What::Delete { key, ack } => EventualAsk::Write { key: key_of(key), body: Body::Tombstone, ttl_ms: None, ack },
+            What::Read(key) => {
+                self.look_at(host, key)?;
+                EventualAsk::Read(key_of(key))
+            }
+            What::Flush => EventualAsk::Flush,
+            What::Sync => EventualAsk::Sync,
+        };
+        self.tell(host, Input::Request(Request { token, group, deadline, kind: RequestKind::Eventual(ask) }));
+        Ok(())
+    }
+
+    /// The keyspace's group, if it can be read at a host.
+    fn eventual_group(&self, host: HostId) -> Option<GroupId> {
+        let process = self.hosts[host.0].process.as_ref()?;
+        process.shell.hosted.keyspaces.get(KEYSPACE).map(|hosted| hosted.group)
+    }
+
+    /// Reads a key where readers do. What was there once, or something newer, is there for ever; or nothing, once everybody has the
+    /// news that it went.
+    fn look_at(&mut self, host: HostId, key: u64) -> Step {
+        let Some(process) = self.hosts[host.0].process.as_ref() else { return Ok(()) };
+        let Some(hosted) = process.shell.hosted.keyspaces.get(KEYSPACE) else { return Ok(()) };
+        let Some(replica) = process.node.eventual_replica(hosted.group) else { return Ok(()) };
+        let instance = replica.instance().0;
+        let found = hosted.engine.view().peek(Table::Current, format!("key {key}").as_bytes());
+        let found = found.map_err(|error| Violation::new("entries can be read", format!("{host}: {error}")))?;
+        let Some(encoded) = found else { return Ok(()) };
+        let entry = Entry::decode(encoded).map_err(|error| Violation::new("entries can be read", format!("{host}: {error}")))?;
+        let seen = self.writers.seen.entry((instance, key)).or_default();
+        if entry.version < *seen {
+            let detail = format!("{host}: key {key} has {:?}, and had {seen:?}", entry.version);
+            return Err(Violation::new("what a replica has for a key is never older later on", detail));
+        }
+        *seen = entry.version;
+        self.coverage.count("entries seen in the eventual keyspace");
+        self.check_was_tried(host, key, &entry)
+    }
+
+    fn check_was_tried(&self, host: HostId, key: u64, entry: &Entry) -> Step {
+        let Body::Value { value, .. } = &entry.body else { return Ok(()) };
+        if self.writers.tried.get(&key).is_some_and(|tried| tried.contains(value)) {
+            return Ok(());
+        }
+        Err(Violation::new("values were written by somebody", format!("{host}: key {key} holds {value:?}")))
+    }
+
+    /// A client gives up waiting.
+    pub(crate) fn on_writer_expired(&mut self, index: usize, token: u64) {
+        if self.writers.under_way[index].take_if(|under_way| under_way.token == token).is_some() {
+            self.askers.remove(&token);
+            self.schedule_writer(index);
+        }
+    }
+
+    /// A client has its answer.
+    pub(crate) fn on_writer_answer(&mut self, index: usize, token: u64, answer: &Answer) -> Step {
+        let Some(under_way) = self.writers.under_way[index].take_if(|under_way| under_way.token == token) else {
+            return Ok(());
+        };
+        self.trace.note(self.now, format_args!("w{index} is told by {} #{token}: {answer:?}", under_way.host));
+        match (&under_way.what, answer) {
+            (
+                What::Put { key, .. } | What::Delete { key, .. },
+                Answer::Eventual(Told::Written { version, replicated, is_met, .. }),
+            ) => {
+                self.coverage.count("eventual writes acknowledged");
+                self.coverage.add("eventual writes that others had", u64::from(*replicated > 0));
+                self.coverage.add("eventual writes not met in time", u64::from(!is_met));
+                let is_overstated = self.scenario.mutation == Some(Mutation::ReplicatedOverstated);
+                let write = Acknowledged {
+                    version: *version,
+                    replicated: if is_overstated { u64::MAX } else { u64::from(*replicated) },
+                    losses: self.writers.losses,
+                    is_delete: matches!(under_way.what, What::Delete { .. }),
+                };
+                self.writers.acknowledged.entry(*key).or_default().push(write);
+            }
+            (What::Read(key), Answer::Eventual(Told::Found { answered, .. })) => {
+                self.coverage.add("eventual reads that others answered", u64::from(*answered > 0));
+                self.look_at(under_way.host, *key)?;
+            }
+            (What::Flush | What::Sync, Answer::Eventual(Told::Done { reached, .. })) => {
+                self.coverage.add("flushes and comparisons that reached others", u64::from(*reached > 0));
+            }
+            (_, Answer::Eventual(Told::Refused(_)) | Answer::Failed(_)) => self.coverage.count("eventual requests refused"),
+            (what, answer) => {
+                return Err(Violation::new("requests get answers of their kind", format!("{what:?} got {answer:?}")));
+            }
+        }
+        self.schedule_writer(index);
+        Ok(())
+    }
+
+    /// Whether every member has a replica that serves, and all of them are equal.
+    pub(crate) fn is_eventual_equal(&self) -> bool {
+        let digest = |host: &HostId| {
+            let process = self.hosts[host.0].process.as_ref()?;
+            let hosted = process.shell.hosted.keyspaces.get(KEYSPACE)?;
+            let status = process.node.eventual_replica(hosted.group)?.status();
+            status.is_up.then_some(status.digest)
+        };
+        let digests: Vec<Option<u128>> = self.operator.members.iter().map(digest).collect();
+        digests.iter().all(|digest| digest.is_some() && *digest == digests[0])
+    }
+
+    /// Whether every member's replica serves.
+    pub(crate) fn is_eventual_up(&self) -> bool {
+        self.operator.members.iter().all(|host| self.eventual_group(*host).is_some())
+    }
+
+    /// Nothing happens any more: all replicas are equal, and have what was acknowledged, or something newer.
+    pub(crate) fn check_eventual(&mut self) -> Step {
+        if !self.is_eventual_equal() {
+            let tell = |host: &HostId| {
+                let process = self.hosts[host.0].process.as_ref()?;
+                let hosted = process.shell.hosted.keyspaces.get(KEYSPACE)?;
+                Some(format!("{host}: {:?}", process.node.eventual_replica(hosted.group)?.status()))
+            };
+            let told: Vec<String> = self.operator.members.iter().filter_map(tell).collect();
+            return Err(Violation::new("eventual replicas become equal", told.join("\n  ")));
+        }
+        for host in self.operator.members.clone() {
+            for key in 0..KEYS {
+                self.look_at(host, key)?;
+                self.check_not_lost(host, key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_not_lost(&mut self, host: HostId, key: u64) -> Step {
+        let losses = self.writers.losses;
+        let acknowledged = self.writers.acknowledged.get(&key).map_or(&[][..], Vec::as_slice);
+        let is_safe = |write: &&Acknowledged| losses - write.losses <= write.replicated;
+        let Some(newest) = acknowledged.iter().filter(is_safe).max_by_key(|write| write.version) else { return Ok(()) };
+        let process = self.hosts[host.0].process.as_ref().expect("the cluster is whole");
+        let hosted = &process.shell.hosted.keyspaces[KEYSPACE];
+        let view = hosted.engine.view();
+        let found = view.peek(Table::Current, format!("key {key}").as_bytes());
+        let found = found.ok().flatten().and_then(|encoded| Entry::decode(encoded).ok());
+        let is_there = found.as_ref().is_some_and(|entry| entry.version >= newest.version);
+        let may_be_gone = found.is_none() && (newest.is_delete || self.writers.may_go.contains(&key));
+        if is_there || may_be_gone {
+            self.coverage.count("acknowledged eventual writes found again");
+            return Ok(());
+        }
+        let detail = format!("{host}: key {key} has {found:?}; acknowledged was {newest:?}, losses {losses}");
+        Err(Violation::new("acknowledged eventual writes are not lost", detail))
+    }
+
+    /// Makes the keyspace, once nodes have begun to join.
+    pub(crate) fn create_eventual(&mut self) {
+        self.writers = Writers::of(&self.scenario);
+        self.operator.add(Task::CreateEventual);
+    }
+}
