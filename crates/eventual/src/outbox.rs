@@ -15,7 +15,8 @@ pub(crate) const SLOT_BYTES: u64 = 128;
 /// Own writes by place, 1 and up.
 ///
 /// A write of a key that has a slot that was sent to nobody yet takes that slot: only the newest version travels, and whoever has
-/// the slot has a version at least as great as each that was ever in it. Slots that were sent stay as they are.
+/// the slot has a version at least as great as each that was ever in it. Slots that were sent stay as they are, and so do those
+/// that somebody passes by who listens from a later place on ([`Outbox::seal`]).
 ///
 /// *Invariants*: `first_hlc` increases with the place, and is at most that of all writes of the slot and of later ones; `bytes`
 /// is what the slots take.
@@ -86,6 +87,12 @@ impl Outbox {
         self.last
     }
 
+    /// Says the last place, after which somebody begins to listen: no later write takes a slot at or before it.
+    pub(crate) fn seal(&mut self) -> u64 {
+        self.unsent.clear();
+        self.last
+    }
+
     /// What comes after a place, up to another and up to these bounds; at least one slot, if there is one. Its slots are sent
     /// from now on.
     pub(crate) fn window(&mut self, after: u64, upto: u64, max_bytes: u64, max_pairs: usize) -> Option<Window> {
@@ -153,6 +160,14 @@ mod tests {
         assert_eq!(stamps(&outbox.window(0, 9, u64::MAX, 9).unwrap()), [3, 2, 4]);
         assert_eq!(stamps(&outbox.window(2, 9, u64::MAX, 9).unwrap()), [4]);
         assert_eq!(outbox.window(3, 9, u64::MAX, 9), None);
+    }
+
+    #[test]
+    fn a_slot_that_a_listener_passes_by_stays_as_it_is() {
+        let mut outbox = Outbox::default();
+        assert_eq!([add(&mut outbox, "a", 1), outbox.seal(), add(&mut outbox, "a", 2)], [1, 1, 2]);
+        assert_eq!(stamps(&outbox.window(1, 9, u64::MAX, 9).unwrap()), [2]);
+        assert_eq!(stamps(&outbox.window(0, 9, u64::MAX, 9).unwrap()), [1, 2]);
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub(crate) struct Peer {
     pub(crate) compared_ms: u64,
     /// Rounds that ended, since this replica was opened.
     pub(crate) rounds: u64,
+    /// The last of them, and the last one that was a comparison.
+    pub(crate) last_round: u64,
+    pub(crate) last_comparison: u64,
     /// Which stream of the peer was seen last, and up to where it is applied here.
     pub(crate) inbound: (u64, u64),
     /// An acknowledgement that is to be sent at the end of this poll.
@@ -41,6 +44,8 @@ pub(crate) struct Peer {
 /// How far a peer has come with our outbox.
 #[derive(Debug)]
 pub(crate) struct Stream {
+    /// Nothing is known of places at or before this one: it was not sent them. 0 once a round has ended that began later.
+    pub(crate) base: u64,
     /// It has everything up to this place.
     pub(crate) acked: u64,
     /// It was sent everything up to this place.
@@ -54,7 +59,12 @@ pub(crate) struct Stream {
 impl Stream {
     /// Begins after a place.
     pub(crate) fn after(place: u64) -> Self {
-        Self { acked: place, sent: place, inflight: VecDeque::new(), since_ms: 0 }
+        Self { base: place, acked: place, sent: place, inflight: VecDeque::new(), since_ms: 0 }
+    }
+
+    /// Whether the peer is known to have what was written at a place.
+    pub(crate) fn has(&self, place: u64) -> bool {
+        place > self.base && self.acked >= place
     }
 }
 
@@ -73,9 +83,18 @@ impl Peer {
             wants_copy: false,
             compared_ms: 0,
             rounds: 0,
+            last_round: 0,
+            last_comparison: 0,
             inbound: (0, 0),
             owes_ack: false,
         }
+    }
+
+    /// What was compared counts no more: a round under way is given up, and the next one is due.
+    pub(crate) fn begin_anew(&mut self, now_ms: u64) {
+        self.is_compared = false;
+        self.wants_copy |= self.round.take().is_some_and(|round| round.is_copy);
+        self.sync_due_ms = Some(now_ms);
     }
 
     /// Whether it was heard of within this time.

@@ -40,7 +40,7 @@ enum Copying {
 /// A round under way.
 #[derive(Debug)]
 pub(crate) struct Round {
-    id: u64,
+    pub(crate) id: u64,
     /// The clock when it began.
     pub(crate) started: Hlc,
     /// Whether it copies; otherwise it compares.

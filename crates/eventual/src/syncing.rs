@@ -16,11 +16,32 @@ use crate::version::{Hlc, InstanceId};
 pub(crate) struct Wait {
     token: u64,
     deadline_ms: u64,
-    /// The place of the outbox that all others must have; none: a round must end that begins after the wait.
-    place: Option<u64>,
-    /// With whom a round is to end, and how many had ended before.
-    rounds: Vec<(InstanceId, u64)>,
+    /// What all others must have, or must have ended.
+    until: Until,
     others: u32,
+}
+
+/// What ends a wait, for each peer. A round that goes on already may have passed by what was written since: one that begins later
+/// counts.
+#[derive(Clone, Copy, Debug)]
+enum Until {
+    /// It has what is at a place of the outbox, and before.
+    Has(u64),
+    /// A round with it has ended that began after this one: it has what is here.
+    Told(u64),
+    /// A comparison with it has: and what it had is here.
+    Compared(u64),
+}
+
+impl Until {
+    fn is_over(self, peer: &Peer) -> bool {
+        match self {
+            // What is older than its stream a peer has by a round.
+            Self::Has(place) => peer.is_synced && peer.stream.as_ref().is_some_and(|stream| stream.acked >= place),
+            Self::Told(round) => peer.last_round > round,
+            Self::Compared(round) => peer.last_comparison > round,
+        }
+    }
 }
 
 impl Replica {
@@ -34,7 +55,8 @@ impl Replica {
         self.peers.retain(|id, _| members.states.contains_key(id));
         let others = members.states.iter().filter(|(id, _)| **id != self.instance);
         for (id, state) in others {
-            self.peers.entry(*id).or_insert_with(|| Peer::new(*state, now_ms)).state = *state;
+            let peer = self.peers.entry(*id).or_insert_with(|| Peer::new(*state, now_ms));
+            peer.state = *state;
         }
         let is_leaving = members.states.get(&self.instance) == Some(&MemberState::Leaving);
         if is_leaving {
@@ -48,10 +70,8 @@ impl Replica {
             self.next_report_ms = now_ms;
             for peer in self.peers.values_mut() {
                 peer.is_synced = false;
-                peer.is_compared = false;
                 peer.floor = Hlc::ZERO;
-                peer.round = None;
-                peer.sync_due_ms = Some(now_ms);
+                peer.begin_anew(now_ms);
             }
             for id in self.other_members() {
                 self.begin_stream(id);
@@ -134,12 +154,14 @@ impl Replica {
         self.next_round += 1;
         let (round, started, now_ms) = (self.next_round, self.clock.promised(), self.now.mono_ms);
         if let Some(peer) = self.peers.get_mut(&id) {
-            // A copy is no comparison: it brings nothing here.
-            let round = if std::mem::take(&mut peer.wants_copy) {
-                Round::copy(round, started, now_ms)
-            } else {
+            // A copy is no comparison: it brings nothing here. Copies that come one upon another hold up no comparison.
+            let is_due = peer.sync_due_ms.is_some_and(|due_ms| due_ms <= now_ms);
+            let round = if is_due {
                 peer.sync_due_ms = None;
                 Round::compare(round, started, now_ms)
+            } else {
+                peer.wants_copy = false;
+                Round::copy(round, started, now_ms)
             };
             peer.round = Some(round);
         }
@@ -155,8 +177,13 @@ impl Replica {
         if round.is_done() {
             peer.floor = peer.floor.max(round.started);
             peer.is_synced = peer.stream.is_some();
+            peer.stream.iter_mut().for_each(|stream| stream.base = 0);
             peer.is_compared |= !round.is_copy;
             peer.rounds += 1;
+            peer.last_round = round.id;
+            if !round.is_copy {
+                peer.last_comparison = round.id;
+            }
             peer.compared_ms = now_ms;
             self.counts.rounds += 1;
             self.counts.pulled += round.pulled;
@@ -213,12 +240,11 @@ impl Replica {
             Trigger::Write(_) => {
                 let place = self.outbox.last();
                 self.release.all(place);
-                let others = self.peers.len() as u32;
-                self.waits.push(Wait { token, deadline_ms, place: Some(place), rounds: Vec::new(), others });
+                self.wait(token, deadline_ms, Until::Has(place));
             }
             Trigger::Copy(_) => {
                 self.copy_to_all();
-                self.wait_for_rounds(token, deadline_ms);
+                self.wait(token, deadline_ms, Until::Told(self.next_round));
             }
             Trigger::Read { .. } => self.compare_with_all(token, deadline_ms),
         }
@@ -242,29 +268,17 @@ impl Replica {
     fn compare_with_all(&mut self, token: u64, deadline_ms: u64) {
         let now_ms = self.now.mono_ms;
         self.peers.values_mut().for_each(|peer| peer.sync_due_ms = Some(now_ms));
-        self.wait_for_rounds(token, deadline_ms);
+        self.wait(token, deadline_ms, Until::Compared(self.next_round));
     }
 
-    /// A round that goes on already may have passed by what was written since: the next one counts.
-    fn wait_for_rounds(&mut self, token: u64, deadline_ms: u64) {
-        let ends = |peer: &Peer| peer.rounds + u64::from(peer.round.is_some()) + 1;
-        let rounds: Vec<(InstanceId, u64)> = self.peers.iter().map(|(id, peer)| (*id, ends(peer))).collect();
-        let others = rounds.len() as u32;
-        self.waits.push(Wait { token, deadline_ms, place: None, rounds, others });
+    fn wait(&mut self, token: u64, deadline_ms: u64, until: Until) {
+        let others = self.peers.len() as u32;
+        self.waits.push(Wait { token, deadline_ms, until, others });
     }
 
     pub(crate) fn answer_waits(&mut self) {
         for wait in std::mem::take(&mut self.waits) {
-            let reached = match wait.place {
-                Some(place) => {
-                    let streams = self.peers.values().filter_map(|peer| peer.stream.as_ref());
-                    streams.filter(|stream| stream.acked >= place).count()
-                }
-                None => {
-                    let has_ended = |(id, ends): &&(InstanceId, u64)| self.peers.get(id).is_some_and(|peer| peer.rounds >= *ends);
-                    wait.rounds.iter().filter(has_ended).count()
-                }
-            } as u32;
+            let reached = self.peers.values().filter(|peer| wait.until.is_over(peer)).count() as u32;
             if reached >= wait.others || self.now.mono_ms >= wait.deadline_ms {
                 self.reply(wait.token, Answer::Done { reached, others: wait.others });
             } else {

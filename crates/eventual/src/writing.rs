@@ -289,12 +289,11 @@ impl Replica {
 
     /// Begins to send a peer what is written from now on.
     pub(crate) fn begin_stream(&mut self, id: InstanceId) {
-        let last = self.outbox.last();
         if self.options.batching().is_none() {
             return;
         }
         if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.stream.is_none()) {
-            peer.stream = Some(Stream::after(last));
+            peer.stream = Some(Stream::after(self.outbox.seal()));
             peer.is_synced = false;
         }
     }
@@ -327,7 +326,7 @@ impl Replica {
 
     /// How many peers in such a state have a place of the outbox.
     fn acks_of(&self, place: u64, is_asked: impl Fn(MemberState) -> bool) -> u32 {
-        let has = |stream: &Stream| place > 0 && stream.acked >= place;
+        let has = |stream: &Stream| stream.has(place);
         let peers = self.peers.values().filter(|peer| is_asked(peer.state));
         peers.filter(|peer| peer.stream.as_ref().is_some_and(has)).count() as u32
     }
