@@ -21,7 +21,7 @@ pub(crate) struct Peer {
     pub(crate) is_synced: bool,
     /// All own writes up to this are there, by a round of this epoch.
     pub(crate) floor: Hlc,
-    /// A comparison of this epoch has ended: what it had then is here.
+    /// A comparison of this epoch has ended, and began when the peer was as far as it is now: what it had then is here.
     pub(crate) is_compared: bool,
     pub(crate) round: Option<Round>,
     /// When to compare with it for a reason of its own.

@@ -56,6 +56,10 @@ impl Replica {
         let others = members.states.iter().filter(|(id, _)| **id != self.instance);
         for (id, state) in others {
             let peer = self.peers.entry(*id).or_insert_with(|| Peer::new(*state, now_ms));
+            if peer.state == MemberState::Joining && *state == MemberState::Up {
+                // What was compared with was one that had next to nothing.
+                peer.begin_anew(now_ms);
+            }
             peer.state = *state;
         }
         let is_leaving = members.states.get(&self.instance) == Some(&MemberState::Leaving);

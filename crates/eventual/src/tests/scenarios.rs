@@ -267,6 +267,33 @@ fn who_lost_everything_comes_back_as_another_and_is_filled() {
     assert!((0..50).all(|at| is_shown(&cluster, 0, at)));
 }
 
+/// Found by a search: two joined at once, and compared what they had, which was nothing. Once one of them had come up, the other
+/// took that for a comparison with one who is up, and came up with nothing.
+#[test]
+fn who_joins_is_filled_by_one_who_has_everything() {
+    let mut cluster = of_three(options(Trigger::push()));
+    cluster.put(0, 1, None);
+    cluster.run_ms(500);
+    // Two others take the places of the second and third, while the first is away.
+    cluster.crash(0);
+    (1..3).for_each(|slot| {
+        cluster.remove(slot);
+        cluster.restart(slot);
+    });
+    cluster.run_ms(1_000);
+    cluster.restart(0);
+    cluster.partition(0b100);
+    cluster.run_ms(1_500);
+    assert!(cluster.replica(1).unwrap().is_up() && is_shown(&cluster, 1, 1));
+    let instance = cluster.replica(2).unwrap().status().instance;
+    assert_eq!(cluster.members.states[&instance], MemberState::Joining);
+    // It hears only the one that has come up.
+    cluster.crash(0);
+    cluster.partition(0);
+    cluster.run_ms(1_500);
+    assert!(cluster.replica(2).unwrap().is_up() && is_shown(&cluster, 2, 1));
+}
+
 #[test]
 fn who_leaves_goes_once_the_others_have_what_it_wrote() {
     let batching = Batching { interval_ms: 600_000, max_entries: u64::MAX, max_bytes: u64::MAX };
