@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::entry::Entry;
 use crate::io::Effect;
 use crate::message::{Pair, Payload};
-use crate::options::{MAX_RECORD_BYTES, MAX_SWEPT};
+use crate::options::{CHECKPOINT_PAUSE_MS, MAX_RECORD_BYTES, MAX_SWEPT};
 use crate::record::Record;
 use crate::replica::Replica;
 use crate::store::ReplicaError;
@@ -165,6 +165,16 @@ impl Replica {
         }
         self.store.drop_stable(self.fence, self.keeping.index(), MAX_SWEPT);
         self.keep_checkpoint()
+    }
+
+    /// When there is more to do of that.
+    pub(crate) fn cleaning_due_ms(&self) -> Option<u64> {
+        let now = self.now;
+        let expiry = self.store.next_deadline_ms().map(|at_ms| now.mono_ms + at_ms.saturating_sub(now.wall_ms));
+        let has_stable = self.store.oldest_dead().is_some_and(|dead| dead <= self.fence);
+        let is_copying = self.keeping.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.place.is_ok());
+        let next_piece = is_copying.then_some(now.mono_ms + CHECKPOINT_PAUSE_MS);
+        [expiry, has_stable.then_some(now.mono_ms), next_piece].into_iter().flatten().min()
     }
 
     /// Writes everything there is again, piece by piece, once the log has grown as much as there are data: then what comes before

@@ -20,6 +20,7 @@ mod peer;
 mod reading;
 mod record;
 mod replica;
+mod reporting;
 mod round;
 mod skew;
 mod status;

@@ -11,8 +11,10 @@ pub struct Options {
     pub ack: Ack,
     /// Two replicas compare what they have at least this often, on average, in milliseconds; 0: only when there is a reason to.
     pub sync_interval_ms: u64,
-    /// Members tell each other how far they are this often, in milliseconds.
+    /// Members tell each other how far they are this often while that changes, in milliseconds.
     pub report_interval_ms: u64,
+    /// And this often at least while nothing does, in milliseconds.
+    pub max_report_interval_ms: u64,
     /// Most bytes of keys and values. Beyond it own values are refused; what others took is kept, and deletes are always
     /// possible.
     pub max_bytes: u64,
@@ -98,6 +100,7 @@ impl Options {
             ack: Ack::Local,
             sync_interval_ms: 60_000,
             report_interval_ms: 1_000,
+            max_report_interval_ms: 16_000,
             max_bytes: u64::MAX,
             outbox_max_bytes: 64 << 20,
             throttle_ms: 100,
@@ -152,8 +155,8 @@ pub(crate) const ROUND_STALL_MS: u64 = 10_000;
 /// After a round that was given up the next one waits this long.
 pub(crate) const ROUND_PAUSE_MS: u64 = 1_000;
 
-/// Who was not heard of for so many report intervals counts as unreachable.
-pub(crate) const SILENT_INTERVALS: u64 = 4;
+/// Who was not heard of for so many report intervals, and for twice the time that it said itself, counts as unreachable.
+pub(crate) const SILENT_INTERVALS: u64 = 2;
 
 /// So many reports in a row with a clock that is off stop writes: one late message is no proof.
 pub(crate) const SKEWED_REPORTS: u32 = 3;
@@ -166,6 +169,9 @@ pub(crate) const MAX_WAITING_READS: usize = 16 << 10;
 
 /// Flushes and comparisons that somebody waits for; more are refused. People and jobs ask for them, not each request.
 pub(crate) const MAX_WAITS: usize = 1024;
+
+/// Between two pieces of a checkpoint, if nothing else happens: at most some 50 MB/s, so that it leaves the log to others, too.
+pub(crate) const CHECKPOINT_PAUSE_MS: u64 = 20;
 
 /// Expired values and stable tombstones that one poll takes care of: so that it stays short.
 pub(crate) const MAX_SWEPT: usize = 1_000;

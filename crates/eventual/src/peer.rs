@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::io::MemberState;
+use crate::io::{MemberState, Time};
+use crate::options::RESEND_MS;
 use crate::round::Round;
 use crate::version::Hlc;
 
@@ -13,8 +14,10 @@ pub(crate) struct Peer {
     pub(crate) state: MemberState,
     /// When it was heard of last.
     pub(crate) heard_ms: Option<u64>,
-    /// Its wall clock less ours, when it reported last.
-    pub(crate) clock_offset_ms: i64,
+    /// Its wall clock less our steady time, when it reported last.
+    pub(crate) wall_shift_ms: i64,
+    /// It reports again within this time.
+    pub(crate) interval_ms: u64,
     /// What it gets of our writes as they come.
     pub(crate) stream: Option<Stream>,
     /// A round of this epoch has ended that began when the stream was there: what the stream does not hold it has.
@@ -62,6 +65,11 @@ impl Stream {
         Self { base: place, acked: place, sent: place, inflight: VecDeque::new(), since_ms: 0 }
     }
 
+    /// When what is on its way is to be sent again.
+    pub(crate) fn resend_due_ms(&self) -> Option<u64> {
+        (!self.inflight.is_empty()).then_some(self.since_ms + RESEND_MS)
+    }
+
     /// Whether the peer is known to have what was written at a place.
     pub(crate) fn has(&self, place: u64) -> bool {
         place > self.base && self.acked >= place
@@ -73,7 +81,8 @@ impl Peer {
         Self {
             state,
             heard_ms: None,
-            clock_offset_ms: 0,
+            wall_shift_ms: 0,
+            interval_ms: 0,
             stream: None,
             is_synced: false,
             floor: Hlc::ZERO,
@@ -97,8 +106,16 @@ impl Peer {
         self.sync_due_ms = Some(now_ms);
     }
 
-    /// Whether it was heard of within this time.
+    /// Whether it was heard of lately: one report may be lost, and the next one is late by less than this.
     pub(crate) fn is_reachable(&self, now_ms: u64, silent_ms: u64) -> bool {
-        self.heard_ms.is_some_and(|heard_ms| now_ms.saturating_sub(heard_ms) < silent_ms)
+        self.heard_ms.is_some_and(|heard_ms| now_ms.saturating_sub(heard_ms) < 2 * self.interval_ms + silent_ms)
+    }
+
+    /// Its wall clock less ours.
+    pub(crate) fn clock_offset_ms(&self, now: Time) -> i64 {
+        if self.heard_ms.is_none() {
+            return 0;
+        }
+        self.wall_shift_ms.wrapping_sub(now.wall_ms.cast_signed().wrapping_sub(now.mono_ms.cast_signed()))
     }
 }

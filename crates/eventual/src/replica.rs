@@ -14,6 +14,7 @@ use crate::options::{Options, SILENT_INTERVALS};
 use crate::outbox::Outbox;
 use crate::peer::Peer;
 use crate::reading::Reads;
+use crate::reporting::{Report, Reporting};
 use crate::round::{differing, pairs_with};
 use crate::skew::Skew;
 use crate::status::Counts;
@@ -62,7 +63,7 @@ pub struct Replica {
     pub(crate) skew: Skew,
     pub(crate) next_round: u64,
     pub(crate) next_sync_ms: u64,
-    pub(crate) next_report_ms: u64,
+    pub(crate) reporting: Reporting,
     /// When this replica became a member of the epoch.
     pub(crate) joined_ms: u64,
     /// The stamp up to which others must have all own writes before this replica goes.
@@ -117,7 +118,7 @@ impl Replica {
             skew: Skew::default(),
             next_round: start << 32,
             next_sync_ms: 0,
-            next_report_ms: 0,
+            reporting: Reporting::default(),
             joined_ms: 0,
             leaves_at: None,
             random: seed ^ u64::from(instance.0).wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -148,17 +149,18 @@ impl Replica {
 
     /// When it wants to be polled at the latest, in monotonic milliseconds.
     pub fn due_ms(&self) -> u64 {
-        let mut due = self.now.mono_ms + self.options.report_interval_ms;
+        let now_ms = self.now.mono_ms;
+        let mut due = now_ms + self.options.max_report_interval_ms;
         let mut at = |ms: Option<u64>| due = due.min(ms.unwrap_or(u64::MAX));
-        at(Some(self.next_report_ms));
+        at(self.report_due_ms());
         at(self.release.due_ms(&self.options));
         at(self.reads.due_ms());
-        at(self.delayed.front().map(|(_, since_ms)| since_ms + self.options.throttle_ms));
-        for peer in self.peers.values() {
-            at(peer.round.as_ref().and_then(crate::round::Round::due_ms));
-        }
-        at(self.waiting.iter().map(|waiting| waiting.deadline_ms).min().filter(|ms| *ms > self.now.mono_ms));
-        due.max(self.now.mono_ms)
+        // What waits for the log, and not for room, goes on when the log says so.
+        at(self.delayed.front().map(|(_, since_ms)| since_ms + self.options.throttle_ms).filter(|ms| *ms > now_ms));
+        at(self.rounds_due_ms());
+        at(self.waiting.iter().map(|waiting| waiting.deadline_ms).min().filter(|ms| *ms > now_ms));
+        at(self.cleaning_due_ms());
+        due.max(now_ms)
     }
 
     fn on_input(&mut self, input: Input) -> Result<(), ReplicaError> {
@@ -181,7 +183,7 @@ impl Replica {
         }
         // What a member that is gone wrote comes in rounds with those who stay, and in no other way: the watermark waits for
         // those rounds, and for nothing else.
-        let (now_ms, own_wall_ms) = (self.now.mono_ms, self.now.wall_ms);
+        let now_ms = self.now.mono_ms;
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         peer.heard_ms = Some(now_ms);
         self.clock.observe(clock);
@@ -190,9 +192,8 @@ impl Replica {
                 self.on_push(from, (stream, base, first, last), &pairs);
             }
             Payload::PushAck { stream, applied } => self.on_push_ack(from, stream, applied),
-            Payload::Report { rows } => {
-                peer.clock_offset_ms = wall_ms.cast_signed() - own_wall_ms.cast_signed();
-                self.watermark.report(from, epoch, &rows);
+            Payload::Report { rows, interval_ms, wants_answer } => {
+                self.on_report(from, epoch, wall_ms, &Report { rows, interval_ms, wants_answer });
             }
             // All else carries what anybody wrote: it counts among those who agree on the members.
             _ if epoch != self.members.epoch => {}
@@ -297,7 +298,7 @@ impl Replica {
         self.members.states.get(&self.instance) == Some(&MemberState::Up)
     }
 
-    /// After how long without a word a peer counts as unreachable.
+    /// How much longer than promised a peer may be silent before it counts as unreachable.
     pub(crate) fn silent_ms(&self) -> u64 {
         self.options.report_interval_ms * SILENT_INTERVALS
     }

@@ -9,7 +9,9 @@ use bytes::Bytes;
 
 use crate::digest::{FAN_OUT, Node};
 use crate::message::{Pair, Part, Payload};
-use crate::options::{MAX_ASKED_NODES, MAX_MESSAGE_BYTES, MAX_MESSAGE_PAIRS, MAX_OPEN_REQUESTS, MAX_WANTED_HASHES, RESEND_MS};
+use crate::options::{
+    MAX_ASKED_NODES, MAX_MESSAGE_BYTES, MAX_MESSAGE_PAIRS, MAX_OPEN_REQUESTS, MAX_WANTED_HASHES, RESEND_MS, ROUND_STALL_MS,
+};
 use crate::store::{ReplicaError, Store};
 use crate::version::{Hlc, Version};
 
@@ -220,9 +222,10 @@ impl Round {
         }
     }
 
-    /// When something is to be sent again.
-    pub(crate) fn due_ms(&self) -> Option<u64> {
-        self.open.values().map(|(_, sent_ms)| sent_ms + RESEND_MS).min()
+    /// When something is to be sent again, or the round to be given up.
+    pub(crate) fn due_ms(&self) -> u64 {
+        let again = self.open.values().map(|(_, sent_ms)| sent_ms + RESEND_MS).min();
+        again.unwrap_or(u64::MAX).min(self.progressed_ms + ROUND_STALL_MS)
     }
 }
 

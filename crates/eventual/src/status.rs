@@ -106,7 +106,7 @@ impl Replica {
             lag_entries: peer.stream.as_ref().map(|stream| self.outbox.last() - stream.acked),
             is_comparing: peer.round.is_some(),
             rounds: peer.rounds,
-            clock_offset_ms: peer.clock_offset_ms,
+            clock_offset_ms: peer.clock_offset_ms(self.now),
         });
         Status {
             instance: self.instance,

@@ -1,11 +1,10 @@
-//! Members, rounds with them, and what they tell each other about how far they are.
+//! Members, rounds with them, and who waits for those.
 
 use std::collections::BTreeSet;
 
-use crate::io::{Answer, Effect, MemberState, Members, Refusal};
-use crate::message::Payload;
+use crate::io::{Answer, MemberState, Members, Refusal};
 use crate::options::{CopyWhen, MAX_WAITS, ROUND_PAUSE_MS, ROUND_STALL_MS, Trigger};
-use crate::peer::Peer;
+use crate::peer::{Peer, Stream};
 use crate::replica::Replica;
 use crate::round::Round;
 use crate::store::ReplicaError;
@@ -71,7 +70,7 @@ impl Replica {
         if is_new {
             self.watermark.begin(self.members.epoch, self.members.states.keys().copied().collect());
             self.joined_ms = now_ms;
-            self.next_report_ms = now_ms;
+            self.reporting.hurry();
             for peer in self.peers.values_mut() {
                 peer.is_synced = false;
                 peer.floor = Hlc::ZERO;
@@ -81,58 +80,6 @@ impl Replica {
                 self.begin_stream(id);
             }
             self.trim_outbox();
-        }
-    }
-
-    /// The stamp up to which a peer has all own writes.
-    pub(crate) fn reached(&self, peer: &Peer) -> Hlc {
-        let streamed = peer.stream.as_ref().filter(|_| peer.is_synced);
-        let streamed = streamed.map(|stream| self.outbox.complete_to(stream.acked).unwrap_or_else(|| self.clock.promised()));
-        peer.floor.max(streamed.unwrap_or_default()).min(self.clock.promised())
-    }
-
-    /// Reports, and what follows from them.
-    pub(crate) fn keep_members(&mut self) {
-        if self.now.mono_ms < self.next_report_ms || !self.members.states.contains_key(&self.instance) {
-            return;
-        }
-        self.next_report_ms = self.now.mono_ms + self.options.report_interval_ms;
-        let own = self.keeping.own_complete_to().unwrap_or_else(|| self.clock.promised()).min(self.clock.promised());
-        let mut rows: Vec<(InstanceId, Hlc)> = self.peers.iter().map(|(id, peer)| (*id, self.reached(peer))).collect();
-        rows.push((self.instance, own));
-        self.watermark.report(self.instance, self.members.epoch, &rows);
-        for id in self.other_members() {
-            self.send(id, Payload::Report { rows: rows.clone() });
-        }
-        let silent_ms = self.silent_ms();
-        let reachable = self.peers.values().filter(|peer| peer.is_reachable(self.now.mono_ms, silent_ms));
-        let offsets = reachable.map(|peer| peer.clock_offset_ms).collect();
-        self.skew.look_at(offsets, self.options.max_clock_offset_ms);
-        self.follow_state();
-    }
-
-    /// Says when a replica that joins has everything, and when one that leaves is not needed any more.
-    fn follow_state(&mut self) {
-        let (now_ms, silent_ms) = (self.now.mono_ms, self.silent_ms());
-        let is_done = |peer: &Peer| peer.is_compared;
-        match self.members.states.get(&self.instance) {
-            Some(MemberState::Joining) if now_ms > self.joined_ms => {
-                let mut reachable = self.peers.values().filter(|peer| peer.is_reachable(now_ms, silent_ms));
-                let mut up = self.peers.values().filter(|peer| peer.state == MemberState::Up).peekable();
-                // An empty replica that knows nobody who is up must not look like one that serves.
-                let has_source = up.peek().is_none() || up.any(is_done);
-                if has_source && reachable.all(is_done) {
-                    self.out.push(Effect::Joined);
-                }
-            }
-            Some(MemberState::Leaving) => {
-                let at = self.leaves_at.unwrap_or_default();
-                let mut others = self.peers.values().filter(|peer| peer.state == MemberState::Up);
-                if self.keeping.is_all_durable() && self.delayed.is_empty() && others.all(|peer| self.reached(peer) >= at) {
-                    self.out.push(Effect::Drained);
-                }
-            }
-            _ => {}
         }
     }
 
@@ -151,6 +98,21 @@ impl Replica {
             self.drive_round(id)?;
         }
         Ok(())
+    }
+
+    /// When there is more to do for rounds, streams, and those who wait for them.
+    pub(crate) fn rounds_due_ms(&self) -> Option<u64> {
+        let (now_ms, silent_ms) = (self.now.mono_ms, self.silent_ms());
+        let of_peer = |peer: &Peer| {
+            let is_reachable = peer.is_reachable(now_ms, silent_ms);
+            let next = peer.sync_due_ms.filter(|_| peer.round.is_none() && is_reachable);
+            let again = peer.stream.as_ref().and_then(Stream::resend_due_ms).filter(|_| is_reachable);
+            [next, again, peer.round.as_ref().map(Round::due_ms)].into_iter().flatten().min()
+        };
+        let peers = self.peers.values().filter_map(of_peer);
+        let waits = self.waits.iter().map(|wait| wait.deadline_ms);
+        let next = (self.options.sync_interval_ms > 0 && !self.peers.is_empty()).then_some(self.next_sync_ms);
+        peers.chain(waits).chain(next).min()
     }
 
     fn begin_round(&mut self, id: InstanceId) {

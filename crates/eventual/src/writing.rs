@@ -5,7 +5,7 @@ use crate::entry::{Body, Entry};
 use crate::io::{Answer, MemberState, Refusal, Write};
 use crate::message::{Pair, Payload};
 use crate::options::{Ack, Batching, CopyWhen, MAX_INFLIGHT_FRAMES, MAX_MESSAGE_BYTES, MAX_MESSAGE_PAIRS, MAX_WAITING_WRITES};
-use crate::options::{Options, RESEND_MS, Trigger};
+use crate::options::{Options, Trigger};
 use crate::peer::Stream;
 use crate::replica::Replica;
 use crate::version::{Hlc, InstanceId, Version};
@@ -216,12 +216,14 @@ impl Replica {
     }
 
     fn send_window(&mut self, id: InstanceId) {
-        let now_ms = self.now.mono_ms;
+        let (now_ms, silent_ms) = (self.now.mono_ms, self.silent_ms());
         loop {
             let upto = self.release.upto;
             let Some(peer) = self.peers.get_mut(&id) else { return };
+            let is_reachable = peer.is_reachable(now_ms, silent_ms);
             let Some(stream) = &mut peer.stream else { return };
-            if !stream.inflight.is_empty() && now_ms.saturating_sub(stream.since_ms) >= RESEND_MS {
+            // Who is away hears nothing: when it is heard of again is soon enough.
+            if is_reachable && stream.resend_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
                 stream.sent = stream.acked;
                 stream.inflight.clear();
             }

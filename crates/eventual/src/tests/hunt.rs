@@ -1,7 +1,7 @@
 //! A search for what nobody has seen yet: cases of a harder kind than those that each run tries.
 //!
 //! `QUORATE_EVENTUAL_HUNT=<first seed>:<cases> cargo test -p quorate-eventual hunt -- --ignored --nocapture`. What fails is
-//! printed with its seed, and written with its whole input to `proptest-regressions/`, before anything else is tried.
+//! printed with its seed, and written with its whole input to `target/eventual-failures/`, before anything else is tried.
 
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -83,7 +83,7 @@ fn hunt() {
     let asked = std::env::var("QUORATE_EVENTUAL_HUNT").unwrap_or_else(|_| "1:100".to_owned());
     let (first, count) = asked.split_once(':').expect("<first seed>:<cases>");
     let (first, count): (u64, u64) = (first.parse().expect("a seed"), count.parse().expect("a number of cases"));
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/eventual-failures");
     let mut failed = 0;
     for seed in first..first + count {
         let case = case(seed);

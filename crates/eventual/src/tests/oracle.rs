@@ -15,6 +15,8 @@ struct Attempt {
     instance: InstanceId,
     /// What its co-ordinator had for the key when it came.
     before: Option<Version>,
+    /// Whether nothing is left of it in the end: it is a delete, or a value that ends.
+    ends: bool,
 }
 
 /// A write that was acknowledged.
@@ -66,10 +68,11 @@ impl Oracle {
         self.max_outbox_bytes = max_bytes;
     }
 
-    pub(super) fn on_write(&mut self, token: u64, key: &Bytes, body: &Body, at: &Replica) {
+    pub(super) fn on_write(&mut self, token: u64, key: &Bytes, (body, ttl_ms): (&Body, Option<u64>), at: &Replica) {
         let before = at.get(key).expect("readable").map(|entry| entry.version);
         let instance = at.status().instance;
-        self.attempts.insert(token, Attempt { key: key.clone(), instance, before });
+        let ends = *body == Body::Tombstone || ttl_ms.is_some();
+        self.attempts.insert(token, Attempt { key: key.clone(), instance, before, ends });
         self.bodies.entry(key.clone()).or_default().push(body.clone());
     }
 
@@ -99,12 +102,21 @@ impl Oracle {
                 let first = self.versions.insert((attempt.key.clone(), *version), token);
                 assert_eq!(first, None, "P1: two writes have the version {version}");
                 assert!(covers(at, &attempt.key, *version), "an acknowledged write is not where it was acknowledged");
-                // P3: who is said to have it has it, or had it when it went.
+                // P3: who is said to have it has it, or had it when it went. A delete that everybody had may have gone already, before
+                // somebody came who now lacks nothing.
                 let has_it = |((holder, key), (shown, _)): &(&(InstanceId, Bytes), &(Version, u64))| {
                     *holder != version.instance && *key == attempt.key && *shown >= *version
                 };
                 let others = self.shown.iter().filter(has_it).count();
-                assert!(*replicated as usize <= others, "P3: {version} is said to be at {replicated} others, and is at {others}");
+                let is_over = seen(at, &attempt.key).is_none() && at.fence_for_tests() >= version.hlc;
+                assert!(
+                    is_over || *replicated as usize <= others,
+                    "P3: {version} is said to be at {replicated} others, and is at {others}"
+                );
+                // It may come and go before anybody sees it.
+                if attempt.ends {
+                    self.dead.insert((attempt.key.clone(), *version));
+                }
                 self.acked.push(Acked { key: attempt.key.clone(), version: *version, is_lost: false });
             }
             Answer::Found { entry, answered, .. } => {

@@ -62,6 +62,7 @@ pub(super) fn start() -> impl Strategy<Value = Start> {
             outbox_max_bytes,
             sync_interval_ms: 2_000,
             report_interval_ms: 200,
+            max_report_interval_ms: 3_200,
             digest_levels: 1,
             checkpoint_bytes: 400,
             ..Options::new(trigger)

@@ -7,7 +7,13 @@ use crate::io::{Answer, Refusal};
 use crate::{Ack, Batching, Body, CopyWhen, Entry, MemberState, Options, Trigger};
 
 fn options(trigger: Trigger) -> Options {
-    Options { sync_interval_ms: 0, report_interval_ms: 100, digest_levels: 2, ..Options::new(trigger) }
+    Options {
+        sync_interval_ms: 0,
+        report_interval_ms: 100,
+        max_report_interval_ms: 1_600,
+        digest_levels: 2,
+        ..Options::new(trigger)
+    }
 }
 
 fn of_three(options: Options) -> Cluster {
@@ -227,6 +233,45 @@ fn equal_replicas_exchange_one_sum() {
     assert_eq!(cluster.answers.get(&token), Some(&Answer::Done { reached: 2, others: 2 }));
     let after = cluster.replica(1).unwrap().status().counts;
     assert_eq!((after.pulled, after.put, after.rounds), (before.pulled, before.put, before.rounds + 2));
+}
+
+/// Three replicas that have nothing to do, and how often they are polled and how many messages they send, each, in a minute.
+fn idle(max_report_interval_ms: u64) -> (Cluster, u64, u64) {
+    let mut cluster = of_three(Options { max_report_interval_ms, ..Options::new(Trigger::push()) });
+    cluster.put(0, 1, None);
+    cluster.run_in_steps(90_000, 50);
+    let (polls, messages) = (cluster.polls, cluster.messages);
+    cluster.run_in_steps(600_000, 50);
+    let (polls, messages) = ((cluster.polls - polls) / 30, (cluster.messages - messages) / 30);
+    (cluster, polls, messages)
+}
+
+#[test]
+fn idle_replicas_hardly_cost_anything_and_are_awake_at_once() {
+    let (_, polls, messages) = idle(1_000);
+    assert!((150..200).contains(&polls) && (100..130).contains(&messages), "{polls} polls and {messages} messages");
+    let (mut cluster, polls, messages) = idle(16_000);
+    assert!((5..16).contains(&polls) && (5..11).contains(&messages), "{polls} polls and {messages} messages");
+    // Nobody is taken for being away meanwhile.
+    let is_heard = |slot: usize| cluster.replica(slot).unwrap().status().peers.iter().all(|peer| peer.is_reachable);
+    assert!((0..3).all(is_heard));
+    cluster.delete(0, 1);
+    cluster.run_in_steps(2_500, 50);
+    assert!((0..3).all(|slot| shown(&cluster, slot, 1).is_none()), "the tombstone has gone");
+}
+
+#[test]
+fn who_starts_among_the_idle_is_heard_and_hears_at_once() {
+    let mut cluster = of_three(Options { sync_interval_ms: 0, ..Options::new(Trigger::push()) });
+    cluster.run_in_steps(120_000, 50);
+    cluster.crash(2);
+    cluster.run_in_steps(500, 50);
+    cluster.put(0, 1, None);
+    cluster.run_in_steps(300, 50);
+    cluster.restart(2);
+    cluster.run_in_steps(1_500, 50);
+    assert!(is_shown(&cluster, 2, 1));
+    assert!(cluster.replica(2).unwrap().status().peers.iter().all(|peer| peer.is_reachable && peer.rounds > 0));
 }
 
 #[test]
