@@ -1,10 +1,15 @@
 //! How a replica behaves, and its limits with their reasons.
 
+use crate::schedule::Schedule;
+
 /// Settings of a keyspace's replicas; the same at all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// When entries travel.
     pub trigger: Trigger,
+    /// When, beside that, what was collected is sent, or everything copied. A time that a durable replica missed, because it was
+    /// away, it makes up for when it is back. Of no effect where reads ask others.
+    pub schedule: Option<Schedule>,
     /// Whether what is merged is kept in the log. Without it a replica that starts is empty, and another instance.
     pub is_durable: bool,
     /// Whom a write waits for that does not say so itself.
@@ -56,7 +61,7 @@ pub enum Trigger {
 /// When collected writes are sent; whichever comes first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batching {
-    /// Since the first of them, in milliseconds.
+    /// Since the first of them, in milliseconds; `u64::MAX`: never for that reason.
     pub interval_ms: u64,
     /// So many writes of this node.
     pub max_entries: u64,
@@ -96,6 +101,7 @@ impl Options {
     pub fn new(trigger: Trigger) -> Self {
         Self {
             trigger,
+            schedule: None,
             is_durable: true,
             ack: Ack::Local,
             sync_interval_ms: 60_000,

@@ -16,6 +16,7 @@ use crate::peer::Peer;
 use crate::reading::Reads;
 use crate::reporting::{Report, Reporting};
 use crate::round::{differing, pairs_with};
+use crate::schedule::Scheduled;
 use crate::skew::Skew;
 use crate::status::Counts;
 use crate::store::{Merged, ReplicaError, Store};
@@ -55,6 +56,7 @@ pub struct Replica {
     pub(crate) fence: Hlc,
     pub(crate) keeping: Keeping,
     pub(crate) release: Release,
+    pub(crate) scheduled: Scheduled,
     /// Writes that wait for room in the outbox or for the clock's bound, with when they came.
     pub(crate) delayed: VecDeque<(crate::Write, u64)>,
     pub(crate) waiting: Vec<Waiting>,
@@ -111,6 +113,7 @@ impl Replica {
             fence: Hlc::ZERO,
             keeping: Keeping::new(options.is_durable),
             release: Release::default(),
+            scheduled: Scheduled::default(),
             delayed: VecDeque::new(),
             waiting: Vec::new(),
             waits: Vec::new(),
@@ -138,6 +141,7 @@ impl Replica {
         self.retry_delayed();
         self.follow_reads()?;
         self.keep_members();
+        self.keep_schedule();
         self.keep_rounds()?;
         self.send_windows();
         self.send_acks();

@@ -19,6 +19,8 @@ pub struct Counts {
     pub pushed: u64,
     /// Their bytes.
     pub pushed_bytes: u64,
+    /// Times of the schedule that led to something.
+    pub scheduled: u64,
     /// Peers that fell too far behind to be sent what they lacked.
     pub overflows: u64,
     /// Rounds that ended: comparisons and copies.

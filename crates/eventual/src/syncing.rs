@@ -193,7 +193,7 @@ impl Replica {
         }
     }
 
-    fn copy_to_all(&mut self) {
+    pub(crate) fn copy_to_all(&mut self) {
         self.release.copied(self.now.mono_ms);
         self.peers.values_mut().for_each(|peer| peer.wants_copy = true);
     }

@@ -7,6 +7,7 @@ use crate::message::{Pair, Payload};
 use crate::options::{Ack, Batching, CopyWhen, MAX_INFLIGHT_FRAMES, MAX_MESSAGE_BYTES, MAX_MESSAGE_PAIRS, MAX_WAITING_WRITES};
 use crate::options::{Options, Trigger};
 use crate::peer::Stream;
+use crate::record::Record;
 use crate::replica::Replica;
 use crate::version::{Hlc, InstanceId, Version};
 
@@ -46,7 +47,7 @@ impl Release {
     /// When more may be sent.
     pub(crate) fn due_ms(&self, options: &Options) -> Option<u64> {
         match &options.trigger {
-            Trigger::Write(batching) => self.since_ms.map(|since_ms| since_ms + batching.interval_ms),
+            Trigger::Write(batching) => self.since_ms.map(|since_ms| since_ms.saturating_add(batching.interval_ms)),
             Trigger::Copy(CopyWhen::OnWrite { quiet_ms, min_interval_ms }) => {
                 let earliest = self.copied_ms.map_or(0, |copied_ms| copied_ms + min_interval_ms);
                 self.written_ms.map(|written_ms| (written_ms + quiet_ms).max(earliest))
@@ -199,6 +200,22 @@ impl Replica {
         let ack = ack.unwrap_or(self.options.ack);
         self.waiting.push(Waiting { token, version, replaced, place, index, ack, deadline_ms });
         None
+    }
+
+    /// What the schedule says is done when it is time.
+    pub(crate) fn keep_schedule(&mut self) {
+        let Some(schedule) = self.options.schedule.as_ref().filter(|_| self.is_up()) else { return };
+        let known_ms = self.scheduled.done_ms();
+        if self.scheduled.is_time(schedule, self.now.wall_ms) {
+            self.counts.scheduled += 1;
+            match self.options.trigger {
+                Trigger::Write(_) => self.release.all(self.outbox.last()),
+                Trigger::Copy(_) => self.copy_to_all(),
+                Trigger::Read { .. } => {}
+            }
+        }
+        let done_ms = self.scheduled.done_ms().filter(|done_ms| Some(*done_ms) != known_ms);
+        done_ms.into_iter().for_each(|done_ms| self.keeping.append(&Record::Scheduled(done_ms)));
     }
 
     /// Sends what may be sent, as far as each peer's window goes.

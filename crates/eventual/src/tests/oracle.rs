@@ -102,8 +102,8 @@ impl Oracle {
                 let first = self.versions.insert((attempt.key.clone(), *version), token);
                 assert_eq!(first, None, "P1: two writes have the version {version}");
                 assert!(covers(at, &attempt.key, *version), "an acknowledged write is not where it was acknowledged");
-                // P3: who is said to have it has it, or had it when it went. A delete that everybody had may have gone already, before
-                // somebody came who now lacks nothing.
+                // P3: who is said to have it has it, or had it when it went. A delete that everybody had may have gone
+                // already, before somebody came who now lacks nothing.
                 let has_it = |((holder, key), (shown, _)): &(&(InstanceId, Bytes), &(Version, u64))| {
                     *holder != version.instance && *key == attempt.key && *shown >= *version
                 };

@@ -340,6 +340,52 @@ fn who_joins_is_filled_by_one_who_has_everything() {
 }
 
 #[test]
+fn schedules_are_kept_and_what_was_missed_is_made_up_for_once() {
+    let batching = Batching { interval_ms: u64::MAX, max_entries: u64::MAX, max_bytes: u64::MAX };
+    let schedule = Some("*/10 * * * *".parse().unwrap());
+    let mut cluster = of_three(Options { schedule, ..options(Trigger::Write(batching)) });
+    let runs = |cluster: &Cluster, slot| cluster.replica(slot).unwrap().status().counts.scheduled;
+    // Ten minutes before the next time.
+    let until = |cluster: &Cluster| 600_000 - cluster.wall_ms(0) % 600_000;
+    cluster.run_in_steps(until(&cluster), 500);
+    cluster.run_in_steps(1_000, 500);
+    cluster.put(0, 1, None);
+    cluster.run_in_steps(until(&cluster) - 1_000, 500);
+    assert!(!is_shown(&cluster, 1, 1) && runs(&cluster, 0) == 1);
+    cluster.run_in_steps(2_000, 500);
+    assert!(is_shown(&cluster, 1, 1) && is_shown(&cluster, 2, 1) && runs(&cluster, 0) == 2);
+    // A clock that goes back by an hour, and comes again to times that were.
+    cluster.jump(0, -3_600_000);
+    cluster.run_in_steps(1_800_000, 500);
+    assert_eq!(runs(&cluster, 0), 2);
+    cluster.jump(0, 0);
+    cluster.run_in_steps(1_000, 500);
+    assert_eq!(runs(&cluster, 0), 3, "three times passed meanwhile");
+    // Away for an hour.
+    cluster.crash(0);
+    cluster.run_in_steps(3_600_000, 5_000);
+    cluster.restart(0);
+    cluster.run_in_steps(2_000, 500);
+    assert_eq!(runs(&cluster, 0), 1, "since it started");
+    cluster.crash(0);
+    cluster.restart(0);
+    cluster.run_in_steps(2_000, 500);
+    assert_eq!(runs(&cluster, 0), 0, "nothing was missed");
+}
+
+#[test]
+fn copies_are_made_by_schedule_too() {
+    let schedule = Some("* * * * *".parse().unwrap());
+    let mut cluster = of_three(Options { schedule, ..options(Trigger::Copy(CopyWhen::Manual)) });
+    cluster.run_in_steps(60_000 - cluster.wall_ms(0) % 60_000 + 1_000, 500);
+    cluster.put(0, 1, None);
+    cluster.run_in_steps(50_000, 500);
+    assert!(!is_shown(&cluster, 1, 1));
+    cluster.run_in_steps(15_000, 500);
+    assert!(is_shown(&cluster, 1, 1) && is_shown(&cluster, 2, 1));
+}
+
+#[test]
 fn who_leaves_goes_once_the_others_have_what_it_wrote() {
     let batching = Batching { interval_ms: 600_000, max_entries: u64::MAX, max_bytes: u64::MAX };
     let mut cluster = of_three(options(Trigger::Write(batching)));
