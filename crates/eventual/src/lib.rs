@@ -9,6 +9,7 @@
 //! What it must not know: I/O, clocks, randomness, threads, Raft, the network, HTTP.
 
 mod clock;
+mod conflicts;
 mod digest;
 mod entry;
 mod io;
@@ -33,6 +34,7 @@ mod version;
 mod watermark;
 mod writing;
 
+pub use conflicts::Conflict;
 pub use digest::{Digest, Node};
 pub use entry::{Body, Entry};
 pub use io::{Answer, Effect, Input, MemberState, Members, Refusal, Time, Write};

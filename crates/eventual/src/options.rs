@@ -30,6 +30,8 @@ pub struct Options {
     pub throttle_ms: u64,
     /// A wall clock that is further than this from the median of the others stops writes, in milliseconds.
     pub max_clock_offset_ms: u64,
+    /// Whether the newest conflicts are kept, for people to look at: [`crate::Replica::conflicts`].
+    pub logs_conflicts: bool,
     /// Levels of the digest below its root: 1 to 4. Replicas that are compared have the same.
     pub digest_levels: u8,
     /// Decides where keys lie in the digest. The same at all replicas, and unknown to clients.
@@ -111,6 +113,7 @@ impl Options {
             outbox_max_bytes: 64 << 20,
             throttle_ms: 100,
             max_clock_offset_ms: 500,
+            logs_conflicts: false,
             digest_levels: 4,
             digest_seed: 0,
             checkpoint_bytes: 64 << 20,

@@ -36,6 +36,8 @@ struct Slot {
     entry: Entry,
     /// The stamp of the first write that was here.
     first_hlc: Hlc,
+    /// When that came.
+    since_ms: u64,
 }
 
 impl Slot {
@@ -70,7 +72,7 @@ impl Outbox {
     }
 
     /// Adds a write, and says where it is.
-    pub(crate) fn add(&mut self, key: &Bytes, entry: Entry) -> u64 {
+    pub(crate) fn add(&mut self, key: &Bytes, entry: Entry, now_ms: u64) -> u64 {
         if let Some(place) = self.unsent.get(key)
             && let Some(slot) = self.slots.get_mut(place)
         {
@@ -80,7 +82,7 @@ impl Outbox {
             return *place;
         }
         self.last += 1;
-        let slot = Slot { key: key.clone(), first_hlc: entry.version.hlc, entry };
+        let slot = Slot { key: key.clone(), first_hlc: entry.version.hlc, since_ms: now_ms, entry };
         self.bytes += slot.size_bytes();
         self.slots.insert(self.last, slot);
         self.unsent.insert(key.clone(), self.last);
@@ -118,6 +120,11 @@ impl Outbox {
         self.slots.range(place + 1..).next().map(|(_, slot)| slot.first_hlc.before())
     }
 
+    /// Since when the oldest write after a place has been here.
+    pub(crate) fn oldest_ms(&self, place: u64) -> Option<u64> {
+        self.slots.range(place + 1..).next().map(|(_, slot)| slot.since_ms)
+    }
+
     /// Everybody who listens has what is at or before this place.
     pub(crate) fn trim(&mut self, upto: u64) {
         while let Some(first) = self.slots.first_entry().filter(|slot| *slot.key() <= upto) {
@@ -142,7 +149,7 @@ mod tests {
     }
 
     fn add(outbox: &mut Outbox, key: &'static str, hlc: u64) -> u64 {
-        outbox.add(&Bytes::from_static(key.as_bytes()), entry(hlc))
+        outbox.add(&Bytes::from_static(key.as_bytes()), entry(hlc), 10 * hlc)
     }
 
     fn stamps(window: &Window) -> Vec<u64> {
@@ -188,6 +195,7 @@ mod tests {
         add(&mut outbox, "b", 7);
         add(&mut outbox, "a", 9);
         assert_eq!([0, 1, 2].map(|place| outbox.complete_to(place)), [Some(Hlc(4)), Some(Hlc(6)), None]);
+        assert_eq!([0, 1, 2].map(|place| outbox.oldest_ms(place)), [Some(50), Some(70), None]);
     }
 
     #[test]

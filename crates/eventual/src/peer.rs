@@ -42,6 +42,56 @@ pub(crate) struct Peer {
     pub(crate) inbound: (u64, u64),
     /// An acknowledgement that is to be sent at the end of this poll.
     pub(crate) owes_ack: bool,
+    pub(crate) figures: Figures,
+    /// Its last confirmations, oldest first: up to which stamp, and its clock when it confirmed.
+    pub(crate) confirmed: VecDeque<(Hlc, Hlc)>,
+}
+
+/// What there was with a peer, since this replica was opened; for people.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) pushed_bytes: u64,
+    pub(crate) pulled: u64,
+    pub(crate) pulled_bytes: u64,
+    pub(crate) put: u64,
+    pub(crate) put_bytes: u64,
+    pub(crate) compared_wall_ms: Option<u64>,
+    pub(crate) copied_wall_ms: Option<u64>,
+    /// When the oldest own write came that no stream brings there, and no round under way.
+    pub(crate) unconfirmed_ms: Option<u64>,
+    /// And the oldest that the round under way brings there.
+    pub(crate) in_round_ms: Option<u64>,
+}
+
+impl Figures {
+    /// An own write came, or several did, the oldest at this time, that only a round brings there.
+    pub(crate) fn is_owed(&mut self, since_ms: u64) {
+        self.unconfirmed_ms = Some(self.unconfirmed_ms.map_or(since_ms, |known_ms| known_ms.min(since_ms)));
+    }
+
+    /// A round begins that brings there what is here.
+    pub(crate) fn begin_round(&mut self) {
+        self.in_round_ms = self.unconfirmed_ms.take();
+    }
+
+    /// The round was given up.
+    pub(crate) fn give_up_round(&mut self) {
+        self.in_round_ms.take().into_iter().for_each(|since_ms| self.is_owed(since_ms));
+    }
+
+    /// A round has ended.
+    pub(crate) fn end_round(&mut self, round: &Round, wall_ms: u64) {
+        self.in_round_ms = None;
+        self.pulled += round.pulled;
+        self.pulled_bytes += round.pulled_bytes;
+        self.put += round.pushed;
+        self.put_bytes += round.pushed_bytes;
+        if round.is_copy {
+            self.copied_wall_ms = Some(wall_ms);
+        } else {
+            self.compared_wall_ms = Some(wall_ms);
+        }
+    }
 }
 
 /// How far a peer has come with our outbox.
@@ -96,6 +146,8 @@ impl Peer {
             last_comparison: 0,
             inbound: (0, 0),
             owes_ack: false,
+            figures: Figures::default(),
+            confirmed: VecDeque::new(),
         }
     }
 
@@ -103,6 +155,7 @@ impl Peer {
     pub(crate) fn begin_anew(&mut self, now_ms: u64) {
         self.is_compared = false;
         self.wants_copy |= self.round.take().is_some_and(|round| round.is_copy);
+        self.figures.give_up_round();
         self.sync_due_ms = Some(now_ms);
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use quorate_engine::Engine;
 
 use crate::clock::Clock;
+use crate::conflicts::Conflicts;
 use crate::io::{Answer, Effect, Input, MemberState, Members, Time};
 use crate::keeping::Keeping;
 use crate::message::{Known, Message, Pair, Payload};
@@ -72,6 +73,7 @@ pub struct Replica {
     pub(crate) leaves_at: Option<Hlc>,
     pub(crate) random: u64,
     pub(crate) counts: Counts,
+    pub(crate) conflicts: Conflicts,
     /// Messages and answers of this poll: they leave once what was appended in it is durable.
     pub(crate) out: Vec<Effect>,
 }
@@ -126,6 +128,7 @@ impl Replica {
             leaves_at: None,
             random: seed ^ u64::from(instance.0).wrapping_mul(0x9e37_79b9_7f4a_7c15),
             counts: Counts::default(),
+            conflicts: Conflicts::default(),
             out: Vec::new(),
             options,
         }
@@ -195,7 +198,7 @@ impl Replica {
             Payload::Push { stream, base, first, last, pairs } => {
                 self.on_push(from, (stream, base, first, last), &pairs);
             }
-            Payload::PushAck { stream, applied } => self.on_push_ack(from, stream, applied),
+            Payload::PushAck { stream, applied } => self.on_push_ack(from, (stream, applied), clock),
             Payload::Report { rows, interval_ms, wants_answer } => {
                 self.on_report(from, epoch, wall_ms, &Report { rows, interval_ms, wants_answer });
             }
@@ -229,7 +232,7 @@ impl Replica {
                 }
             }
             Payload::Give { round, number, looked_at, pairs } => {
-                let is_answer = self.round_of(from, round).is_some_and(|own| own.on_give(number, looked_at, pairs.len(), now_ms));
+                let is_answer = self.round_of(from, round).is_some_and(|own| own.on_give(number, looked_at, &pairs, now_ms));
                 if is_answer {
                     self.merge_all(&pairs);
                 }
@@ -260,6 +263,11 @@ impl Replica {
 
     /// Merges what somebody else sent. What the fence keeps out is here already, or was overtaken by what is.
     pub(crate) fn merge_all(&mut self, pairs: &[Pair]) {
+        self.merge_from(pairs, false);
+    }
+
+    /// As [`Replica::merge_all`]. `is_first`: they come from who wrote them, for the first time.
+    pub(crate) fn merge_from(&mut self, pairs: &[Pair], is_first: bool) {
         for Pair { key, entry } in pairs {
             let key = &Self::key_of(key);
             self.clock.observe(entry.version.hlc);
@@ -271,11 +279,12 @@ impl Replica {
             match self.store.merge(key, entry, index) {
                 Merged::Won(old) => {
                     self.counts.merged += 1;
-                    if old.is_some_and(|old| old.instance == self.instance) {
-                        self.counts.superseded += 1;
+                    if let Some(own) = old.filter(|old| old.instance == self.instance) {
+                        self.on_superseded(key, entry, own);
                     }
                     self.keeping.merged(key, entry);
                 }
+                Merged::Lost if is_first => self.on_lost(key, entry.version),
                 Merged::Lost | Merged::Same => {}
             }
         }

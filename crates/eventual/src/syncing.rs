@@ -130,6 +130,7 @@ impl Replica {
                 Round::copy(round, started, now_ms)
             };
             peer.round = Some(round);
+            peer.figures.begin_round();
         }
     }
 
@@ -154,8 +155,10 @@ impl Replica {
             self.counts.rounds += 1;
             self.counts.pulled += round.pulled;
             self.counts.put += round.pushed;
+            peer.figures.end_round(&round, self.now.wall_ms);
         } else if now_ms.saturating_sub(round.progressed_ms) >= ROUND_STALL_MS {
             peer.wants_copy |= round.is_copy;
+            peer.figures.give_up_round();
             peer.sync_due_ms = Some(now_ms + ROUND_PAUSE_MS);
             self.counts.stalled_rounds += 1;
         } else {

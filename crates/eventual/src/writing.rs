@@ -1,6 +1,7 @@
 //! Own writes: stamped, merged, sent, acknowledged.
 
 use crate::clock::BOUND_AHEAD_MS;
+use crate::conflicts::MAX_CONFIRMED;
 use crate::entry::{Body, Entry};
 use crate::io::{Answer, MemberState, Refusal, Write};
 use crate::message::{Pair, Payload};
@@ -158,7 +159,8 @@ impl Replica {
     fn drop_slowest(&mut self) -> bool {
         let Some(slowest) = self.slowest() else { return false };
         if let Some(peer) = self.peers.get_mut(&slowest) {
-            peer.stream = None;
+            let acked = peer.stream.take().map_or(0, |stream| stream.acked);
+            self.outbox.oldest_ms(acked).into_iter().for_each(|since_ms| peer.figures.is_owed(since_ms));
             peer.is_synced = false;
             peer.sync_due_ms = Some(self.now.mono_ms);
             self.counts.overflows += 1;
@@ -194,8 +196,10 @@ impl Replica {
             self.release.since_ms.get_or_insert(self.now.mono_ms);
             self.release.writes += 1;
             self.release.bytes += (key.len() + entry.body.size_bytes()) as u64;
-            place = self.outbox.add(&key, entry);
+            place = self.outbox.add(&key, entry, self.now.mono_ms);
         }
+        let unsent = self.peers.values_mut().filter(|peer| peer.stream.is_none());
+        unsent.for_each(|peer| peer.figures.is_owed(self.now.mono_ms));
         let replaced = old.is_some_and(|kept| kept.is_live(self.now.wall_ms));
         let ack = ack.unwrap_or(self.options.ack);
         self.waiting.push(Waiting { token, version, replaced, place, index, ack, deadline_ms });
@@ -257,6 +261,7 @@ impl Replica {
             let base = stream.acked;
             self.counts.pushed += window.pairs.len() as u64;
             self.counts.pushed_bytes += window.bytes;
+            peer.figures.pushed_bytes += window.bytes;
             let stream = self.start;
             self.send(id, Payload::Push { stream, base, first: window.first, last: window.last, pairs: window.pairs });
         }
@@ -264,9 +269,9 @@ impl Replica {
 
     /// A peer's own writes.
     pub(crate) fn on_push(&mut self, from: InstanceId, (stream, base, first, last): (u64, u64, u64, u64), pairs: &[Pair]) {
-        self.merge_all(pairs);
+        let Some((known, applied)) = self.peers.get(&from).map(|peer| peer.inbound) else { return };
+        self.merge_from(pairs, stream > known || (stream == known && first > applied));
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        let (known, applied) = peer.inbound;
         if stream < known {
             return;
         }
@@ -289,14 +294,20 @@ impl Replica {
         }
     }
 
-    pub(crate) fn on_push_ack(&mut self, from: InstanceId, stream: u64, applied: u64) {
+    pub(crate) fn on_push_ack(&mut self, from: InstanceId, (stream, applied): (u64, u64), clock: Hlc) {
         let (start, last, now_ms) = (self.start, self.outbox.last(), self.now.mono_ms);
-        let own = self.peers.get_mut(&from).and_then(|peer| peer.stream.as_mut());
-        let Some(own) = own.filter(|own| stream == start && applied > own.acked && applied <= last) else { return };
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let Some(own) = peer.stream.as_mut().filter(|own| stream == start && applied > own.acked && applied <= last) else {
+            return;
+        };
         own.acked = applied;
         own.sent = own.sent.max(applied);
         own.since_ms = now_ms;
         while own.inflight.pop_front_if(|last| *last <= applied).is_some() {}
+        if peer.confirmed.len() >= MAX_CONFIRMED {
+            peer.confirmed.pop_front();
+        }
+        peer.confirmed.push_back((self.outbox.complete_to(applied).unwrap_or_else(|| self.clock.last()), clock));
         self.trim_outbox();
     }
 

@@ -100,6 +100,10 @@ impl Cluster {
         self.slots[slot].replica.as_ref()
     }
 
+    pub(super) fn status(&self, slot: usize) -> crate::Status {
+        self.slots[slot].replica.as_ref().expect("it runs").status_at(self.time(slot))
+    }
+
     pub(super) fn is_running(&self, slot: usize) -> bool {
         self.slots[slot].replica.is_some()
     }

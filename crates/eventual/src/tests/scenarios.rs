@@ -340,6 +340,106 @@ fn who_joins_is_filled_by_one_who_has_everything() {
 }
 
 #[test]
+fn writes_that_knew_nothing_of_each_other_are_logged_where_asked_for() {
+    let mut cluster = of_three(Options { logs_conflicts: true, ..options(Trigger::push()) });
+    // One after the other, wherever: no conflict.
+    for slot in [0, 1, 2, 0] {
+        cluster.put(slot, 1, None);
+        cluster.run_ms(300);
+    }
+    // All three of them wrote the key that they begin with.
+    let of = |cluster: &Cluster, slot: usize| -> Vec<crate::Conflict> {
+        cluster.replica(slot).unwrap().conflicts().filter(|conflict| conflict.key != key(200)).cloned().collect()
+    };
+    assert!((0..3).all(|slot| of(&cluster, slot).is_empty()));
+    cluster.partition(1);
+    let lost = cluster.put(0, 1, None);
+    cluster.run_ms(300);
+    let won = cluster.put(1, 1, None);
+    cluster.run_ms(300);
+    cluster.partition(0);
+    cluster.run_ms(3_000);
+    let version = |token: Option<u64>| match cluster.answers.get(&token.unwrap()) {
+        Some(Answer::Written { version, .. }) => *version,
+        other => panic!("{other:?}"),
+    };
+    for slot in [0, 1] {
+        let [conflict] = &of(&cluster, slot)[..] else { panic!("{:?}", of(&cluster, slot)) };
+        assert_eq!((&conflict.key, conflict.won, conflict.lost), (&key(1), version(won), version(lost)));
+    }
+    assert!(of(&cluster, 2).is_empty(), "it wrote neither");
+    // The log is bounded.
+    cluster.partition(1);
+    for at in 0..200 {
+        cluster.put(0, at, None);
+    }
+    cluster.run_ms(300);
+    for at in 0..200 {
+        cluster.put(1, at, None);
+    }
+    cluster.run_ms(300);
+    cluster.partition(0);
+    cluster.run_ms(3_000);
+    assert_eq!((of(&cluster, 1).len(), of(&cluster, 1).last().map(|last| last.key.clone())), (128, Some(key(199))));
+    // And kept only if somebody wants it.
+    let mut cluster = of_three(options(Trigger::push()));
+    cluster.partition(1);
+    cluster.put(0, 1, None);
+    cluster.put(1, 1, None);
+    cluster.run_ms(300);
+    cluster.partition(0);
+    cluster.run_ms(3_000);
+    let counted = |slot: usize| cluster.replica(slot).unwrap().status().counts.conflicts;
+    assert!(counted(0) > 0 && (0..3).all(|slot| cluster.replica(slot).unwrap().conflicts().count() == 0));
+}
+
+#[test]
+fn figures_say_what_each_peer_lacks_and_got() {
+    let mut cluster = of_three(Options { outbox_max_bytes: 2_000, ..options(Trigger::push()) });
+    let of = |cluster: &Cluster, other: u32| cluster.status(0).peers.into_iter().find(|peer| peer.instance.0 == other).unwrap();
+    cluster.run_ms(1_000);
+    let idle = of(&cluster, 3);
+    assert!(idle.lag_ms == 0 && !idle.needs_sync && idle.compared_wall_ms.is_some() && idle.copied_wall_ms.is_none());
+    cluster.partition(0b100);
+    cluster.put(0, 1, None);
+    cluster.run_ms(1_000);
+    let (near, far) = (of(&cluster, 2), of(&cluster, 3));
+    assert_eq!((near.lag_ms, near.lag_entries), (0, Some(0)));
+    assert!((900..=1_000).contains(&far.lag_ms) && far.lag_entries == Some(1) && !far.needs_sync, "{far:?}");
+    assert!(near.pushed_bytes > idle.pushed_bytes);
+    // Too much for the outbox.
+    (0..40).for_each(|at| {
+        cluster.put(0, at, None);
+        cluster.sync_disk(0);
+    });
+    cluster.run_ms(1_000);
+    let far = of(&cluster, 3);
+    assert!((1_900..=2_100).contains(&far.lag_ms) && far.needs_sync, "{far:?}");
+    cluster.partition(0);
+    cluster.run_ms(3_000);
+    let back = of(&cluster, 3);
+    assert!(back.lag_ms == 0 && !back.needs_sync && back.put >= 40 && back.put_bytes > 40 * 10, "{back:?}");
+    assert!(back.compared_wall_ms > idle.compared_wall_ms);
+    // What comes by a round from the other side.
+    let pulled = cluster.replica(2).unwrap().status().peers.iter().map(|peer| (peer.pulled, peer.pulled_bytes)).max();
+    assert!(pulled.is_some_and(|(entries, bytes)| bytes >= entries), "{pulled:?}");
+}
+
+#[test]
+fn copies_are_dated_and_what_waits_for_one_lags() {
+    let mut cluster = of_three(options(Trigger::Copy(CopyWhen::Manual)));
+    cluster.sync(0);
+    cluster.run_ms(500);
+    cluster.put(0, 1, None);
+    cluster.run_ms(2_000);
+    let of = |cluster: &Cluster| cluster.status(0).peers.remove(0);
+    assert!(of(&cluster).copied_wall_ms.is_none() && (1_900..=2_000).contains(&of(&cluster).lag_ms), "{:?}", of(&cluster));
+    cluster.flush(0);
+    cluster.run_ms(500);
+    assert!(of(&cluster).copied_wall_ms.is_some() && of(&cluster).lag_ms == 0, "{:?}", of(&cluster));
+}
+
+#[test]
 fn schedules_are_kept_and_what_was_missed_is_made_up_for_once() {
     let batching = Batching { interval_ms: u64::MAX, max_entries: u64::MAX, max_bytes: u64::MAX };
     let schedule = Some("*/10 * * * *".parse().unwrap());
