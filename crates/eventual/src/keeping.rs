@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::entry::Entry;
 use crate::io::Effect;
 use crate::message::{Pair, Payload};
-use crate::options::{MAX_RECORD_BYTES, MAX_SWEPT};
+use crate::options::{CHECKPOINT_PAUSE_MS, MAX_RECORD_BYTES, MAX_SWEPT};
 use crate::record::Record;
 use crate::replica::Replica;
 use crate::store::ReplicaError;
@@ -106,7 +106,8 @@ impl Keeping {
         }
     }
 
-    fn append(&mut self, record: &Record) {
+    /// Keeps something beside the pairs.
+    pub(crate) fn append(&mut self, record: &Record) {
         if !self.is_durable {
             return;
         }
@@ -131,6 +132,7 @@ impl Replica {
                 }
             }
             Record::Bound(bound) => self.clock.resume(bound),
+            Record::Scheduled(done_ms) => self.scheduled.resume(done_ms),
             Record::Fence(fence) => {
                 self.fence = self.fence.max(fence);
                 while !self.store.drop_stable(self.fence, index, MAX_SWEPT) {}
@@ -167,6 +169,18 @@ impl Replica {
         self.keep_checkpoint()
     }
 
+    /// When there is more to do of that.
+    pub(crate) fn cleaning_due_ms(&self) -> Option<u64> {
+        let now = self.now;
+        let expiry = self.store.next_deadline_ms().map(|at_ms| now.mono_ms.saturating_add(at_ms.saturating_sub(now.wall_ms)));
+        let has_stable = self.store.oldest_dead().is_some_and(|dead| dead <= self.fence);
+        let is_copying = self.keeping.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.place.is_ok());
+        let scheduled = self.scheduled.next_ms().filter(|_| self.options.schedule.is_some() && self.is_up());
+        let scheduled = scheduled.map(|at_ms| now.mono_ms.saturating_add(at_ms.saturating_sub(now.wall_ms)));
+        let next_piece = is_copying.then_some(now.mono_ms + CHECKPOINT_PAUSE_MS);
+        [expiry, scheduled, has_stable.then_some(now.mono_ms), next_piece].into_iter().flatten().min()
+    }
+
     /// Writes everything there is again, piece by piece, once the log has grown as much as there are data: then what comes before
     /// can go. What is merged meanwhile comes after, in the same log: read back in order, the greater version stays.
     fn keep_checkpoint(&mut self) -> Result<(), ReplicaError> {
@@ -182,6 +196,7 @@ impl Replica {
             keeping.append(&Record::Bound(self.clock.noted()));
             keeping.bounds.push_back((keeping.last, self.clock.noted()));
             keeping.append(&Record::Fence(self.fence));
+            self.scheduled.done_ms().into_iter().for_each(|done_ms| keeping.append(&Record::Scheduled(done_ms)));
         }
         let Some((after, place)) = keeping.checkpoint.as_ref().map(|checkpoint| (checkpoint.after, checkpoint.place.clone()))
         else {

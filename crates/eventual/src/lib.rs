@@ -9,6 +9,7 @@
 //! What it must not know: I/O, clocks, randomness, threads, Raft, the network, HTTP.
 
 mod clock;
+mod conflicts;
 mod digest;
 mod entry;
 mod io;
@@ -20,7 +21,9 @@ mod peer;
 mod reading;
 mod record;
 mod replica;
+mod reporting;
 mod round;
+mod schedule;
 mod skew;
 mod status;
 mod store;
@@ -31,6 +34,7 @@ mod version;
 mod watermark;
 mod writing;
 
+pub use conflicts::Conflict;
 pub use digest::{Digest, Node};
 pub use entry::{Body, Entry};
 pub use io::{Answer, Effect, Input, MemberState, Members, Refusal, Time, Write};
@@ -38,6 +42,7 @@ pub use message::{Known, Message, Pair, Part, Payload};
 pub use options::{Ack, Batching, CopyWhen, Options, Trigger};
 pub use quorate_engine::codec::DecodeError;
 pub use replica::{Replica, Setup};
+pub use schedule::{Schedule, ScheduleError};
 pub use status::{Counts, PeerStatus, Status};
 pub use store::ReplicaError;
 pub use version::{Hlc, InstanceId, Version};

@@ -67,6 +67,10 @@ pub enum Payload {
     Report {
         /// By member.
         rows: Vec<(InstanceId, Hlc)>,
+        /// The sender reports again within so many milliseconds.
+        interval_ms: u64,
+        /// The sender has not heard of the receiver lately, and wants a report back.
+        wants_answer: bool,
     },
     /// Which of these parts differ at the receiver? One of a round's requests; each gets an answer of the same number.
     Ask {
@@ -246,12 +250,14 @@ impl Payload {
                 encode_pairs(pairs, out);
             }
             Self::PushAck { stream, applied } => put_numbers(PUSH_ACK, &[*stream, *applied], out),
-            Self::Report { rows } => {
+            Self::Report { rows, interval_ms, wants_answer } => {
                 put_numbers(REPORT, &[rows.len() as u64], out);
                 for (instance, hlc) in rows {
                     out.put_varint(u64::from(instance.0));
                     out.put_u64(hlc.0);
                 }
+                out.put_varint(*interval_ms);
+                out.put_u8(u8::from(*wants_answer));
             }
             Self::Ask { round, number, nodes } => {
                 put_numbers(ASK, &[*round, *number, nodes.len() as u64], out);
@@ -317,7 +323,11 @@ impl Payload {
                 pairs: read_pairs(reader)?,
             },
             PUSH_ACK => Self::PushAck { stream: reader.varint()?, applied: reader.varint()? },
-            REPORT => Self::Report { rows: reader.list(|reader| Ok((InstanceId(reader.varint_u32()?), Hlc(reader.u64_be()?))))? },
+            REPORT => Self::Report {
+                rows: reader.list(|reader| Ok((InstanceId(reader.varint_u32()?), Hlc(reader.u64_be()?))))?,
+                interval_ms: reader.varint()?,
+                wants_answer: read_flag(reader)?,
+            },
             ASK => Self::Ask {
                 round: reader.varint()?,
                 number: reader.varint()?,
@@ -401,6 +411,14 @@ fn read_node(reader: &mut Reader) -> Result<Node, DecodeError> {
     Ok(Node { level: reader.u8()?, index: reader.varint_u32()? })
 }
 
+fn read_flag(reader: &mut Reader) -> Result<bool, DecodeError> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        tag => Err(DecodeError::UnknownTag { what: "flag", tag }),
+    }
+}
+
 fn read_known(reader: &mut Reader) -> Result<Known, DecodeError> {
     match reader.u8()? {
         NOTHING => Ok(Known::Nothing),
@@ -470,8 +488,8 @@ mod tests {
                 pairs
             }),
             (n(), n()).prop_map(|(stream, applied)| Payload::PushAck { stream, applied }),
-            prop::collection::vec((any::<u32>().prop_map(InstanceId), n().prop_map(Hlc)), 0..5)
-                .prop_map(|rows| Payload::Report { rows }),
+            (prop::collection::vec((any::<u32>().prop_map(InstanceId), n().prop_map(Hlc)), 0..5), n(), any::<bool>())
+                .prop_map(|(rows, interval_ms, wants_answer)| Payload::Report { rows, interval_ms, wants_answer }),
             (n(), n(), prop::collection::vec((node(), any::<u128>().prop_map(Digest)), 0..4))
                 .prop_map(|(round, number, nodes)| Payload::Ask { round, number, nodes }),
             (n(), n(), any::<u32>(), prop::collection::vec(part(), 0..3))
@@ -541,7 +559,10 @@ mod tests {
         let head = &b"\x01\x01\xac\x02\x02\0\0\0\0\0\0\x03\x04\x05"[..];
         let cases = [
             (Payload::PushAck { stream: 6, applied: 7 }, &b"\x02\x06\x07"[..]),
-            (Payload::Report { rows: vec![(InstanceId(8), Hlc(9))] }, b"\x03\x01\x08\0\0\0\0\0\0\0\x09"),
+            (
+                Payload::Report { rows: vec![(InstanceId(8), Hlc(9))], interval_ms: 300, wants_answer: true },
+                b"\x03\x01\x08\0\0\0\0\0\0\0\x09\xac\x02\x01",
+            ),
             (Payload::Want { round: 1, number: 2, hashes: vec![3] }, b"\x06\x01\x02\x01\0\0\0\0\0\0\0\x03"),
             (Payload::PutDone { round: 1, number: 2 }, b"\x09\x01\x02"),
             (Payload::VersionAsk { read: 1, key: Bytes::from_static(b"k") }, b"\x0a\x01\x01k"),

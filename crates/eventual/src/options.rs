@@ -1,18 +1,25 @@
 //! How a replica behaves, and its limits with their reasons.
 
+use crate::schedule::Schedule;
+
 /// Settings of a keyspace's replicas; the same at all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// When entries travel.
     pub trigger: Trigger,
+    /// When, beside that, what was collected is sent, or everything copied. A time that a durable replica missed, because it was
+    /// away, it makes up for when it is back. Of no effect where reads ask others.
+    pub schedule: Option<Schedule>,
     /// Whether what is merged is kept in the log. Without it a replica that starts is empty, and another instance.
     pub is_durable: bool,
     /// Whom a write waits for that does not say so itself.
     pub ack: Ack,
     /// Two replicas compare what they have at least this often, on average, in milliseconds; 0: only when there is a reason to.
     pub sync_interval_ms: u64,
-    /// Members tell each other how far they are this often, in milliseconds.
+    /// Members tell each other how far they are this often while that changes, in milliseconds.
     pub report_interval_ms: u64,
+    /// And this often at least while nothing does, in milliseconds.
+    pub max_report_interval_ms: u64,
     /// Most bytes of keys and values. Beyond it own values are refused; what others took is kept, and deletes are always
     /// possible.
     pub max_bytes: u64,
@@ -23,6 +30,8 @@ pub struct Options {
     pub throttle_ms: u64,
     /// A wall clock that is further than this from the median of the others stops writes, in milliseconds.
     pub max_clock_offset_ms: u64,
+    /// Whether the newest conflicts are kept, for people to look at: [`crate::Replica::conflicts`].
+    pub logs_conflicts: bool,
     /// Levels of the digest below its root: 1 to 4. Replicas that are compared have the same.
     pub digest_levels: u8,
     /// Decides where keys lie in the digest. The same at all replicas, and unknown to clients.
@@ -54,7 +63,7 @@ pub enum Trigger {
 /// When collected writes are sent; whichever comes first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batching {
-    /// Since the first of them, in milliseconds.
+    /// Since the first of them, in milliseconds; `u64::MAX`: never for that reason.
     pub interval_ms: u64,
     /// So many writes of this node.
     pub max_entries: u64,
@@ -94,14 +103,17 @@ impl Options {
     pub fn new(trigger: Trigger) -> Self {
         Self {
             trigger,
+            schedule: None,
             is_durable: true,
             ack: Ack::Local,
             sync_interval_ms: 60_000,
             report_interval_ms: 1_000,
+            max_report_interval_ms: 16_000,
             max_bytes: u64::MAX,
             outbox_max_bytes: 64 << 20,
             throttle_ms: 100,
             max_clock_offset_ms: 500,
+            logs_conflicts: false,
             digest_levels: 4,
             digest_seed: 0,
             checkpoint_bytes: 64 << 20,
@@ -152,8 +164,8 @@ pub(crate) const ROUND_STALL_MS: u64 = 10_000;
 /// After a round that was given up the next one waits this long.
 pub(crate) const ROUND_PAUSE_MS: u64 = 1_000;
 
-/// Who was not heard of for so many report intervals counts as unreachable.
-pub(crate) const SILENT_INTERVALS: u64 = 4;
+/// Who was not heard of for so many report intervals, and for twice the time that it said itself, counts as unreachable.
+pub(crate) const SILENT_INTERVALS: u64 = 2;
 
 /// So many reports in a row with a clock that is off stop writes: one late message is no proof.
 pub(crate) const SKEWED_REPORTS: u32 = 3;
@@ -166,6 +178,9 @@ pub(crate) const MAX_WAITING_READS: usize = 16 << 10;
 
 /// Flushes and comparisons that somebody waits for; more are refused. People and jobs ask for them, not each request.
 pub(crate) const MAX_WAITS: usize = 1024;
+
+/// Between two pieces of a checkpoint, if nothing else happens: at most some 50 MB/s, so that it leaves the log to others, too.
+pub(crate) const CHECKPOINT_PAUSE_MS: u64 = 20;
 
 /// Expired values and stable tombstones that one poll takes care of: so that it stays short.
 pub(crate) const MAX_SWEPT: usize = 1_000;

@@ -15,7 +15,8 @@ pub(crate) const SLOT_BYTES: u64 = 128;
 /// Own writes by place, 1 and up.
 ///
 /// A write of a key that has a slot that was sent to nobody yet takes that slot: only the newest version travels, and whoever has
-/// the slot has a version at least as great as each that was ever in it. Slots that were sent stay as they are.
+/// the slot has a version at least as great as each that was ever in it. Slots that were sent stay as they are, and so do those
+/// that somebody passes by who listens from a later place on ([`Outbox::seal`]).
 ///
 /// *Invariants*: `first_hlc` increases with the place, and is at most that of all writes of the slot and of later ones; `bytes`
 /// is what the slots take.
@@ -35,6 +36,8 @@ struct Slot {
     entry: Entry,
     /// The stamp of the first write that was here.
     first_hlc: Hlc,
+    /// When that came.
+    since_ms: u64,
 }
 
 impl Slot {
@@ -69,7 +72,7 @@ impl Outbox {
     }
 
     /// Adds a write, and says where it is.
-    pub(crate) fn add(&mut self, key: &Bytes, entry: Entry) -> u64 {
+    pub(crate) fn add(&mut self, key: &Bytes, entry: Entry, now_ms: u64) -> u64 {
         if let Some(place) = self.unsent.get(key)
             && let Some(slot) = self.slots.get_mut(place)
         {
@@ -79,10 +82,16 @@ impl Outbox {
             return *place;
         }
         self.last += 1;
-        let slot = Slot { key: key.clone(), first_hlc: entry.version.hlc, entry };
+        let slot = Slot { key: key.clone(), first_hlc: entry.version.hlc, since_ms: now_ms, entry };
         self.bytes += slot.size_bytes();
         self.slots.insert(self.last, slot);
         self.unsent.insert(key.clone(), self.last);
+        self.last
+    }
+
+    /// Says the last place, after which somebody begins to listen: no later write takes a slot at or before it.
+    pub(crate) fn seal(&mut self) -> u64 {
+        self.unsent.clear();
         self.last
     }
 
@@ -111,6 +120,11 @@ impl Outbox {
         self.slots.range(place + 1..).next().map(|(_, slot)| slot.first_hlc.before())
     }
 
+    /// Since when the oldest write after a place has been here.
+    pub(crate) fn oldest_ms(&self, place: u64) -> Option<u64> {
+        self.slots.range(place + 1..).next().map(|(_, slot)| slot.since_ms)
+    }
+
     /// Everybody who listens has what is at or before this place.
     pub(crate) fn trim(&mut self, upto: u64) {
         while let Some(first) = self.slots.first_entry().filter(|slot| *slot.key() <= upto) {
@@ -135,7 +149,7 @@ mod tests {
     }
 
     fn add(outbox: &mut Outbox, key: &'static str, hlc: u64) -> u64 {
-        outbox.add(&Bytes::from_static(key.as_bytes()), entry(hlc))
+        outbox.add(&Bytes::from_static(key.as_bytes()), entry(hlc), 10 * hlc)
     }
 
     fn stamps(window: &Window) -> Vec<u64> {
@@ -156,6 +170,14 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_that_a_listener_passes_by_stays_as_it_is() {
+        let mut outbox = Outbox::default();
+        assert_eq!([add(&mut outbox, "a", 1), outbox.seal(), add(&mut outbox, "a", 2)], [1, 1, 2]);
+        assert_eq!(stamps(&outbox.window(1, 9, u64::MAX, 9).unwrap()), [2]);
+        assert_eq!(stamps(&outbox.window(0, 9, u64::MAX, 9).unwrap()), [1, 2]);
+    }
+
+    #[test]
     fn windows_keep_to_their_bounds_but_for_one_large_slot() {
         let mut outbox = Outbox::default();
         for (key, at) in [("a", 1), ("b", 2), ("c", 3)] {
@@ -173,6 +195,7 @@ mod tests {
         add(&mut outbox, "b", 7);
         add(&mut outbox, "a", 9);
         assert_eq!([0, 1, 2].map(|place| outbox.complete_to(place)), [Some(Hlc(4)), Some(Hlc(6)), None]);
+        assert_eq!([0, 1, 2].map(|place| outbox.oldest_ms(place)), [Some(50), Some(70), None]);
     }
 
     #[test]

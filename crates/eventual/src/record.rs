@@ -18,6 +18,8 @@ pub(crate) enum Record {
     Bound(Hlc),
     /// What was dead at or below this was dropped.
     Fence(Hlc),
+    /// All times of the schedule up to this one, in milliseconds since 1970, are done with.
+    Scheduled(u64),
 }
 
 /// The first byte of each record.
@@ -26,6 +28,7 @@ const RECORD_VERSION: u8 = 1;
 const MERGED: u8 = 1;
 const BOUND: u8 = 2;
 const FENCE: u8 = 3;
+const SCHEDULED: u8 = 4;
 
 impl Record {
     /// The encoded form: format version, tag, and pairs or stamp.
@@ -45,6 +48,10 @@ impl Record {
                 out.put_u8(FENCE);
                 out.put_varint(hlc.0);
             }
+            Self::Scheduled(ms) => {
+                out.put_u8(SCHEDULED);
+                out.put_varint(*ms);
+            }
         }
         out.freeze()
     }
@@ -60,6 +67,7 @@ impl Record {
             MERGED => Self::Merged(read_pairs(&mut reader)?),
             BOUND => Self::Bound(Hlc(reader.varint()?)),
             FENCE => Self::Fence(Hlc(reader.varint()?)),
+            SCHEDULED => Self::Scheduled(reader.varint()?),
             tag => return Err(DecodeError::UnknownTag { what: "record", tag }),
         };
         reader.finish()?;
@@ -82,6 +90,7 @@ mod tests {
             prop::collection::vec(pair, 0..4).prop_map(Record::Merged),
             any::<u64>().prop_map(|at| Record::Bound(Hlc(at))),
             any::<u64>().prop_map(|at| Record::Fence(Hlc(at))),
+            any::<u64>().prop_map(Record::Scheduled),
         ]
     }
 
@@ -102,6 +111,7 @@ mod tests {
             (merged, &b"\x01\x01\x01\x01k\x0f\x01\0\0\0\0\0\0\0\0\0\0\0\0\x01\0"[..]),
             (Record::Bound(Hlc(300)), b"\x01\x02\xac\x02"),
             (Record::Fence(Hlc(5)), b"\x01\x03\x05"),
+            (Record::Scheduled(300), b"\x01\x04\xac\x02"),
         ];
         for (record, bytes) in cases {
             assert_eq!(record.to_bytes(), bytes);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use quorate_engine::Engine;
 
 use crate::clock::Clock;
+use crate::conflicts::Conflicts;
 use crate::io::{Answer, Effect, Input, MemberState, Members, Time};
 use crate::keeping::Keeping;
 use crate::message::{Known, Message, Pair, Payload};
@@ -14,7 +15,9 @@ use crate::options::{Options, SILENT_INTERVALS};
 use crate::outbox::Outbox;
 use crate::peer::Peer;
 use crate::reading::Reads;
+use crate::reporting::{Report, Reporting};
 use crate::round::{differing, pairs_with};
+use crate::schedule::Scheduled;
 use crate::skew::Skew;
 use crate::status::Counts;
 use crate::store::{Merged, ReplicaError, Store};
@@ -54,6 +57,7 @@ pub struct Replica {
     pub(crate) fence: Hlc,
     pub(crate) keeping: Keeping,
     pub(crate) release: Release,
+    pub(crate) scheduled: Scheduled,
     /// Writes that wait for room in the outbox or for the clock's bound, with when they came.
     pub(crate) delayed: VecDeque<(crate::Write, u64)>,
     pub(crate) waiting: Vec<Waiting>,
@@ -62,13 +66,14 @@ pub struct Replica {
     pub(crate) skew: Skew,
     pub(crate) next_round: u64,
     pub(crate) next_sync_ms: u64,
-    pub(crate) next_report_ms: u64,
+    pub(crate) reporting: Reporting,
     /// When this replica became a member of the epoch.
     pub(crate) joined_ms: u64,
     /// The stamp up to which others must have all own writes before this replica goes.
     pub(crate) leaves_at: Option<Hlc>,
     pub(crate) random: u64,
     pub(crate) counts: Counts,
+    pub(crate) conflicts: Conflicts,
     /// Messages and answers of this poll: they leave once what was appended in it is durable.
     pub(crate) out: Vec<Effect>,
 }
@@ -110,6 +115,7 @@ impl Replica {
             fence: Hlc::ZERO,
             keeping: Keeping::new(options.is_durable),
             release: Release::default(),
+            scheduled: Scheduled::default(),
             delayed: VecDeque::new(),
             waiting: Vec::new(),
             waits: Vec::new(),
@@ -117,11 +123,12 @@ impl Replica {
             skew: Skew::default(),
             next_round: start << 32,
             next_sync_ms: 0,
-            next_report_ms: 0,
+            reporting: Reporting::default(),
             joined_ms: 0,
             leaves_at: None,
             random: seed ^ u64::from(instance.0).wrapping_mul(0x9e37_79b9_7f4a_7c15),
             counts: Counts::default(),
+            conflicts: Conflicts::default(),
             out: Vec::new(),
             options,
         }
@@ -137,6 +144,7 @@ impl Replica {
         self.retry_delayed();
         self.follow_reads()?;
         self.keep_members();
+        self.keep_schedule();
         self.keep_rounds()?;
         self.send_windows();
         self.send_acks();
@@ -148,17 +156,18 @@ impl Replica {
 
     /// When it wants to be polled at the latest, in monotonic milliseconds.
     pub fn due_ms(&self) -> u64 {
-        let mut due = self.now.mono_ms + self.options.report_interval_ms;
+        let now_ms = self.now.mono_ms;
+        let mut due = now_ms + self.options.max_report_interval_ms;
         let mut at = |ms: Option<u64>| due = due.min(ms.unwrap_or(u64::MAX));
-        at(Some(self.next_report_ms));
+        at(self.report_due_ms());
         at(self.release.due_ms(&self.options));
         at(self.reads.due_ms());
-        at(self.delayed.front().map(|(_, since_ms)| since_ms + self.options.throttle_ms));
-        for peer in self.peers.values() {
-            at(peer.round.as_ref().and_then(crate::round::Round::due_ms));
-        }
-        at(self.waiting.iter().map(|waiting| waiting.deadline_ms).min().filter(|ms| *ms > self.now.mono_ms));
-        due.max(self.now.mono_ms)
+        // What waits for the log, and not for room, goes on when the log says so.
+        at(self.delayed.front().map(|(_, since_ms)| since_ms + self.options.throttle_ms).filter(|ms| *ms > now_ms));
+        at(self.rounds_due_ms());
+        at(self.waiting.iter().map(|waiting| waiting.deadline_ms).min().filter(|ms| *ms > now_ms));
+        at(self.cleaning_due_ms());
+        due.max(now_ms)
     }
 
     fn on_input(&mut self, input: Input) -> Result<(), ReplicaError> {
@@ -181,7 +190,7 @@ impl Replica {
         }
         // What a member that is gone wrote comes in rounds with those who stay, and in no other way: the watermark waits for
         // those rounds, and for nothing else.
-        let (now_ms, own_wall_ms) = (self.now.mono_ms, self.now.wall_ms);
+        let now_ms = self.now.mono_ms;
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         peer.heard_ms = Some(now_ms);
         self.clock.observe(clock);
@@ -189,10 +198,9 @@ impl Replica {
             Payload::Push { stream, base, first, last, pairs } => {
                 self.on_push(from, (stream, base, first, last), &pairs);
             }
-            Payload::PushAck { stream, applied } => self.on_push_ack(from, stream, applied),
-            Payload::Report { rows } => {
-                peer.clock_offset_ms = wall_ms.cast_signed() - own_wall_ms.cast_signed();
-                self.watermark.report(from, epoch, &rows);
+            Payload::PushAck { stream, applied } => self.on_push_ack(from, (stream, applied), clock),
+            Payload::Report { rows, interval_ms, wants_answer } => {
+                self.on_report(from, epoch, wall_ms, &Report { rows, interval_ms, wants_answer });
             }
             // All else carries what anybody wrote: it counts among those who agree on the members.
             _ if epoch != self.members.epoch => {}
@@ -224,7 +232,7 @@ impl Replica {
                 }
             }
             Payload::Give { round, number, looked_at, pairs } => {
-                let is_answer = self.round_of(from, round).is_some_and(|own| own.on_give(number, looked_at, pairs.len(), now_ms));
+                let is_answer = self.round_of(from, round).is_some_and(|own| own.on_give(number, looked_at, &pairs, now_ms));
                 if is_answer {
                     self.merge_all(&pairs);
                 }
@@ -255,6 +263,11 @@ impl Replica {
 
     /// Merges what somebody else sent. What the fence keeps out is here already, or was overtaken by what is.
     pub(crate) fn merge_all(&mut self, pairs: &[Pair]) {
+        self.merge_from(pairs, false);
+    }
+
+    /// As [`Replica::merge_all`]. `is_first`: they come from who wrote them, for the first time.
+    pub(crate) fn merge_from(&mut self, pairs: &[Pair], is_first: bool) {
         for Pair { key, entry } in pairs {
             let key = &Self::key_of(key);
             self.clock.observe(entry.version.hlc);
@@ -266,11 +279,12 @@ impl Replica {
             match self.store.merge(key, entry, index) {
                 Merged::Won(old) => {
                     self.counts.merged += 1;
-                    if old.is_some_and(|old| old.instance == self.instance) {
-                        self.counts.superseded += 1;
+                    if let Some(own) = old.filter(|old| old.instance == self.instance) {
+                        self.on_superseded(key, entry, own);
                     }
                     self.keeping.merged(key, entry);
                 }
+                Merged::Lost if is_first => self.on_lost(key, entry.version),
                 Merged::Lost | Merged::Same => {}
             }
         }
@@ -324,7 +338,7 @@ impl Replica {
         self.members.states.get(&self.instance) == Some(&MemberState::Up)
     }
 
-    /// After how long without a word a peer counts as unreachable.
+    /// How much longer than promised a peer may be silent before it counts as unreachable.
     pub(crate) fn silent_ms(&self) -> u64 {
         self.options.report_interval_ms * SILENT_INTERVALS
     }

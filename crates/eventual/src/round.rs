@@ -9,7 +9,9 @@ use bytes::Bytes;
 
 use crate::digest::{FAN_OUT, Node};
 use crate::message::{Pair, Part, Payload};
-use crate::options::{MAX_ASKED_NODES, MAX_MESSAGE_BYTES, MAX_MESSAGE_PAIRS, MAX_OPEN_REQUESTS, MAX_WANTED_HASHES, RESEND_MS};
+use crate::options::{
+    MAX_ASKED_NODES, MAX_MESSAGE_BYTES, MAX_MESSAGE_PAIRS, MAX_OPEN_REQUESTS, MAX_WANTED_HASHES, RESEND_MS, ROUND_STALL_MS,
+};
 use crate::store::{ReplicaError, Store};
 use crate::version::{Hlc, Version};
 
@@ -40,7 +42,7 @@ enum Copying {
 /// A round under way.
 #[derive(Debug)]
 pub(crate) struct Round {
-    id: u64,
+    pub(crate) id: u64,
     /// The clock when it began.
     pub(crate) started: Hlc,
     /// Whether it copies; otherwise it compares.
@@ -53,8 +55,10 @@ pub(crate) struct Round {
     pub(crate) progressed_ms: u64,
     /// Entries that came from the other side.
     pub(crate) pulled: u64,
+    pub(crate) pulled_bytes: u64,
     /// Entries that went there.
     pub(crate) pushed: u64,
+    pub(crate) pushed_bytes: u64,
 }
 
 impl Round {
@@ -81,7 +85,9 @@ impl Round {
             copying: Copying::Ended,
             progressed_ms: now_ms,
             pulled: 0,
+            pulled_bytes: 0,
             pushed: 0,
+            pushed_bytes: 0,
         }
     }
 
@@ -151,7 +157,7 @@ impl Round {
                 if !rest.is_empty() {
                     self.todo.push_front(Request::Put(rest));
                 }
-                self.pushed += pairs.len() as u64;
+                self.count_pushed(&pairs);
                 (Request::Put(hashes), Payload::Put { round, number, pairs })
             }
             Request::Copy(from, upto) => {
@@ -161,12 +167,17 @@ impl Round {
                     pairs.extend(store.get(&place.1)?.map(|entry| Pair { key: place.1.clone(), entry }));
                     at = Some(place);
                 }
-                self.pushed += pairs.len() as u64;
+                self.count_pushed(&pairs);
                 (Request::Copy(from, upto), Payload::Put { round, number, pairs })
             }
         };
         self.open.insert(number, (request, now_ms));
         Ok(payload)
+    }
+
+    fn count_pushed(&mut self, pairs: &[Pair]) {
+        self.pushed += pairs.len() as u64;
+        self.pushed_bytes += size_bytes(pairs);
     }
 
     /// The answer to an ask. `fence`: what is not wanted, because it would be ignored.
@@ -198,13 +209,14 @@ impl Round {
     }
 
     /// The answer to a want. Returns whether it is one, and so what came with it counts.
-    pub(crate) fn on_give(&mut self, number: u64, looked_at: u32, pairs: usize, now_ms: u64) -> bool {
+    pub(crate) fn on_give(&mut self, number: u64, looked_at: u32, pairs: &[Pair], now_ms: u64) -> bool {
         if !matches!(self.open.get(&number), Some((Request::Want(_), _))) || looked_at == 0 {
             return false;
         }
         let Some((Request::Want(mut hashes), _)) = self.open.remove(&number) else { return false };
         self.progressed_ms = now_ms;
-        self.pulled += pairs as u64;
+        self.pulled += pairs.len() as u64;
+        self.pulled_bytes += size_bytes(pairs);
         let rest = hashes.split_off((looked_at as usize).min(hashes.len()));
         if !rest.is_empty() {
             self.todo.push_front(Request::Want(rest));
@@ -220,10 +232,15 @@ impl Round {
         }
     }
 
-    /// When something is to be sent again.
-    pub(crate) fn due_ms(&self) -> Option<u64> {
-        self.open.values().map(|(_, sent_ms)| sent_ms + RESEND_MS).min()
+    /// When something is to be sent again, or the round to be given up.
+    pub(crate) fn due_ms(&self) -> u64 {
+        let again = self.open.values().map(|(_, sent_ms)| sent_ms + RESEND_MS).min();
+        again.unwrap_or(u64::MAX).min(self.progressed_ms + ROUND_STALL_MS)
     }
+}
+
+fn size_bytes(pairs: &[Pair]) -> u64 {
+    pairs.iter().map(|pair| (pair.key.len() + pair.entry.body.size_bytes()) as u64).sum()
 }
 
 /// What differs between two leaves, by hash. Where two keys share a hash, everything travels both ways.

@@ -13,8 +13,8 @@ pub(crate) struct Skew {
 
 impl Skew {
     /// Takes in how far the clocks of the peers that can be reached are from this one, once per report. With fewer than two of
-    /// them nobody can say whose clock is off.
-    pub(crate) fn look_at(&mut self, mut peers_ms: Vec<i64>, max_offset_ms: u64) {
+    /// them nobody can say whose clock is off. One that was seen to jump is judged at once.
+    pub(crate) fn look_at(&mut self, mut peers_ms: Vec<i64>, max_offset_ms: u64, has_jumped: bool) {
         if peers_ms.len() < 2 {
             *self = Self::default();
             return;
@@ -27,7 +27,13 @@ impl Skew {
             if peers_ms.len() % 2 == 1 { peers_ms[middle] } else { i64::midpoint(peers_ms[middle - 1], peers_ms[middle]) };
         self.offset_ms = median.saturating_neg();
         let is_off = self.offset_ms.unsigned_abs() > max_offset_ms;
-        self.in_a_row = if is_off { self.in_a_row.saturating_add(1) } else { 0 };
+        let more = if has_jumped { SKEWED_REPORTS } else { 1 };
+        self.in_a_row = if is_off { self.in_a_row.saturating_add(more) } else { 0 };
+    }
+
+    /// Whether it looked wrong the last time.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.in_a_row > 0
     }
 
     /// By how much the clock is ahead, if that is too much.
@@ -42,7 +48,7 @@ mod tests {
 
     fn judged<const N: usize>(reports: &[[i64; N]]) -> Option<i64> {
         let mut skew = Skew::default();
-        reports.iter().for_each(|peers| skew.look_at(peers.to_vec(), 500));
+        reports.iter().for_each(|peers| skew.look_at(peers.to_vec(), 500, false));
         skew.judged()
     }
 
@@ -55,5 +61,8 @@ mod tests {
         let one_is_off = [3_600_000, 2];
         assert_eq!(judged(&[one_is_off; 9]), None, "another one is");
         assert_eq!(judged(&[[3_600_000]; 9]), None, "of two nobody knows which");
+        let mut skew = Skew::default();
+        skew.look_at(behind.to_vec(), 500, true);
+        assert_eq!(skew.judged(), Some(3_600_000), "it was seen to jump");
     }
 }

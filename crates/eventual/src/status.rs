@@ -1,6 +1,7 @@
 //! What a replica tells about itself.
 
-use crate::io::MemberState;
+use crate::io::{MemberState, Time};
+use crate::peer::Peer;
 use crate::replica::Replica;
 use crate::version::{Hlc, InstanceId};
 
@@ -13,12 +14,16 @@ pub struct Counts {
     pub merged: u64,
     /// Of them, those that took the place of an own write.
     pub superseded: u64,
+    /// Writes that knew nothing of each other, as far as was noticed here; see [`crate::Conflict`].
+    pub conflicts: u64,
     /// Entries that the fence kept out.
     pub fenced: u64,
     /// Entries that were sent as they were written, once per peer.
     pub pushed: u64,
     /// Their bytes.
     pub pushed_bytes: u64,
+    /// Times of the schedule that led to something.
+    pub scheduled: u64,
     /// Peers that fell too far behind to be sent what they lacked.
     pub overflows: u64,
     /// Rounds that ended: comparisons and copies.
@@ -86,6 +91,25 @@ pub struct PeerStatus {
     pub is_reachable: bool,
     /// Own writes that it has not confirmed; none if it is not sent them, but compared with.
     pub lag_entries: Option<u64>,
+    /// How long the oldest own write has been waiting that it has not confirmed, in milliseconds; 0 if there is none.
+    pub lag_ms: u64,
+    /// Whether it lacks things, or may, that only a comparison brings: what it was to be sent became too much, or it has not been
+    /// compared with since it came.
+    pub needs_sync: bool,
+    /// Bytes of own writes that were sent to it as they were written.
+    pub pushed_bytes: u64,
+    /// Entries that rounds brought here from it.
+    pub pulled: u64,
+    /// Their bytes.
+    pub pulled_bytes: u64,
+    /// Entries that rounds brought to it.
+    pub put: u64,
+    /// Their bytes.
+    pub put_bytes: u64,
+    /// When a comparison with it ended last, in milliseconds since 1970.
+    pub compared_wall_ms: Option<u64>,
+    /// When a copy to it ended last, in milliseconds since 1970.
+    pub copied_wall_ms: Option<u64>,
     /// Whether a round with it goes on.
     pub is_comparing: bool,
     /// Rounds with it that ended.
@@ -95,8 +119,19 @@ pub struct PeerStatus {
 }
 
 impl Replica {
-    /// How it is.
+    fn lag_ms(&self, peer: &Peer, now_ms: u64) -> u64 {
+        let streamed = peer.stream.as_ref().and_then(|stream| self.outbox.oldest_ms(stream.acked));
+        let since_ms = [streamed, peer.figures.unconfirmed_ms, peer.figures.in_round_ms].into_iter().flatten().min();
+        since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms))
+    }
+
+    /// How it was when it was polled last.
     pub fn status(&self) -> Status {
+        self.status_at(self.now)
+    }
+
+    /// How it is. One that is idle is polled rarely; how long things last goes by the time that is told here.
+    pub fn status_at(&self, now: Time) -> Status {
         let (keys, tombstones) = self.store.counts();
         let stable = self.watermark.stable();
         let is_blocked = self.store.oldest_dead().is_some_and(|dead| dead > stable);
@@ -104,11 +139,20 @@ impl Replica {
         let peers = self.peers.iter().map(|(instance, peer)| PeerStatus {
             instance: *instance,
             state: peer.state,
-            is_reachable: peer.is_reachable(self.now.mono_ms, silent_ms),
+            is_reachable: peer.is_reachable(now.mono_ms, silent_ms),
             lag_entries: peer.stream.as_ref().map(|stream| self.outbox.last() - stream.acked),
+            lag_ms: self.lag_ms(peer, now.mono_ms),
+            needs_sync: peer.sync_due_ms.is_some() || (self.options.batching().is_some() && !peer.is_synced),
+            pushed_bytes: peer.figures.pushed_bytes,
+            pulled: peer.figures.pulled,
+            pulled_bytes: peer.figures.pulled_bytes,
+            put: peer.figures.put,
+            put_bytes: peer.figures.put_bytes,
+            compared_wall_ms: peer.figures.compared_wall_ms,
+            copied_wall_ms: peer.figures.copied_wall_ms,
             is_comparing: peer.round.is_some(),
             rounds: peer.rounds,
-            clock_offset_ms: peer.clock_offset_ms,
+            clock_offset_ms: peer.clock_offset_ms(now),
         });
         Status {
             instance: self.instance,
@@ -123,7 +167,7 @@ impl Replica {
             outbox_entries: self.outbox.len() as u64,
             stable,
             fence: self.fence,
-            hlc_ahead_ms: self.clock.last().ms().saturating_sub(self.now.wall_ms),
+            hlc_ahead_ms: self.clock.last().ms().saturating_sub(now.wall_ms),
             skew_ms: self.skew.judged(),
             gc_blocked_by: if is_blocked { self.watermark.held_by() } else { Vec::new() },
             counts: self.counts,

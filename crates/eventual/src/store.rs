@@ -128,6 +128,11 @@ impl Store {
         self.dead.first().map(|(version, _)| version.hlc)
     }
 
+    /// When the next value ends, by the wall clock.
+    pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
+        self.deadlines.first().map(|(deadline_ms, _)| *deadline_ms)
+    }
+
     /// What is known of a key.
     pub(crate) fn kept(&self, key: &Bytes) -> Option<Kept> {
         self.index.get(&(self.digest.key_hash(key), key.clone())).copied()

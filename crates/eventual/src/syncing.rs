@@ -1,11 +1,10 @@
-//! Members, rounds with them, and what they tell each other about how far they are.
+//! Members, rounds with them, and who waits for those.
 
 use std::collections::BTreeSet;
 
-use crate::io::{Answer, Effect, MemberState, Members, Refusal};
-use crate::message::Payload;
+use crate::io::{Answer, MemberState, Members, Refusal};
 use crate::options::{CopyWhen, MAX_WAITS, ROUND_PAUSE_MS, ROUND_STALL_MS, Trigger};
-use crate::peer::Peer;
+use crate::peer::{Peer, Stream};
 use crate::replica::Replica;
 use crate::round::Round;
 use crate::store::ReplicaError;
@@ -16,11 +15,32 @@ use crate::version::{Hlc, InstanceId};
 pub(crate) struct Wait {
     token: u64,
     deadline_ms: u64,
-    /// The place of the outbox that all others must have; none: a round must end that begins after the wait.
-    place: Option<u64>,
-    /// With whom a round is to end, and how many had ended before.
-    rounds: Vec<(InstanceId, u64)>,
+    /// What all others must have, or must have ended.
+    until: Until,
     others: u32,
+}
+
+/// What ends a wait, for each peer. A round that goes on already may have passed by what was written since: one that begins later
+/// counts.
+#[derive(Clone, Copy, Debug)]
+enum Until {
+    /// It has what is at a place of the outbox, and before.
+    Has(u64),
+    /// A round with it has ended that began after this one: it has what is here.
+    Told(u64),
+    /// A comparison with it has: and what it had is here.
+    Compared(u64),
+}
+
+impl Until {
+    fn is_over(self, peer: &Peer) -> bool {
+        match self {
+            // What is older than its stream a peer has by a round.
+            Self::Has(place) => peer.is_synced && peer.stream.as_ref().is_some_and(|stream| stream.acked >= place),
+            Self::Told(round) => peer.last_round > round,
+            Self::Compared(round) => peer.last_comparison > round,
+        }
+    }
 }
 
 impl Replica {
@@ -34,7 +54,12 @@ impl Replica {
         self.peers.retain(|id, _| members.states.contains_key(id));
         let others = members.states.iter().filter(|(id, _)| **id != self.instance);
         for (id, state) in others {
-            self.peers.entry(*id).or_insert_with(|| Peer::new(*state, now_ms)).state = *state;
+            let peer = self.peers.entry(*id).or_insert_with(|| Peer::new(*state, now_ms));
+            if peer.state == MemberState::Joining && *state == MemberState::Up {
+                // What was compared with was one that had next to nothing.
+                peer.begin_anew(now_ms);
+            }
+            peer.state = *state;
         }
         let is_leaving = members.states.get(&self.instance) == Some(&MemberState::Leaving);
         if is_leaving {
@@ -45,70 +70,16 @@ impl Replica {
         if is_new {
             self.watermark.begin(self.members.epoch, self.members.states.keys().copied().collect());
             self.joined_ms = now_ms;
-            self.next_report_ms = now_ms;
+            self.reporting.hurry();
             for peer in self.peers.values_mut() {
                 peer.is_synced = false;
-                peer.is_compared = false;
                 peer.floor = Hlc::ZERO;
-                peer.round = None;
-                peer.sync_due_ms = Some(now_ms);
+                peer.begin_anew(now_ms);
             }
             for id in self.other_members() {
                 self.begin_stream(id);
             }
             self.trim_outbox();
-        }
-    }
-
-    /// The stamp up to which a peer has all own writes.
-    pub(crate) fn reached(&self, peer: &Peer) -> Hlc {
-        let streamed = peer.stream.as_ref().filter(|_| peer.is_synced);
-        let streamed = streamed.map(|stream| self.outbox.complete_to(stream.acked).unwrap_or_else(|| self.clock.promised()));
-        peer.floor.max(streamed.unwrap_or_default()).min(self.clock.promised())
-    }
-
-    /// Reports, and what follows from them.
-    pub(crate) fn keep_members(&mut self) {
-        if self.now.mono_ms < self.next_report_ms || !self.members.states.contains_key(&self.instance) {
-            return;
-        }
-        self.next_report_ms = self.now.mono_ms + self.options.report_interval_ms;
-        let own = self.keeping.own_complete_to().unwrap_or_else(|| self.clock.promised()).min(self.clock.promised());
-        let mut rows: Vec<(InstanceId, Hlc)> = self.peers.iter().map(|(id, peer)| (*id, self.reached(peer))).collect();
-        rows.push((self.instance, own));
-        self.watermark.report(self.instance, self.members.epoch, &rows);
-        for id in self.other_members() {
-            self.send(id, Payload::Report { rows: rows.clone() });
-        }
-        let silent_ms = self.silent_ms();
-        let reachable = self.peers.values().filter(|peer| peer.is_reachable(self.now.mono_ms, silent_ms));
-        let offsets = reachable.map(|peer| peer.clock_offset_ms).collect();
-        self.skew.look_at(offsets, self.options.max_clock_offset_ms);
-        self.follow_state();
-    }
-
-    /// Says when a replica that joins has everything, and when one that leaves is not needed any more.
-    fn follow_state(&mut self) {
-        let (now_ms, silent_ms) = (self.now.mono_ms, self.silent_ms());
-        let is_done = |peer: &Peer| peer.is_compared;
-        match self.members.states.get(&self.instance) {
-            Some(MemberState::Joining) if now_ms > self.joined_ms => {
-                let mut reachable = self.peers.values().filter(|peer| peer.is_reachable(now_ms, silent_ms));
-                let mut up = self.peers.values().filter(|peer| peer.state == MemberState::Up).peekable();
-                // An empty replica that knows nobody who is up must not look like one that serves.
-                let has_source = up.peek().is_none() || up.any(is_done);
-                if has_source && reachable.all(is_done) {
-                    self.out.push(Effect::Joined);
-                }
-            }
-            Some(MemberState::Leaving) => {
-                let at = self.leaves_at.unwrap_or_default();
-                let mut others = self.peers.values().filter(|peer| peer.state == MemberState::Up);
-                if self.keeping.is_all_durable() && self.delayed.is_empty() && others.all(|peer| self.reached(peer) >= at) {
-                    self.out.push(Effect::Drained);
-                }
-            }
-            _ => {}
         }
     }
 
@@ -129,19 +100,37 @@ impl Replica {
         Ok(())
     }
 
+    /// When there is more to do for rounds, streams, and those who wait for them.
+    pub(crate) fn rounds_due_ms(&self) -> Option<u64> {
+        let (now_ms, silent_ms) = (self.now.mono_ms, self.silent_ms());
+        let of_peer = |peer: &Peer| {
+            let is_reachable = peer.is_reachable(now_ms, silent_ms);
+            let next = peer.sync_due_ms.filter(|_| peer.round.is_none() && is_reachable);
+            let again = peer.stream.as_ref().and_then(Stream::resend_due_ms).filter(|_| is_reachable);
+            [next, again, peer.round.as_ref().map(Round::due_ms)].into_iter().flatten().min()
+        };
+        let peers = self.peers.values().filter_map(of_peer);
+        let waits = self.waits.iter().map(|wait| wait.deadline_ms);
+        let next = (self.options.sync_interval_ms > 0 && !self.peers.is_empty()).then_some(self.next_sync_ms);
+        peers.chain(waits).chain(next).min()
+    }
+
     fn begin_round(&mut self, id: InstanceId) {
         self.begin_stream(id);
         self.next_round += 1;
         let (round, started, now_ms) = (self.next_round, self.clock.promised(), self.now.mono_ms);
         if let Some(peer) = self.peers.get_mut(&id) {
-            // A copy is no comparison: it brings nothing here.
-            let round = if std::mem::take(&mut peer.wants_copy) {
-                Round::copy(round, started, now_ms)
-            } else {
+            // A copy is no comparison: it brings nothing here. Copies that come one upon another hold up no comparison.
+            let is_due = peer.sync_due_ms.is_some_and(|due_ms| due_ms <= now_ms);
+            let round = if is_due {
                 peer.sync_due_ms = None;
                 Round::compare(round, started, now_ms)
+            } else {
+                peer.wants_copy = false;
+                Round::copy(round, started, now_ms)
             };
             peer.round = Some(round);
+            peer.figures.begin_round();
         }
     }
 
@@ -155,14 +144,21 @@ impl Replica {
         if round.is_done() {
             peer.floor = peer.floor.max(round.started);
             peer.is_synced = peer.stream.is_some();
+            peer.stream.iter_mut().for_each(|stream| stream.base = 0);
             peer.is_compared |= !round.is_copy;
             peer.rounds += 1;
+            peer.last_round = round.id;
+            if !round.is_copy {
+                peer.last_comparison = round.id;
+            }
             peer.compared_ms = now_ms;
             self.counts.rounds += 1;
             self.counts.pulled += round.pulled;
             self.counts.put += round.pushed;
+            peer.figures.end_round(&round, self.now.wall_ms);
         } else if now_ms.saturating_sub(round.progressed_ms) >= ROUND_STALL_MS {
             peer.wants_copy |= round.is_copy;
+            peer.figures.give_up_round();
             peer.sync_due_ms = Some(now_ms + ROUND_PAUSE_MS);
             self.counts.stalled_rounds += 1;
         } else {
@@ -200,7 +196,7 @@ impl Replica {
         }
     }
 
-    fn copy_to_all(&mut self) {
+    pub(crate) fn copy_to_all(&mut self) {
         self.release.copied(self.now.mono_ms);
         self.peers.values_mut().for_each(|peer| peer.wants_copy = true);
     }
@@ -213,12 +209,11 @@ impl Replica {
             Trigger::Write(_) => {
                 let place = self.outbox.last();
                 self.release.all(place);
-                let others = self.peers.len() as u32;
-                self.waits.push(Wait { token, deadline_ms, place: Some(place), rounds: Vec::new(), others });
+                self.wait(token, deadline_ms, Until::Has(place));
             }
             Trigger::Copy(_) => {
                 self.copy_to_all();
-                self.wait_for_rounds(token, deadline_ms);
+                self.wait(token, deadline_ms, Until::Told(self.next_round));
             }
             Trigger::Read { .. } => self.compare_with_all(token, deadline_ms),
         }
@@ -242,29 +237,17 @@ impl Replica {
     fn compare_with_all(&mut self, token: u64, deadline_ms: u64) {
         let now_ms = self.now.mono_ms;
         self.peers.values_mut().for_each(|peer| peer.sync_due_ms = Some(now_ms));
-        self.wait_for_rounds(token, deadline_ms);
+        self.wait(token, deadline_ms, Until::Compared(self.next_round));
     }
 
-    /// A round that goes on already may have passed by what was written since: the next one counts.
-    fn wait_for_rounds(&mut self, token: u64, deadline_ms: u64) {
-        let ends = |peer: &Peer| peer.rounds + u64::from(peer.round.is_some()) + 1;
-        let rounds: Vec<(InstanceId, u64)> = self.peers.iter().map(|(id, peer)| (*id, ends(peer))).collect();
-        let others = rounds.len() as u32;
-        self.waits.push(Wait { token, deadline_ms, place: None, rounds, others });
+    fn wait(&mut self, token: u64, deadline_ms: u64, until: Until) {
+        let others = self.peers.len() as u32;
+        self.waits.push(Wait { token, deadline_ms, until, others });
     }
 
     pub(crate) fn answer_waits(&mut self) {
         for wait in std::mem::take(&mut self.waits) {
-            let reached = match wait.place {
-                Some(place) => {
-                    let streams = self.peers.values().filter_map(|peer| peer.stream.as_ref());
-                    streams.filter(|stream| stream.acked >= place).count()
-                }
-                None => {
-                    let has_ended = |(id, ends): &&(InstanceId, u64)| self.peers.get(id).is_some_and(|peer| peer.rounds >= *ends);
-                    wait.rounds.iter().filter(has_ended).count()
-                }
-            } as u32;
+            let reached = self.peers.values().filter(|peer| wait.until.is_over(peer)).count() as u32;
             if reached >= wait.others || self.now.mono_ms >= wait.deadline_ms {
                 self.reply(wait.token, Answer::Done { reached, others: wait.others });
             } else {

@@ -1,12 +1,14 @@
 //! Own writes: stamped, merged, sent, acknowledged.
 
 use crate::clock::BOUND_AHEAD_MS;
+use crate::conflicts::MAX_CONFIRMED;
 use crate::entry::{Body, Entry};
 use crate::io::{Answer, MemberState, Refusal, Write};
 use crate::message::{Pair, Payload};
 use crate::options::{Ack, Batching, CopyWhen, MAX_INFLIGHT_FRAMES, MAX_MESSAGE_BYTES, MAX_MESSAGE_PAIRS, MAX_WAITING_WRITES};
-use crate::options::{Options, RESEND_MS, Trigger};
+use crate::options::{Options, Trigger};
 use crate::peer::Stream;
+use crate::record::Record;
 use crate::replica::Replica;
 use crate::version::{Hlc, InstanceId, Version};
 
@@ -46,7 +48,7 @@ impl Release {
     /// When more may be sent.
     pub(crate) fn due_ms(&self, options: &Options) -> Option<u64> {
         match &options.trigger {
-            Trigger::Write(batching) => self.since_ms.map(|since_ms| since_ms + batching.interval_ms),
+            Trigger::Write(batching) => self.since_ms.map(|since_ms| since_ms.saturating_add(batching.interval_ms)),
             Trigger::Copy(CopyWhen::OnWrite { quiet_ms, min_interval_ms }) => {
                 let earliest = self.copied_ms.map_or(0, |copied_ms| copied_ms + min_interval_ms);
                 self.written_ms.map(|written_ms| (written_ms + quiet_ms).max(earliest))
@@ -157,7 +159,8 @@ impl Replica {
     fn drop_slowest(&mut self) -> bool {
         let Some(slowest) = self.slowest() else { return false };
         if let Some(peer) = self.peers.get_mut(&slowest) {
-            peer.stream = None;
+            let acked = peer.stream.take().map_or(0, |stream| stream.acked);
+            self.outbox.oldest_ms(acked).into_iter().for_each(|since_ms| peer.figures.is_owed(since_ms));
             peer.is_synced = false;
             peer.sync_due_ms = Some(self.now.mono_ms);
             self.counts.overflows += 1;
@@ -193,12 +196,30 @@ impl Replica {
             self.release.since_ms.get_or_insert(self.now.mono_ms);
             self.release.writes += 1;
             self.release.bytes += (key.len() + entry.body.size_bytes()) as u64;
-            place = self.outbox.add(&key, entry);
+            place = self.outbox.add(&key, entry, self.now.mono_ms);
         }
+        let unsent = self.peers.values_mut().filter(|peer| peer.stream.is_none());
+        unsent.for_each(|peer| peer.figures.is_owed(self.now.mono_ms));
         let replaced = old.is_some_and(|kept| kept.is_live(self.now.wall_ms));
         let ack = ack.unwrap_or(self.options.ack);
         self.waiting.push(Waiting { token, version, replaced, place, index, ack, deadline_ms });
         None
+    }
+
+    /// What the schedule says is done when it is time.
+    pub(crate) fn keep_schedule(&mut self) {
+        let Some(schedule) = self.options.schedule.as_ref().filter(|_| self.is_up()) else { return };
+        let known_ms = self.scheduled.done_ms();
+        if self.scheduled.is_time(schedule, self.now.wall_ms) {
+            self.counts.scheduled += 1;
+            match self.options.trigger {
+                Trigger::Write(_) => self.release.all(self.outbox.last()),
+                Trigger::Copy(_) => self.copy_to_all(),
+                Trigger::Read { .. } => {}
+            }
+        }
+        let done_ms = self.scheduled.done_ms().filter(|done_ms| Some(*done_ms) != known_ms);
+        done_ms.into_iter().for_each(|done_ms| self.keeping.append(&Record::Scheduled(done_ms)));
     }
 
     /// Sends what may be sent, as far as each peer's window goes.
@@ -216,12 +237,14 @@ impl Replica {
     }
 
     fn send_window(&mut self, id: InstanceId) {
-        let now_ms = self.now.mono_ms;
+        let (now_ms, silent_ms) = (self.now.mono_ms, self.silent_ms());
         loop {
             let upto = self.release.upto;
             let Some(peer) = self.peers.get_mut(&id) else { return };
+            let is_reachable = peer.is_reachable(now_ms, silent_ms);
             let Some(stream) = &mut peer.stream else { return };
-            if !stream.inflight.is_empty() && now_ms.saturating_sub(stream.since_ms) >= RESEND_MS {
+            // Who is away hears nothing: when it is heard of again is soon enough.
+            if is_reachable && stream.resend_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
                 stream.sent = stream.acked;
                 stream.inflight.clear();
             }
@@ -238,6 +261,7 @@ impl Replica {
             let base = stream.acked;
             self.counts.pushed += window.pairs.len() as u64;
             self.counts.pushed_bytes += window.bytes;
+            peer.figures.pushed_bytes += window.bytes;
             let stream = self.start;
             self.send(id, Payload::Push { stream, base, first: window.first, last: window.last, pairs: window.pairs });
         }
@@ -245,9 +269,9 @@ impl Replica {
 
     /// A peer's own writes.
     pub(crate) fn on_push(&mut self, from: InstanceId, (stream, base, first, last): (u64, u64, u64, u64), pairs: &[Pair]) {
-        self.merge_all(pairs);
+        let Some((known, applied)) = self.peers.get(&from).map(|peer| peer.inbound) else { return };
+        self.merge_from(pairs, stream > known || (stream == known && first > applied));
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        let (known, applied) = peer.inbound;
         if stream < known {
             return;
         }
@@ -270,14 +294,20 @@ impl Replica {
         }
     }
 
-    pub(crate) fn on_push_ack(&mut self, from: InstanceId, stream: u64, applied: u64) {
+    pub(crate) fn on_push_ack(&mut self, from: InstanceId, (stream, applied): (u64, u64), clock: Hlc) {
         let (start, last, now_ms) = (self.start, self.outbox.last(), self.now.mono_ms);
-        let own = self.peers.get_mut(&from).and_then(|peer| peer.stream.as_mut());
-        let Some(own) = own.filter(|own| stream == start && applied > own.acked && applied <= last) else { return };
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let Some(own) = peer.stream.as_mut().filter(|own| stream == start && applied > own.acked && applied <= last) else {
+            return;
+        };
         own.acked = applied;
         own.sent = own.sent.max(applied);
         own.since_ms = now_ms;
         while own.inflight.pop_front_if(|last| *last <= applied).is_some() {}
+        if peer.confirmed.len() >= MAX_CONFIRMED {
+            peer.confirmed.pop_front();
+        }
+        peer.confirmed.push_back((self.outbox.complete_to(applied).unwrap_or_else(|| self.clock.last()), clock));
         self.trim_outbox();
     }
 
@@ -289,12 +319,11 @@ impl Replica {
 
     /// Begins to send a peer what is written from now on.
     pub(crate) fn begin_stream(&mut self, id: InstanceId) {
-        let last = self.outbox.last();
         if self.options.batching().is_none() {
             return;
         }
         if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.stream.is_none()) {
-            peer.stream = Some(Stream::after(last));
+            peer.stream = Some(Stream::after(self.outbox.seal()));
             peer.is_synced = false;
         }
     }
@@ -327,7 +356,7 @@ impl Replica {
 
     /// How many peers in such a state have a place of the outbox.
     fn acks_of(&self, place: u64, is_asked: impl Fn(MemberState) -> bool) -> u32 {
-        let has = |stream: &Stream| place > 0 && stream.acked >= place;
+        let has = |stream: &Stream| stream.has(place);
         let peers = self.peers.values().filter(|peer| is_asked(peer.state));
         peers.filter(|peer| peer.stream.as_ref().is_some_and(has)).count() as u32
     }

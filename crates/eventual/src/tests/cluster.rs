@@ -49,6 +49,9 @@ pub(super) struct Cluster {
     pub(super) answers: BTreeMap<u64, Answer>,
     pub(super) oracle: Oracle,
     mutation: Option<Mutation>,
+    /// So often a replica was polled, and so many messages were sent.
+    pub(super) polls: u64,
+    pub(super) messages: u64,
     /// A wall clock was moved: what one replica takes for over, another may serve for as long as it jumped.
     pub(super) has_jumped: bool,
 }
@@ -71,6 +74,8 @@ impl Cluster {
             answers: BTreeMap::new(),
             oracle: Oracle::default(),
             mutation,
+            polls: 0,
+            messages: 0,
             has_jumped: false,
         };
         for slot in 0..slots {
@@ -93,6 +98,10 @@ impl Cluster {
 
     pub(super) fn replica(&self, slot: usize) -> Option<&Replica> {
         self.slots[slot].replica.as_ref()
+    }
+
+    pub(super) fn status(&self, slot: usize) -> crate::Status {
+        self.slots[slot].replica.as_ref().expect("it runs").status_at(self.time(slot))
     }
 
     pub(super) fn is_running(&self, slot: usize) -> bool {
@@ -129,6 +138,7 @@ impl Cluster {
         let time = self.time(slot);
         let own = &mut self.slots[slot];
         let Some(replica) = own.replica.as_mut() else { return };
+        self.polls += 1;
         let mut effects = Vec::new();
         replica.poll(time, &mut own.inputs, &mut effects).expect("an engine in memory does not fail");
         for effect in effects {
@@ -154,6 +164,7 @@ impl Cluster {
             }
             Effect::Purge { upto } => own.log.retain(|(index, _)| *index > upto),
             Effect::Send(message) => {
+                self.messages += 1;
                 if self.bag.len() >= MAX_BAG {
                     self.bag.remove(0);
                 }
@@ -191,7 +202,7 @@ impl Cluster {
         let token = self.next_token;
         self.next_token += 1;
         let replica = self.slots[slot].replica.as_ref()?;
-        self.oracle.on_write(token, key, &body, replica);
+        self.oracle.on_write(token, key, (&body, ttl_ms), replica);
         let deadline_ms = self.now_ms + 500;
         self.slots[slot].inputs.push(Input::Write(Write { token, key: key.clone(), body, ttl_ms, ack: None, deadline_ms }));
         self.poll(slot);
@@ -331,9 +342,17 @@ impl Cluster {
         self.slots.iter_mut().enumerate().for_each(|(at, slot)| slot.side = sides >> at & 1);
     }
 
+    /// Time passes, and who wants to be polled is.
     pub(super) fn pass_ms(&mut self, ms: u64) {
         self.now_ms += ms;
-        (0..self.slots()).for_each(|slot| self.poll(slot));
+        for slot in 0..self.slots() {
+            let due_ms = self.slots[slot].replica.as_ref().map(Replica::due_ms);
+            if due_ms.is_some_and(|due_ms| due_ms <= self.now_ms) {
+                self.poll(slot);
+            } else {
+                self.look(slot);
+            }
+        }
     }
 
     /// One message arrives, or comes again, or never.

@@ -2,6 +2,7 @@
 //! clocks that jump; an oracle that knows all that was ever written; properties P1 to P12 of what they become.
 
 mod cluster;
+mod hunt;
 mod mutations;
 mod oracle;
 mod properties;

@@ -29,7 +29,7 @@ impl Mutation {
     /// What becomes of a message that arrives; whether it does.
     pub(super) fn apply(self, message: &mut Message, present: Option<InstanceId>) -> bool {
         match (self, &mut message.payload) {
-            (Self::ReportsTooMuch, Payload::Report { rows }) => {
+            (Self::ReportsTooMuch, Payload::Report { rows, .. }) => {
                 rows.iter_mut().for_each(|(_, hlc)| *hlc = message.clock);
             }
             (Self::AcksTooMuch, Payload::PushAck { applied, .. }) => *applied += 1,

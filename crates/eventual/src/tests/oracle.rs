@@ -15,6 +15,8 @@ struct Attempt {
     instance: InstanceId,
     /// What its co-ordinator had for the key when it came.
     before: Option<Version>,
+    /// Whether nothing is left of it in the end: it is a delete, or a value that ends.
+    ends: bool,
 }
 
 /// A write that was acknowledged.
@@ -66,10 +68,11 @@ impl Oracle {
         self.max_outbox_bytes = max_bytes;
     }
 
-    pub(super) fn on_write(&mut self, token: u64, key: &Bytes, body: &Body, at: &Replica) {
+    pub(super) fn on_write(&mut self, token: u64, key: &Bytes, (body, ttl_ms): (&Body, Option<u64>), at: &Replica) {
         let before = at.get(key).expect("readable").map(|entry| entry.version);
         let instance = at.status().instance;
-        self.attempts.insert(token, Attempt { key: key.clone(), instance, before });
+        let ends = *body == Body::Tombstone || ttl_ms.is_some();
+        self.attempts.insert(token, Attempt { key: key.clone(), instance, before, ends });
         self.bodies.entry(key.clone()).or_default().push(body.clone());
     }
 
@@ -86,7 +89,7 @@ impl Oracle {
 
     pub(super) fn on_answer(&mut self, token: u64, answer: &Answer, at: &Replica) {
         match answer {
-            Answer::Written { version, .. } => {
+            Answer::Written { version, replicated, .. } => {
                 let attempt = self.attempts.get(&token).expect("only what was asked is answered");
                 assert_eq!(attempt.instance, version.instance);
                 // P9: whoever had seen a version stamps higher; stamps increase; and are nobody else's.
@@ -99,6 +102,21 @@ impl Oracle {
                 let first = self.versions.insert((attempt.key.clone(), *version), token);
                 assert_eq!(first, None, "P1: two writes have the version {version}");
                 assert!(covers(at, &attempt.key, *version), "an acknowledged write is not where it was acknowledged");
+                // P3: who is said to have it has it, or had it when it went. A delete that everybody had may have gone
+                // already, before somebody came who now lacks nothing.
+                let has_it = |((holder, key), (shown, _)): &(&(InstanceId, Bytes), &(Version, u64))| {
+                    *holder != version.instance && *key == attempt.key && *shown >= *version
+                };
+                let others = self.shown.iter().filter(has_it).count();
+                let is_over = seen(at, &attempt.key).is_none() && at.fence_for_tests() >= version.hlc;
+                assert!(
+                    is_over || *replicated as usize <= others,
+                    "P3: {version} is said to be at {replicated} others, and is at {others}"
+                );
+                // It may come and go before anybody sees it.
+                if attempt.ends {
+                    self.dead.insert((attempt.key.clone(), *version));
+                }
                 self.acked.push(Acked { key: attempt.key.clone(), version: *version, is_lost: false });
             }
             Answer::Found { entry, answered, .. } => {
@@ -203,8 +221,10 @@ impl Oracle {
                 });
                 for other in concerned {
                     let is_absent = seen(other, key).is_none();
+                    // Its own fence keeps it out, too: that is no proof that it was ever there.
+                    let has_later = seen(other, key).is_some_and(|entry| entry.version >= version);
                     assert!(
-                        covers(other, key, version) || !other.is_up() || (may_be_absent && is_absent),
+                        has_later || !other.is_up() || (may_be_absent && is_absent),
                         "P11: {:?} fences {version} of {key:?}, which {:?} has not got",
                         replica.status().instance,
                         other.status().instance
@@ -237,9 +257,11 @@ impl Oracle {
     pub(super) fn check_nothing_lost(&self, replicas: &[&Replica]) {
         for acked in self.acked.iter().filter(|acked| !acked.is_lost) {
             for replica in replicas {
-                let is_gone = seen(replica, &acked.key).is_none() && self.is_over(acked);
+                // That a fence keeps it out proves nothing: it may never have been there.
+                let is_over =
+                    seen(replica, &acked.key).map_or_else(|| self.is_over(acked), |entry| entry.version >= acked.version);
                 assert!(
-                    is_gone || covers(replica, &acked.key, acked.version),
+                    is_over,
                     "P3: {:?} lost {} of {:?}: {:?}",
                     replica.status().instance,
                     acked.version,

@@ -1,7 +1,7 @@
 //! P1 to P12 under anything that may happen, in any order.
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngSeed};
+use proptest::test_runner::{Config, FailurePersistence, FileFailurePersistence, RngSeed};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 
 use super::cluster::{Cluster, Fate};
@@ -62,6 +62,7 @@ pub(super) fn start() -> impl Strategy<Value = Start> {
             outbox_max_bytes,
             sync_interval_ms: 2_000,
             report_interval_ms: 200,
+            max_report_interval_ms: 3_200,
             digest_levels: 1,
             checkpoint_bytes: 400,
             ..Options::new(trigger)
@@ -201,7 +202,10 @@ fn config() -> Config {
     let asked: Option<u32> = std::env::var("QUORATE_EVENTUAL_CASES").ok().and_then(|cases| cases.parse().ok());
     let rng_seed = if asked.is_some() { RngSeed::Random } else { RngSeed::Fixed(1) };
     let (cases, max_shrink_iters) = (asked.unwrap_or(2_000) / 2, 1_500);
-    Config { cases, max_shrink_iters, rng_seed, failure_persistence: None, ..Config::default() }
+    // What failed once is tried first from then on, and its input stands beside its seed.
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/properties.txt");
+    let failure_persistence = Some(Box::new(FileFailurePersistence::Direct(kept)) as Box<dyn FailurePersistence>);
+    Config { cases, max_shrink_iters, rng_seed, failure_persistence, ..Config::default() }
 }
 
 prop_state_machine! {
