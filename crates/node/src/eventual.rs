@@ -3,8 +3,9 @@
 //! A replica is a value with inputs and effects of its own (crate `eventual`); the node gives it what came for it, once per poll
 //! and whenever it is due, and turns its effects into those of the node: replicas share frames and log writes with all groups.
 //!
-//! An instance is a replica id of the catalog. Which one this node has is noted in the log before it says anything: so a start
-//! finds its records, or, where nothing was to survive, knows that the instance ended with the process, and asks for a new one.
+//! An instance is a replica id of the catalog. Which one this node has, and which epoch of its members it goes by, is noted in the
+//! log before it says anything that follows from it: so a start finds its records, or, where nothing was to survive, knows that
+//! the instance ended with the process, and asks for a new one; and a catalog that is behind then is waited for.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -109,6 +110,8 @@ struct Eventual {
     replica: Replica,
     engine: Arc<dyn Engine>,
     instance: u64,
+    /// The newest epoch that the log knows of, or will.
+    epoch: u64,
     inputs: Vec<quorate_eventual::Input>,
     /// Requests that wait for an answer.
     tokens: BTreeSet<u64>,
@@ -205,7 +208,11 @@ impl<D: Disk> Node<D> {
             return Ok(false);
         };
         let found = self.eventuals.found.get(&group.0).copied();
-        let state = EventualState { replica: own.replica, is_durable: options.is_durable };
+        let state = EventualState { replica: own.replica, epoch: shard.members_epoch, is_durable: options.is_durable };
+        if found.is_some_and(|found| found.replica > state.replica || found.epoch > state.epoch) {
+            // The catalog is behind, as it may be after a start.
+            return Ok(false);
+        }
         let is_known = found.is_some_and(|found| found.replica == state.replica);
         if is_known && !state.is_durable {
             return Ok(false);
@@ -239,6 +246,7 @@ impl<D: Disk> Node<D> {
                 replica,
                 engine,
                 instance: own.replica,
+                epoch: if is_known { 0 } else { state.epoch },
                 inputs: Vec::new(),
                 tokens: BTreeSet::new(),
                 unsynced: VecDeque::new(),
@@ -278,9 +286,17 @@ impl<D: Disk> Node<D> {
         if let Some(options) = keyspace.replication.eventual_options(keyspace.max_bytes(), seed) {
             own.replica.configure(options);
         }
-        if *own.replica.members() != members {
-            self.eventuals.tell(shard.group, quorate_eventual::Input::Members(members));
+        if *own.replica.members() == members {
+            return;
         }
+        if members.epoch > own.epoch {
+            own.epoch = members.epoch;
+            // Not polled, and so not by these members, before that is durable.
+            own.opens_at = Some(self.next_ticket);
+            let state = EventualState { replica: own.instance, epoch: own.epoch, is_durable: own.replica.is_durable() };
+            self.persist(vec![(GroupId(shard.group), Record::State(state.to_bytes()))]);
+        }
+        self.eventuals.tell(shard.group, quorate_eventual::Input::Members(members));
     }
 
     fn retire_eventual(&mut self, group: u64) {

@@ -7,6 +7,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 pub(crate) struct EventualState {
     /// The replica's id, which is its instance's.
     pub(crate) replica: u64,
+    /// The newest epoch of its members that it went by. It never goes by an older one again: what was dropped since, everybody has
+    /// who is a member in this one.
+    pub(crate) epoch: u64,
     /// Whether its records are in the log. Otherwise what it had ended with the process, and the instance with it.
     pub(crate) is_durable: bool,
 }
@@ -16,13 +19,16 @@ const MARK: u8 = 0xe1;
 
 const VERSION: u8 = 1;
 
+const ENCODED_BYTES: usize = 19;
+
 impl EventualState {
-    /// Mark, version, replica, and whether it is durable.
+    /// Mark, version, replica, epoch, and whether it is durable.
     pub(crate) fn to_bytes(self) -> Bytes {
-        let mut out = BytesMut::with_capacity(11);
+        let mut out = BytesMut::with_capacity(ENCODED_BYTES);
         out.put_u8(MARK);
         out.put_u8(VERSION);
         out.put_u64_le(self.replica);
+        out.put_u64_le(self.epoch);
         out.put_u8(u8::from(self.is_durable));
         out.freeze()
     }
@@ -34,16 +40,16 @@ impl EventualState {
 
     /// None if the bytes are not such a state, or one of a newer version.
     pub(crate) fn decode(mut bytes: Bytes) -> Option<Self> {
-        if bytes.len() != 11 || bytes.get_u8() != MARK || bytes.get_u8() != VERSION {
+        if bytes.len() != ENCODED_BYTES || bytes.get_u8() != MARK || bytes.get_u8() != VERSION {
             return None;
         }
-        let replica = bytes.get_u64_le();
+        let (replica, epoch) = (bytes.get_u64_le(), bytes.get_u64_le());
         let is_durable = match bytes.get_u8() {
             0 => false,
             1 => true,
             _ => return None,
         };
-        Some(Self { replica, is_durable })
+        Some(Self { replica, epoch, is_durable })
     }
 }
 
@@ -59,15 +65,15 @@ mod tests {
     #[test]
     fn states_round_trip_and_are_told_from_those_of_raft() {
         for is_durable in [false, true] {
-            let state = EventualState { replica: 77, is_durable };
+            let state = EventualState { replica: 77, epoch: 8, is_durable };
             let bytes = state.to_bytes();
             assert!(EventualState::is_one(&bytes));
             assert_eq!(crate::start::ReplicaState::decode(bytes.clone()), None);
-            assert_eq!(EventualState::decode(bytes.slice(..10)), None);
+            assert_eq!(EventualState::decode(bytes.slice(..18)), None);
             assert_eq!(EventualState::decode(bytes), Some(state));
         }
         assert!(!EventualState::is_one(&Bytes::from_static(&[3, 0])));
-        assert_eq!(EventualState::decode(Bytes::from_static(&[0xe1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0])), None);
-        assert_eq!(EventualState::decode(Bytes::from_static(&[0xe1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2])), None);
+        assert_eq!(EventualState::decode(Bytes::from([&[0xe1, 2][..], &[0; 17]].concat())), None);
+        assert_eq!(EventualState::decode(Bytes::from([&[0xe1, 1][..], &[0; 16], &[2]].concat())), None);
     }
 }
