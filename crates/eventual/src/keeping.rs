@@ -175,6 +175,12 @@ impl Replica {
         self.resume_mirror(from, at);
     }
 
+    /// What all members' wall clocks have passed, as far as they told.
+    fn all_clocks_ms(&self) -> u64 {
+        let offsets = self.peers.values().map(|peer| peer.clock_offset_ms(self.now));
+        self.now.wall_ms.saturating_add_signed(offsets.min().unwrap_or(0).min(0))
+    }
+
     pub(crate) fn on_durable(&mut self, index: u64) {
         let keeping = &mut self.keeping;
         keeping.durable = keeping.durable.max(index.min(keeping.last));
@@ -192,6 +198,7 @@ impl Replica {
             self.keeping.bounds.push_back((self.keeping.last, bound));
         }
         self.store.expire(self.now.wall_ms, self.keeping.index(), MAX_SWEPT)?;
+        self.store.release_expired(self.all_clocks_ms(), MAX_SWEPT);
         let stable = self.watermark.stable();
         if stable > self.fence && self.store.oldest_dead().is_some_and(|dead| dead <= stable) {
             self.fence = stable;
@@ -204,13 +211,16 @@ impl Replica {
     /// When there is more to do of that.
     pub(crate) fn cleaning_due_ms(&self) -> Option<u64> {
         let now = self.now;
-        let expiry = self.store.next_deadline_ms().map(|at_ms| now.mono_ms.saturating_add(at_ms.saturating_sub(now.wall_ms)));
+        let at_ms = |wall_ms: u64| now.mono_ms.saturating_add(wall_ms.saturating_sub(now.wall_ms));
+        let expiry = self.store.next_deadline_ms().map(at_ms);
+        let behind_ms = now.wall_ms.saturating_sub(self.all_clocks_ms());
+        let released = self.store.next_expired_ms().map(|deadline_ms| at_ms(deadline_ms.saturating_add(behind_ms)));
         let has_stable = self.store.oldest_dead().is_some_and(|dead| dead <= self.fence);
         let is_copying = self.keeping.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.place.is_ok());
         let scheduled = self.scheduled.next_ms().filter(|_| self.options.schedule.is_some() && self.is_up());
-        let scheduled = scheduled.map(|at_ms| now.mono_ms.saturating_add(at_ms.saturating_sub(now.wall_ms)));
+        let scheduled = scheduled.map(at_ms);
         let next_piece = is_copying.then_some(now.mono_ms + CHECKPOINT_PAUSE_MS);
-        [expiry, scheduled, has_stable.then_some(now.mono_ms), next_piece].into_iter().flatten().min()
+        [expiry, released, scheduled, has_stable.then_some(now.mono_ms), next_piece].into_iter().flatten().min()
     }
 
     /// Writes everything there is again, piece by piece, once the log has grown as much as there are data: then what comes before

@@ -80,6 +80,9 @@ pub(crate) struct Store {
     deadlines: BTreeSet<(u64, Bytes)>,
     /// Tombstones and what is left of expired values.
     dead: BTreeSet<(Version, Bytes)>,
+    /// What is left of values whose time is up here, by deadline, as long as it may not be up by the clocks of others: it is not
+    /// dropped before, or a replica would have nothing where another still serves the value.
+    expired: BTreeSet<(u64, Bytes)>,
     /// Changes that the engine does not have yet, oldest first: readers see what is durable. None: the key goes.
     queue: VecDeque<Waiting>,
     /// The newest of them, by key.
@@ -99,6 +102,7 @@ impl Store {
             digest: Tree::new(seed, levels),
             deadlines: BTreeSet::new(),
             dead: BTreeSet::new(),
+            expired: BTreeSet::new(),
             queue: VecDeque::new(),
             waiting: HashMap::new(),
             data_bytes: 0,
@@ -117,7 +121,8 @@ impl Store {
 
     /// Keys with a value, and keys of which only the version is left.
     pub(crate) fn counts(&self) -> (u64, u64) {
-        ((self.index.len() - self.dead.len()) as u64, self.dead.len() as u64)
+        let gone = self.dead.len() + self.expired.len();
+        ((self.index.len() - gone) as u64, gone as u64)
     }
 
     /// Bytes of keys and values.
@@ -175,7 +180,9 @@ impl Store {
         let now = Kept::of(key, entry);
         self.index.insert(at, now);
         self.digest.replace(hash, key, old, Some(entry.version));
-        if entry.is_dead() {
+        if entry.body == Body::Expired {
+            self.expired.insert((entry.deadline_ms, key.clone()));
+        } else if entry.is_dead() {
             self.dead.insert((entry.version, key.clone()));
         } else if entry.deadline_ms != 0 {
             self.deadlines.insert((entry.deadline_ms, key.clone()));
@@ -219,6 +226,7 @@ impl Store {
         self.data_bytes -= kept.size_bytes;
         if kept.is_dead {
             self.dead.remove(&(kept.version, key.clone()));
+            self.expired.remove(&(kept.deadline_ms, key.clone()));
         } else if kept.deadline_ms != 0 {
             self.deadlines.remove(&(kept.deadline_ms, key.clone()));
         }
@@ -234,12 +242,29 @@ impl Store {
             let (_, key) = self.deadlines.pop_first().expect("there is a first one");
             let Some(entry) = self.get(&key)? else { continue };
             self.data_bytes -= entry.body.size_bytes() as u64;
-            self.dead.insert((entry.version, key.clone()));
+            self.expired.insert((entry.deadline_ms, key.clone()));
             let expired = Entry { body: Body::Expired, ..entry };
             self.index.insert((self.digest.key_hash(&key), key.clone()), Kept::of(&key, &expired));
             self.change(index, key, Some(expired.to_bytes()));
         }
         Ok(())
+    }
+
+    /// What is left of values whose time is up by all clocks is dead from now on; at most so many.
+    pub(crate) fn release_expired(&mut self, all_clocks_ms: u64, max: usize) {
+        for _ in 0..max {
+            if self.expired.first().is_none_or(|(deadline_ms, _)| *deadline_ms > all_clocks_ms) {
+                break;
+            }
+            let (_, key) = self.expired.pop_first().expect("there is a first one");
+            let kept = self.kept(&key).expect("what has expired is in the index");
+            self.dead.insert((kept.version, key));
+        }
+    }
+
+    /// When the time of the first value is up that is not served here any more.
+    pub(crate) fn next_expired_ms(&self) -> Option<u64> {
+        self.expired.first().map(|(deadline_ms, _)| *deadline_ms)
     }
 
     /// Drops what is dead and at or below the fence; at most so many. Whether that was all.
@@ -320,7 +345,9 @@ impl Store {
             let entry = self.get(key).expect("readable").expect("what the index has, the engine has");
             assert_eq!(*kept, Kept::of(key, &entry), "the index says something else of {key:?} than the engine");
             let version = &kept.version;
-            assert_eq!(entry.is_dead(), self.dead.contains(&(*version, key.clone())), "dead keys are known");
+            let is_known =
+                self.dead.contains(&(*version, key.clone())) || self.expired.contains(&(kept.deadline_ms, key.clone()));
+            assert_eq!(entry.is_dead(), is_known, "dead keys are known");
             let ends = !entry.is_dead() && entry.deadline_ms != 0;
             assert_eq!(ends, self.deadlines.contains(&(entry.deadline_ms, key.clone())), "ends are known");
             data_bytes += (key.len() + entry.body.size_bytes()) as u64;

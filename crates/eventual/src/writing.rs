@@ -191,7 +191,8 @@ impl Replica {
         let key = Self::key_of(&key);
         let version = Version { hlc, instance: self.instance };
         let deadline_at = match (&body, ttl_ms) {
-            (Body::Value { .. }, Some(ttl_ms)) => hlc.ms().saturating_add(ttl_ms),
+            // By the wall clock, and not by the stamp, which may be ahead of it because somebody's clock once was.
+            (Body::Value { .. }, Some(ttl_ms)) => self.now.wall_ms.saturating_add(ttl_ms),
             _ => 0,
         };
         let entry = Entry { version, deadline_ms: deadline_at, body };
