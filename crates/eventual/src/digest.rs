@@ -10,6 +10,7 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher128};
 
+use crate::message::Pair;
 use crate::version::Version;
 
 /// Children of a node.
@@ -29,6 +30,14 @@ pub struct Node {
     pub level: u8,
     /// From the left.
     pub index: u32,
+}
+
+impl Digest {
+    /// The sum of both.
+    #[must_use]
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self(self.0.wrapping_add(other.0))
+    }
 }
 
 impl Node {
@@ -98,6 +107,12 @@ impl Tree {
         let children = self.levels.get(usize::from(node.level) + 1)?.get(first..first + FAN_OUT)?;
         let children: [u128; FAN_OUT] = children.try_into().ok()?;
         Some(children.map(Digest))
+    }
+
+    /// The sum of pairs, as it would be if they were all that there is.
+    pub(crate) fn sum_of(&self, pairs: &[Pair]) -> Digest {
+        let sum = |pair: &Pair| Digest(self.hash(&pair.key, pair.entry.version));
+        pairs.iter().map(sum).fold(Digest::default(), Digest::plus)
     }
 
     /// The tree of nothing, to be compared with this one; for tests.

@@ -168,6 +168,11 @@ pub enum Refusal {
     },
     /// The replica has not all that it should have, or shall go.
     NotUp,
+    /// It mirrors another one, which takes writes and copies.
+    ReadOnly {
+        /// That one.
+        source: InstanceId,
+    },
     /// Its wall clock differs too much from the others': what it writes would win or lose for no good reason.
     ClockSkew {
         /// By how much, in milliseconds; positive if it is ahead.

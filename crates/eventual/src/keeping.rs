@@ -7,11 +7,12 @@ use bytes::Bytes;
 use crate::entry::Entry;
 use crate::io::Effect;
 use crate::message::{Pair, Payload};
+use crate::mirror::Swap;
 use crate::options::{CHECKPOINT_PAUSE_MS, MAX_RECORD_BYTES, MAX_SWEPT};
 use crate::record::Record;
 use crate::replica::Replica;
 use crate::store::ReplicaError;
-use crate::version::Hlc;
+use crate::version::{Hlc, InstanceId};
 
 /// Where the replica's log stands.
 ///
@@ -27,6 +28,8 @@ pub(crate) struct Keeping {
     /// Pairs of the record that is being filled.
     open: Vec<Pair>,
     open_bytes: usize,
+    /// While the log is read back: the copy whose parts are being read, and how many there were.
+    swapping: (u64, Swap),
     /// Records of this poll.
     records: Vec<(u64, Bytes)>,
     /// Effects that wait for a position.
@@ -98,6 +101,16 @@ impl Keeping {
         self.own.front().map(|(_, first)| first.before())
     }
 
+    /// A copy takes the place of what there is. Returns the position from which on it counts: all parts are written at once, one
+    /// after the other, and a log that ends among them leaves what was there.
+    pub(crate) fn swapped(&mut self, swap: &Swap, from: InstanceId, at: Hlc) -> u64 {
+        if !self.is_durable {
+            return 0;
+        }
+        Swap::into_records(swap, from, at).iter().for_each(|record| self.append(record));
+        self.last
+    }
+
     fn close(&mut self) {
         if !self.open.is_empty() {
             self.open_bytes = 0;
@@ -123,7 +136,16 @@ impl Replica {
     /// Takes in the next record of the log, before the first poll.
     pub fn replay(&mut self, index: u64, record: Bytes) -> Result<(), ReplicaError> {
         self.keeping.grown_bytes += record.len() as u64;
-        match Record::decode(record)? {
+        let record = Record::decode(record)?;
+        let (parts, begun) = std::mem::take(&mut self.keeping.swapping);
+        match record {
+            Record::Swapped { number, last, pairs, gone } => {
+                // One that a crash cut off is not continued: the next one begins anew.
+                let begun = if number == 0 { Swap::default() } else { begun };
+                if number == parts || number == 0 {
+                    self.replay_swap(number, last, begun.with(pairs, gone), index);
+                }
+            }
             Record::Merged(pairs) => {
                 for Pair { key, entry } in pairs {
                     let key = Self::key_of(&key);
@@ -141,6 +163,16 @@ impl Replica {
         self.keeping.last = index;
         self.keeping.durable = index;
         self.store.commit(index)
+    }
+
+    fn replay_swap(&mut self, number: u64, last: Option<(InstanceId, Hlc)>, swap: Swap, index: u64) {
+        let Some((from, at)) = last else {
+            self.keeping.swapping = (number + 1, swap);
+            return;
+        };
+        swap.pairs.iter().for_each(|pair| self.clock.observe(pair.entry.version.hlc));
+        self.store.swap(&swap, index);
+        self.resume_mirror(from, at);
     }
 
     pub(crate) fn on_durable(&mut self, index: u64) {
@@ -271,6 +303,9 @@ fn relies_on_durability(effect: &Effect) -> bool {
             | Payload::Give { .. }
             | Payload::Put { .. }
             | Payload::PutDone { .. }
+            | Payload::Mirror { .. }
+            | Payload::MirrorEnd { .. }
+            | Payload::MirrorDone { .. }
             | Payload::VersionTell { .. }
             | Payload::EntryTell { .. }
             | Payload::Repair { .. } => true,

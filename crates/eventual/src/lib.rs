@@ -15,6 +15,7 @@ mod entry;
 mod io;
 mod keeping;
 mod message;
+mod mirror;
 mod options;
 mod outbox;
 mod peer;

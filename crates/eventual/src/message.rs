@@ -128,6 +128,39 @@ pub enum Payload {
         /// The request.
         number: u64,
     },
+    /// A piece of a copy that is to take the place of what the receiver has; a [`Payload::PutDone`] confirms it.
+    Mirror {
+        /// The sender's round.
+        round: u64,
+        /// The piece.
+        number: u64,
+        /// What is in it.
+        pairs: Vec<Pair>,
+    },
+    /// All pieces were sent: the copy is to take its place now.
+    MirrorEnd {
+        /// The sender's round.
+        round: u64,
+        /// The request.
+        number: u64,
+        /// The copy's stamp: what the receiver has at or below it, and not in the copy, goes.
+        at: Hlc,
+        /// How many pieces there are.
+        pieces: u64,
+        /// The sum of what is in them.
+        digest: Digest,
+    },
+    /// Whether it did: if not, it was not whole.
+    MirrorDone {
+        /// The sender's round.
+        round: u64,
+        /// The request.
+        number: u64,
+        /// Whether it did, durably where the keyspace is durable.
+        is_taken: bool,
+        /// Whether there is something above its stamp that somebody else wrote: another copy is to come.
+        has_newer: bool,
+    },
     /// Which version is there for a key?
     VersionAsk {
         /// The asker's read.
@@ -198,6 +231,9 @@ const VERSION_TELL: u8 = 11;
 const ENTRY_ASK: u8 = 12;
 const ENTRY_TELL: u8 = 13;
 const REPAIR: u8 = 14;
+const MIRROR: u8 = 15;
+const MIRROR_END: u8 = 16;
+const MIRROR_DONE: u8 = 17;
 
 const NOTHING: u8 = 0;
 const ABSENT: u8 = 1;
@@ -250,15 +286,7 @@ impl Payload {
                 encode_pairs(pairs, out);
             }
             Self::PushAck { stream, applied } => put_numbers(PUSH_ACK, &[*stream, *applied], out),
-            Self::Report { rows, interval_ms, wants_answer } => {
-                put_numbers(REPORT, &[rows.len() as u64], out);
-                for (instance, hlc) in rows {
-                    out.put_varint(u64::from(instance.0));
-                    out.put_u64(hlc.0);
-                }
-                out.put_varint(*interval_ms);
-                out.put_u8(u8::from(*wants_answer));
-            }
+            Self::Report { rows, interval_ms, wants_answer } => encode_report(rows, *interval_ms, *wants_answer, out),
             Self::Ask { round, number, nodes } => {
                 put_numbers(ASK, &[*round, *number, nodes.len() as u64], out);
                 for (node, digest) in nodes {
@@ -283,20 +311,27 @@ impl Payload {
                 encode_pairs(pairs, out);
             }
             Self::PutDone { round, number } => put_numbers(PUT_DONE, &[*round, *number], out),
+            Self::Mirror { round, number, pairs } => {
+                put_numbers(MIRROR, &[*round, *number], out);
+                encode_pairs(pairs, out);
+            }
+            Self::MirrorEnd { round, number, at, pieces, digest } => {
+                put_numbers(MIRROR_END, &[*round, *number, *pieces], out);
+                out.put_u64(at.0);
+                out.put_u128(digest.0);
+            }
+            Self::MirrorDone { round, number, is_taken, has_newer } => {
+                put_numbers(MIRROR_DONE, &[*round, *number], out);
+                out.put_u8(u8::from(*is_taken));
+                out.put_u8(u8::from(*has_newer));
+            }
             Self::VersionAsk { read, key } => {
                 put_numbers(VERSION_ASK, &[*read], out);
                 out.put_bytes_with_len(key);
             }
             Self::VersionTell { read, known } => {
                 put_numbers(VERSION_TELL, &[*read], out);
-                match known {
-                    Known::Nothing => out.put_u8(NOTHING),
-                    Known::Absent => out.put_u8(ABSENT),
-                    Known::Version(version) => {
-                        out.put_u8(KNOWN);
-                        version.encode(out);
-                    }
-                }
+                encode_known(*known, out);
             }
             Self::EntryAsk { read, key } => {
                 put_numbers(ENTRY_ASK, &[*read], out);
@@ -348,6 +383,17 @@ impl Payload {
             },
             PUT => Self::Put { round: reader.varint()?, number: reader.varint()?, pairs: read_pairs(reader)? },
             PUT_DONE => Self::PutDone { round: reader.varint()?, number: reader.varint()? },
+            MIRROR => Self::Mirror { round: reader.varint()?, number: reader.varint()?, pairs: read_pairs(reader)? },
+            MIRROR_END => {
+                let (round, number, pieces) = (reader.varint()?, reader.varint()?, reader.varint()?);
+                Self::MirrorEnd { round, number, at: Hlc(reader.u64_be()?), pieces, digest: Digest(reader.u128_be()?) }
+            }
+            MIRROR_DONE => Self::MirrorDone {
+                round: reader.varint()?,
+                number: reader.varint()?,
+                is_taken: read_flag(reader)?,
+                has_newer: read_flag(reader)?,
+            },
             VERSION_ASK => Self::VersionAsk { read: reader.varint()?, key: reader.bytes()? },
             VERSION_TELL => Self::VersionTell { read: reader.varint()?, known: read_known(reader)? },
             ENTRY_ASK => Self::EntryAsk { read: reader.varint()?, key: reader.bytes()? },
@@ -402,6 +448,27 @@ fn put_numbers(tag: u8, numbers: &[u64], out: &mut BytesMut) {
     numbers.iter().for_each(|number| out.put_varint(*number));
 }
 
+fn encode_report(rows: &[(InstanceId, Hlc)], interval_ms: u64, wants_answer: bool, out: &mut BytesMut) {
+    put_numbers(REPORT, &[rows.len() as u64], out);
+    for (instance, hlc) in rows {
+        out.put_varint(u64::from(instance.0));
+        out.put_u64(hlc.0);
+    }
+    out.put_varint(interval_ms);
+    out.put_u8(u8::from(wants_answer));
+}
+
+fn encode_known(known: Known, out: &mut BytesMut) {
+    match known {
+        Known::Nothing => out.put_u8(NOTHING),
+        Known::Absent => out.put_u8(ABSENT),
+        Known::Version(version) => {
+            out.put_u8(KNOWN);
+            version.encode(out);
+        }
+    }
+}
+
 fn encode_node(node: Node, out: &mut BytesMut) {
     out.put_u8(node.level);
     out.put_varint(u64::from(node.index));
@@ -411,7 +478,8 @@ fn read_node(reader: &mut Reader) -> Result<Node, DecodeError> {
     Ok(Node { level: reader.u8()?, index: reader.varint_u32()? })
 }
 
-fn read_flag(reader: &mut Reader) -> Result<bool, DecodeError> {
+/// Reads a byte that is 0 or 1.
+pub(crate) fn read_flag(reader: &mut Reader) -> Result<bool, DecodeError> {
     match reader.u8()? {
         0 => Ok(false),
         1 => Ok(true),
@@ -488,6 +556,20 @@ mod tests {
                 pairs
             }),
             (n(), n()).prop_map(|(stream, applied)| Payload::PushAck { stream, applied }),
+            (n(), n(), pairs()).prop_map(|(round, number, pairs)| Payload::Mirror { round, number, pairs }),
+            (n(), n(), n(), n(), any::<u128>()).prop_map(|(round, number, at, pieces, digest)| Payload::MirrorEnd {
+                round,
+                number,
+                at: Hlc(at),
+                pieces,
+                digest: Digest(digest)
+            }),
+            (n(), n(), any::<bool>(), any::<bool>()).prop_map(|(round, number, is_taken, has_newer)| Payload::MirrorDone {
+                round,
+                number,
+                is_taken,
+                has_newer
+            }),
             (prop::collection::vec((any::<u32>().prop_map(InstanceId), n().prop_map(Hlc)), 0..5), n(), any::<bool>())
                 .prop_map(|(rows, interval_ms, wants_answer)| Payload::Report { rows, interval_ms, wants_answer }),
             (n(), n(), prop::collection::vec((node(), any::<u128>().prop_map(Digest)), 0..4))
@@ -565,6 +647,12 @@ mod tests {
             ),
             (Payload::Want { round: 1, number: 2, hashes: vec![3] }, b"\x06\x01\x02\x01\0\0\0\0\0\0\0\x03"),
             (Payload::PutDone { round: 1, number: 2 }, b"\x09\x01\x02"),
+            (Payload::Mirror { round: 1, number: 2, pairs: Vec::new() }, b"\x0f\x01\x02\0"),
+            (
+                Payload::MirrorEnd { round: 1, number: 2, at: Hlc(3), pieces: 4, digest: Digest(5) },
+                b"\x10\x01\x02\x04\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x05",
+            ),
+            (Payload::MirrorDone { round: 1, number: 2, is_taken: true, has_newer: false }, b"\x11\x01\x02\x01\0"),
             (Payload::VersionAsk { read: 1, key: Bytes::from_static(b"k") }, b"\x0a\x01\x01k"),
             (Payload::VersionTell { read: 1, known: Known::Absent }, b"\x0b\x01\x01"),
             (Payload::EntryTell { read: 1, entry: None }, b"\x0d\x01\0"),

@@ -1,12 +1,16 @@
 //! How a replica behaves, and its limits with their reasons.
 
 use crate::schedule::Schedule;
+use crate::version::InstanceId;
 
 /// Settings of a keyspace's replicas; the same at all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// When entries travel.
     pub trigger: Trigger,
+    /// Makes a keyspace that is copied a mirror: this instance is written to, and the others, which refuse writes, have what it
+    /// has. A copy takes the place of what was there, instead of being merged. Of no effect with other triggers.
+    pub mirror_of: Option<InstanceId>,
     /// When, beside that, what was collected is sent, or everything copied. A time that a durable replica missed, because it was
     /// away, it makes up for when it is back. Of no effect where reads ask others.
     pub schedule: Option<Schedule>,
@@ -103,6 +107,7 @@ impl Options {
     pub fn new(trigger: Trigger) -> Self {
         Self {
             trigger,
+            mirror_of: None,
             schedule: None,
             is_durable: true,
             ack: Ack::Local,

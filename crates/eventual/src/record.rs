@@ -5,8 +5,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::message::{Pair, encode_pairs, read_pairs};
-use crate::version::Hlc;
+use crate::message::{Pair, encode_pairs, read_flag, read_pairs};
+use crate::version::{Hlc, InstanceId};
 use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 /// One record.
@@ -20,6 +20,17 @@ pub(crate) enum Record {
     Fence(Hlc),
     /// All times of the schedule up to this one, in milliseconds since 1970, are done with.
     Scheduled(u64),
+    /// A part of a copy that takes the place of what there was: nothing of it counts before its last part.
+    Swapped {
+        /// Which part, from 0.
+        number: u64,
+        /// If it is the last one, whose copy it is, and its stamp.
+        last: Option<(InstanceId, Hlc)>,
+        /// What takes the place of what there was.
+        pairs: Vec<Pair>,
+        /// Keys that went.
+        gone: Vec<Bytes>,
+    },
 }
 
 /// The first byte of each record.
@@ -29,6 +40,7 @@ const MERGED: u8 = 1;
 const BOUND: u8 = 2;
 const FENCE: u8 = 3;
 const SCHEDULED: u8 = 4;
+const SWAPPED: u8 = 5;
 
 impl Record {
     /// The encoded form: format version, tag, and pairs or stamp.
@@ -52,6 +64,18 @@ impl Record {
                 out.put_u8(SCHEDULED);
                 out.put_varint(*ms);
             }
+            Self::Swapped { number, last, pairs, gone } => {
+                out.put_u8(SWAPPED);
+                out.put_varint(*number);
+                out.put_u8(u8::from(last.is_some()));
+                if let Some((from, at)) = last {
+                    out.put_varint(u64::from(from.0));
+                    out.put_varint(at.0);
+                }
+                encode_pairs(pairs, &mut out);
+                out.put_varint(gone.len() as u64);
+                gone.iter().for_each(|key| out.put_bytes_with_len(key));
+            }
         }
         out.freeze()
     }
@@ -68,6 +92,16 @@ impl Record {
             BOUND => Self::Bound(Hlc(reader.varint()?)),
             FENCE => Self::Fence(Hlc(reader.varint()?)),
             SCHEDULED => Self::Scheduled(reader.varint()?),
+            SWAPPED => Self::Swapped {
+                number: reader.varint()?,
+                last: if read_flag(&mut reader)? {
+                    Some((InstanceId(reader.varint_u32()?), Hlc(reader.varint()?)))
+                } else {
+                    None
+                },
+                pairs: read_pairs(&mut reader)?,
+                gone: reader.list(Reader::bytes)?,
+            },
             tag => return Err(DecodeError::UnknownTag { what: "record", tag }),
         };
         reader.finish()?;
@@ -85,9 +119,15 @@ mod tests {
     use crate::version::Version;
 
     fn record() -> impl Strategy<Value = Record> {
-        let pair = (prop::collection::vec(any::<u8>(), 0..9), entry()).prop_map(|(key, entry)| Pair { key: key.into(), entry });
+        let pair =
+            || (prop::collection::vec(any::<u8>(), 0..9), entry()).prop_map(|(key, entry)| Pair { key: key.into(), entry });
+        let pairs = || prop::collection::vec(pair(), 0..4);
+        let key = prop::collection::vec(any::<u8>(), 0..9).prop_map(Bytes::from);
+        let last = prop::option::of((any::<u32>().prop_map(InstanceId), any::<u64>().prop_map(Hlc)));
         prop_oneof![
-            prop::collection::vec(pair, 0..4).prop_map(Record::Merged),
+            pairs().prop_map(Record::Merged),
+            (any::<u64>(), last, pairs(), prop::collection::vec(key, 0..4))
+                .prop_map(|(number, last, pairs, gone)| Record::Swapped { number, last, pairs, gone }),
             any::<u64>().prop_map(|at| Record::Bound(Hlc(at))),
             any::<u64>().prop_map(|at| Record::Fence(Hlc(at))),
             any::<u64>().prop_map(Record::Scheduled),
@@ -106,11 +146,18 @@ mod tests {
     #[test]
     fn records_are_as_they_were() {
         let entry = Entry { version: Version::default(), deadline_ms: 0, body: Body::Tombstone };
+        let swapped = Record::Swapped {
+            number: 1,
+            last: Some((InstanceId(3), Hlc(5))),
+            pairs: vec![Pair { key: Bytes::from_static(b"k"), entry: entry.clone() }],
+            gone: vec![Bytes::from_static(b"g")],
+        };
         let merged = Record::Merged(vec![Pair { key: Bytes::from_static(b"k"), entry }]);
         let cases = [
             (merged, &b"\x01\x01\x01\x01k\x0f\x01\0\0\0\0\0\0\0\0\0\0\0\0\x01\0"[..]),
             (Record::Bound(Hlc(300)), b"\x01\x02\xac\x02"),
             (Record::Fence(Hlc(5)), b"\x01\x03\x05"),
+            (swapped, &b"\x01\x05\x01\x01\x03\x05\x01\x01k\x0f\x01\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x01\x01g"[..]),
             (Record::Scheduled(300), b"\x01\x04\xac\x02"),
         ];
         for (record, bytes) in cases {

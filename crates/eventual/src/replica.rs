@@ -11,6 +11,7 @@ use crate::conflicts::Conflicts;
 use crate::io::{Answer, Effect, Input, MemberState, Members, Time};
 use crate::keeping::Keeping;
 use crate::message::{Known, Message, Pair, Payload};
+use crate::mirror::{Inbound, MirrorEnd};
 use crate::options::{Options, SILENT_INTERVALS};
 use crate::outbox::Outbox;
 use crate::peer::Peer;
@@ -74,6 +75,7 @@ pub struct Replica {
     pub(crate) random: u64,
     pub(crate) counts: Counts,
     pub(crate) conflicts: Conflicts,
+    pub(crate) inbound: Inbound,
     /// Messages and answers of this poll: they leave once what was appended in it is durable.
     pub(crate) out: Vec<Effect>,
 }
@@ -129,6 +131,7 @@ impl Replica {
             random: seed ^ u64::from(instance.0).wrapping_mul(0x9e37_79b9_7f4a_7c15),
             counts: Counts::default(),
             conflicts: Conflicts::default(),
+            inbound: Inbound::default(),
             out: Vec::new(),
             options,
         }
@@ -144,6 +147,7 @@ impl Replica {
         self.retry_delayed();
         self.follow_reads()?;
         self.keep_members();
+        self.keep_mirror();
         self.keep_schedule();
         self.keep_rounds()?;
         self.send_windows();
@@ -242,6 +246,18 @@ impl Replica {
                     own.on_put_done(number, now_ms);
                 }
             }
+            Payload::Mirror { round, number, pairs } => self.on_mirror(from, (round, number), pairs),
+            Payload::MirrorEnd { round, number, at, pieces, digest } => {
+                self.on_mirror_end(from, round, number, MirrorEnd { at, pieces, digest });
+            }
+            Payload::MirrorDone { round, number, is_taken, has_newer } => {
+                if let Some(peer) = self.peers.get_mut(&from)
+                    && let Some(own) = peer.round.as_mut().filter(|own| own.is(round))
+                    && own.on_mirror_done(number, is_taken, now_ms)
+                {
+                    peer.wants_copy |= has_newer;
+                }
+            }
             Payload::VersionAsk { read, key } => {
                 let known = match (self.is_up(), self.store.version(&key)) {
                     (false, _) => Known::Nothing,
@@ -268,6 +284,9 @@ impl Replica {
 
     /// As [`Replica::merge_all`]. `is_first`: they come from who wrote them, for the first time.
     pub(crate) fn merge_from(&mut self, pairs: &[Pair], is_first: bool) {
+        if !self.merges() {
+            return;
+        }
         for Pair { key, entry } in pairs {
             let key = &Self::key_of(key);
             self.clock.observe(entry.version.hlc);

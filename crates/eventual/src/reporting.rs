@@ -58,7 +58,9 @@ impl Replica {
     /// What a report says now.
     fn rows(&self) -> Vec<(InstanceId, Hlc)> {
         let own = self.keeping.own_complete_to().unwrap_or_else(|| self.clock.promised()).min(self.clock.promised());
-        let peers = self.peers.iter().map(|(id, peer)| (*id, self.reached(peer)));
+        // What one wrote that was the source once is where the source of now has it.
+        let mirrored_to = self.mirrored_to().map(|at| at.min(self.clock.promised()));
+        let peers = self.peers.iter().map(|(id, peer)| (*id, mirrored_to.unwrap_or_else(|| self.reached(peer))));
         peers.chain([(self.instance, own)]).collect()
     }
 
@@ -151,14 +153,19 @@ impl Replica {
                 let mut up = self.peers.values().filter(|peer| peer.state == MemberState::Up).peekable();
                 // An empty replica that knows nobody who is up must not look like one that serves.
                 let has_source = up.peek().is_none() || up.any(is_done);
-                if has_source && reachable.all(is_done) {
+                let is_filled = match self.source().filter(|source| *source != self.instance) {
+                    Some(source) => self.peers.get(&source).is_some_and(is_done),
+                    None => has_source && reachable.all(is_done),
+                };
+                if is_filled {
                     self.out.push(Effect::Joined);
                 }
             }
             Some(MemberState::Leaving) => {
                 let at = self.leaves_at.unwrap_or_default();
                 let mut others = self.peers.values().filter(|peer| peer.state == MemberState::Up);
-                if self.keeping.is_all_durable() && self.delayed.is_empty() && others.all(|peer| self.reached(peer) >= at) {
+                let is_there = self.is_read_only() || others.all(|peer| self.reached(peer) >= at);
+                if self.keeping.is_all_durable() && self.delayed.is_empty() && is_there {
                     self.out.push(Effect::Drained);
                 }
             }

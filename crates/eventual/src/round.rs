@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::digest::{FAN_OUT, Node};
+use crate::digest::{Digest, FAN_OUT, Node};
 use crate::message::{Pair, Part, Payload};
 use crate::options::{
     MAX_ASKED_NODES, MAX_MESSAGE_BYTES, MAX_MESSAGE_PAIRS, MAX_OPEN_REQUESTS, MAX_WANTED_HASHES, RESEND_MS, ROUND_STALL_MS,
@@ -26,6 +26,17 @@ enum Request {
     Put(Vec<u64>),
     /// Take everything after this place, up to that one.
     Copy(Option<(u64, Bytes)>, (u64, Bytes)),
+    /// Let the copy take its place.
+    End,
+}
+
+/// What was sent of a copy that is to take the place of what is there.
+#[derive(Debug, Default)]
+struct Mirroring {
+    /// The sum of each piece, by number, as it was sent last.
+    sums: BTreeMap<u64, Digest>,
+    /// What the other side said of it.
+    is_taken: Option<bool>,
 }
 
 /// Where a copy stands.
@@ -52,6 +63,8 @@ pub(crate) struct Round {
     open: BTreeMap<u64, (Request, u64)>,
     next_number: u64,
     copying: Copying,
+    /// What comes after it, if it is to take the place of what is there.
+    mirroring: Option<Mirroring>,
     pub(crate) progressed_ms: u64,
     /// Entries that came from the other side.
     pub(crate) pulled: u64,
@@ -74,6 +87,11 @@ impl Round {
         Self { copying: Copying::Begins, is_copy: true, ..Self::begin(id, started, now_ms) }
     }
 
+    /// A copy of everything that takes the place of what is there.
+    pub(crate) fn mirror(id: u64, started: Hlc, now_ms: u64) -> Self {
+        Self { mirroring: Some(Mirroring::default()), ..Self::copy(id, started, now_ms) }
+    }
+
     fn begin(id: u64, started: Hlc, now_ms: u64) -> Self {
         Self {
             id,
@@ -83,6 +101,7 @@ impl Round {
             open: BTreeMap::new(),
             next_number: 1,
             copying: Copying::Ended,
+            mirroring: None,
             progressed_ms: now_ms,
             pulled: 0,
             pulled_bytes: 0,
@@ -97,6 +116,15 @@ impl Round {
     }
 
     pub(crate) fn is_done(&self) -> bool {
+        self.has_sent_all() && self.mirroring.as_ref().is_none_or(|mirroring| mirroring.is_taken == Some(true))
+    }
+
+    /// Whether the other side found that the copy was not whole: it restarted, or took an older piece for a newer one.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.mirroring.as_ref().is_some_and(|mirroring| mirroring.is_taken == Some(false))
+    }
+
+    fn has_sent_all(&self) -> bool {
         self.todo.is_empty() && self.open.is_empty() && matches!(self.copying, Copying::Ended)
     }
 
@@ -113,6 +141,7 @@ impl Round {
             Some(request) => request,
             None => match self.next_copy(store)? {
                 Some(request) => request,
+                None if self.mirroring.as_ref().is_some_and(|own| own.is_taken.is_none()) && self.has_sent_all() => Request::End,
                 None => return Ok(None),
             },
         };
@@ -168,7 +197,19 @@ impl Round {
                     at = Some(place);
                 }
                 self.count_pushed(&pairs);
-                (Request::Copy(from, upto), Payload::Put { round, number, pairs })
+                let payload = match &mut self.mirroring {
+                    Some(mirroring) => {
+                        mirroring.sums.insert(number, store.digest().sum_of(&pairs));
+                        Payload::Mirror { round, number, pairs }
+                    }
+                    None => Payload::Put { round, number, pairs },
+                };
+                (Request::Copy(from, upto), payload)
+            }
+            Request::End => {
+                let sums = self.mirroring.iter().flat_map(|mirroring| mirroring.sums.values().copied());
+                let (pieces, digest) = sums.fold((0, Digest::default()), |(count, sum), next| (count + 1, sum.plus(next)));
+                (Request::End, Payload::MirrorEnd { round, number, at: self.started, pieces, digest })
             }
         };
         self.open.insert(number, (request, now_ms));
@@ -232,6 +273,17 @@ impl Round {
         }
     }
 
+    /// Whether the copy took its place. Returns whether it was waited for.
+    pub(crate) fn on_mirror_done(&mut self, number: u64, is_taken: bool, now_ms: u64) -> bool {
+        let is_answer = matches!(self.open.get(&number), Some((Request::End, _)));
+        if is_answer {
+            self.open.remove(&number);
+            self.progressed_ms = now_ms;
+            self.mirroring.iter_mut().for_each(|mirroring| mirroring.is_taken = Some(is_taken));
+        }
+        is_answer
+    }
+
     /// When something is to be sent again, or the round to be given up.
     pub(crate) fn due_ms(&self) -> u64 {
         let again = self.open.values().map(|(_, sent_ms)| sent_ms + RESEND_MS).min();
@@ -286,7 +338,7 @@ pub(crate) fn pairs_with(hashes: &[u64], store: &Store) -> Result<(usize, Vec<Pa
 }
 
 /// The parts that differ, out of the first of those that were asked about, and of how many that is.
-pub(crate) fn differing(nodes: &[(Node, crate::Digest)], store: &Store) -> (u32, Vec<Part>) {
+pub(crate) fn differing(nodes: &[(Node, Digest)], store: &Store) -> (u32, Vec<Part>) {
     let (mut parts, mut bytes) = (Vec::new(), 0_u64);
     for (looked_at, (node, theirs)) in nodes.iter().enumerate() {
         if bytes >= MAX_MESSAGE_BYTES {

@@ -22,6 +22,10 @@ pub struct Counts {
     pub pushed: u64,
     /// Their bytes.
     pub pushed_bytes: u64,
+    /// Copies that took the place of what was here.
+    pub mirrored: u64,
+    /// Keys that went because they were not in one.
+    pub vanished: u64,
     /// Times of the schedule that led to something.
     pub scheduled: u64,
     /// Peers that fell too far behind to be sent what they lacked.

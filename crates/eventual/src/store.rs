@@ -8,7 +8,9 @@ use quorate_engine::{Batch, Change, Engine, EngineError, Table};
 
 use crate::digest::{Digest, Node, Tree};
 use crate::entry::{Body, Entry};
-use crate::version::{Hlc, Version};
+use crate::message::Pair;
+use crate::mirror::Swap;
+use crate::version::{Hlc, InstanceId, Version};
 use quorate_engine::codec::DecodeError;
 
 /// Why a replica cannot go on.
@@ -68,8 +70,8 @@ struct Waiting {
 /// That takes about 130 bytes per pair and its key, besides what the engine takes: for which a comparison of replicas costs what
 /// differs, a merge one lookup, and an expiry what expires.
 ///
-/// *Invariants*: index, digest, deadlines and dead say the same as the engine with the changes that wait; a key's version never
-/// goes down; nothing but [`Store::drop_stable`] takes a key out.
+/// *Invariants*: index, digest, deadlines and dead say the same as the engine with the changes that wait; but for
+/// [`Store::swap`], a key's version never goes down, and nothing but [`Store::drop_stable`] takes a key out.
 pub(crate) struct Store {
     engine: Arc<dyn Engine>,
     index: BTreeMap<(u64, Bytes), Kept>,
@@ -156,11 +158,19 @@ impl Store {
     pub(crate) fn merge(&mut self, key: &Bytes, entry: &Entry, index: u64) -> Merged {
         let hash = self.digest.key_hash(key);
         let at = (hash, key.clone());
-        let kept = self.index.get(&at).copied();
-        let old = kept.map(|kept| kept.version);
+        let old = self.index.get(&at).map(|kept| kept.version);
         if !entry.beats(old.as_ref()) {
             return if old == Some(entry.version) { Merged::Same } else { Merged::Lost };
         }
+        self.set(at, entry, index);
+        Merged::Won(old)
+    }
+
+    /// Puts an entry in the place of whatever there is.
+    fn set(&mut self, at: (u64, Bytes), entry: &Entry, index: u64) {
+        let (hash, key) = (at.0, &at.1.clone());
+        let kept = self.index.get(&at).copied();
+        let old = kept.map(|kept| kept.version);
         kept.into_iter().for_each(|kept| self.forget(key, kept));
         let now = Kept::of(key, entry);
         self.index.insert(at, now);
@@ -172,7 +182,31 @@ impl Store {
         }
         self.data_bytes += now.size_bytes;
         self.change(index, key.clone(), Some(entry.to_bytes()));
-        Merged::Won(old)
+    }
+
+    /// A copy takes the place of what there is, whatever the versions; for readers at once, when this log position is durable.
+    pub(crate) fn swap(&mut self, swap: &Swap, index: u64) {
+        for Pair { key, entry } in &swap.pairs {
+            self.set((self.digest.key_hash(key), key.clone()), entry, index);
+        }
+        for key in &swap.gone {
+            let at = (self.digest.key_hash(key), key.clone());
+            if let Some(kept) = self.index.remove(&at) {
+                self.forget(key, kept);
+                self.digest.replace(at.0, key, Some(kept.version), None);
+                self.change(index, key.clone(), None);
+            }
+        }
+    }
+
+    /// Whether there is something above a stamp that this instance did not write.
+    pub(crate) fn has_other_above(&self, at: Hlc, instance: InstanceId) -> bool {
+        self.index.values().any(|kept| kept.version.hlc > at && kept.version.instance != instance)
+    }
+
+    /// Keys with versions at or below a stamp.
+    pub(crate) fn keys_upto(&self, at: Hlc) -> impl Iterator<Item = &Bytes> {
+        self.index.iter().filter(move |(_, kept)| kept.version.hlc <= at).map(|((_, key), _)| key)
     }
 
     fn change(&mut self, index: u64, key: Bytes, value: Option<Bytes>) {

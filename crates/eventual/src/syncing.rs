@@ -52,10 +52,12 @@ impl Replica {
         let is_new = members.epoch > self.members.epoch;
         let now_ms = self.now.mono_ms;
         self.peers.retain(|id, _| members.states.contains_key(id));
+        // The source of a mirror tells others what they have, and learns nothing from them.
+        let is_told = !self.is_mirrored();
         let others = members.states.iter().filter(|(id, _)| **id != self.instance);
         for (id, state) in others {
             let peer = self.peers.entry(*id).or_insert_with(|| Peer::new(*state, now_ms));
-            if peer.state == MemberState::Joining && *state == MemberState::Up {
+            if is_told && peer.state == MemberState::Joining && *state == MemberState::Up {
                 // What was compared with was one that had next to nothing.
                 peer.begin_anew(now_ms);
             }
@@ -64,6 +66,10 @@ impl Replica {
         let is_leaving = members.states.get(&self.instance) == Some(&MemberState::Leaving);
         if is_leaving {
             self.release.all(self.outbox.last());
+        }
+        if is_leaving && self.leaves_at.is_none() {
+            // What it wrote goes to the others, at once.
+            self.peers.values_mut().for_each(|peer| peer.sync_due_ms = Some(now_ms));
         }
         self.leaves_at = is_leaving.then(|| self.leaves_at.unwrap_or_else(|| self.clock.promised()));
         self.members = members;
@@ -88,11 +94,13 @@ impl Replica {
         let (now_ms, silent_ms) = (self.now.mono_ms, self.silent_ms());
         self.maybe_copy();
         self.maybe_compare_with_somebody();
+        // A mirror is told what it has.
+        let begins_rounds = self.merges() || self.is_mirrored();
         for id in self.other_members() {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
             let is_due = peer.sync_due_ms.is_some_and(|due_ms| due_ms <= now_ms);
             let is_reachable = peer.is_reachable(now_ms, silent_ms);
-            if peer.round.is_none() && is_reachable && (is_due || peer.wants_copy) {
+            if begins_rounds && peer.round.is_none() && is_reachable && (is_due || peer.wants_copy) {
                 self.begin_round(id);
             }
             self.drive_round(id)?;
@@ -103,15 +111,17 @@ impl Replica {
     /// When there is more to do for rounds, streams, and those who wait for them.
     pub(crate) fn rounds_due_ms(&self) -> Option<u64> {
         let (now_ms, silent_ms) = (self.now.mono_ms, self.silent_ms());
+        let begins_rounds = self.merges() || self.is_mirrored();
         let of_peer = |peer: &Peer| {
             let is_reachable = peer.is_reachable(now_ms, silent_ms);
-            let next = peer.sync_due_ms.filter(|_| peer.round.is_none() && is_reachable);
+            let next = peer.sync_due_ms.filter(|_| begins_rounds && peer.round.is_none() && is_reachable);
             let again = peer.stream.as_ref().and_then(Stream::resend_due_ms).filter(|_| is_reachable);
             [next, again, peer.round.as_ref().map(Round::due_ms)].into_iter().flatten().min()
         };
         let peers = self.peers.values().filter_map(of_peer);
         let waits = self.waits.iter().map(|wait| wait.deadline_ms);
-        let next = (self.options.sync_interval_ms > 0 && !self.peers.is_empty()).then_some(self.next_sync_ms);
+        let compares = self.options.sync_interval_ms > 0 && !self.peers.is_empty() && self.source().is_none();
+        let next = compares.then_some(self.next_sync_ms);
         peers.chain(waits).chain(next).min()
     }
 
@@ -119,10 +129,15 @@ impl Replica {
         self.begin_stream(id);
         self.next_round += 1;
         let (round, started, now_ms) = (self.next_round, self.clock.promised(), self.now.mono_ms);
+        let is_mirrored = self.is_mirrored();
         if let Some(peer) = self.peers.get_mut(&id) {
             // A copy is no comparison: it brings nothing here. Copies that come one upon another hold up no comparison.
             let is_due = peer.sync_due_ms.is_some_and(|due_ms| due_ms <= now_ms);
-            let round = if is_due {
+            let round = if is_mirrored {
+                peer.sync_due_ms = None;
+                peer.wants_copy = false;
+                Round::mirror(round, started, now_ms)
+            } else if is_due {
                 peer.sync_due_ms = None;
                 Round::compare(round, started, now_ms)
             } else {
@@ -156,7 +171,7 @@ impl Replica {
             self.counts.pulled += round.pulled;
             self.counts.put += round.pushed;
             peer.figures.end_round(&round, self.now.wall_ms);
-        } else if now_ms.saturating_sub(round.progressed_ms) >= ROUND_STALL_MS {
+        } else if round.is_refused() || now_ms.saturating_sub(round.progressed_ms) >= ROUND_STALL_MS {
             peer.wants_copy |= round.is_copy;
             peer.figures.give_up_round();
             peer.sync_due_ms = Some(now_ms + ROUND_PAUSE_MS);
@@ -174,7 +189,8 @@ impl Replica {
     /// Now and then two members compare what they have, whether or not there is a reason to.
     fn maybe_compare_with_somebody(&mut self) {
         let interval_ms = self.options.sync_interval_ms;
-        if interval_ms == 0 || self.now.mono_ms < self.next_sync_ms {
+        // A copy that is wanted is made, sooner or later: a mirror needs no other reason.
+        if interval_ms == 0 || self.now.mono_ms < self.next_sync_ms || self.source().is_some() {
             return;
         }
         // Spread by a quarter, or all members would begin at once.
@@ -220,13 +236,23 @@ impl Replica {
     }
 
     pub(crate) fn on_sync(&mut self, token: u64, deadline_ms: u64) {
-        if !self.refuses_to_wait(token) {
+        if self.refuses_to_wait(token) {
+            return;
+        }
+        if self.is_mirrored() {
+            self.copy_to_all();
+            self.wait(token, deadline_ms, Until::Told(self.next_round));
+        } else {
             self.compare_with_all(token, deadline_ms);
         }
     }
 
-    /// Refuses if too many wait already. Whether it did.
+    /// Refuses if too many wait already, or if it mirrors another one. Whether it did.
     fn refuses_to_wait(&mut self, token: u64) -> bool {
+        if let Some(source) = self.source().filter(|_| self.is_read_only()) {
+            self.reply(token, Answer::Refused(Refusal::ReadOnly { source }));
+            return true;
+        }
         let is_full = self.waits.len() >= MAX_WAITS;
         if is_full {
             self.reply(token, Answer::Refused(Refusal::Overloaded));

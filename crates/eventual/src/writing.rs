@@ -75,8 +75,8 @@ impl Release {
 
 impl Replica {
     pub(crate) fn on_write(&mut self, write: Write) {
-        let refusal = if !self.is_up() {
-            Some(Refusal::NotUp)
+        let refusal = if let Some(refusal) = self.takes_no_writes() {
+            Some(refusal)
         } else if let Some(offset_ms) = self.skew.judged() {
             Some(Refusal::ClockSkew { offset_ms })
         } else if self.waiting.len() + self.delayed.len() >= MAX_WAITING_WRITES {
@@ -100,10 +100,21 @@ impl Replica {
         }
     }
 
+    /// Why nobody can write here, if so.
+    fn takes_no_writes(&self) -> Option<Refusal> {
+        let source = self.source().filter(|_| self.is_read_only());
+        if self.is_up() { source.map(|source| Refusal::ReadOnly { source }) } else { Some(Refusal::NotUp) }
+    }
+
     /// Lets writes go on that waited for room or for the clock's bound. Who waited too long for room makes it: the peers that are
     /// furthest behind are compared with later, instead of being sent what they have not got.
     pub(crate) fn retry_delayed(&mut self) {
         while let Some((write, since_ms)) = self.delayed.pop_front() {
+            // That may have changed meanwhile.
+            if let Some(refusal) = self.takes_no_writes() {
+                self.reply(write.token, Answer::Refused(refusal));
+                continue;
+            }
             let has_waited = self.now.mono_ms.saturating_sub(since_ms) >= self.options.throttle_ms;
             while !self.has_room(&write) && (has_waited || self.is_held_by_the_silent()) && self.drop_slowest() {}
             if !self.has_room(&write) {
@@ -208,7 +219,8 @@ impl Replica {
 
     /// What the schedule says is done when it is time.
     pub(crate) fn keep_schedule(&mut self) {
-        let Some(schedule) = self.options.schedule.as_ref().filter(|_| self.is_up()) else { return };
+        let is_due_here = self.is_up() && !self.is_read_only();
+        let Some(schedule) = self.options.schedule.as_ref().filter(|_| is_due_here) else { return };
         let known_ms = self.scheduled.done_ms();
         if self.scheduled.is_time(schedule, self.now.wall_ms) {
             self.counts.scheduled += 1;

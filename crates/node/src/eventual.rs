@@ -545,6 +545,9 @@ fn lane_of(payload: &Payload) -> Lane {
         | Payload::Give { .. }
         | Payload::Put { .. }
         | Payload::PutDone { .. }
+        | Payload::Mirror { .. }
+        | Payload::MirrorEnd { .. }
+        | Payload::MirrorDone { .. }
         | Payload::Repair { .. } => Lane::Bulk,
     }
 }
@@ -557,6 +560,7 @@ fn brings_pairs(payload: &Payload) -> bool {
             | Payload::Put { .. }
             | Payload::Give { .. }
             | Payload::Repair { .. }
+            | Payload::MirrorEnd { .. }
             | Payload::EntryTell { entry: Some(_), .. }
     )
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_engine::{Engine, Trie};
 
+use super::mirrors::Mirrors;
 use super::mutations::Mutation;
 use super::oracle::Oracle;
 use crate::io::{Answer, Effect, Input, MemberState, Members, Time, Write};
@@ -48,6 +49,8 @@ pub(super) struct Cluster {
     next_token: u64,
     pub(super) answers: BTreeMap<u64, Answer>,
     pub(super) oracle: Oracle,
+    /// Looks instead of it, where one replica is mirrored by the others.
+    pub(super) mirrors: Mirrors,
     mutation: Option<Mutation>,
     /// So often a replica was polled, and so many messages were sent.
     pub(super) polls: u64,
@@ -73,6 +76,7 @@ impl Cluster {
             next_token: 1,
             answers: BTreeMap::new(),
             oracle: Oracle::default(),
+            mirrors: Mirrors::default(),
             mutation,
             polls: 0,
             messages: 0,
@@ -172,7 +176,9 @@ impl Cluster {
             }
             Effect::Reply { token, answer } => {
                 let at = self.slots[slot].replica.as_ref().expect("it answers");
-                self.oracle.on_answer(token, &answer, at);
+                if self.options.mirror_of.is_none() {
+                    self.oracle.on_answer(token, &answer, at);
+                }
                 assert!(self.answers.insert(token, answer).is_none(), "a token is answered once");
             }
             Effect::Joined => {
@@ -191,6 +197,12 @@ impl Cluster {
 
     /// What everybody can see of a slot goes to the oracle, which complains if it should not be.
     fn look(&mut self, slot: usize) {
+        if self.options.mirror_of.is_some() {
+            if let Some(replica) = self.slots[slot].replica.as_ref() {
+                self.mirrors.look(replica);
+            }
+            return;
+        }
         let replicas: Vec<&Replica> = self.slots.iter().filter_map(|slot| slot.replica.as_ref()).collect();
         if let Some(replica) = self.slots[slot].replica.as_ref() {
             self.oracle.look(replica, &replicas, self.time(slot).wall_ms);
@@ -251,6 +263,17 @@ impl Cluster {
         own.synced = *last;
         own.inputs.push(Input::Durable { index: own.synced });
         self.poll(slot);
+    }
+
+    /// So many of the records that the slot wrote since then are on its disk.
+    pub(super) fn sync_some(&mut self, slot: usize, records: usize) {
+        let own = &mut self.slots[slot];
+        let next = own.log.iter().map(|(index, _)| *index).filter(|index| *index > own.synced).take(records).last();
+        if let Some(index) = next {
+            own.synced = index;
+            own.inputs.push(Input::Durable { index });
+            self.poll(slot);
+        }
     }
 
     /// The process ends, and what was not synced is lost. One that is not durable loses everything, and is replaced by another
@@ -318,8 +341,26 @@ impl Cluster {
         }
     }
 
+    pub(super) fn instance(&self, slot: usize) -> Option<InstanceId> {
+        self.slots[slot].instance
+    }
+
+    pub(super) fn source(&self) -> Option<InstanceId> {
+        self.options.mirror_of
+    }
+
+    /// The cluster agrees on another source. Each slot hears of it when it hears of its members.
+    pub(super) fn set_source(&mut self, source: InstanceId) {
+        self.options.mirror_of = Some(source);
+    }
+
     /// A slot hears what the cluster has agreed on.
     pub(super) fn adopt(&mut self, slot: usize) {
+        let mirror_of = self.options.mirror_of;
+        if let Some(replica) = self.slots[slot].replica.as_mut().filter(|replica| replica.options.mirror_of != mirror_of) {
+            replica.options.mirror_of = mirror_of;
+            self.poll(slot);
+        }
         let members = self.members.clone();
         if self.slots[slot].replica.as_ref().is_some_and(|replica| *replica.members() != members) {
             self.slots[slot].inputs.push(Input::Members(members));
@@ -388,9 +429,15 @@ impl Cluster {
             let receiver = self.slots[to].replica.as_ref();
             let present = receiver.and_then(|replica| replica.members().states.keys().find(|id| **id != message.to).copied());
             if !mutation.apply(&mut message, present) {
-                // The put is lost, and said to be done.
-                if let Payload::Put { round, number, .. } = message.payload {
-                    let payload = Payload::PutDone { round, number };
+                // It is lost, and said to be done.
+                let answer = match message.payload {
+                    Payload::Put { round, number, .. } => Some(Payload::PutDone { round, number }),
+                    Payload::MirrorEnd { round, number, .. } => {
+                        Some(Payload::MirrorDone { round, number, is_taken: true, has_newer: false })
+                    }
+                    _ => None,
+                };
+                if let Some(payload) = answer {
                     self.bag.push(Message { from: message.to, to: message.from, clock: Hlc::ZERO, payload, ..message });
                 }
                 return;

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod hunt;
+mod mirrors;
 mod mutations;
 mod oracle;
 mod properties;

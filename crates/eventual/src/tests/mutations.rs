@@ -15,6 +15,8 @@ pub(super) enum Mutation {
     AcksTooMuch,
     /// What a round brings is lost, and said to be done.
     PutLost,
+    /// A copy that is to take the place of what is there does not, and is said to.
+    CopyLost,
     /// Half of a frame is applied, and all of it confirmed.
     HalfApplied,
     /// What a member wrote that is gone is taken in as if it were there.
@@ -33,7 +35,7 @@ impl Mutation {
                 rows.iter_mut().for_each(|(_, hlc)| *hlc = message.clock);
             }
             (Self::AcksTooMuch, Payload::PushAck { applied, .. }) => *applied += 1,
-            (Self::PutLost, Payload::Put { .. }) => return false,
+            (Self::PutLost, Payload::Put { .. }) | (Self::CopyLost, Payload::MirrorEnd { .. }) => return false,
             (Self::HalfApplied, Payload::Push { pairs, .. }) => pairs.truncate(pairs.len() / 2),
             (Self::GoneMemberHeard, Payload::Push { .. }) => message.from = present.unwrap_or(message.from),
             _ => {}

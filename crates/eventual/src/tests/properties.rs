@@ -202,10 +202,13 @@ fn config() -> Config {
     let asked: Option<u32> = std::env::var("QUORATE_EVENTUAL_CASES").ok().and_then(|cases| cases.parse().ok());
     let rng_seed = if asked.is_some() { RngSeed::Random } else { RngSeed::Fixed(1) };
     let (cases, max_shrink_iters) = (asked.unwrap_or(2_000) / 2, 1_500);
-    // What failed once is tried first from then on, and its input stands beside its seed.
+    Config { cases, max_shrink_iters, rng_seed, failure_persistence: Some(kept()), ..Config::default() }
+}
+
+/// What failed once is tried first from then on, and its input stands beside its seed.
+pub(super) fn kept() -> Box<dyn FailurePersistence> {
     let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/properties.txt");
-    let failure_persistence = Some(Box::new(FileFailurePersistence::Direct(kept)) as Box<dyn FailurePersistence>);
-    Config { cases, max_shrink_iters, rng_seed, failure_persistence, ..Config::default() }
+    Box::new(FileFailurePersistence::Direct(kept))
 }
 
 prop_state_machine! {

@@ -1,0 +1,224 @@
+//! Mirrors: one replica is the source, and the others have what it has, by copies that take the place of what was there.
+//!
+//! Where copies are merged, what is missing in one proves nothing. Here it does: a copy has a stamp, the source's clock when it
+//! began, and whatever is at or below it and not in the copy goes. What is above it stays: it is newer than the copy knows. Each
+//! key is as it was at some moment of the copying. If somebody else wrote it, who was the source before, another copy follows,
+//! with a stamp above it. A copy is built aside, piece by piece, and takes its place at once, for
+//! readers and in the log, if it is whole: its sum is that of what was sent.
+//!
+//! Only the source is written to, and nobody merges: what comes late, or from one that was the source before, changes nothing.
+//! Own writes of one that is not the source count as being everywhere up to the stamp of the last copy that it took: what the
+//! source has not got of them has gone here, and goes elsewhere. A source that joins is the exception: it has lost what it had,
+//! and is filled by comparisons before it copies anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::digest::Digest;
+use crate::io::MemberState;
+use crate::message::{Pair, Payload};
+use crate::options::{MAX_RECORD_BYTES, Trigger};
+use crate::record::Record;
+use crate::replica::Replica;
+use crate::version::{Hlc, InstanceId};
+
+/// The copy that comes in.
+#[derive(Debug, Default)]
+pub(crate) struct Inbound {
+    /// Whose round it is of.
+    round: (InstanceId, u64),
+    /// Pieces by number.
+    pieces: BTreeMap<u64, Vec<Pair>>,
+    /// The last one that took its place: from whom, the round, and its stamp.
+    taken: Option<(InstanceId, u64, Hlc)>,
+    /// Whether this replica was the source when it was polled last.
+    was_source: bool,
+}
+
+/// What a copy changes here.
+#[derive(Debug, Default)]
+pub(crate) struct Swap {
+    /// These take the place of what there is.
+    pub(crate) pairs: Vec<Pair>,
+    /// These go.
+    pub(crate) gone: Vec<Bytes>,
+}
+
+impl Replica {
+    /// The source, where this is a mirror.
+    pub(crate) fn source(&self) -> Option<InstanceId> {
+        self.options.mirror_of.filter(|_| matches!(self.options.trigger, Trigger::Copy(_)))
+    }
+
+    /// The last copy that was taken: from whom, its round, and its stamp; for tests.
+    #[cfg(test)]
+    pub(crate) fn taken_for_tests(&self) -> Option<(InstanceId, u64, Hlc)> {
+        self.inbound.taken
+    }
+
+    fn is_joining(&self) -> bool {
+        self.members.states.get(&self.instance) == Some(&MemberState::Joining)
+    }
+
+    /// Whether this replica is a mirror of another one.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.source().is_some_and(|source| source != self.instance)
+    }
+
+    /// Whether rounds from here are copies that take the place of what is there.
+    pub(crate) fn is_mirrored(&self) -> bool {
+        self.source() == Some(self.instance) && !self.is_joining()
+    }
+
+    /// Whether what others have is merged here.
+    pub(crate) fn merges(&self) -> bool {
+        self.source().is_none_or(|source| source == self.instance && self.is_joining())
+    }
+
+    /// The stamp up to which what this replica wrote is where the source has it, if it is not the source.
+    pub(crate) fn mirrored_to(&self) -> Option<Hlc> {
+        let source = self.source().filter(|source| *source != self.instance)?;
+        Some(self.inbound.taken.filter(|(from, ..)| *from == source).map_or(Hlc::ZERO, |(_, _, at)| at))
+    }
+
+    /// Goes on from a copy that was taken before a restart.
+    pub(crate) fn resume_mirror(&mut self, from: InstanceId, at: Hlc) {
+        self.inbound.taken = Some((from, 0, at));
+    }
+
+    /// Who becomes the source copies to everybody at once.
+    pub(crate) fn keep_mirror(&mut self) {
+        let is_source = self.is_mirrored();
+        if is_source && !self.inbound.was_source {
+            let now_ms = self.now.mono_ms;
+            self.peers.values_mut().for_each(|peer| peer.begin_anew(now_ms));
+        }
+        self.inbound.was_source = is_source;
+    }
+
+    /// Whether a round is one of the source that this replica mirrors, and none that another one has overtaken.
+    fn is_current(&mut self, from: InstanceId, round: u64) -> bool {
+        if !self.is_read_only() || self.source() != Some(from) {
+            return false;
+        }
+        let (known_from, known) = self.inbound.round;
+        if known_from != from || round > known {
+            self.inbound.round = (from, round);
+            self.inbound.pieces.clear();
+        }
+        self.inbound.round == (from, round)
+    }
+
+    /// A piece of a copy: kept aside. One that comes again may say something newer.
+    pub(crate) fn on_mirror(&mut self, from: InstanceId, (round, number): (u64, u64), mut pairs: Vec<Pair>) {
+        if !self.is_current(from, round) {
+            return;
+        }
+        pairs.iter_mut().for_each(|pair| pair.key = Self::key_of(&pair.key));
+        self.inbound.pieces.insert(number, pairs);
+        self.send(from, Payload::PutDone { round, number });
+    }
+
+    /// All pieces were sent: if they are here, they take the place of what there was.
+    pub(crate) fn on_mirror_end(&mut self, from: InstanceId, round: u64, number: u64, copy: MirrorEnd) {
+        if !self.is_current(from, round) {
+            return;
+        }
+        let has_it = self.inbound.taken.is_some_and(|(taken_from, taken, _)| (taken_from, taken) == (from, round));
+        let is_taken = has_it || self.take(from, round, copy);
+        let has_newer = is_taken && self.store.has_other_above(copy.at, from);
+        self.send(from, Payload::MirrorDone { round, number, is_taken, has_newer });
+    }
+
+    fn take(&mut self, from: InstanceId, round: u64, MirrorEnd { at, pieces, digest }: MirrorEnd) -> bool {
+        let found = std::mem::take(&mut self.inbound.pieces);
+        let sums = found.values().map(|pairs| self.store.digest().sum_of(pairs));
+        let sum = sums.fold(Digest::default(), Digest::plus);
+        if found.len() as u64 != pieces || sum != digest {
+            return false;
+        }
+        let swap = self.differences(found.into_values().flatten().collect(), at);
+        self.counts.mirrored += 1;
+        self.counts.vanished += swap.gone.len() as u64;
+        swap.pairs.iter().for_each(|pair| self.clock.observe(pair.entry.version.hlc));
+        self.clock.observe(at);
+        let index = self.keeping.swapped(&swap, from, at);
+        self.store.swap(&swap, index);
+        self.inbound.taken = Some((from, round, at));
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.is_compared = true;
+        }
+        true
+    }
+
+    /// What is to change for the replica to have what is in a copy.
+    fn differences(&self, copied: Vec<Pair>, at: Hlc) -> Swap {
+        let mut swap = Swap::default();
+        let mut keys = BTreeSet::new();
+        for pair in copied {
+            let kept = self.store.version(&pair.key);
+            keys.insert(pair.key.clone());
+            let is_replaced = kept.is_none_or(|kept| {
+                let is_newer_here = kept.hlc > at && kept > pair.entry.version;
+                kept != pair.entry.version && !is_newer_here
+            });
+            if is_replaced {
+                swap.pairs.push(pair);
+            }
+        }
+        swap.gone = self.store.keys_upto(at).filter(|key| !keys.contains(*key)).cloned().collect();
+        swap
+    }
+}
+
+/// What a source says of a copy when it has sent all pieces.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MirrorEnd {
+    /// Its stamp.
+    pub(crate) at: Hlc,
+    /// So many pieces.
+    pub(crate) pieces: u64,
+    /// The sum of what is in them.
+    pub(crate) digest: Digest,
+}
+
+impl Swap {
+    /// With more of the same.
+    pub(crate) fn with(mut self, pairs: Vec<Pair>, gone: Vec<Bytes>) -> Self {
+        for pair in pairs {
+            self.pairs.push(Pair { key: Bytes::copy_from_slice(&pair.key), ..pair });
+        }
+        self.gone.extend(gone);
+        self
+    }
+
+    /// As records of a bounded size, which are read back together or not at all.
+    pub(crate) fn into_records(swap: &Self, from: InstanceId, at: Hlc) -> Vec<Record> {
+        let mut parts = vec![(Vec::new(), Vec::new())];
+        let mut bytes = 0;
+        let mut open = |size: usize, parts: &mut Vec<(Vec<Pair>, Vec<Bytes>)>| {
+            if bytes >= MAX_RECORD_BYTES {
+                parts.push((Vec::new(), Vec::new()));
+                bytes = 0;
+            }
+            bytes += size;
+        };
+        for pair in &swap.pairs {
+            open(pair.key.len() + pair.entry.body.size_bytes() + 64, &mut parts);
+            parts.last_mut().expect("there is one").0.push(pair.clone());
+        }
+        for key in &swap.gone {
+            open(key.len() + 16, &mut parts);
+            parts.last_mut().expect("there is one").1.push(key.clone());
+        }
+        let last = parts.len() - 1;
+        let record = |(number, (pairs, gone)): (usize, (Vec<Pair>, Vec<Bytes>))| Record::Swapped {
+            number: number as u64,
+            last: (number == last).then_some((from, at)),
+            pairs,
+            gone,
+        };
+        parts.into_iter().enumerate().map(record).collect()
+    }
+}
