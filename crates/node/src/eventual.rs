@@ -3,8 +3,8 @@
 //! A replica is a value with inputs and effects of its own (crate `eventual`); the node gives it what came for it, once per poll
 //! and whenever it is due, and turns its effects into those of the node: replicas share frames and log writes with all groups.
 //!
-//! An instance is a replica id of the catalog. Which one this node has, and which epoch of its members it goes by, is noted in the
-//! log before it says anything that follows from it: so a start finds its records, or, where nothing was to survive, knows that
+//! An instance is a replica id of the catalog. Which one this node has, and which epoch of its members it goes by, is noted in
+//! the log before it says anything that follows from it: so a start finds its records, or, where nothing was to survive, knows that
 //! the instance ended with the process, and asks for a new one; and a catalog that is behind then is waited for.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -561,6 +561,9 @@ fn lane_of(payload: &Payload) -> Lane {
         | Payload::Give { .. }
         | Payload::Put { .. }
         | Payload::PutDone { .. }
+        | Payload::Mirror { .. }
+        | Payload::MirrorEnd { .. }
+        | Payload::MirrorDone { .. }
         | Payload::Repair { .. } => Lane::Bulk,
     }
 }
@@ -573,6 +576,7 @@ fn brings_pairs(payload: &Payload) -> bool {
             | Payload::Put { .. }
             | Payload::Give { .. }
             | Payload::Repair { .. }
+            | Payload::MirrorEnd { .. }
             | Payload::EntryTell { entry: Some(_), .. }
     )
 }

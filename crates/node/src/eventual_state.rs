@@ -7,8 +7,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 pub(crate) struct EventualState {
     /// The replica's id, which is its instance's.
     pub(crate) replica: u64,
-    /// The newest epoch of its members that it went by. It never goes by an older one again: what was dropped since, everybody has
-    /// who is a member in this one.
+    /// The newest epoch of its members that it went by. It never goes by an older one again: what was dropped since, everybody
+    /// has who is a member in this one.
     pub(crate) epoch: u64,
     /// Whether its records are in the log. Otherwise what it had ended with the process, and the instance with it.
     pub(crate) is_durable: bool,

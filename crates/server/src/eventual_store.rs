@@ -198,6 +198,9 @@ fn refused(refusal: Refusal) -> StoreError {
         Refusal::Overloaded => StoreError::Overloaded,
         Refusal::Full { max_bytes } => StoreError::Internal(format!("more than {max_bytes} bytes, where nothing is added")),
         Refusal::NotUp => StoreError::Busy("this node's replica has not all that it should have, or shall go".to_owned()),
+        Refusal::ReadOnly { source } => {
+            StoreError::Busy(format!("this node mirrors replica {}, which takes the writes", source.0))
+        }
         Refusal::ClockSkew { offset_ms } => StoreError::ClockSkew { offset_ms },
         Refusal::TooFewAnswers { answered, needed } => StoreError::TooFewAnswers { answered, needed },
     }

@@ -233,8 +233,8 @@ impl Simulation {
         process.shell.hosted.keyspaces.get(KEYSPACE).map(|hosted| hosted.group)
     }
 
-    /// Reads a key where readers do. What was there once, or something newer, is there for ever; or nothing, once everybody has the
-    /// news that it went.
+    /// Reads a key where readers do. What was there once, or something newer, is there for ever; or nothing, once everybody has
+    /// the news that it went.
     fn look_at(&mut self, host: HostId, key: u64) -> Step {
         let Some(process) = self.hosts[host.0].process.as_ref() else { return Ok(()) };
         let Some(hosted) = process.shell.hosted.keyspaces.get(KEYSPACE) else { return Ok(()) };
