@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::fields::Fields;
@@ -124,9 +126,19 @@ impl Secrets {
         self.0.get(name).map(|secret| secret.0.as_str())
     }
 
-    /// All of them, to take them out of messages.
+    /// The header that HTTP wants for them, if there are any for it: the one that was given, or a name and a password.
+    pub(crate) fn authorization(&self) -> Option<String> {
+        if let Some(whole) = self.find("authorization") {
+            return Some(whole.to_owned());
+        }
+        let pair = format!("{}:{}", self.find("username")?, self.find("password").unwrap_or_default());
+        Some(format!("Basic {}", STANDARD.encode(pair)))
+    }
+
+    /// All of them, and what they become on the way, to take them out of messages.
     pub(crate) fn all(&self) -> Vec<Secret> {
-        self.0.values().cloned().collect()
+        let header = self.authorization().map(|header| header.trim_start_matches("Basic ").to_owned());
+        self.0.values().cloned().chain(header.map(Secret)).collect()
     }
 }
 

@@ -29,7 +29,6 @@ use crate::credentials::Credentials;
 use crate::fields::Fields;
 use crate::http_client::{HttpClient, checked_endpoint, escaped, holds};
 use crate::registry::{Kind, Opening, Settings};
-use crate::service::authorization;
 use crate::{
     Answer, Capabilities, Clock, Comparing, Condition, Cursor, Entry, ErrorKind, Expiry, KeyEncoding, MAX_PAGE_BYTES, Page, Put,
     Scan, SpecError, Stamp, Store, StoreError, Stored, Tag, Written,
@@ -120,7 +119,7 @@ impl Settings for OpensearchSettings {
             return Err(StoreError::new(NAME, ErrorKind::Unexpected, message));
         }
         let denied = |_| StoreError::new(NAME, ErrorKind::Denied, "the credentials do not fit into a header");
-        let authorization = match authorization(opening) {
+        let authorization = match opening.secrets.authorization() {
             Some(value) => {
                 let mut value = HeaderValue::try_from(value).map_err(denied)?;
                 value.set_sensitive(true);

@@ -137,7 +137,7 @@ impl Settings for ServiceSettings {
 
     fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Store>, StoreError> {
         let mut headers = self.headers.clone();
-        if let Some(value) = authorization(opening) {
+        if let Some(value) = opening.secrets.authorization() {
             let mut value = HeaderValue::try_from(value)
                 .map_err(|_| StoreError::new(self.kind, ErrorKind::Denied, "the credentials do not fit into a header"))?;
             value.set_sensitive(true);
@@ -151,16 +151,6 @@ impl Settings for ServiceSettings {
         let (kind, client, url) = (self.kind, HttpClient::new(self.kind)?, opening.place(&self.url));
         Ok(opening.named(Service { kind, client, url, headers, abilities }))
     }
-}
-
-/// The header of the credentials, if there are any.
-pub(crate) fn authorization(opening: &Opening<'_>) -> Option<String> {
-    use base64::Engine as _;
-    if let Some(whole) = opening.secrets.find("authorization") {
-        return Some(whole.to_owned());
-    }
-    let pair = format!("{}:{}", opening.secrets.find("username")?, opening.secrets.find("password").unwrap_or_default());
-    Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
 }
 
 /// A service, asked under a URL per name.

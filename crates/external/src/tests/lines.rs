@@ -9,7 +9,7 @@ use super::{http_services, servers};
 use crate::{KeyEncoding, Memory, Spec, Store, Surroundings, open};
 
 /// The key that every Azurite has.
-const AZURITE_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+pub(super) const AZURITE_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// As long as values get in the suite.
 const LARGE: usize = 3 << 20;

@@ -2,7 +2,10 @@
 
 mod cached;
 mod conformance;
+mod faults;
+mod faulty;
 mod folders;
 mod http_services;
 mod lines;
+mod secrets;
 mod servers;
