@@ -136,7 +136,7 @@ impl FakeSearch {
     }
 }
 
-fn as_json(status: u16, value: &Value) -> Response<Bytes> {
+pub(super) fn as_json(status: u16, value: &Value) -> Response<Bytes> {
     answer(status, value.to_string())
 }
 
@@ -169,7 +169,7 @@ fn search_answer(indices: &mut BTreeMap<String, Index>, request: &Request<Bytes>
     }
 }
 
-fn unescaped(id: &str) -> String {
+pub(super) fn unescaped(id: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = id.bytes();
     while let Some(byte) = rest.next() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::conformance::{Subject, Time, check};
+use super::fake_gcs::FakeGcs;
 use super::{http_services, servers};
 use crate::{KeyEncoding, Memory, Spec, Store, Surroundings, open};
 
@@ -118,6 +119,13 @@ async fn azblob() {
     http_services::make_azure_container(&endpoint).await;
     let settings = json!({"type": "azblob", "url": "azblob://container/some/{node}", "endpoint": endpoint,
         "account": "devstoreaccount1", "credentials": credentials});
+    conform(&settings, &both_ways()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gcs() {
+    let fake = FakeGcs::start().await;
+    let settings = json!({"type": "gcs", "url": "gs://bucket/some/{node}", "endpoint": fake.url()});
     conform(&settings, &both_ways()).await;
 }
 

@@ -2,6 +2,7 @@
 
 mod cached;
 mod conformance;
+mod fake_gcs;
 mod faults;
 mod faulty;
 mod folders;
