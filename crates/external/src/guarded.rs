@@ -28,7 +28,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// A store with deadlines and retries.
 #[derive(Debug)]
 pub(crate) struct Guarded<S> {
-    store: S,
+    pub(crate) store: S,
     timeout: Duration,
     calls: Semaphore,
     /// Taken out of what errors say.
@@ -156,9 +156,15 @@ impl<S: Store> Guarded<S> {
         }
     }
 
-    /// What is there now.
+    /// What is there now; asked again for as long as there is time.
     async fn look(&self, deadline: Instant, key: &[u8]) -> Result<Option<Stored>, StoreError> {
-        timeout_at(deadline, self.store.get(key)).await.unwrap_or_else(|_| Err(self.late()))
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match timeout_at(deadline, self.store.get(key)).await.unwrap_or_else(|_| Err(self.late())) {
+                Err(error) if error.kind.is_passing() && pause_before(deadline, &mut pause, &error).await => {}
+                answer => return answer,
+            }
+        }
     }
 
     fn check_key(&self, key: &[u8]) -> Result<(), StoreError> {

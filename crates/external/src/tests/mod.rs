@@ -7,6 +7,7 @@ mod faults;
 mod faulty;
 mod folders;
 mod http_services;
+mod late;
 mod lines;
 mod secrets;
 mod servers;
