@@ -66,8 +66,8 @@ pub(crate) const KIND: Kind = Kind {
     read: |fields| Ok(Arc::new(RedisSettings::read(fields)?)),
 };
 
-/// KEYS[1] is set to ARGV[1], until ARGV[2] if that is a time, if what is there has the tag ARGV[3]: of an envelope its stamp,
-/// else the digest.
+/// The key is set to the first argument, until the second if that is a time, if what is there has the third for its tag: of an
+/// envelope the stamp, else the digest.
 const PUT_IF: &str = "\
 local there = redis.call('GET', KEYS[1]) \
 if not there then return 0 end \
