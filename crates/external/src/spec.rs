@@ -1,0 +1,216 @@
+//! What a keyspace's settings say about a store outside, checked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::cached::CacheSpec;
+use crate::fields::Fields;
+use crate::key_encoding::KeyEncoding;
+use crate::registry::{self, KINDS, Kind, Settings};
+
+/// Which store, and how it is used: the object `engine` of a keyspace's settings. Holds no secret.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The kind of store.
+    pub kind: &'static Kind,
+    /// Whose the store is.
+    pub path: PathMode,
+    /// How keys become names; only for stores that keep objects under names.
+    pub key_encoding: KeyEncoding,
+    /// What lies around values.
+    pub envelope: Envelope,
+    /// A call takes no longer, retries included.
+    pub timeout: Duration,
+    /// So many calls run at once.
+    pub max_calls: usize,
+    /// The cache in front.
+    pub cache: Option<CacheSpec>,
+    /// What only this kind of store has.
+    pub(crate) settings: Arc<dyn Settings>,
+    /// As it was written.
+    json: Map<String, Value>,
+}
+
+/// Whose a store is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PathMode {
+    /// Each node has its own part of it: `{node}` in the URL, or in the path, stands for the node's name.
+    #[default]
+    PerNode,
+    /// All nodes use the same, which is the only copy.
+    Shared,
+}
+
+/// What lies around values in a store that keeps bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Envelope {
+    /// A small header: who wrote it and when, when its time is up, a checksum.
+    #[default]
+    Quorate,
+    /// Nothing: other programs read what Quorate writes, and Quorate what they wrote. No ttl, and half a body is noticed only
+    /// where the store says how long it is.
+    None,
+}
+
+/// Why settings cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("engine.{field}: {problem}; for example {example}")]
+pub struct SpecError {
+    /// The field.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// How it may be written.
+    pub example: String,
+}
+
+impl SpecError {
+    pub(crate) fn new(field: &str, problem: impl Into<String>, example: impl Into<String>) -> Self {
+        Self { field: field.to_owned(), problem: problem.into(), example: example.into() }
+    }
+}
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_mins(10));
+const DEFAULT_MAX_CALLS: u64 = 64;
+
+impl Spec {
+    /// Checks settings: everything that can be known without asking the store.
+    pub fn parse(json: &Map<String, Value>) -> Result<Self, SpecError> {
+        let known = || KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ");
+        let unknown = || SpecError::new("type", format!("must be one of {}", known()), r#""type": "s3""#);
+        let name = json.get("type").and_then(Value::as_str).ok_or_else(unknown)?;
+        let kind = registry::kind(name).ok_or_else(unknown)?;
+
+        let mut fields = Fields::of(kind.name, json);
+        fields.value("type");
+        let path = fields.word("path", &[("shared", PathMode::Shared), ("per-node", PathMode::PerNode)])?;
+        let timeout = fields.duration("timeout", TIMEOUT_BOUNDS)?.unwrap_or(DEFAULT_TIMEOUT);
+        let max_calls = fields.count("max_calls", (1, 1024))?.unwrap_or(DEFAULT_MAX_CALLS);
+        let cache = match fields.object("cache", r#"{"max_bytes": "64MiB", "ttl": "10s"}"#)? {
+            Some(object) => Some(CacheSpec::parse(object)?),
+            None => None,
+        };
+        let (mut key_encoding, mut envelope) = (KeyEncoding::default(), Envelope::None);
+        if let Some(default) = kind.names {
+            let words = [("bytes", KeyEncoding::Bytes), ("path", KeyEncoding::Path)];
+            key_encoding = fields.word("key_encoding", &words)?.unwrap_or(default);
+        }
+        if let Some(default) = kind.envelope {
+            let words = [("quorate", Envelope::Quorate), ("none", Envelope::None)];
+            envelope = fields.word("envelope", &words)?.unwrap_or(default);
+        }
+        let settings = (kind.read)(&mut fields)?;
+        fields.finish()?;
+        let spec = Self {
+            kind,
+            path: path.unwrap_or_default(),
+            key_encoding,
+            envelope,
+            timeout,
+            max_calls: usize::try_from(max_calls).unwrap_or(usize::MAX),
+            cache,
+            settings,
+            json: json.clone(),
+        };
+        spec.check_path()?;
+        Ok(spec)
+    }
+
+    /// The settings as they were given.
+    pub fn json(&self) -> &Map<String, Value> {
+        &self.json
+    }
+
+    /// `{node}` stands where each node has its own, and nowhere else.
+    fn check_path(&self) -> Result<(), SpecError> {
+        let names_node = self.settings.place().contains(NODE);
+        match self.path {
+            PathMode::Shared if names_node => {
+                let problem = "\"shared\" means that all nodes use the same, and {node} stands for each node's name";
+                Err(SpecError::new("path", problem, r#""path": "per-node""#))
+            }
+            PathMode::PerNode if !names_node => {
+                let problem =
+                    "\"per-node\", which is the default, needs {node} where the store is, or all nodes would use the same";
+                Err(SpecError::new("path", problem, r#""path": "shared""#))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Stands for the node's name where a store is.
+pub(crate) const NODE: &str = "{node}";
+
+/// Two specs are equal if they were written alike.
+impl PartialEq for Spec {
+    fn eq(&self, other: &Self) -> bool {
+        self.json == other.json
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Spec, SpecError> {
+        let value: Value = serde_json::from_str(json).unwrap();
+        Spec::parse(value.as_object().unwrap())
+    }
+
+    #[test]
+    fn the_example_of_every_kind_is_right() {
+        for kind in KINDS {
+            let spec = parse(kind.example).unwrap_or_else(|error| panic!("{}: {error}", kind.name));
+            assert_eq!(spec.kind.name, kind.name);
+        }
+    }
+
+    #[test]
+    fn a_word_that_no_kind_knows_is_refused_by_every_kind() {
+        for kind in KINDS {
+            let example: Value = serde_json::from_str(kind.example).unwrap();
+            let mut map = example.as_object().unwrap().clone();
+            map.insert("wobble".to_owned(), Value::from(7));
+            let error = Spec::parse(&map).unwrap_err();
+            assert!(error.field == "wobble" && error.problem.contains("known: "), "{}: {error}", kind.name);
+        }
+    }
+
+    #[test]
+    fn a_secret_is_refused_by_every_kind_wherever_it_stands() {
+        for kind in KINDS {
+            let example: Value = serde_json::from_str(kind.example).unwrap();
+            for (name, value) in [
+                ("password", Value::from("hush")),
+                ("credentials", serde_json::json!({"password": "hush"})),
+                ("url", Value::from("http://user:hush@localhost/x")),
+            ] {
+                let mut map = example.as_object().unwrap().clone();
+                map.insert(name.to_owned(), value);
+                let error = Spec::parse(&map).unwrap_err();
+                assert!(error.field == name && !error.to_string().contains("hush"), "{}: {error}", kind.name);
+            }
+        }
+    }
+
+    #[test]
+    fn whose_a_store_is_and_node_go_together() {
+        let error = parse(r#"{"type": "s3", "url": "s3://bucket"}"#).unwrap_err();
+        assert_eq!(error.field, "path");
+        let error = parse(r#"{"type": "s3", "url": "s3://bucket/{node}", "path": "shared"}"#).unwrap_err();
+        assert_eq!(error.field, "path");
+        parse(r#"{"type": "s3", "url": "s3://bucket/{node}"}"#).unwrap();
+    }
+
+    #[test]
+    fn an_unknown_type_is_told_what_there_is() {
+        for json in ["{}", r#"{"type": "abacus"}"#, r#"{"type": 7}"#] {
+            let error = parse(json).unwrap_err();
+            assert!(error.field == "type" && error.problem.contains("s3"), "{error}");
+        }
+    }
+}

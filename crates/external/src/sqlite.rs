@@ -1,0 +1,299 @@
+//! `sqlite`: pairs in a table of an SQLite file, made if it is not there.
+//!
+//! A write is on disk when it is answered (write-ahead log, `synchronous=FULL`). Several processes on one machine may use the
+//! file at once; a file system on a network does not do, for SQLite's locks and shared memory do not work there.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, params};
+
+use crate::blocking::Threads;
+use crate::credentials::Credentials;
+use crate::fields::Fields;
+use crate::registry::{Kind, Opening, Settings};
+use crate::sql::{self, Statements};
+use crate::{
+    Answer, Capabilities, Clock, Comparing, Condition, Cursor, Entry, ErrorKind, Expiry, MAX_KEY_BYTES, MAX_PAGE_BYTES, Page,
+    Put, Scan, SpecError, Store, StoreError, Stored, Written, fs,
+};
+
+const NAME: &str = "sqlite";
+const EXAMPLE: &str = "/srv/quorate/pairs.sqlite";
+
+/// How long one process waits for another to finish its write.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+const CAPABILITIES: Capabilities = Capabilities {
+    writable: true,
+    listable: true,
+    ordered: true,
+    comparing: Comparing::Atomic,
+    expiry: Expiry::Hidden,
+    // Rows of more than 1,000,000,000 bytes are refused.
+    max_value_bytes: 256 << 20,
+    max_key_bytes: MAX_KEY_BYTES,
+};
+
+pub(crate) const KIND: Kind = Kind {
+    name: NAME,
+    summary: "rows of a table in an SQLite file on a local disk",
+    example: r#"{"type": "sqlite", "file": "/srv/quorate/{node}.sqlite"}"#,
+    options: &[
+        ("file", "an absolute path below a folder that the nodes were given with --fs-root; `{node}` for the node's name"),
+        ("table", "made if it is not there; `quorate` by default"),
+    ],
+    names: None,
+    envelope: None,
+    capabilities: || CAPABILITIES,
+    read: |fields| Ok(Arc::new(SqliteSettings::read(fields)?)),
+};
+
+#[derive(Debug)]
+struct SqliteSettings {
+    file: String,
+    table: String,
+    place: String,
+}
+
+impl SqliteSettings {
+    fn read(fields: &mut Fields<'_>) -> Result<Self, SpecError> {
+        let file = fs::absolute_path(fields, "file", EXAMPLE)?.to_owned();
+        let table = fields.text("table", "quorate")?.unwrap_or("quorate").to_owned();
+        sql::check_table(&table)?;
+        Ok(Self { place: format!("{file} {table}"), file, table })
+    }
+}
+
+impl Settings for SqliteSettings {
+    fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn credentials(&self) -> &Credentials {
+        &Credentials::None
+    }
+
+    fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Store>, StoreError> {
+        let (_, file) = fs::below_roots(NAME, opening, &self.file)?;
+        let table = sql::quoted(NAME, &opening.place(&self.table))?;
+        let database = Database {
+            file,
+            statements: Statements::of(&table, "BLOB", "length"),
+            clock: opening.surroundings.clock.clone(),
+            connection: Mutex::default(),
+        };
+        // One connection, one thread: SQLite has one writer, and a read takes microseconds.
+        Ok(Arc::new(Sqlite { database: Arc::new(database), threads: Threads::start(NAME, 1)? }))
+    }
+}
+
+#[derive(Debug)]
+struct Sqlite {
+    database: Arc<Database>,
+    threads: Threads,
+}
+
+#[derive(Debug)]
+struct Database {
+    file: PathBuf,
+    statements: Statements,
+    clock: Clock,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl Database {
+    /// Calls with the connection, which is opened if it is not. One that failed in an odd way is closed.
+    fn with<T>(&self, changes: bool, call: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        let mut held = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = match held.take() {
+            Some(connection) => connection,
+            None => self.open().map_err(|error| self.meaning(&error, false))?,
+        };
+        match call(&connection) {
+            Ok(answer) => {
+                *held = Some(connection);
+                Ok(answer)
+            }
+            Err(error) => {
+                let error = self.meaning(&error, changes);
+                if error.kind.is_passing() {
+                    drop(connection);
+                } else {
+                    *held = Some(connection);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn open(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let connection = Connection::open_with_flags(&self.file, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.execute_batch(&self.statements.create)?;
+        Ok(connection)
+    }
+
+    fn meaning(&self, error: &rusqlite::Error, changes: bool) -> StoreError {
+        let (kind, is_unknown) = match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (ErrorKind::Throttled { retry_after: None }, false),
+            Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::AuthorizationForStatementDenied) => {
+                (ErrorKind::Denied, false)
+            }
+            Some(ErrorCode::CannotOpen | ErrorCode::NotFound) => (ErrorKind::NoContainer, false),
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::SchemaChanged | ErrorCode::TypeMismatch) => {
+                (ErrorKind::BadData, false)
+            }
+            Some(ErrorCode::TooBig) => (ErrorKind::TooLarge, false),
+            Some(ErrorCode::DiskFull) => (ErrorKind::Failing, false),
+            // An error of the disk among them: what was being written may be there after all.
+            Some(ErrorCode::Unknown) | None => (ErrorKind::BadData, false),
+            Some(_) => (ErrorKind::Failing, true),
+        };
+        let error = StoreError::new(NAME, kind, format_args!("{}: {error}", self.file.display()));
+        if changes && is_unknown { error.unknown() } else { error }
+    }
+
+    fn now(&self) -> i64 {
+        sql::milliseconds(self.clock.unix_ms())
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Stored>, StoreError> {
+        self.with(false, |connection| {
+            let mut statement = connection.prepare_cached(&numbered(&self.statements.get))?;
+            statement.query_row(params![key, self.now()], |row| stored(row, 0)).optional()
+        })
+    }
+
+    fn put(&self, key: &[u8], put: &Put) -> Result<Written, StoreError> {
+        let (unix_us, writer) = sql::columns(put.stamp);
+        let (value, now) = (&put.value[..], self.now());
+        let expires = put.expires_at_ms.map(sql::milliseconds);
+        let tag = match &put.condition {
+            Condition::Matches(tag) => sql::tag_columns(tag),
+            _ => Some((0, 0)),
+        };
+        let Some((tag_us, tag_writer)) = tag else {
+            return Ok(Written::ConditionFailed);
+        };
+        let parameters: [&dyn ToSql; 8] = [&key, &value, &unix_us, &writer, &expires, &now, &tag_us, &tag_writer];
+        let (statement, used) = match &put.condition {
+            Condition::Always => (&self.statements.put, 5),
+            Condition::Absent => (&self.statements.put_absent, 6),
+            Condition::Matches(_) => (&self.statements.put_matches, 8),
+        };
+        let changed =
+            self.with(true, |connection| connection.prepare_cached(&numbered(statement))?.execute(&parameters[..used]))?;
+        Ok(if changed > 0 { Written::Done(Some(sql::tag(put.stamp))) } else { Written::ConditionFailed })
+    }
+
+    fn delete(&self, key: &[u8], condition: &Condition) -> Result<Written, StoreError> {
+        let tag = match condition {
+            Condition::Always => {
+                self.with(true, |connection| {
+                    connection.prepare_cached(&numbered(&self.statements.delete))?.execute(params![key])
+                })?;
+                return Ok(Written::Done(None));
+            }
+            Condition::Absent => None,
+            Condition::Matches(tag) => sql::tag_columns(tag),
+        };
+        let Some((unix_us, writer)) = tag else {
+            return Ok(Written::ConditionFailed);
+        };
+        let parameters = params![key, self.now(), unix_us, writer];
+        let changed = self.with(true, |connection| {
+            connection.prepare_cached(&numbered(&self.statements.delete_matches))?.execute(parameters)
+        })?;
+        Ok(if changed > 0 { Written::Done(None) } else { Written::ConditionFailed })
+    }
+
+    fn page(&self, scan: &Scan) -> Result<Page, StoreError> {
+        let (start, end) = sql::bounds(scan);
+        let (limit, max_bytes) = (sql::number(scan.limit()), sql::number(MAX_PAGE_BYTES));
+        let now = self.now();
+        let mut parameters: Vec<&dyn ToSql> = vec![&start, &now, &limit];
+        let statement = if scan.with_values {
+            parameters.push(&max_bytes);
+            self.statements.pairs(end.is_some())
+        } else {
+            self.statements.keys(end.is_some())
+        };
+        if end.is_some() {
+            parameters.push(&end);
+        }
+        let entries = self.with(false, |connection| {
+            let mut statement = connection.prepare_cached(&numbered(&statement))?;
+            let read = |row: &Row<'_>| {
+                let key: Vec<u8> = row.get(0)?;
+                let stored = if scan.with_values { Some(stored(row, 1)?) } else { None };
+                Ok(Entry { key: key.into(), stored })
+            };
+            statement.query_map(&parameters[..], read)?.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let bytes: usize = entries.iter().filter_map(|entry| entry.stored.as_ref()).map(|stored| stored.value.len()).sum();
+        let is_full = entries.len() == scan.limit() || bytes >= MAX_PAGE_BYTES;
+        let next = entries.last().filter(|_| is_full).map(|entry| Cursor(entry.key.clone()));
+        Ok(Page { entries, next })
+    }
+}
+
+/// SQLite numbers parameters with a question mark.
+fn numbered(statement: &str) -> String {
+    statement.replace('$', "?")
+}
+
+fn stored(row: &Row<'_>, at: usize) -> rusqlite::Result<Stored> {
+    let value: Vec<u8> = row.get(at)?;
+    let stamp = sql::stamp(row.get(at + 1)?, row.get(at + 2)?);
+    let expires: Option<i64> = row.get(at + 3)?;
+    Ok(Stored {
+        value: Bytes::from(value),
+        tag: sql::tag(stamp),
+        stamp: Some(stamp),
+        expires_at_ms: expires.map(|at| u64::try_from(at).unwrap_or(0)),
+    })
+}
+
+impl Store for Sqlite {
+    fn kind(&self) -> &'static str {
+        NAME
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    fn get<'a>(&'a self, key: &'a [u8]) -> Answer<'a, Option<Stored>> {
+        let (database, key) = (self.database.clone(), key.to_vec());
+        Box::pin(self.threads.run(false, move || database.get(&key)))
+    }
+
+    fn put<'a>(&'a self, key: &'a [u8], put: &'a Put) -> Answer<'a, Written> {
+        let (database, key, put) = (self.database.clone(), key.to_vec(), put.clone());
+        Box::pin(self.threads.run(true, move || database.put(&key, &put)))
+    }
+
+    fn delete<'a>(&'a self, key: &'a [u8], condition: &'a Condition) -> Answer<'a, Written> {
+        let (database, key, condition) = (self.database.clone(), key.to_vec(), condition.clone());
+        Box::pin(self.threads.run(true, move || database.delete(&key, &condition)))
+    }
+
+    fn scan<'a>(&'a self, scan: &'a Scan) -> Answer<'a, Page> {
+        let (database, scan) = (self.database.clone(), scan.clone());
+        Box::pin(self.threads.run(false, move || database.page(&scan)))
+    }
+
+    fn check(&self) -> Answer<'_, ()> {
+        let database = self.database.clone();
+        Box::pin(self.threads.run(false, move || database.with(false, |_| Ok(()))))
+    }
+}
