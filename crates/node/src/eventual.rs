@@ -4,8 +4,8 @@
 //! and whenever it is due, and turns its effects into those of the node: replicas share frames and log writes with all groups.
 //!
 //! An instance is a replica id of the catalog. Which one this node has, and which epoch of its members it goes by, is noted in
-//! the log before it says anything that follows from it: so a start finds its records, or, where nothing was to survive, knows that
-//! the instance ended with the process, and asks for a new one; and a catalog that is behind then is waited for.
+//! the log before it says anything that follows from it: so a start finds its records, or, where nothing was to survive, knows
+//! that the instance ended with the process, and asks for a new one; and a catalog that is behind then is waited for.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
