@@ -28,8 +28,8 @@ pub struct ModeOption {
     pub name: String,
     /// What it can be, in one line for people.
     pub values: String,
-    /// What holds if nothing is set.
-    pub default: Amount,
+    /// What holds if nothing is set; none: nothing does.
+    pub default: Option<Amount>,
     /// What it does, in one line for people.
     pub help: String,
 }
@@ -76,6 +76,11 @@ pub struct EventualStats {
     pub merged: u64,
     /// Of them, those that took the place of an own write.
     pub superseded: u64,
+    /// Of those, the ones that knew nothing of the write whose place they took, or it nothing of them.
+    pub conflicts: u64,
+    /// The newest of these, oldest first, where the keyspace has a `conflict_log`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub newest_conflicts: Vec<ConflictBody>,
     /// Entries that came too late to matter.
     pub fenced: u64,
     /// Own writes that were sent, once per member.
@@ -98,6 +103,23 @@ pub struct EventualStats {
     pub peers: Vec<EventualPeer>,
 }
 
+/// A write that gave way to another, neither of which knew of the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConflictBody {
+    /// The key, if it is UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The key as base64url, if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key64: Option<String>,
+    /// The stamp of what stayed.
+    pub won: String,
+    /// The stamp of what did not.
+    pub lost: String,
+    /// When that was noticed, as in RFC 3339.
+    pub at: Option<String>,
+}
+
 /// Two nodes that keep tombstones from being dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HeldBy {
@@ -118,6 +140,24 @@ pub struct EventualPeer {
     pub is_reachable: bool,
     /// Own writes that it has not confirmed; none if it is not sent them, but compared with.
     pub lag_entries: Option<u64>,
+    /// How long the oldest of them has been waiting, in milliseconds; 0 if there is none.
+    pub lag_ms: u64,
+    /// Whether it may lack what only a comparison brings.
+    pub needs_sync: bool,
+    /// Bytes of own writes that were sent to it.
+    pub pushed_bytes: u64,
+    /// Entries that comparisons brought from it.
+    pub pulled_entries: u64,
+    /// Their bytes.
+    pub pulled_bytes: u64,
+    /// Entries that comparisons and copies brought to it.
+    pub put_entries: u64,
+    /// Their bytes.
+    pub put_bytes: u64,
+    /// When a comparison with it ended last, as in RFC 3339.
+    pub compared_at: Option<String>,
+    /// When a copy to it ended last, as in RFC 3339.
+    pub copied_at: Option<String>,
     /// Whether a comparison with it, or a copy to it, goes on.
     pub is_comparing: bool,
     /// Comparisons and copies with it that ended.

@@ -37,7 +37,13 @@ pub(crate) async fn modes(client: &ClientArgs) -> Result<(), Failure> {
     output.table(&["MODE", "ENGINES", "HOW REPLICAS AGREE"], modes.iter().map(row))?;
     output.line("")?;
     let option = |mode: &ModeInfo, option: &ModeOption| {
-        vec![mode.mode.clone(), option.name.clone(), shown(&option.default), option.values.clone(), option.help.clone()]
+        vec![
+            mode.mode.clone(),
+            option.name.clone(),
+            option.default.as_ref().map(shown).unwrap_or_default(),
+            option.values.clone(),
+            option.help.clone(),
+        ]
     };
     let options = modes.iter().flat_map(|mode| mode.options.iter().map(|own| option(mode, own)).collect::<Vec<_>>());
     output.table(&["MODE", "OPTION", "DEFAULT", "CAN BE", "WHAT IT DOES"], options)?;
@@ -113,6 +119,7 @@ pub(crate) fn rows(replica: &EventualStats) -> Vec<(&'static str, String)> {
         ("outbox", format!("{} ({})", replica.outbox_entries, format_bytes(replica.outbox_bytes))),
         ("written", replica.written.to_string()),
         ("of others", format!("{}, {} in the place of an own write", replica.merged, replica.superseded)),
+        ("conflicts", replica.conflicts.to_string()),
         ("sent", format!("{} ({})", replica.pushed_entries, format_bytes(replica.pushed_bytes))),
         ("compared", format!("{} times, {} given up", replica.rounds, replica.stalled_rounds)),
         ("exchanged", format!("{} taken, {} given", replica.pulled_entries, replica.put_entries)),
@@ -189,7 +196,7 @@ fn cells(row: &Row) -> Vec<String> {
     let behind = |peer: &EventualPeer| match peer.lag_entries {
         _ if !peer.is_reachable => Some(format!("{} is not heard of", peer.node)),
         Some(0) | None => None,
-        Some(lag) => Some(format!("{} by {lag}", peer.node)),
+        Some(lag) => Some(format!("{} by {lag}, {} ms", peer.node, peer.lag_ms)),
     };
     let behind: Vec<String> = replica.peers.iter().filter_map(behind).collect();
     let compares: Vec<&str> = replica.peers.iter().filter(|peer| peer.is_comparing).map(|peer| peer.node.as_str()).collect();
@@ -228,7 +235,7 @@ mod tests {
                 "group": 2, "instance": 7, "state": "up", "keys": 1, "tombstones": 0, "digest": digest, "outbox_entries": 0,
                 "outbox_bytes": 0, "clock_ahead_ms": 0, "clock_skew_ms": null, "stable_at": null, "tombstones_held_by": [],
                 "written": 0, "merged": 0, "superseded": 0, "fenced": 0, "pushed_entries": 0, "pushed_bytes": 0, "overflows": 0,
-                "rounds": 0, "stalled_rounds": 0, "pulled_entries": 0, "put_entries": 0, "repairs": 0, "peers": [],
+                "conflicts": 0, "rounds": 0, "stalled_rounds": 0, "pulled_entries": 0, "put_entries": 0, "repairs": 0, "peers": [],
             }))
             .unwrap()
         });

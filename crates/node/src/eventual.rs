@@ -14,8 +14,8 @@ use bytes::Bytes;
 use quorate_api::peer::{EventualMessage, Frame, Lane, MAX_FRAME_BYTES};
 use quorate_engine::{Engine, Place};
 use quorate_eventual::{
-    Ack, Body, Effect as Told, InstanceId, MemberState, Members, Message, Payload, Replica, ReplicaError, Setup, Status, Time,
-    Trigger, Write as OwnWrite,
+    Ack, Body, Conflict, Effect as Told, InstanceId, MemberState, Members, Message, Payload, Replica, ReplicaError, Setup,
+    Status, Time, Trigger, Write as OwnWrite,
 };
 use quorate_log::{Disk, Entry, GroupId, LogId, LogIndex, Record, Term};
 
@@ -78,6 +78,8 @@ pub struct EventualStatus {
     pub replica: Status,
     /// The nodes of its instances, as far as they are known.
     pub nodes: BTreeMap<InstanceId, u64>,
+    /// The newest own writes that gave way to others, where that is noted.
+    pub conflicts: Vec<Conflict>,
 }
 
 /// Replicas of eventual keyspaces on this node.
@@ -204,7 +206,9 @@ impl<D: Disk> Node<D> {
         own: &ReplicaRecord,
     ) -> Result<bool, ReplicaError> {
         let group = GroupId(shard.group);
-        let Some(options) = keyspace.replication.eventual_options(keyspace.max_bytes(), digest_seed(cluster, group)) else {
+        let source = source_of(&self.catalog, keyspace, shard);
+        let seed = digest_seed(cluster, group);
+        let Some(options) = keyspace.replication.eventual_options(keyspace.max_bytes(), seed, source) else {
             return Ok(false);
         };
         let found = self.eventuals.found.get(&group.0).copied();
@@ -282,8 +286,9 @@ impl<D: Disk> Node<D> {
         let states = shard.replicas.iter().map(|replica| (InstanceId(replica.replica as u32), state(replica.role)));
         let members = Members { epoch: shard.members_epoch, states: states.collect() };
         let seed = digest_seed(self.catalog.cluster.id, GroupId(shard.group));
+        let source = source_of(&self.catalog, keyspace, shard);
         let Some(own) = self.eventuals.replicas.get_mut(&shard.group) else { return };
-        if let Some(options) = keyspace.replication.eventual_options(keyspace.max_bytes(), seed) {
+        if let Some(options) = keyspace.replication.eventual_options(keyspace.max_bytes(), seed, source) {
             own.replica.configure(options);
         }
         if *own.replica.members() == members {
@@ -533,13 +538,21 @@ impl<D: Disk> Node<D> {
                     let of_group = self.routes.range((group, 0)..=(group, u64::MAX));
                     let nodes = of_group.map(|((_, replica), node)| (InstanceId(*replica as u32), *node)).collect();
                     let (keyspace, replica) = (own.keyspace.clone(), own.replica.status());
-                    let status = EventualStatus { group: GroupId(group), keyspace, replica, nodes };
+                    let conflicts = own.replica.conflicts().cloned().collect();
+                    let status = EventualStatus { group: GroupId(group), keyspace, replica, nodes, conflicts };
                     self.eventuals.statuses.insert(group, Arc::new(status))
                 }
             };
         }
         self.eventuals.told = Arc::new(self.eventuals.statuses.values().cloned().collect());
     }
+}
+
+/// The instance that is written to, where one is copied to all others as it is. None of that name: nobody is written to.
+fn source_of(catalog: &Catalog, keyspace: &KeyspaceRecord, shard: &ShardRecord) -> Option<InstanceId> {
+    let node = catalog.nodes.get(keyspace.replication.source()?).map(|node| node.id);
+    let replica = node.and_then(|node| shard.replica_on(node)).map_or(0, |own| own.replica);
+    Some(InstanceId(replica as u32))
 }
 
 /// The same for all replicas of a keyspace; it decides where keys lie in their digests.

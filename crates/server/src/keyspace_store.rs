@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use quorate_api::key::DEFAULT_KEYSPACE;
 use quorate_api::keyspace::{CacheCauses, CacheFigures, JobBody, JobState, KeyspaceStats, MoveState, ReplicaMove, ReplicaStats};
-use quorate_api::replication::{EventualPeer, EventualStats, HeldBy};
+use quorate_api::replication::{ConflictBody, EventualPeer, EventualStats, HeldBy};
+use quorate_api::text64;
 use quorate_engine::{CacheStats, Table};
-use quorate_node::eventual_replication::{InstanceId, MemberState, PeerStatus};
+use quorate_node::eventual_replication::{Conflict, InstanceId, MemberState, PeerStatus};
 use quorate_node::keyspace::{Op, Settings, Write};
 use quorate_node::{
     Catalog, CatalogError, EventualStatus, KeyspaceRecord, KeyspaceSettings, Monotonic, MoveStatus, ReplicaRecord, ReplicaStatus,
@@ -15,6 +16,7 @@ use quorate_node::{
 };
 
 use crate::clock::Clock;
+use crate::eventual_view::stamp_text;
 use crate::node_store::{CATALOG_POLL, Running};
 use crate::rest::{Freshness, KnownKeyspace, SettingsPatch, StoreError, Written, engine_body, point_in_time};
 
@@ -292,6 +294,15 @@ fn eventual_stats(own: &EventualStatus, catalog: &Catalog) -> EventualStats {
         state: state_name(peer.state).to_owned(),
         is_reachable: peer.is_reachable,
         lag_entries: peer.lag_entries,
+        lag_ms: peer.lag_ms,
+        needs_sync: peer.needs_sync,
+        pushed_bytes: peer.pushed_bytes,
+        pulled_entries: peer.pulled,
+        pulled_bytes: peer.pulled_bytes,
+        put_entries: peer.put,
+        put_bytes: peer.put_bytes,
+        compared_at: peer.compared_wall_ms.and_then(point_in_time),
+        copied_at: peer.copied_wall_ms.and_then(point_in_time),
         is_comparing: peer.is_comparing,
         rounds: peer.rounds,
         clock_offset_ms: peer.clock_offset_ms,
@@ -312,6 +323,8 @@ fn eventual_stats(own: &EventualStatus, catalog: &Catalog) -> EventualStats {
         written: counts.written,
         merged: counts.merged,
         superseded: counts.superseded,
+        conflicts: counts.conflicts,
+        newest_conflicts: own.conflicts.iter().map(conflict_body).collect(),
         fenced: counts.fenced,
         pushed_entries: counts.pushed,
         pushed_bytes: counts.pushed_bytes,
@@ -322,6 +335,17 @@ fn eventual_stats(own: &EventualStatus, catalog: &Catalog) -> EventualStats {
         put_entries: counts.put,
         repairs: counts.repairs,
         peers: status.peers.iter().map(peer).collect(),
+    }
+}
+
+fn conflict_body(conflict: &Conflict) -> ConflictBody {
+    let (key, key64) = text64::split(&conflict.key);
+    ConflictBody {
+        key: key.map(std::borrow::Cow::into_owned),
+        key64,
+        won: stamp_text(conflict.won),
+        lost: stamp_text(conflict.lost),
+        at: point_in_time(conflict.wall_ms),
     }
 }
 

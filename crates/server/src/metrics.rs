@@ -72,10 +72,19 @@ const EVENTUAL_METRICS: [EventualMetric; 20] = [
 /// A gauge or counter per replica of an eventual keyspace and other member.
 type EventualPeerMetric = (&'static str, &'static str, &'static str, fn(&PeerStatus) -> i64);
 
-const EVENTUAL_PEER_METRICS: [EventualPeerMetric; 4] = [
+const EVENTUAL_PEER_METRICS: [EventualPeerMetric; 9] = [
     ("quorate_eventual_peer_is_reachable", "gauge", "1 if the member was heard of lately.", |p| p.is_reachable.into()),
     ("quorate_eventual_peer_lag_entries", "gauge", "Own writes it has not confirmed; -1: it is compared with.", |p| {
         p.lag_entries.map_or(-1, u64::cast_signed)
+    }),
+    ("quorate_eventual_peer_lag_ms", "gauge", "How long the oldest of them has been waiting.", |p| p.lag_ms.cast_signed()),
+    ("quorate_eventual_peer_needs_sync", "gauge", "1 if it may lack what only a comparison brings.", |p| p.needs_sync.into()),
+    ("quorate_eventual_peer_pushed_bytes_total", "counter", "Own writes that were sent to it.", |p| p.pushed_bytes.cast_signed()),
+    ("quorate_eventual_peer_pulled_bytes_total", "counter", "What comparisons brought from it.", |p| {
+        p.pulled_bytes.cast_signed()
+    }),
+    ("quorate_eventual_peer_put_bytes_total", "counter", "What comparisons and copies took to it.", |p| {
+        p.put_bytes.cast_signed()
     }),
     ("quorate_eventual_peer_rounds_total", "counter", "Comparisons with it, and copies to it.", |p| p.rounds.cast_signed()),
     ("quorate_eventual_peer_clock_offset_ms", "gauge", "How far its wall clock is ahead.", |p| p.clock_offset_ms),

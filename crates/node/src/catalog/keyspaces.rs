@@ -72,6 +72,7 @@ impl Catalog {
         if self.keyspaces.len() >= MAX_KEYSPACES {
             return Err(CatalogError::TooManyKeyspaces);
         }
+        self.check_source(settings)?;
         let mut next = self.clone();
         let group = next.cluster.next_group;
         next.cluster.next_group += 1;
@@ -100,6 +101,7 @@ impl Catalog {
     /// settings. `now_ms` counts from 1970, and is for people alone.
     pub fn plan_alter(&self, name: &str, settings: &KeyspaceSettings, now_ms: u64) -> Result<Option<Write>, CatalogError> {
         settings.check()?;
+        self.check_source(settings)?;
         self.plan_alter_checked(name, settings, now_ms)
     }
 
@@ -131,6 +133,19 @@ impl Catalog {
         keyspace.retention = settings.retention;
         next.cluster.jobs += u64::from(settings.engine != present.engine);
         Ok(Some(self.write_to(&next)))
+    }
+
+    /// Whether the node is there that a mirror is to be of.
+    fn check_source(&self, settings: &KeyspaceSettings) -> Result<(), CatalogError> {
+        let is_member = |name: &str| self.nodes.get(name).is_some_and(|node| node.state == NodeState::Member);
+        match settings.replication.source() {
+            Some(name) if !is_member(name) => {
+                let known: Vec<&str> = self.nodes.keys().map(String::as_str).collect();
+                let why = format!("replication.source: there is no node {name:?}; known: {}", known.join(", "));
+                Err(SettingsError::Invalid(why).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Deletes a keyspace with all its pairs.

@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use quorate_eventual::{Ack, Batching, CopyWhen, Options, Trigger};
+use quorate_api::key::is_node_name;
+use quorate_eventual::{Ack, Batching, CopyWhen, InstanceId, Options, Schedule, Trigger};
 use serde::{Deserialize, Serialize};
 
 use super::settings::{DEFAULT_ENGINE, SettingsError};
@@ -56,7 +57,7 @@ pub struct ModeOption {
     pub modes: &'static [Mode],
     /// Its values.
     pub form: Form,
-    /// What holds if nothing is set.
+    /// What holds if nothing is set; the empty word: nothing.
     pub default: &'static OptionValue,
     /// What it does, in one line for people.
     pub help: &'static str,
@@ -75,10 +76,15 @@ pub enum Form {
     Word(&'static [&'static str]),
     /// One of these words, or a count between these, inclusive.
     WordOrCount(&'static [&'static str], u64, u64),
+    /// A cron expression, in UTC.
+    Schedule,
+    /// The name of a node.
+    Node,
 }
 
 const EVENTUAL: &[Mode] = &[Mode::Push, Mode::ReadRepair, Mode::Batch, Mode::FullCopy];
 const DAY_MS: u64 = 86_400_000;
+const NOTHING: &OptionValue = &OptionValue::Word(Cow::Borrowed(""));
 
 /// What can be set for modes.
 pub const MODE_OPTIONS: &[ModeOption] = &[
@@ -116,6 +122,13 @@ pub const MODE_OPTIONS: &[ModeOption] = &[
         form: Form::Bytes(1 << 10, 64 << 20),
         default: &OptionValue::Number(1 << 20),
         help: "writes of a node are sent once they are so many bytes",
+    },
+    ModeOption {
+        name: "schedule",
+        modes: &[Mode::Batch, Mode::FullCopy],
+        form: Form::Schedule,
+        default: NOTHING,
+        help: "when, beside that, writes are sent, or everything is copied; a time that was missed is made up for",
     },
     ModeOption {
         name: "fanout",
@@ -172,6 +185,27 @@ pub const MODE_OPTIONS: &[ModeOption] = &[
         form: Form::Milliseconds(0, DAY_MS),
         default: &OptionValue::Number(1_000),
         help: "with the trigger on_write: the shortest time between two copies",
+    },
+    ModeOption {
+        name: "variant",
+        modes: &[Mode::FullCopy],
+        form: Form::Word(&["merge", "mirror"]),
+        default: &OptionValue::Word(Cow::Borrowed("merge")),
+        help: "whether a copy is merged into what is there, or takes its place: then one node is written to, and the others refuse",
+    },
+    ModeOption {
+        name: "source",
+        modes: &[Mode::FullCopy],
+        form: Form::Node,
+        default: NOTHING,
+        help: "with the variant mirror: the node that is written to, and copied",
+    },
+    ModeOption {
+        name: "conflict_log",
+        modes: EVENTUAL,
+        form: Form::Word(&["off", "on"]),
+        default: &OptionValue::Word(Cow::Borrowed("off")),
+        help: "whether the newest writes that gave way to others, which knew nothing of them, are told in the stats",
     },
     ModeOption {
         name: "durability",
@@ -257,12 +291,17 @@ impl Mode {
 impl ModeOption {
     /// Refuses a value that it cannot have.
     fn check(&self, value: &OptionValue) -> Result<(), SettingsError> {
+        if let (Form::Schedule, OptionValue::Word(text)) = (self.form, value) {
+            let parsed = text.parse::<Schedule>().map(drop);
+            return parsed.map_err(|why| SettingsError::Invalid(format!("replication.{}: {why}", self.name)));
+        }
         let is_within = match (self.form, value) {
             (
                 Form::Milliseconds(min, max) | Form::Bytes(min, max) | Form::Count(min, max) | Form::WordOrCount(_, min, max),
                 OptionValue::Number(number),
             ) => (min..=max).contains(number),
             (Form::Word(words) | Form::WordOrCount(words, ..), OptionValue::Word(word)) => words.contains(&word.as_ref()),
+            (Form::Node, OptionValue::Word(word)) => is_node_name(word),
             _ => false,
         };
         if is_within { Ok(()) } else { Err(self.refusal()) }
@@ -284,6 +323,8 @@ impl std::fmt::Display for Form {
             Self::Bytes(min, max) => write!(f, "between {min} and {max} bytes, as in 1MiB"),
             Self::Count(min, max) => write!(f, "a number between {min} and {max}"),
             Self::Word(words) => write!(f, "one of {}", words.join(", ")),
+            Self::Schedule => f.write_str("a cron expression in UTC, as in `30 2 * * MON-FRI`"),
+            Self::Node => f.write_str("the name of a node"),
             Self::WordOrCount(words, min, max) => write!(f, "{}, or a number between {min} and {max}", words.join(", ")),
         }
     }
@@ -304,6 +345,10 @@ impl ReplicationSettings {
         for (name, value) in &self.options {
             let option = mode.options().find(|option| option.name == name);
             option.ok_or_else(|| unknown_option(mode, name))?.check(value)?;
+        }
+        if mode == Mode::FullCopy && self.is_word("variant", "mirror") != self.source().is_some() {
+            let why = "replication.source: with the variant mirror, and only with it, names the node that is written to";
+            return Err(SettingsError::Invalid(why.to_owned()));
         }
         Ok(mode)
     }
@@ -350,13 +395,29 @@ impl ReplicationSettings {
         self.is_word("durability", "log")
     }
 
+    /// The node that is written to, where one is copied to all others as it is.
+    pub fn source(&self) -> Option<&str> {
+        match self.value("source") {
+            OptionValue::Word(name) if !name.is_empty() && self.is_word("variant", "mirror") => Some(name),
+            _ => None,
+        }
+    }
+
+    fn schedule(&self) -> Option<Schedule> {
+        match self.value("schedule") {
+            OptionValue::Word(text) => text.parse().ok(),
+            OptionValue::Number(_) => None,
+        }
+    }
+
     /// Whether everything is copied after writes.
     pub(super) fn is_copied_on_write(&self) -> bool {
         self.known_mode() == Some(Mode::FullCopy) && self.is_word("trigger", "on_write")
     }
 
-    /// What replicas run with; none where the mode is not eventual. `seed` is the same for all replicas of a keyspace.
-    pub(crate) fn eventual_options(&self, max_bytes: u64, seed: u64) -> Option<Options> {
+    /// What replicas run with; none where the mode is not eventual. `seed` is the same for all replicas of a keyspace; `source`
+    /// is the instance that is written to, if it is one alone.
+    pub(crate) fn eventual_options(&self, max_bytes: u64, seed: u64, source: Option<InstanceId>) -> Option<Options> {
         let trigger = match self.known_mode()? {
             Mode::Push => {
                 let Trigger::Write(batching) = Trigger::push() else { return None };
@@ -389,6 +450,9 @@ impl ReplicationSettings {
             outbox_max_bytes: self.number("outbox_max"),
             max_clock_offset_ms: self.number("max_clock_offset"),
             digest_seed: seed,
+            mirror_of: source,
+            schedule: self.schedule(),
+            logs_conflicts: self.is_word("conflict_log", "on"),
             ..Options::new(trigger)
         })
     }
@@ -398,6 +462,9 @@ impl ReplicationSettings {
             CopyWhen::Manual
         } else if self.is_word("trigger", "on_write") {
             CopyWhen::OnWrite { quiet_ms: self.number("quiet"), min_interval_ms: self.number("min_interval") }
+        } else if self.schedule().is_some() && !self.options.contains_key("every") {
+            // The schedule says when; nothing else does.
+            CopyWhen::Manual
         } else {
             CopyWhen::Every(self.number("every"))
         }
@@ -434,7 +501,7 @@ mod tests {
 
     #[test]
     fn each_mode_has_its_options_and_their_defaults_are_possible() {
-        for option in MODE_OPTIONS {
+        for option in MODE_OPTIONS.iter().filter(|option| option.default != NOTHING) {
             assert_eq!(option.check(option.default), Ok(()), "{}", option.name);
         }
         assert!(refused(r#"{"mode":"raft","ack":1}"#).contains("the mode raft has no option \"ack\"; known: none"));
@@ -444,6 +511,10 @@ mod tests {
             (r#"{"mode":"push","ack":0}"#, "replication.ack"),
             (r#"{"mode":"push","linger":10001}"#, "replication.linger: a time between 0ms and 10s"),
             (r#"{"mode":"full-copy","trigger":"now"}"#, "one of on_write, schedule, manual"),
+            (r#"{"mode":"batch","schedule":"soon"}"#, "replication.schedule: a schedule has five fields"),
+            (r#"{"mode":"full-copy","variant":"mirror"}"#, "replication.source: with the variant mirror, and only with it"),
+            (r#"{"mode":"full-copy","source":"n1"}"#, "replication.source: with the variant mirror, and only with it"),
+            (r#"{"mode":"full-copy","variant":"mirror","source":"-"}"#, "replication.source: the name of a node"),
             (r#"{"mode":"batch","max_bytes":"word"}"#, "replication.max_bytes: between 1024 and 67108864 bytes"),
         ] {
             assert!(refused(text).contains(why), "{}", refused(text));
@@ -452,7 +523,7 @@ mod tests {
 
     #[test]
     fn settings_become_what_replicas_run_with() {
-        let options = |text: &str| parsed(text).eventual_options(9, 8);
+        let options = |text: &str| parsed(text).eventual_options(9, 8, None);
         assert_eq!((options(r#"{"mode":"raft"}"#), options(r#"{"mode":"none"}"#)), (None, None));
         let push = options(r#"{"mode":"push"}"#).unwrap();
         let default = Options { max_bytes: 9, digest_seed: 8, ..Options::new(Trigger::push()) };
@@ -467,6 +538,11 @@ mod tests {
         let copies = |text: &str| options(text).unwrap().trigger;
         assert_eq!(copies(r#"{"mode":"full-copy"}"#), Trigger::Copy(CopyWhen::Every(60_000)));
         assert_eq!(copies(r#"{"mode":"full-copy","trigger":"manual"}"#), Trigger::Copy(CopyWhen::Manual));
+        let nightly = options(r#"{"mode":"full-copy","schedule":"30 2 * * *"}"#).unwrap();
+        assert_eq!((nightly.trigger, nightly.schedule.is_some()), (Trigger::Copy(CopyWhen::Manual), true));
+        let mirror = parsed(r#"{"mode":"full-copy","variant":"mirror","source":"n1"}"#);
+        assert_eq!((mirror.check(), mirror.source()), (Ok(Mode::FullCopy), Some("n1")));
+        assert_eq!(mirror.eventual_options(9, 8, Some(InstanceId(3))).unwrap().mirror_of, Some(InstanceId(3)));
         let on_write = CopyWhen::OnWrite { quiet_ms: 5, min_interval_ms: 1_000 };
         assert_eq!(copies(r#"{"mode":"full-copy","trigger":"on_write","quiet":5}"#), Trigger::Copy(on_write));
     }

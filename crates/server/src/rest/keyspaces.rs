@@ -291,7 +291,7 @@ fn mode_info(mode: Mode) -> ModeInfo {
     let option = |option: &ModeOption| ModeOptionBody {
         name: option.name.to_owned(),
         values: option.form.to_string(),
-        default: mode_amount(option.form, option.default),
+        default: Some(mode_amount(option.form, option.default)).filter(|default| *default != Amount::Text(String::new())),
         help: option.help.to_owned(),
     };
     ModeInfo {

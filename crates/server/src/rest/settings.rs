@@ -169,8 +169,8 @@ fn mode_value(form: Form, amount: &Amount) -> Option<OptionValue> {
     match (form, amount) {
         (Form::Milliseconds(..), amount) => amount.milliseconds().ok().map(OptionValue::Number),
         (Form::Bytes(..), amount) => amount.bytes().ok().map(OptionValue::Number),
-        (Form::Word(_), Amount::Text(text)) => Some(word(text)),
-        (Form::Word(_), Amount::Number(_)) => None,
+        (Form::Word(_) | Form::Schedule | Form::Node, Amount::Text(text)) => Some(word(text)),
+        (Form::Word(_) | Form::Schedule | Form::Node, Amount::Number(_)) => None,
         (Form::WordOrCount(words, ..), Amount::Text(text)) if words.contains(&text.as_str()) => Some(word(text)),
         (Form::Count(..) | Form::WordOrCount(..), amount) => amount.count().ok().map(OptionValue::Number),
     }
