@@ -235,7 +235,8 @@ mod tests {
                 "group": 2, "instance": 7, "state": "up", "keys": 1, "tombstones": 0, "digest": digest, "outbox_entries": 0,
                 "outbox_bytes": 0, "clock_ahead_ms": 0, "clock_skew_ms": null, "stable_at": null, "tombstones_held_by": [],
                 "written": 0, "merged": 0, "superseded": 0, "fenced": 0, "pushed_entries": 0, "pushed_bytes": 0, "overflows": 0,
-                "conflicts": 0, "rounds": 0, "stalled_rounds": 0, "pulled_entries": 0, "put_entries": 0, "repairs": 0, "peers": [],
+                "conflicts": 0, "rounds": 0, "stalled_rounds": 0, "pulled_entries": 0, "put_entries": 0, "repairs": 0,
+                "peers": [],
             }))
             .unwrap()
         });

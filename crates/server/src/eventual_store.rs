@@ -76,6 +76,7 @@ impl Running {
                 Ok(Some((outcome, Replicated { members: replicated, is_met, stamp: Some(version) })))
             }
             Some(Told::Refused(Refusal::Full { max_bytes })) => Ok(Some((Outcome::Full { max_bytes }, Replicated::default()))),
+            Some(Told::Refused(Refusal::ReadOnly { .. })) => Err(StoreError::Mirror(self.source_of(group))),
             Some(Told::Refused(refusal)) => Err(refused(refusal)),
             Some(Told::Found { .. } | Told::Done { .. }) => Err(mismatch()),
         }
@@ -152,6 +153,13 @@ impl Running {
         }
     }
 
+    /// The node that alone takes the writes of a keyspace, for people.
+    fn source_of(&self, group: GroupId) -> String {
+        let catalog = self.handle.views.catalog.load();
+        let source = catalog.shard(group.0).and_then(|(_, keyspace, _)| keyspace.replication.source());
+        source.unwrap_or_default().to_owned()
+    }
+
     async fn ask_replica(&self, group: GroupId, ask: EventualAsk, deadline: Monotonic) -> Result<Option<Told>, StoreError> {
         match self.handle.ask(group, RequestKind::Eventual(ask), self.handle.clock.until(deadline)).await {
             Answer::Eventual(told) => Ok(Some(told)),
@@ -198,9 +206,7 @@ fn refused(refusal: Refusal) -> StoreError {
         Refusal::Overloaded => StoreError::Overloaded,
         Refusal::Full { max_bytes } => StoreError::Internal(format!("more than {max_bytes} bytes, where nothing is added")),
         Refusal::NotUp => StoreError::Busy("this node's replica has not all that it should have, or shall go".to_owned()),
-        Refusal::ReadOnly { source } => {
-            StoreError::Busy(format!("this node mirrors replica {}, which takes the writes", source.0))
-        }
+        Refusal::ReadOnly { .. } => StoreError::Mirror("the source".to_owned()),
         Refusal::ClockSkew { offset_ms } => StoreError::ClockSkew { offset_ms },
         Refusal::TooFewAnswers { answered, needed } => StoreError::TooFewAnswers { answered, needed },
     }

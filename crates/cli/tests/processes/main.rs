@@ -23,6 +23,7 @@ mod membership;
 mod moves;
 mod once;
 mod pauses;
+mod replication;
 mod restarts;
 mod stops;
 mod support;

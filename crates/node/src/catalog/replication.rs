@@ -191,7 +191,7 @@ pub const MODE_OPTIONS: &[ModeOption] = &[
         modes: &[Mode::FullCopy],
         form: Form::Word(&["merge", "mirror"]),
         default: &OptionValue::Word(Cow::Borrowed("merge")),
-        help: "whether a copy is merged into what is there, or takes its place: then one node is written to, and the others refuse",
+        help: "whether a copy is merged into what is there, or takes its place: then one node alone is written to",
     },
     ModeOption {
         name: "source",
@@ -505,7 +505,7 @@ mod tests {
             assert_eq!(option.check(option.default), Ok(()), "{}", option.name);
         }
         assert!(refused(r#"{"mode":"raft","ack":1}"#).contains("the mode raft has no option \"ack\"; known: none"));
-        assert!(refused(r#"{"mode":"push","interval":1}"#).contains("known: ack, linger, durability"));
+        assert!(refused(r#"{"mode":"push","interval":1}"#).contains("known: ack, linger, conflict_log"));
         for (text, why) in [
             (r#"{"mode":"push","ack":"everybody"}"#, "replication.ack: local, all_up, or a number between 1 and 99"),
             (r#"{"mode":"push","ack":0}"#, "replication.ack"),

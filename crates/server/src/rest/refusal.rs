@@ -237,7 +237,7 @@ impl Refusal {
 fn code_of(error: &StoreError) -> Code {
     match error {
         StoreError::KeyspaceNotFound(_) => Code::KeyspaceNotFound,
-        StoreError::ReadOnly(_) => Code::KeyspaceReadOnly,
+        StoreError::ReadOnly(_) | StoreError::Mirror(_) => Code::KeyspaceReadOnly,
         StoreError::NodeNotFound(_) => Code::NodeNotFound,
         StoreError::Conflict(_) => Code::Conflict,
         StoreError::Settings(SettingsError::Invalid(_)) => Code::InvalidSettings,

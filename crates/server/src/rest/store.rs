@@ -319,6 +319,9 @@ pub enum StoreError {
         /// The limit.
         max_bytes: u64,
     },
+    /// The node has a mirror of another, which alone takes writes; nothing was done.
+    #[error("this node mirrors node {0}, which alone takes the writes of this keyspace: write there")]
+    Mirror(String),
     /// The keyspace cannot do this; nothing was done.
     #[error("the keyspace does not have the capability {}", .0.name())]
     Lacks(Capability),

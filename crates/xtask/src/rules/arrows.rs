@@ -11,7 +11,7 @@ pub(crate) const PREFIX: &str = "quorate-";
 /// so an arrow is added here only together with its reason in ARCHITECTURE.md.
 const ARROWS: &[(&str, &[&str])] = &[
     ("api", &[]),
-    ("cli", &["server", "client", "api", "discovery"]),
+    ("cli", &["server", "client", "api", "discovery", "proxy"]),
     ("client", &["api"]),
     ("discovery", &[]),
     ("engine", &[]),
@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("keyspace", &["engine"]),
     ("log", &[]),
     ("node", &["keyspace", "eventual", "log", "engine", "api"]),
+    ("proxy", &["api"]),
     ("server", &["node", "api", "log", "engine", "external", "discovery"]),
     ("sim", &["node", "keyspace", "eventual", "log", "engine", "api"]),
     ("xtask", &[]),

@@ -1,0 +1,253 @@
+//! Eventual keyspaces on real processes: links that are cut and damaged, nodes that are killed in the middle of it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use quorate_api::keyspace::KeyspaceStats;
+use quorate_proxy::{Link, Proxy};
+
+use crate::support::{Cluster, Request, free_ports, now, pause, since, tell, until};
+
+/// How long replicas may take to become equal once they can.
+const EQUAL_LIMIT: Duration = Duration::from_secs(20);
+
+/// Three nodes whose links can be cut.
+struct Linked {
+    cluster: Cluster,
+    /// In front of n1, n2 and n3, which have the ids 1, 2 and 3.
+    proxies: Vec<Proxy>,
+}
+
+impl Linked {
+    fn ready() -> Self {
+        let mut cluster = Cluster::empty();
+        let mut proxies = Vec::new();
+        for number in 1..=3 {
+            let ports = free_ports(3);
+            let at = |place: usize| format!("127.0.0.1:{}", ports[place]);
+            let name = format!("n{number}");
+            cluster.add_at(&name, [at(0), at(1)]);
+            let [listen, target] = [at(2), at(1)].map(|address| address.parse().expect("an address"));
+            proxies.push(Proxy::start(listen, target).expect("a proxy can be started"));
+            let first = cluster.node("n1").client_address.clone();
+            let mut arguments = vec!["--peer-advertise".to_owned(), at(2)];
+            if number > 1 {
+                arguments.extend(["--join".to_owned(), first]);
+            }
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            cluster.node_mut(&name).start_with(&arguments);
+            cluster.until_ready();
+        }
+        Self { cluster, proxies }
+    }
+
+    /// Treats what goes between a node and the others, both ways.
+    fn set(&self, node: u64, link: Link) {
+        for (number, proxy) in (1..).zip(&self.proxies) {
+            if number == node {
+                (1..=3).filter(|from| *from != node).for_each(|from| proxy.set(from, link));
+            } else {
+                proxy.set(node, link);
+            }
+        }
+    }
+
+    fn heal(&self) {
+        self.proxies.iter().for_each(Proxy::heal);
+    }
+}
+
+fn create(cluster: &Cluster, keyspace: &str, replication: &str) {
+    let settings = format!(r#"{{"engine":{{"type":"hash"}},"replication":{replication}}}"#);
+    cluster.connection("n1").expect(201, &Request::json("PUT", &format!("/v1/keyspaces/{keyspace}"), settings));
+    for name in cluster.running() {
+        let show = Request::new("GET", format!("/v1/keyspaces/{keyspace}?consistency=local"));
+        until("the keyspace is there", Duration::from_secs(10), || match cluster.connection(&name).send(&show) {
+            Ok(answer) if answer.status == 200 && answer.text().contains(r#""state":"ready""#) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+}
+
+fn put(cluster: &Cluster, name: &str, keyspace: &str, key: &str, value: &str) -> u16 {
+    let request = Request::new("PUT", format!("/v1/kv/{keyspace}/{key}")).with_body(value);
+    let answer = cluster.connection(name).send(&request).expect("an answer");
+    assert!(matches!(answer.status, 201 | 202 | 204), "{answer:?}");
+    answer.status
+}
+
+fn stats(cluster: &Cluster, name: &str, keyspace: &str) -> KeyspaceStats {
+    cluster.connection(name).expect(200, &Request::new("GET", format!("/v1/keyspaces/{keyspace}/stats"))).json()
+}
+
+fn until_equal(cluster: &Cluster, keyspace: &str) -> Duration {
+    let start = now();
+    until("all replicas are equal", EQUAL_LIMIT, || {
+        let told: Vec<KeyspaceStats> = cluster.running().iter().map(|name| stats(cluster, name, keyspace)).collect();
+        let digests: BTreeSet<&str> = told.iter().flat_map(|told| &told.eventual).map(|own| own.digest.as_str()).collect();
+        let are_up = told.iter().all(|told| told.eventual.iter().any(|own| own.state == "up"));
+        if digests.len() == 1 && are_up { Ok(()) } else { Err(format!("{told:?}")) }
+    });
+    since(start)
+}
+
+/// The keys that a node has.
+fn keys(cluster: &Cluster, name: &str, keyspace: &str) -> BTreeSet<String> {
+    let page = Request::new("GET", format!("/v1/kv/{keyspace}?limit=10000"));
+    let page: serde_json::Value = cluster.connection(name).expect(200, &page).json();
+    let items = page["items"].as_array().expect("a page has items");
+    items.iter().map(|entry| entry["key"].as_str().expect("a key").to_owned()).collect()
+}
+
+fn value(cluster: &Cluster, name: &str, keyspace: &str, key: &str) -> Option<String> {
+    let answer = cluster.connection(name).send(&Request::new("GET", format!("/v1/kv/{keyspace}/{key}"))).expect("an answer");
+    (answer.status == 200).then(|| answer.text())
+}
+
+#[test]
+fn both_sides_of_a_cut_take_writes_and_nothing_is_lost() {
+    let linked = Linked::ready();
+    let cluster = &linked.cluster;
+    create(cluster, "sides", r#"{"mode":"push","sync_interval":"2s"}"#);
+    for number in 0..20 {
+        put(cluster, "n1", "sides", &format!("old/{number}"), "before");
+    }
+    until_equal(cluster, "sides");
+    linked.set(3, Link::Cut);
+    // The majority's side and the other: both go on at once, and neither hears of the other.
+    let mut written = BTreeSet::new();
+    for number in 0..200 {
+        for name in ["n1", "n2", "n3"] {
+            let key = format!("new/{name}/{number}");
+            assert_eq!(put(cluster, name, "sides", &key, "v"), 201);
+            written.insert(key);
+        }
+    }
+    let delete = |name: &str, key: &str| {
+        let request = Request::new("DELETE", format!("/v1/kv/sides/{key}"));
+        cluster.connection(name).expect(204, &request);
+    };
+    (0..10).for_each(|number| delete("n3", &format!("old/{number}")));
+    (10..15).for_each(|number| delete("n1", &format!("old/{number}")));
+    written.extend((15..20).map(|number| format!("old/{number}")));
+    put(cluster, "n1", "sides", "both", "here");
+    pause(50);
+    put(cluster, "n3", "sides", "both", "there");
+    written.insert("both".to_owned());
+    // Not the first ones: a cut takes some milliseconds.
+    assert!(value(cluster, "n1", "sides", "new/n3/199").is_none() && value(cluster, "n3", "sides", "new/n1/199").is_none());
+    // Who waits for all is told in time that one of them did not have it; the write is done all the same.
+    let all = Request::new("PUT", "/v1/kv/sides/all?ack=2&timeout=300ms").with_body("v");
+    let answer = cluster.connection("n1").expect(202, &all);
+    assert_eq!(answer.header("quorate-replicated"), Some("1"));
+    written.insert("all".to_owned());
+    linked.heal();
+    let took = until_equal(cluster, "sides");
+    for name in ["n1", "n2", "n3"] {
+        assert_eq!(keys(cluster, name, "sides"), written, "{name}");
+        assert_eq!(value(cluster, name, "sides", "both").as_deref(), Some("there"), "{name}: the later write stays");
+    }
+    tell(format_args!("{} writes on two sides were equal {took:?} after the cut", written.len()));
+}
+
+#[test]
+fn links_that_damage_and_hold_up_what_goes_over_them_lose_nothing() {
+    let linked = Linked::ready();
+    let cluster = &linked.cluster;
+    create(cluster, "links", r#"{"mode":"push","outbox_max":"64KiB","sync_interval":"1s"}"#);
+    let mut written = BTreeSet::new();
+    let faults = [Link::Damaged(3_000), Link::Held, Link::Slow(30), Link::Damaged(200), Link::Cut];
+    for (round, link) in faults.into_iter().enumerate() {
+        linked.set(1 + round as u64 % 3, link);
+        for number in 0..40 {
+            for name in ["n1", "n2", "n3"] {
+                let key = format!("{round}/{number}/{name}");
+                let value = "v".repeat(500);
+                put(cluster, name, "links", &key, &value);
+                written.insert(key);
+            }
+        }
+        linked.heal();
+    }
+    let took = until_equal(cluster, "links");
+    for name in ["n1", "n2", "n3"] {
+        assert_eq!(keys(cluster, name, "links"), written, "{name}");
+    }
+    let told = ["n1", "n2", "n3"].map(|name| stats(cluster, name, "links"));
+    let overflows: u64 = told.iter().flat_map(|told| &told.eventual).map(|own| own.overflows).sum();
+    tell(format_args!("{} writes over bad links were equal after {took:?}, {overflows} overflows", written.len()));
+}
+
+#[test]
+fn a_node_that_is_killed_has_what_it_acknowledged_in_every_mode() {
+    let mut cluster = Cluster::ready(3);
+    let modes = [
+        ("push", r#"{"mode":"push","sync_interval":"1s"}"#),
+        ("batch", r#"{"mode":"batch","interval":"200ms","max_entries":50,"sync_interval":"1s"}"#),
+        ("copies", r#"{"mode":"full-copy","every":"300ms","sync_interval":"1s"}"#),
+        ("reads", r#"{"mode":"read-repair","sync_interval":"1s"}"#),
+    ];
+    modes.iter().for_each(|(keyspace, replication)| create(&cluster, keyspace, replication));
+    let mut written = BTreeSet::new();
+    for round in 0..3 {
+        for number in 0..60 {
+            let name = ["n1", "n2", "n3"][number % 3];
+            let key = format!("{round}/{number}");
+            for (keyspace, _) in modes {
+                put(&cluster, name, keyspace, &key, "v");
+            }
+            written.insert(key);
+        }
+        // Whatever is on its way: nothing was waited for.
+        let victim = ["n2", "n3", "n1"][round];
+        cluster.node_mut(victim).kill();
+        cluster.restart(victim);
+        cluster.until_ready();
+    }
+    for (keyspace, _) in modes {
+        let took = until_equal(&cluster, keyspace);
+        for name in ["n1", "n2", "n3"] {
+            assert_eq!(keys(&cluster, name, keyspace), written, "{keyspace} at {name}");
+        }
+        tell(format_args!("{keyspace}: {} writes, three nodes killed, equal after {took:?}", written.len()));
+    }
+}
+
+#[test]
+fn a_read_asks_the_neighbours_and_keeps_what_is_newest() {
+    let cluster = Cluster::ready(3);
+    create(&cluster, "asks", r#"{"mode":"read-repair","sync_interval":"1h"}"#);
+    put(&cluster, "n1", "asks", "key", "first");
+    let get = Request::new("GET", "/v1/kv/asks/key");
+    let local = || Request::new("GET", "/v1/kv/asks/key?consistency=local");
+    cluster.connection("n2").expect(404, &local());
+    let found = cluster.connection("n2").expect(200, &get);
+    assert_eq!((found.text().as_str(), found.header("quorate-answered")), ("first", Some("2/2")));
+    assert_eq!(cluster.connection("n2").expect(200, &local()).text(), "first", "it is kept");
+    put(&cluster, "n3", "asks", "key", "second");
+    assert_eq!(cluster.connection("n2").expect(200, &get).text(), "second");
+    cluster.connection("n1").expect(204, &Request::new("DELETE", "/v1/kv/asks/key"));
+    assert_eq!(cluster.connection("n3").expect(404, &get).header("quorate-answered"), Some("2/2"));
+}
+
+#[test]
+fn a_mirror_has_what_its_source_has_and_takes_no_writes() {
+    let cluster = Cluster::ready(3);
+    create(
+        &cluster,
+        "mirror",
+        r#"{"mode":"full-copy","trigger":"manual","variant":"mirror","source":"n2","sync_interval":"1h"}"#,
+    );
+    for number in 0..50 {
+        put(&cluster, "n2", "mirror", &format!("key/{number}"), "v");
+    }
+    let refused = Request::new("PUT", "/v1/kv/mirror/key/1").with_body("other");
+    let answer = cluster.connection("n1").send(&refused).expect("an answer");
+    assert!(answer.status == 403 && answer.text().contains("mirrors node n2"), "{answer:?}");
+    let flush = Request::new("POST", "/v1/keyspaces/mirror/flush");
+    assert_eq!(cluster.connection("n2").expect(200, &flush).text(), r#"{"reached":2,"others":2}"#);
+    assert_eq!(keys(&cluster, "n3", "mirror").len(), 50);
+    cluster.connection("n2").expect(200, &Request::new("DELETE", "/v1/kv/mirror?prefix=key/1"));
+    cluster.connection("n2").expect(200, &flush);
+    assert_eq!(keys(&cluster, "n1", "mirror"), keys(&cluster, "n2", "mirror"));
+}
