@@ -1,9 +1,9 @@
 //! A proxy in front of a node's peer port that can be told to misbehave, link by link; for black-box tests.
 //!
-//! A node advertises the proxy's address to its peers. Each of them dials it, and says in its greeting who it is; so what goes from
-//! one node to another goes through one proxy under the name of the one who dials, and has a [`Link`] of its own: it can be cut,
-//! held up, slowed down or damaged while all others go on. Answers between nodes travel on connections of their own: to part two
-//! nodes, both directions have to be cut.
+//! A node advertises the proxy's address to its peers. Each of them dials it, and says in its greeting who it is; so what goes
+//! from one node to another goes through one proxy under the name of the one who dials, and has a [`Link`] of its own: it can be
+//! cut, held up, slowed down or damaged while all others go on. Answers between nodes travel on connections of their own: to part
+//! two nodes, both directions have to be cut.
 //!
 //! What it must not know: anything that is said after the greeting.
 

@@ -113,3 +113,8 @@ fn the_tour_of_history_is_as_it_says() {
 fn the_tour_of_locks_is_as_it_says() {
     assert_eq!(tour("locks.md"), (7, 3));
 }
+
+#[test]
+fn the_tour_of_replication_is_as_it_says() {
+    assert_eq!(tour("replication.md"), (14, 0));
+}
