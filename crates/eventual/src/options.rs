@@ -11,6 +11,8 @@ pub struct Options {
     /// Makes a keyspace that is copied a mirror: this instance is written to, and the others, which refuse writes, have what it
     /// has. A copy takes the place of what was there, instead of being merged. Of no effect with other triggers.
     pub mirror_of: Option<InstanceId>,
+    /// The engine is a cache: see [`CacheOptions`]. Such replicas are not durable, and are not copied as a whole.
+    pub cache: Option<CacheOptions>,
     /// When, beside that, what was collected is sent, or everything copied. A time that a durable replica missed, because it was
     /// away, it makes up for when it is back. Of no effect where reads ask others.
     pub schedule: Option<Schedule>,
@@ -42,6 +44,17 @@ pub struct Options {
     pub digest_seed: u64,
     /// A checkpoint begins once the log has grown by this much since the last one, or by as much as there are data.
     pub checkpoint_bytes: u64,
+}
+
+/// How a cache is kept. What it evicts is gone here and nowhere else; nobody brings it back but a reader who asks others, or
+/// writes it again. So replicas are never compared, and a value may be stale or come back after its key was deleted for as long
+/// as it lives: that is why all of them end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheOptions {
+    /// Values live this long at most, in milliseconds, and so long if their writer says nothing.
+    pub ttl_ms: u64,
+    /// Whether others are told only that there is a newer value, and not which.
+    pub invalidates: bool,
 }
 
 /// When entries travel.
@@ -108,6 +121,7 @@ impl Options {
         Self {
             trigger,
             mirror_of: None,
+            cache: None,
             schedule: None,
             is_durable: true,
             ack: Ack::Local,

@@ -99,6 +99,11 @@ impl Replica {
     /// A replica that knows nobody yet.
     pub fn new(setup: Setup) -> Self {
         let Setup { instance, start, options, engine, seed } = setup;
+        assert!(options.cache.is_none() || !options.is_durable, "what a cache forgets no log brings back");
+        let store = match options.cache {
+            Some(_) => Store::cache(engine),
+            None => Store::new(engine, options.digest_seed, options.digest_levels),
+        };
         let mut clock = Clock::default();
         if !options.is_durable {
             // After a restart it is another instance: nobody can be promised what that one stamps.
@@ -109,7 +114,7 @@ impl Replica {
             start,
             now: Time::default(),
             clock,
-            store: Store::new(engine, options.digest_seed, options.digest_levels),
+            store,
             outbox: Outbox::default(),
             peers: BTreeMap::new(),
             members: Members::default(),
@@ -141,6 +146,8 @@ impl Replica {
     pub fn poll(&mut self, now: Time, inputs: &mut Vec<Input>, effects: &mut Vec<Effect>) -> Result<(), ReplicaError> {
         assert!(now.mono_ms >= self.now.mono_ms, "time does not go back");
         self.now = now;
+        // What a cache has forgotten, it does not take in again. In all else nothing is forgotten here.
+        self.fence = self.fence.max(self.store.advance(now));
         for input in inputs.drain(..) {
             self.on_input(input)?;
         }
@@ -267,7 +274,7 @@ impl Replica {
                 self.send(from, Payload::VersionTell { read, known });
             }
             Payload::EntryAsk { read, key } => {
-                let entry = self.store.get(&key)?;
+                let entry = self.store.told(&key)?;
                 self.send(from, Payload::EntryTell { read, entry });
             }
             Payload::VersionTell { read, known } => return self.on_version_told(from, read, known),
@@ -292,6 +299,7 @@ impl Replica {
             self.clock.observe(entry.version.hlc);
             if entry.version.hlc <= self.fence {
                 self.counts.fenced += 1;
+                self.store.evict_older(key, entry.version);
                 continue;
             }
             let index = self.keeping.index_of_next();
@@ -338,8 +346,19 @@ impl Replica {
     /// Sets it otherwise from now on. What cannot change, because others or the log rely on it, stays: durability, and where keys
     /// lie in the digest.
     pub fn configure(&mut self, options: Options) {
-        let Options { is_durable, digest_levels, digest_seed, .. } = self.options;
-        self.options = Options { is_durable, digest_levels, digest_seed, ..options };
+        let Options { is_durable, digest_levels, digest_seed, cache, .. } = self.options;
+        // How long values live may change; whether they may be evicted is the engine's.
+        let cache = cache.map(|cache| options.cache.unwrap_or(cache));
+        let had_streams = self.options.batching().is_some();
+        self.options = Options { cache, is_durable, digest_levels, digest_seed, ..options };
+        if had_streams != self.options.batching().is_some() {
+            self.end_streams();
+        }
+    }
+
+    /// Whether its engine is a cache.
+    pub(crate) fn is_cache(&self) -> bool {
+        self.options.cache.is_some()
     }
 
     /// Whether what is merged is kept in the log.
@@ -396,6 +415,12 @@ impl Replica {
     #[cfg(test)]
     pub(crate) fn check(&self) {
         self.store.check();
+    }
+
+    /// The version of a key that was deleted or invalidated, in a cache that remembers it; for tests.
+    #[cfg(test)]
+    pub(crate) fn gone_for_tests(&self, key: &Bytes) -> Option<crate::Version> {
+        self.store.recent_version(key)
     }
 
     /// What is ignored; for tests.

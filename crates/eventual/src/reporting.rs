@@ -157,14 +157,14 @@ impl Replica {
                     Some(source) => self.peers.get(&source).is_some_and(is_done),
                     None => has_source && reachable.all(is_done),
                 };
-                if is_filled {
+                if is_filled || self.is_cache() {
                     self.out.push(Effect::Joined);
                 }
             }
             Some(MemberState::Leaving) => {
                 let at = self.leaves_at.unwrap_or_default();
                 let mut others = self.peers.values().filter(|peer| peer.state == MemberState::Up);
-                let is_there = self.is_read_only() || others.all(|peer| self.reached(peer) >= at);
+                let is_there = self.is_read_only() || self.is_cache() || others.all(|peer| self.reached(peer) >= at);
                 if self.keeping.is_all_durable() && self.delayed.is_empty() && is_there {
                     self.out.push(Effect::Drained);
                 }

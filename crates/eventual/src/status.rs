@@ -146,7 +146,8 @@ impl Replica {
             is_reachable: peer.is_reachable(now.mono_ms, silent_ms),
             lag_entries: peer.stream.as_ref().map(|stream| self.outbox.last() - stream.acked),
             lag_ms: self.lag_ms(peer, now.mono_ms),
-            needs_sync: peer.sync_due_ms.is_some() || (self.options.batching().is_some() && !peer.is_synced),
+            needs_sync: !self.is_cache()
+                && (peer.sync_due_ms.is_some() || (self.options.batching().is_some() && !peer.is_synced)),
             pushed_bytes: peer.figures.pushed_bytes,
             pulled: peer.figures.pulled,
             pulled_bytes: peer.figures.pulled_bytes,

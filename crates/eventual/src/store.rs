@@ -8,8 +8,10 @@ use quorate_engine::{Batch, Change, Engine, EngineError, Table};
 
 use crate::digest::{Digest, Node, Tree};
 use crate::entry::{Body, Entry};
+use crate::io::Time;
 use crate::message::Pair;
 use crate::mirror::Swap;
+use crate::recent::Recent;
 use crate::version::{Hlc, InstanceId, Version};
 use quorate_engine::codec::DecodeError;
 
@@ -62,6 +64,8 @@ struct Waiting {
     index: u64,
     key: Bytes,
     value: Option<Bytes>,
+    /// When it goes by itself, by the steady time; in a cache.
+    until_ms: Option<u64>,
 }
 
 /// Pairs by key, and in memory beside them by hash their versions, by deadline those that end, and by version those that are
@@ -91,6 +95,9 @@ pub(crate) struct Store {
     data_bytes: u64,
     /// Batches so far: the engine's revision.
     batches: u64,
+    /// The engine is a cache: what it holds is known to it alone, and here is what it cannot know.
+    recent: Option<Recent>,
+    now: Time,
 }
 
 impl Store {
@@ -107,7 +114,50 @@ impl Store {
             waiting: HashMap::new(),
             data_bytes: 0,
             batches: 0,
+            recent: None,
+            now: Time::default(),
         }
+    }
+
+    /// Over an empty engine that evicts. There is no index of what is in it, and so nothing to compare.
+    pub(crate) fn cache(engine: Arc<dyn Engine>) -> Self {
+        assert!(engine.capabilities().evicts, "a cache is an engine that evicts");
+        Self { recent: Some(Recent::default()), ..Self::new(engine, 0, 1) }
+    }
+
+    /// Tells the time. In a cache values whose time is up go, and what was long ago is forgotten: returns the greatest stamp of
+    /// that.
+    pub(crate) fn advance(&mut self, now: Time) -> Hlc {
+        self.now = now;
+        self.recent.as_mut().map_or(Hlc::ZERO, |recent| {
+            self.engine.advance(now.mono_ms);
+            recent.forget(now.mono_ms)
+        })
+    }
+
+    /// In a cache, what is older than this version goes; it need not be replaced.
+    pub(crate) fn evict_older(&mut self, key: &Bytes, version: Version) {
+        if self.recent.is_some() && self.version(key).is_some_and(|known| known < version) {
+            self.change(0, key.clone(), None, None);
+        }
+    }
+
+    fn merge_cached(&mut self, key: &Bytes, entry: &Entry) -> Merged {
+        let old = self.version(key);
+        if !entry.beats(old.as_ref()) {
+            return if old == Some(entry.version) { Merged::Same } else { Merged::Lost };
+        }
+        let now = self.now;
+        let Some(recent) = &mut self.recent else { return Merged::Lost };
+        if entry.is_dead() {
+            recent.insert(key, entry.version, entry.body == Body::Tombstone, now.mono_ms);
+            self.change(0, key.clone(), None, None);
+        } else {
+            recent.update(key, entry.version);
+            let left_ms = entry.deadline_ms.saturating_sub(now.wall_ms);
+            self.change(0, key.clone(), Some(entry.to_bytes()), Some(now.mono_ms.saturating_add(left_ms)));
+        }
+        Merged::Won(old)
     }
 
     pub(crate) fn digest(&self) -> &Tree {
@@ -121,13 +171,16 @@ impl Store {
 
     /// Keys with a value, and keys of which only the version is left.
     pub(crate) fn counts(&self) -> (u64, u64) {
+        if let Some(recent) = &self.recent {
+            return (self.engine.stats().keys, recent.len() as u64);
+        }
         let gone = self.dead.len() + self.expired.len();
         ((self.index.len() - gone) as u64, gone as u64)
     }
 
     /// Bytes of keys and values.
     pub(crate) fn data_bytes(&self) -> u64 {
-        self.data_bytes
+        if self.recent.is_some() { self.engine.stats().data_bytes } else { self.data_bytes }
     }
 
     /// The oldest tombstone, or what is left of an expired value.
@@ -142,6 +195,14 @@ impl Store {
 
     /// What is known of a key.
     pub(crate) fn kept(&self, key: &Bytes) -> Option<Kept> {
+        if let Some(recent) = &self.recent {
+            let is_dead = |version| Kept { version, deadline_ms: 0, size_bytes: 0, is_dead: true };
+            let there = self.get(key).ok().flatten().map(|entry| Kept::of(key, &entry));
+            return [there, recent.version(key).map(is_dead)]
+                .into_iter()
+                .flatten()
+                .max_by_key(|kept| (kept.version, !kept.is_dead));
+        }
         self.index.get(&(self.digest.key_hash(key), key.clone())).copied()
     }
 
@@ -159,8 +220,18 @@ impl Store {
         Ok(found.map(Entry::decode).transpose()?)
     }
 
+    /// What to tell others of a key: in a cache also that it was deleted lately.
+    pub(crate) fn told(&self, key: &Bytes) -> Result<Option<Entry>, ReplicaError> {
+        let there = self.get(key)?;
+        let deleted = || self.recent.as_ref().and_then(|recent| recent.deleted(key));
+        Ok(there.or_else(|| deleted().map(|version| Entry { version, deadline_ms: 0, body: Body::Tombstone })))
+    }
+
     /// Keeps the entry if it beats what is there. Readers of the engine see it once this log position is durable.
     pub(crate) fn merge(&mut self, key: &Bytes, entry: &Entry, index: u64) -> Merged {
+        if self.recent.is_some() {
+            return self.merge_cached(key, entry);
+        }
         let hash = self.digest.key_hash(key);
         let at = (hash, key.clone());
         let old = self.index.get(&at).map(|kept| kept.version);
@@ -188,7 +259,7 @@ impl Store {
             self.deadlines.insert((entry.deadline_ms, key.clone()));
         }
         self.data_bytes += now.size_bytes;
-        self.change(index, key.clone(), Some(entry.to_bytes()));
+        self.change(index, key.clone(), Some(entry.to_bytes()), None);
     }
 
     /// A copy takes the place of what there is, whatever the versions; for readers at once, when this log position is durable.
@@ -201,7 +272,7 @@ impl Store {
             if let Some(kept) = self.index.remove(&at) {
                 self.forget(key, kept);
                 self.digest.replace(at.0, key, Some(kept.version), None);
-                self.change(index, key.clone(), None);
+                self.change(index, key.clone(), None, None);
             }
         }
     }
@@ -216,9 +287,9 @@ impl Store {
         self.index.iter().filter(move |(_, kept)| kept.version.hlc <= at).map(|((_, key), _)| key)
     }
 
-    fn change(&mut self, index: u64, key: Bytes, value: Option<Bytes>) {
+    fn change(&mut self, index: u64, key: Bytes, value: Option<Bytes>, until_ms: Option<u64>) {
         self.waiting.insert(key.clone(), (index, value.clone()));
-        self.queue.push_back(Waiting { index, key, value });
+        self.queue.push_back(Waiting { index, key, value, until_ms });
     }
 
     /// Takes out of the books what is there for a key, except for index and digest.
@@ -245,7 +316,7 @@ impl Store {
             self.expired.insert((entry.deadline_ms, key.clone()));
             let expired = Entry { body: Body::Expired, ..entry };
             self.index.insert((self.digest.key_hash(&key), key.clone()), Kept::of(&key, &expired));
-            self.change(index, key, Some(expired.to_bytes()));
+            self.change(index, key, Some(expired.to_bytes()), None);
         }
         Ok(())
     }
@@ -278,7 +349,7 @@ impl Store {
             self.index.remove(&(hash, key.clone()));
             self.digest.replace(hash, &key, Some(version), None);
             self.data_bytes -= key.len() as u64;
-            self.change(index, key, None);
+            self.change(index, key, None, None);
         }
         self.dead.first().is_none_or(|(version, _)| version.hlc > fence)
     }
@@ -312,14 +383,15 @@ impl Store {
     /// Lets readers of the engine see what is durable: what was changed up to this log position.
     pub(crate) fn commit(&mut self, durable: u64) -> Result<(), ReplicaError> {
         let (mut changes, table) = (Vec::new(), Table::Current);
-        while let Some(Waiting { index, key, value }) = self.queue.pop_front_if(|waiting| waiting.index <= durable) {
+        while let Some(Waiting { index, key, value, until_ms }) = self.queue.pop_front_if(|waiting| waiting.index <= durable) {
             if self.waiting.get(&key).is_some_and(|(newest, _)| *newest <= durable) {
                 self.waiting.remove(&key);
             }
             debug_assert!(index <= durable);
-            changes.push(match value {
-                Some(value) => Change::Put { table, key, value },
-                None => Change::Delete { table, key },
+            changes.push(match (value, until_ms) {
+                (Some(value), Some(until_ms)) => Change::PutUntil { table, key, value, until_ms },
+                (Some(value), None) => Change::Put { table, key, value },
+                (None, _) => Change::Delete { table, key },
             });
         }
         if changes.is_empty() {
@@ -327,6 +399,12 @@ impl Store {
         }
         self.batches += 1;
         Ok(self.engine.apply(Batch { applied: durable, revision: self.batches, changes })?)
+    }
+
+    /// The version of a key that was deleted or invalidated lately, or has been written since; for tests of caches.
+    #[cfg(test)]
+    pub(crate) fn recent_version(&self, key: &[u8]) -> Option<Version> {
+        self.recent.as_ref().and_then(|recent| recent.version(key))
     }
 
     /// What readers of the engine see for a key; for tests.

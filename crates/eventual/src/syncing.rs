@@ -73,12 +73,13 @@ impl Replica {
         }
         self.leaves_at = is_leaving.then(|| self.leaves_at.unwrap_or_else(|| self.clock.promised()));
         self.members = members;
+        let is_cache = self.is_cache();
         if is_new {
             self.watermark.begin(self.members.epoch, self.members.states.keys().copied().collect());
             self.joined_ms = now_ms;
             self.reporting.hurry();
             for peer in self.peers.values_mut() {
-                peer.is_synced = false;
+                peer.is_synced = is_cache && peer.stream.is_some();
                 peer.floor = Hlc::ZERO;
                 peer.begin_anew(now_ms);
             }
@@ -94,8 +95,8 @@ impl Replica {
         let (now_ms, silent_ms) = (self.now.mono_ms, self.silent_ms());
         self.maybe_copy();
         self.maybe_compare_with_somebody();
-        // A mirror is told what it has.
-        let begins_rounds = self.merges() || self.is_mirrored();
+        // A mirror is told what it has, and a cache need not have anything.
+        let begins_rounds = !self.is_cache() && (self.merges() || self.is_mirrored());
         for id in self.other_members() {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
             let is_due = peer.sync_due_ms.is_some_and(|due_ms| due_ms <= now_ms);
@@ -111,7 +112,7 @@ impl Replica {
     /// When there is more to do for rounds, streams, and those who wait for them.
     pub(crate) fn rounds_due_ms(&self) -> Option<u64> {
         let (now_ms, silent_ms) = (self.now.mono_ms, self.silent_ms());
-        let begins_rounds = self.merges() || self.is_mirrored();
+        let begins_rounds = !self.is_cache() && (self.merges() || self.is_mirrored());
         let of_peer = |peer: &Peer| {
             let is_reachable = peer.is_reachable(now_ms, silent_ms);
             let next = peer.sync_due_ms.filter(|_| begins_rounds && peer.round.is_none() && is_reachable);
@@ -120,7 +121,7 @@ impl Replica {
         };
         let peers = self.peers.values().filter_map(of_peer);
         let waits = self.waits.iter().map(|wait| wait.deadline_ms);
-        let compares = self.options.sync_interval_ms > 0 && !self.peers.is_empty() && self.source().is_none();
+        let compares = self.options.sync_interval_ms > 0 && !self.peers.is_empty() && self.source().is_none() && !self.is_cache();
         let next = compares.then_some(self.next_sync_ms);
         peers.chain(waits).chain(next).min()
     }
@@ -190,7 +191,7 @@ impl Replica {
     fn maybe_compare_with_somebody(&mut self) {
         let interval_ms = self.options.sync_interval_ms;
         // A copy that is wanted is made, sooner or later: a mirror needs no other reason.
-        if interval_ms == 0 || self.now.mono_ms < self.next_sync_ms || self.source().is_some() {
+        if interval_ms == 0 || self.now.mono_ms < self.next_sync_ms || self.source().is_some() || self.is_cache() {
             return;
         }
         // Spread by a quarter, or all members would begin at once.
@@ -261,6 +262,11 @@ impl Replica {
     }
 
     fn compare_with_all(&mut self, token: u64, deadline_ms: u64) {
+        if self.is_cache() {
+            // Caches are as they are.
+            self.reply(token, Answer::Done { reached: 0, others: 0 });
+            return;
+        }
         let now_ms = self.now.mono_ms;
         self.peers.values_mut().for_each(|peer| peer.sync_due_ms = Some(now_ms));
         self.wait(token, deadline_ms, Until::Compared(self.next_round));

@@ -6,7 +6,7 @@ use crate::entry::{Body, Entry};
 use crate::io::{Answer, MemberState, Refusal, Write};
 use crate::message::{Pair, Payload};
 use crate::options::{Ack, Batching, CopyWhen, MAX_INFLIGHT_FRAMES, MAX_MESSAGE_BYTES, MAX_MESSAGE_PAIRS, MAX_WAITING_WRITES};
-use crate::options::{Options, Trigger};
+use crate::options::{CacheOptions, Options, Trigger};
 use crate::peer::Stream;
 use crate::record::Record;
 use crate::replica::Replica;
@@ -128,14 +128,23 @@ impl Replica {
         }
     }
 
-    fn size_of(write: &Write) -> u64 {
-        (write.key.len() + write.body.size_bytes()) as u64 + crate::outbox::SLOT_BYTES
+    /// What a write takes in the outbox.
+    fn size_of(&self, write: &Write) -> u64 {
+        let body_bytes = if self.is_hidden(&write.key, &write.body) { 0 } else { write.body.size_bytes() };
+        (write.key.len() + body_bytes) as u64 + crate::outbox::SLOT_BYTES
+    }
+
+    /// Whether of a value only the version travels: in a cache that only invalidates, or if it is larger than the outbox.
+    fn is_hidden(&self, key: &[u8], body: &Body) -> bool {
+        let is_large = (key.len() + body.size_bytes()) as u64 + crate::outbox::SLOT_BYTES > self.options.outbox_max_bytes;
+        self.options.cache.is_some_and(|cache| cache.invalidates || is_large)
     }
 
     fn is_full_for(&self, write: &Write) -> bool {
         let bytes = (write.key.len() + write.body.size_bytes()) as u64;
         let replaced_bytes = self.store.kept(&write.key).map_or(0, |kept| kept.size_bytes);
-        matches!(write.body, Body::Value { .. })
+        !self.is_cache()
+            && matches!(write.body, Body::Value { .. })
             && (self.store.data_bytes() - replaced_bytes).saturating_add(bytes) > self.options.max_bytes
     }
 
@@ -152,7 +161,7 @@ impl Replica {
     /// Whether the outbox can take it. Where nobody is sent anything, nothing goes into it: a write that is larger than the
     /// outbox comes to that, and reaches others by comparison.
     fn has_room(&self, write: &Write) -> bool {
-        !self.has_streams() || self.outbox.bytes() + Self::size_of(write) <= self.options.outbox_max_bytes
+        !self.has_streams() || self.outbox.bytes() + self.size_of(write) <= self.options.outbox_max_bytes
     }
 
     /// The peer that is furthest behind in the outbox.
@@ -169,6 +178,14 @@ impl Replica {
     /// Sends the slowest peer no more of what is in the outbox. Whether there was one.
     fn drop_slowest(&mut self) -> bool {
         let Some(slowest) = self.slowest() else { return false };
+        if self.is_cache() {
+            // It misses what it was not sent; that ends with what it has.
+            let last = self.outbox.seal();
+            self.peers.get_mut(&slowest).into_iter().for_each(|peer| peer.stream = Some(Stream::after(last)));
+            self.counts.overflows += 1;
+            self.trim_outbox();
+            return self.outbox.len() > 0;
+        }
         if let Some(peer) = self.peers.get_mut(&slowest) {
             let acked = peer.stream.take().map_or(0, |stream| stream.acked);
             self.outbox.oldest_ms(acked).into_iter().for_each(|since_ms| peer.figures.is_owed(since_ms));
@@ -189,6 +206,10 @@ impl Replica {
         assert!(hlc > self.fence, "the fence is what this replica promised to stamp above");
         let Write { token, key, body, ttl_ms, ack, deadline_ms } = write;
         let key = Self::key_of(&key);
+        let ttl_ms = match self.options.cache {
+            Some(CacheOptions { ttl_ms: max_ms, .. }) => Some(ttl_ms.unwrap_or(max_ms).min(max_ms)),
+            None => ttl_ms,
+        };
         let version = Version { hlc, instance: self.instance };
         let deadline_at = match (&body, ttl_ms) {
             // By the wall clock, and not by the stamp, which may be ahead of it because somebody's clock once was.
@@ -208,6 +229,8 @@ impl Replica {
             self.release.since_ms.get_or_insert(self.now.mono_ms);
             self.release.writes += 1;
             self.release.bytes += (key.len() + entry.body.size_bytes()) as u64;
+            let is_hidden = !entry.is_dead() && self.is_hidden(&key, &entry.body);
+            let entry = if is_hidden { Entry { body: Body::Expired, ..entry } } else { entry };
             place = self.outbox.add(&key, entry, self.now.mono_ms);
         }
         let unsent = self.peers.values_mut().filter(|peer| peer.stream.is_none());
@@ -330,6 +353,19 @@ impl Replica {
         self.outbox.trim(upto);
     }
 
+    /// Sends nobody what is in the outbox: others are compared with instead, and, if they are to be sent what is written later,
+    /// from then on.
+    pub(crate) fn end_streams(&mut self) {
+        let now_ms = self.now.mono_ms;
+        for peer in self.peers.values_mut() {
+            peer.stream = None;
+            peer.is_synced = false;
+            peer.sync_due_ms = Some(now_ms);
+        }
+        self.trim_outbox();
+        self.release.all(self.outbox.last());
+    }
+
     /// Begins to send a peer what is written from now on.
     pub(crate) fn begin_stream(&mut self, id: InstanceId) {
         if self.options.batching().is_none() {
@@ -337,7 +373,8 @@ impl Replica {
         }
         if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.stream.is_none()) {
             peer.stream = Some(Stream::after(self.outbox.seal()));
-            peer.is_synced = false;
+            // A cache may lack what came before.
+            peer.is_synced = self.options.cache.is_some();
         }
     }
 

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_engine::{Engine, Trie};
+use quorate_engine::{Cache, CacheOptions, Engine, Trie};
 
+use super::caches::Caches;
 use super::mirrors::Mirrors;
 use super::mutations::Mutation;
 use super::oracle::Oracle;
@@ -51,7 +52,11 @@ pub(super) struct Cluster {
     pub(super) oracle: Oracle,
     /// Looks instead of it, where one replica is mirrored by the others.
     pub(super) mirrors: Mirrors,
+    /// Or where the engines evict.
+    pub(super) caches: Caches,
     mutation: Option<Mutation>,
+    /// Pairs that a cache has room for.
+    pub(super) max_cached: Option<u64>,
     /// So often a replica was polled, and so many messages were sent.
     pub(super) polls: u64,
     pub(super) messages: u64,
@@ -77,7 +82,9 @@ impl Cluster {
             answers: BTreeMap::new(),
             oracle: Oracle::default(),
             mirrors: Mirrors::default(),
+            caches: Caches::default(),
             mutation,
+            max_cached: None,
             polls: 0,
             messages: 0,
             has_jumped: false,
@@ -115,7 +122,9 @@ impl Cluster {
     /// Opens a slot's replica from its log.
     fn start(&mut self, slot: usize) {
         let Some(instance) = self.slots[slot].instance else { return };
-        let engine: Arc<dyn Engine> = Arc::new(Trie::new());
+        let room = CacheOptions { max_bytes: 1 << 20, max_entries: self.max_cached, idle_ms: None };
+        let engine: Arc<dyn Engine> =
+            if self.options.cache.is_some() { Arc::new(Cache::new(room, 7)) } else { Arc::new(Trie::new()) };
         let own = &mut self.slots[slot];
         own.starts += 1;
         let setup = Setup { instance, start: own.starts, options: self.options.clone(), engine, seed: 7 };
@@ -176,7 +185,9 @@ impl Cluster {
             }
             Effect::Reply { token, answer } => {
                 let at = self.slots[slot].replica.as_ref().expect("it answers");
-                if self.options.mirror_of.is_none() {
+                if self.options.cache.is_some() {
+                    self.caches.on_answer(token, &answer);
+                } else if self.options.mirror_of.is_none() {
                     self.oracle.on_answer(token, &answer, at);
                 }
                 assert!(self.answers.insert(token, answer).is_none(), "a token is answered once");
@@ -197,6 +208,11 @@ impl Cluster {
 
     /// What everybody can see of a slot goes to the oracle, which complains if it should not be.
     fn look(&mut self, slot: usize) {
+        if self.options.cache.is_some() {
+            let wall_ms = self.time(slot).wall_ms;
+            self.slots[slot].replica.iter().for_each(|replica| self.caches.look(replica, wall_ms));
+            return;
+        }
         if self.options.mirror_of.is_some() {
             if let Some(replica) = self.slots[slot].replica.as_ref() {
                 self.mirrors.look(replica);
@@ -215,6 +231,7 @@ impl Cluster {
         self.next_token += 1;
         let replica = self.slots[slot].replica.as_ref()?;
         self.oracle.on_write(token, key, (&body, ttl_ms), replica);
+        self.caches.on_write(token, key, &body);
         let deadline_ms = self.now_ms + 500;
         self.slots[slot].inputs.push(Input::Write(Write { token, key: key.clone(), body, ttl_ms, ack: None, deadline_ms }));
         self.poll(slot);

@@ -1,6 +1,7 @@
 //! Whole replicas: a cluster of them with a network that loses, repeats and reorders, disks that lose what was not synced, and
 //! clocks that jump; an oracle that knows all that was ever written; properties P1 to P12 of what they become.
 
+mod caches;
 mod cluster;
 mod hunt;
 mod mirrors;

@@ -198,7 +198,7 @@ impl<const IS_DURABLE: bool> StateMachineTest for Replicas<IS_DURABLE> {
 
 /// 2,000 cases in both tests together, the same at each run; or as many as `QUORATE_EVENTUAL_CASES` says, others each time, to
 /// look for what nobody has seen yet.
-fn config() -> Config {
+pub(super) fn config() -> Config {
     let asked: Option<u32> = std::env::var("QUORATE_EVENTUAL_CASES").ok().and_then(|cases| cases.parse().ok());
     let rng_seed = if asked.is_some() { RngSeed::Random } else { RngSeed::Fixed(1) };
     let (cases, max_shrink_iters) = (asked.unwrap_or(2_000) / 2, 1_500);
