@@ -31,6 +31,11 @@ impl Reporting {
         self.is_urgent = true;
     }
 
+    /// Whether the last report is so young that no other comes whatever there is to say.
+    fn is_young(&self, now_ms: u64, options: &Options) -> bool {
+        !self.is_urgent && now_ms < self.told_ms + options.report_interval_ms
+    }
+
     /// When the next report is due. `rows`: what it would say now.
     fn due_ms(&self, rows: &[(InstanceId, Hlc)], now_ms: u64, options: &Options) -> u64 {
         if self.is_urgent {
@@ -78,6 +83,9 @@ impl Replica {
         let has_jumped = self.has_clock_jumped();
         if has_jumped {
             self.reporting.hurry();
+        }
+        if self.reporting.is_young(self.now.mono_ms, &self.options) {
+            return;
         }
         if self.report_due_ms().is_none_or(|due_ms| due_ms > self.now.mono_ms) {
             return;

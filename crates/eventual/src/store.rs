@@ -245,11 +245,10 @@ impl Store {
     /// Puts an entry in the place of whatever there is.
     fn set(&mut self, at: (u64, Bytes), entry: &Entry, index: u64) {
         let (hash, key) = (at.0, &at.1.clone());
-        let kept = self.index.get(&at).copied();
+        let now = Kept::of(key, entry);
+        let kept = self.index.insert(at, now);
         let old = kept.map(|kept| kept.version);
         kept.into_iter().for_each(|kept| self.forget(key, kept));
-        let now = Kept::of(key, entry);
-        self.index.insert(at, now);
         self.digest.replace(hash, key, old, Some(entry.version));
         if entry.body == Body::Expired {
             self.expired.insert((entry.deadline_ms, key.clone()));
