@@ -65,8 +65,9 @@ impl Mirrors {
             // It was the source until this step, and wrote in it.
             states.push(now.clone());
         }
+        // One that started again tells of a copy from before, without its round: it may have been the source since then.
         if *known != last
-            && let Some((from, _, at)) = last
+            && let Some((from, 1.., at)) = last
         {
             *known = last;
             states.push(now.clone());
@@ -279,6 +280,27 @@ fn a_copy_that_is_lost_and_said_to_be_done_is_found() {
         end(&mut cluster);
     };
     assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+}
+
+/// A mirror that became the source, deleted what a copy had brought, and starts again, has no copy but that one: found by a
+/// search, in the oracle.
+#[test]
+fn a_copy_from_before_is_no_new_one() {
+    let on_write = CopyWhen::OnWrite { quiet_ms: 100, min_interval_ms: 400 };
+    let mut cluster = Cluster::new(4, options(on_write, true), None);
+    let ops = [
+        Op::Put(0, 1),
+        Op::Run(101),
+        Op::Source(1),
+        Op::Run(50),
+        Op::Delete(1, 1),
+        Op::Run(201),
+        Op::Crash(2),
+        Op::Source(2),
+        Op::Run(50),
+        Op::Crash(1),
+    ];
+    run(&mut cluster, &ops);
 }
 
 /// A copy of many records, of which a crash leaves some: it counts as a whole or not at all. (The general test has small copies.)
