@@ -42,6 +42,9 @@ const OWN: u64 = 0;
 /// How long a node that ends lets replicas send what they collected. Who is not there gets it by comparison.
 const FLUSH_MS: u64 = 1_000;
 
+/// Statuses of replicas that do nothing are renewed this often: who is reachable changes by itself.
+const STATUS_MS: u64 = 1_000;
+
 /// A replica that shall go and is not heard of for this long is taken out without having sent what it wrote.
 const GONE_MS: u64 = 10_000;
 
@@ -94,6 +97,8 @@ pub(crate) struct Eventuals {
     dues: Dues,
     /// Those whose status may be another than told.
     changed: BTreeSet<u64>,
+    /// When the statuses of all were renewed.
+    all_told_at: Monotonic,
     statuses: BTreeMap<u64, Arc<EventualStatus>>,
     /// The same, as it was told.
     told: Arc<Vec<Arc<EventualStatus>>>,
@@ -208,7 +213,7 @@ impl<D: Disk> Node<D> {
         let group = GroupId(shard.group);
         let source = source_of(&self.catalog, keyspace, shard);
         let seed = digest_seed(cluster, group);
-        let Some(options) = keyspace.replication.eventual_options(keyspace.max_bytes(), seed, source) else {
+        let Some(options) = keyspace.eventual_options(seed, source) else {
             return Ok(false);
         };
         let found = self.eventuals.found.get(&group.0).copied();
@@ -288,7 +293,7 @@ impl<D: Disk> Node<D> {
         let seed = digest_seed(self.catalog.cluster.id, GroupId(shard.group));
         let source = source_of(&self.catalog, keyspace, shard);
         let Some(own) = self.eventuals.replicas.get_mut(&shard.group) else { return };
-        if let Some(options) = keyspace.replication.eventual_options(keyspace.max_bytes(), seed, source) {
+        if let Some(options) = keyspace.eventual_options(seed, source) {
             own.replica.configure(options);
         }
         if *own.replica.members() == members {
@@ -453,6 +458,10 @@ impl<D: Disk> Node<D> {
 
     /// What a tick does for them: new ids are asked for, replicas that are gone for good taken out, statuses renewed.
     pub(crate) fn on_eventuals_tick(&mut self) {
+        if self.now.since(self.eventuals.all_told_at) >= STATUS_MS {
+            self.eventuals.all_told_at = self.now;
+            self.eventuals.changed.extend(self.eventuals.replicas.keys());
+        }
         self.ask_for_new_instances();
         self.take_out_the_gone();
         self.renew_statuses();
@@ -466,9 +475,9 @@ impl<D: Disk> Node<D> {
         let catalog = Arc::clone(&self.catalog);
         let node = self.identity.node;
         let spent = self.eventuals.found.iter().find_map(|(group, found)| {
-            let (_, keyspace, shard) = catalog.shard(*group)?;
-            let own = shard.replica_on(node).filter(|own| own.replica == found.replica)?;
-            (!keyspace.replication.is_durable()).then(|| catalog.plan_reborn(*group, own.replica)).flatten()
+            let (_, _, shard) = catalog.shard(*group)?;
+            let own = shard.replica_on(node).filter(|own| own.replica == found.replica && !found.is_durable)?;
+            catalog.plan_reborn(*group, own.replica)
         });
         if let Some(write) = spent {
             self.change_catalog(&write);
@@ -537,7 +546,8 @@ impl<D: Disk> Node<D> {
                 Some(own) => {
                     let of_group = self.routes.range((group, 0)..=(group, u64::MAX));
                     let nodes = of_group.map(|((_, replica), node)| (InstanceId(*replica as u32), *node)).collect();
-                    let (keyspace, replica) = (own.keyspace.clone(), own.replica.status());
+                    let time = Time { mono_ms: self.now.0, wall_ms: self.eventuals.wall_ms };
+                    let (keyspace, replica) = (own.keyspace.clone(), own.replica.status_at(time));
                     let conflicts = own.replica.conflicts().cloned().collect();
                     let status = EventualStatus { group: GroupId(group), keyspace, replica, nodes, conflicts };
                     self.eventuals.statuses.insert(group, Arc::new(status))

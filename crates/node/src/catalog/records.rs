@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use quorate_api::keyspace::Capability;
 use quorate_engine::EngineSpec;
+use quorate_eventual::{InstanceId, Options};
 use quorate_keyspace::{Limits, Retention, Settings};
 use serde::{Deserialize, Serialize};
 
-use super::replication::ReplicationSettings;
+use super::replication::{Beside, ReplicationSettings};
 use super::settings::{DEFAULT_RETENTION, KeyspaceSettings, keyspace_can};
 use crate::limits::MAX_VOTERS;
 
@@ -222,6 +223,14 @@ impl KeyspaceRecord {
             limits: self.limits.clone(),
             retention: self.retention,
         }
+    }
+
+    /// What its eventual replicas run with; none where it has none. `seed` is the same for all of them; `source` is the instance
+    /// that is written to, if it is one alone.
+    pub(crate) fn eventual_options(&self, seed: u64, source: Option<InstanceId>) -> Option<Options> {
+        let evicts = quorate_engine::kind(&self.engine.kind).is_some_and(|kind| kind.capabilities.evicts);
+        let cache_ttl_ms = self.ttl_ms.filter(|_| evicts);
+        self.replication.eventual_options(Beside { max_bytes: self.max_bytes(), seed, source, cache_ttl_ms })
     }
 
     /// Whether it can do this.

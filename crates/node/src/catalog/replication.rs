@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use quorate_api::key::is_node_name;
-use quorate_eventual::{Ack, Batching, CopyWhen, InstanceId, Options, Schedule, Trigger};
+use quorate_eventual::{Ack, Batching, CacheOptions, CopyWhen, InstanceId, Options, Schedule, Trigger};
 use serde::{Deserialize, Serialize};
 
 use super::settings::{DEFAULT_ENGINE, SettingsError};
@@ -129,6 +129,13 @@ pub const MODE_OPTIONS: &[ModeOption] = &[
         form: Form::Schedule,
         default: NOTHING,
         help: "when, beside that, writes are sent, or everything is copied; a time that was missed is made up for",
+    },
+    ModeOption {
+        name: "sends",
+        modes: &[Mode::Push, Mode::Batch],
+        form: Form::Word(&["values", "invalidations"]),
+        default: &OptionValue::Word(Cow::Borrowed("values")),
+        help: "with a cache: whether the others are sent what was written, or only that what they have is old",
     },
     ModeOption {
         name: "fanout",
@@ -346,7 +353,7 @@ impl ReplicationSettings {
             let option = mode.options().find(|option| option.name == name);
             option.ok_or_else(|| unknown_option(mode, name))?.check(value)?;
         }
-        if mode == Mode::FullCopy && self.is_word("variant", "mirror") != self.source().is_some() {
+        if mode == Mode::FullCopy && self.is_word("variant", "mirror") != self.options.contains_key("source") {
             let why = "replication.source: with the variant mirror, and only with it, names the node that is written to";
             return Err(SettingsError::Invalid(why.to_owned()));
         }
@@ -415,9 +422,9 @@ impl ReplicationSettings {
         self.known_mode() == Some(Mode::FullCopy) && self.is_word("trigger", "on_write")
     }
 
-    /// What replicas run with; none where the mode is not eventual. `seed` is the same for all replicas of a keyspace; `source`
-    /// is the instance that is written to, if it is one alone.
-    pub(crate) fn eventual_options(&self, max_bytes: u64, seed: u64, source: Option<InstanceId>) -> Option<Options> {
+    /// What replicas run with; none where the mode is not eventual.
+    pub(crate) fn eventual_options(&self, beside: Beside) -> Option<Options> {
+        let Beside { max_bytes, seed, source, cache_ttl_ms } = beside;
         let trigger = match self.known_mode()? {
             Mode::Push => {
                 let Trigger::Write(batching) = Trigger::push() else { return None };
@@ -443,7 +450,9 @@ impl ReplicationSettings {
             OptionValue::Word(_) => Ack::Local,
         };
         Some(Options {
-            is_durable: self.is_durable(),
+            // What a cache forgets no log brings back.
+            is_durable: self.is_durable() && cache_ttl_ms.is_none(),
+            cache: cache_ttl_ms.map(|ttl_ms| CacheOptions { ttl_ms, invalidates: self.is_word("sends", "invalidations") }),
             ack,
             sync_interval_ms: self.number("sync_interval"),
             max_bytes,
@@ -469,6 +478,19 @@ impl ReplicationSettings {
             CopyWhen::Every(self.number("every"))
         }
     }
+}
+
+/// What the options of replicas depend on beside the mode's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Beside {
+    /// Most bytes of keys and values.
+    pub(crate) max_bytes: u64,
+    /// The same for all replicas of a keyspace.
+    pub(crate) seed: u64,
+    /// The instance that is written to, if it is one alone.
+    pub(crate) source: Option<InstanceId>,
+    /// How long values live at most, if the engine is a cache.
+    pub(crate) cache_ttl_ms: Option<u64>,
 }
 
 fn unknown_option(mode: Mode, name: &str) -> SettingsError {
@@ -505,7 +527,7 @@ mod tests {
             assert_eq!(option.check(option.default), Ok(()), "{}", option.name);
         }
         assert!(refused(r#"{"mode":"raft","ack":1}"#).contains("the mode raft has no option \"ack\"; known: none"));
-        assert!(refused(r#"{"mode":"push","interval":1}"#).contains("known: ack, linger, conflict_log"));
+        assert!(refused(r#"{"mode":"push","interval":1}"#).contains("known: ack, linger, sends"));
         for (text, why) in [
             (r#"{"mode":"push","ack":"everybody"}"#, "replication.ack: local, all_up, or a number between 1 and 99"),
             (r#"{"mode":"push","ack":0}"#, "replication.ack"),
@@ -523,7 +545,8 @@ mod tests {
 
     #[test]
     fn settings_become_what_replicas_run_with() {
-        let options = |text: &str| parsed(text).eventual_options(9, 8, None);
+        let beside = Beside { max_bytes: 9, seed: 8, ..Beside::default() };
+        let options = |text: &str| parsed(text).eventual_options(beside);
         assert_eq!((options(r#"{"mode":"raft"}"#), options(r#"{"mode":"none"}"#)), (None, None));
         let push = options(r#"{"mode":"push"}"#).unwrap();
         let default = Options { max_bytes: 9, digest_seed: 8, ..Options::new(Trigger::push()) };
@@ -542,7 +565,11 @@ mod tests {
         assert_eq!((nightly.trigger, nightly.schedule.is_some()), (Trigger::Copy(CopyWhen::Manual), true));
         let mirror = parsed(r#"{"mode":"full-copy","variant":"mirror","source":"n1"}"#);
         assert_eq!((mirror.check(), mirror.source()), (Ok(Mode::FullCopy), Some("n1")));
-        assert_eq!(mirror.eventual_options(9, 8, Some(InstanceId(3))).unwrap().mirror_of, Some(InstanceId(3)));
+        let of_three = Beside { source: Some(InstanceId(3)), ..beside };
+        assert_eq!(mirror.eventual_options(of_three).unwrap().mirror_of, Some(InstanceId(3)));
+        let cached = parsed(r#"{"mode":"push","sends":"invalidations"}"#);
+        let cached = cached.eventual_options(Beside { cache_ttl_ms: Some(7), ..beside }).unwrap();
+        assert_eq!((cached.is_durable, cached.cache), (false, Some(CacheOptions { ttl_ms: 7, invalidates: true })));
         let on_write = CopyWhen::OnWrite { quiet_ms: 5, min_interval_ms: 1_000 };
         assert_eq!(copies(r#"{"mode":"full-copy","trigger":"on_write","quiet":5}"#), Trigger::Copy(on_write));
     }

@@ -71,6 +71,7 @@ impl KeyspaceSettings {
         let mode = self.replication.check()?;
         check_pair(kind, mode)?;
         self.check_ttl(kind, mode)?;
+        self.check_cache(kind, mode)?;
         self.check_limits(kind)?;
         self.check_retention(kind, mode)?;
         Ok((kind, mode))
@@ -88,6 +89,30 @@ impl KeyspaceSettings {
                 kind.name,
                 mode.name(),
                 pairs_that(has_ttl)
+            ))),
+        }
+    }
+
+    /// A cache whose nodes take writes on their own has nothing but the time to bound how old a value may be.
+    fn check_cache(&self, kind: &Kind, mode: Mode) -> Result<(), SettingsError> {
+        let replication = &self.replication;
+        if !mode.is_eventual() || !kind.capabilities.evicts {
+            if replication.options.contains_key("sends") {
+                let why = "replication.sends: only with an engine that evicts, such as cache";
+                return Err(SettingsError::Unsupported(why.to_owned()));
+            }
+            return Ok(());
+        }
+        if replication.options.contains_key("durability") && replication.is_durable() {
+            let why = format!("replication.durability: what the engine {} forgets no log brings back; leave it out", kind.name);
+            return Err(SettingsError::Unsupported(why));
+        }
+        match self.ttl_ms {
+            Some(_) => Ok(()),
+            None => Err(SettingsError::Unsupported(format!(
+                "ttl: the engine {} with replication {} needs one, like 10m: it bounds how long a node may serve an old value",
+                kind.name,
+                mode.name()
             ))),
         }
     }
@@ -147,8 +172,9 @@ fn check_pair(kind: &Kind, mode: Mode) -> Result<(), SettingsError> {
              log entries"
         }
         Mode::None => "it relies on a log to come back whole after a crash, and this mode has none",
+        Mode::FullCopy if kind.capabilities.evicts => "what one node evicted would be gone at all of them",
         Mode::Push | Mode::ReadRepair | Mode::Batch | Mode::FullCopy => {
-            "replicas that take writes on their own keep their pairs in memory, and all of them, as yet"
+            "nodes that take writes on their own keep their pairs in memory, as yet"
         }
     };
     let others = pairs_that(|other, with| is_possible(other, with) && (other.name == kind.name || with == mode));
@@ -163,8 +189,9 @@ fn check_pair(kind: &Kind, mode: Mode) -> Result<(), SettingsError> {
 fn is_possible(kind: &Kind, mode: Mode) -> bool {
     match mode {
         Mode::Raft => !kind.capabilities.evicts,
-        Mode::None => !kind.capabilities.durable,
-        Mode::Push | Mode::ReadRepair | Mode::Batch | Mode::FullCopy => !kind.capabilities.durable && !kind.capabilities.evicts,
+        Mode::None | Mode::Push | Mode::ReadRepair | Mode::Batch => !kind.capabilities.durable,
+        // What was evicted at one node would be gone at all.
+        Mode::FullCopy => !kind.capabilities.durable && !kind.capabilities.evicts,
     }
 }
 

@@ -305,3 +305,24 @@ fn a_keyspace_that_is_full_refuses_values_and_takes_deletes() {
     assert!(matches!(answer(&mut cluster, token), Answer::Eventual(Told::Written { replaced: true, .. })));
     put(&mut cluster, 1, "other", &"v".repeat(80), Ack::Local);
 }
+
+#[test]
+fn a_cache_is_told_what_is_new_or_only_that_what_it_has_is_old() {
+    for (sends, there) in [("values", Some("w")), ("invalidations", None)] {
+        let mut cluster = Cluster::of(3);
+        let replication = format!(r#"{{"mode":"push","sends":"{sends}"}}"#);
+        let engine = EngineSpec { kind: "cache".to_owned(), options: [("max_bytes".to_owned(), 1 << 20)].into() };
+        let replication = serde_json::from_str(&replication).expect("settings of a mode");
+        let mut cached = KeyspaceSettings::with_defaults(engine.into(), replication, 1 << 30);
+        cached.ttl_ms = Some(60_000);
+        cluster.change(|catalog| catalog.plan_create("orders", &cached, 0).unwrap().unwrap());
+        cluster.run_until("all have it", |cluster| (1..=3).all(|id| cluster.is_hosted(id, "orders")));
+        put(&mut cluster, 2, "key", "v", Ack::AllUp);
+        assert_eq!(put(&mut cluster, 1, "key", "w", Ack::AllUp), 2);
+        assert_eq!(local(&cluster, 1, "key").as_deref(), Some("w"));
+        assert_eq!([2, 3].map(|id| local(&cluster, id, "key")), [there, there].map(|value| value.map(str::to_owned)), "{sends}");
+        cluster.restart(1);
+        cluster.run_until("it serves again", |cluster| cluster.is_hosted(1, "orders"));
+        put(&mut cluster, 1, "key", "x", Ack::AllUp);
+    }
+}

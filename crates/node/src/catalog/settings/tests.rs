@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::catalog::OptionValue;
 
 fn kind(durable: bool, evicts: bool) -> Kind {
     let mut kind = KINDS[0];
@@ -40,6 +41,7 @@ fn engines_go_with_modes_that_keep_their_promises() {
         (true, false, Mode::None, false),
         (false, true, Mode::None, true),
         (false, false, Mode::Push, true),
+        (false, true, Mode::Push, true),
         (true, false, Mode::Batch, false),
         (false, true, Mode::FullCopy, false),
     ] {
@@ -89,6 +91,30 @@ fn what_is_copied_as_a_whole_after_writes_is_small() {
     for too_much in [None, Some(1 << 30)] {
         assert!(matches!(on_write(Some(too_much)), Err(SettingsError::Unsupported(why)) if why.contains("16777216")));
     }
+}
+
+#[test]
+fn a_cache_whose_nodes_take_writes_on_their_own_lets_everything_go_in_time() {
+    let cached = |replication: &str, ttl_ms| {
+        let engine = EngineSettings { kind: "cache".to_owned(), options: BTreeMap::from([("max_bytes".to_owned(), 1 << 20)]) };
+        let settings = KeyspaceSettings::with_defaults(engine, serde_json::from_str(replication).unwrap(), 1 << 30);
+        KeyspaceSettings { ttl_ms, ..settings }.check().map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(cached(r#"{"mode":"push","sends":"invalidations"}"#, Some(60_000)), Ok(()));
+    for (replication, ttl_ms, told) in [
+        (r#"{"mode":"push"}"#, None, "ttl: the engine cache with replication push needs one"),
+        (r#"{"mode":"push","durability":"log"}"#, Some(1), "no log brings back"),
+        (r#"{"mode":"full-copy"}"#, Some(1), "cache does not go with replication full-copy"),
+    ] {
+        let why = cached(replication, ttl_ms).unwrap_err();
+        assert!(why.contains(told), "{why}");
+    }
+    let plain = ReplicationSettings {
+        options: BTreeMap::from([("sends".to_owned(), OptionValue::Word("values".into()))]),
+        ..ReplicationSettings::of(Mode::Push)
+    };
+    let engine = EngineSettings { kind: "trie".to_owned(), options: BTreeMap::new() };
+    assert!(KeyspaceSettings::with_defaults(engine, plain, 1).check().is_err());
 }
 
 #[test]
