@@ -123,7 +123,7 @@ impl Scenario {
             Mutation::WipedNodeKeepsId => self.faults = vec![FaultKind::Wipe, FaultKind::IsolateLeader, FaultKind::Split],
             Mutation::ReplicatedOverstated => {
                 self.fault_every_ms = 1000;
-                self.faults = vec![FaultKind::Wipe, FaultKind::KillMajority, FaultKind::IsolateLeader];
+                self.faults = vec![FaultKind::KillOne, FaultKind::KillMajority, FaultKind::IsolateLeader];
             }
             _ => {}
         }

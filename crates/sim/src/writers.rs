@@ -82,7 +82,9 @@ impl Writers {
     /// What the seed says of the keyspace.
     pub(crate) fn of(scenario: &Scenario) -> Self {
         let mut random = Random::new(scenario.seed ^ 0xe7e7_e7e7);
-        let is_durable = random.chance(700);
+        // Where nothing survives a restart it shows soonest who has a write and who has not.
+        let is_volatile = scenario.mutation == Some(Mutation::ReplicatedOverstated);
+        let is_durable = random.chance(700) && !is_volatile;
         let number = OptionValue::Number;
         let word = |word: &'static str| OptionValue::Word(word.into());
         let (mode, mut options) = match random.below(4) {

@@ -86,6 +86,7 @@ fn planted_bugs_are_found() {
         (Mutation::IncrementByPut, "increments add up"),
         (Mutation::OnceUnderAnotherKey, "increments add up"),
         (Mutation::LockByKey, "tokens of locks grow"),
+        (Mutation::ReplicatedOverstated, "acknowledged eventual writes are not lost"),
     ] {
         assert_eq!(find(mutation, 10).1, promise, "{}", mutation.name());
     }
