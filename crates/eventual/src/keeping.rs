@@ -175,8 +175,11 @@ impl Replica {
         self.resume_mirror(from, at);
     }
 
-    /// What all members' wall clocks have passed, as far as they told.
+    /// What all members' wall clocks have passed, as far as they told; nothing, as long as one of them told nothing.
     fn all_clocks_ms(&self) -> u64 {
+        if self.peers.values().any(|peer| !peer.has_told_clock()) {
+            return 0;
+        }
         let offsets = self.peers.values().map(|peer| peer.clock_offset_ms(self.now));
         self.now.wall_ms.saturating_add_signed(offsets.min().unwrap_or(0).min(0))
     }

@@ -164,6 +164,11 @@ impl Peer {
         self.heard_ms.is_some_and(|heard_ms| now_ms.saturating_sub(heard_ms) < 2 * self.interval_ms + silent_ms)
     }
 
+    /// Whether it told what its wall clock shows.
+    pub(crate) fn has_told_clock(&self) -> bool {
+        self.heard_ms.is_some()
+    }
+
     /// Its wall clock less ours.
     pub(crate) fn clock_offset_ms(&self, now: Time) -> i64 {
         if self.heard_ms.is_none() {
