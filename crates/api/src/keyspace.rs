@@ -54,6 +54,22 @@ impl Amount {
     }
 }
 
+/// The value of an engine's option: an [`Amount`], or an object with options of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a whole number, or text with a unit such as 64MiB or 30m, or an object of such")]
+pub enum Setting {
+    /// A number, or text.
+    Amount(Amount),
+    /// Options of its own, by name: `{"env": {"password": "VARIABLE"}}`.
+    Fields(BTreeMap<String, Self>),
+}
+
+impl From<Amount> for Setting {
+    fn from(amount: Amount) -> Self {
+        Self::Amount(amount)
+    }
+}
+
 /// `PUT /v1/keyspaces/{ks}`: what is asked of a keyspace. What is not there has its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -92,7 +108,7 @@ pub struct EngineBody {
     pub kind: String,
     /// Options that were set, by name.
     #[serde(flatten)]
-    pub options: BTreeMap<String, Amount>,
+    pub options: BTreeMap<String, Setting>,
 }
 
 /// A replication mode with its options: `{"mode": "push", "ack": 1}`. `/v1/replication-modes` lists them.
@@ -399,6 +415,38 @@ pub struct KeyspaceStats {
     /// How the engine fares, if it is a cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheFigures>,
+    /// How this node stands with the store, if pairs are kept outside the nodes. Nobody counts them there: `keys` and
+    /// `data_bytes` are 0 then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<OutsideStats>,
+}
+
+/// How a node stands with a store outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OutsideStats {
+    /// Whether the node could open it: it has what the settings name, such as credentials.
+    pub is_open: bool,
+    /// Whether the store answered when it was asked just now.
+    pub is_reachable: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How the cache in front fares on this node, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<FrontCacheFigures>,
+}
+
+/// How a cache in front of a store fares, since the node opened it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FrontCacheFigures {
+    /// Reads that it answered.
+    pub hits: u64,
+    /// Reads that it answered with a value beyond its time, because the store failed.
+    pub stale: u64,
+    /// Reads that went to the store.
+    pub fetched: u64,
+    /// Reads that waited for another's.
+    pub joined: u64,
 }
 
 /// How the answering node's part of a cache fares. Counts are since the keyspace was opened there.
@@ -536,6 +584,28 @@ pub struct EngineInfo {
     pub capabilities: EngineCapabilities,
     /// What can be set.
     pub options: Vec<EngineOption>,
+    /// What the store can do, with the options' defaults, if pairs are kept outside the nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<OutsideInfo>,
+}
+
+/// A kind of store outside the nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OutsideInfo {
+    /// Whether pairs can be written and removed.
+    pub writes: bool,
+    /// Whether keys can be listed.
+    pub lists: bool,
+    /// What a condition on a write is worth: `atomic`, `among-nodes` (not against other programs), or `unconditional`: refused.
+    pub conditions: String,
+    /// What becomes of a pair whose time to live is over: `removed`, `hidden`, or `none`: there is no such time.
+    pub expiry: String,
+    /// The largest value, in bytes.
+    pub max_value_bytes: u64,
+    /// The longest key, in bytes, if it is of the bytes that take most room.
+    pub max_key_bytes: u64,
+    /// Settings that work, as JSON.
+    pub example: String,
 }
 
 /// What an engine can do by itself.
@@ -557,12 +627,13 @@ pub struct EngineCapabilities {
 pub struct EngineOption {
     /// The name.
     pub name: String,
-    /// `bytes`, `count` or `milliseconds`.
+    /// `bytes`, `count` or `milliseconds`; `text` of stores outside the nodes, where the help says what is meant.
     pub unit: String,
     /// What holds if nothing is set; none if there is no such bound then.
     pub default: Option<Amount>,
-    /// The smallest value.
-    pub min: Amount,
+    /// The smallest value; none of a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<Amount>,
     /// The greatest value; none if any will do.
     pub max: Option<Amount>,
     /// What it does, in one line.
@@ -650,8 +721,8 @@ mod tests {
         });
         let settings = read(body.clone()).unwrap();
         let engine = settings.engine.as_ref().unwrap();
-        assert_eq!((engine.kind.as_str(), engine.options["max_entries"].count()), ("cache", Ok(1000)));
-        assert_eq!(engine.options["max_bytes"].bytes(), Ok(64 << 20));
+        assert_eq!((engine.kind.as_str(), &engine.options["max_entries"]), ("cache", &Amount::Number(1000).into()));
+        assert_eq!(engine.options["max_bytes"], Amount::Text("64MiB".to_owned()).into());
         assert_eq!(serde_json::to_value(&settings).unwrap(), body);
         assert_eq!(read(json!({})), Ok(SettingsBody::default()));
     }

@@ -161,6 +161,9 @@ codes! {
     UnsupportedSettings "unsupported_settings" 422 final "Settings that do not go together"
         "Each of the settings is known, but not possible together, or not possible yet. The detail says why, and what is \
          possible. Nothing was done.";
+    StoreUnfit "store_unfit" 422 final "The store outside cannot hold this"
+        "The key or the value is larger than the store takes, or the key cannot be written as `key_encoding` says, or there is \
+         user metadata, for which stores outside have no place. Nothing was done.";
     UnknownOperation "unknown_operation" 422 final "Unknown operation"
         "There is no such operation in a batch or a transaction; the detail names those that there are. Nothing was done by it.";
     UnsupportedCapability "unsupported_capability" 422 final "The keyspace cannot do this"
@@ -173,6 +176,22 @@ codes! {
         "The head of a request has 128 KiB and 100 headers at most. Nothing was done.";
     Internal "internal" 500 final "Internal error"
         "A defect, or a damaged engine. The node's log has more under the request id.";
+    StoreFailed "store_failed" 502 retry "The store outside failed"
+        "The store that holds the keyspace's pairs failed by itself, or answered with something unexpected; the detail says \
+         what it said. Nothing was done.";
+    StoreDenied "store_denied" 502 final "The store outside denies access"
+        "The credentials that the keyspace's settings name are missing on this node, or wrong, or do not allow it. Nothing was \
+         done; the node looks for them again every few seconds, so that no restart is needed.";
+    StoreMissing "store_missing" 502 final "The store outside has no such container"
+        "The folder, bucket, table or index that the keyspace's settings name is not there, and is not made by itself: a disk \
+         that is not mounted is not replaced by an empty folder. Nothing was done.";
+    StoreBadData "store_bad_data" 502 final "The store outside holds something else"
+        "What lies under the key is not what Quorate wrote: half a value, or another program's. A PUT replaces it; with \
+         `\"envelope\": \"none\"` a keyspace serves what other programs wrote.";
+    StoreUnreachable "store_unreachable" 503 retry "The store outside cannot be reached"
+        "Nobody answers where the keyspace's pairs are kept. Nothing was done; other keyspaces are not concerned.";
+    StoreBusy "store_busy" 503 retry "The store outside is busy"
+        "The store asks for fewer requests, or as many as the keyspace's `max_calls` wait for it already. Nothing was done.";
     NoLeader "no_leader" 503 retry "No leader"
         "No leader was reached within the time limit. Nothing was done; trying again later helps once a quorum is there.";
     RevisionNotReached "revision_not_reached" 503 retry "Revision not reached"
@@ -203,6 +222,9 @@ codes! {
     OutcomeUnknown "outcome_unknown" 504 final "Outcome unknown"
         "The write may have happened, or may still happen. Read the key to know, or make the write conditional before \
          sending it again.";
+    StoreTimedOut "store_timed_out" 504 retry "The store outside took too long"
+        "The store that holds the keyspace's pairs did not answer within its `timeout`. Nothing was done; the detail names the \
+         store.";
     DiskFull "disk_full" 507 final "Disk full"
         "The node's disk is almost full; writes are refused until there is room. Nothing was done.";
     KeyspaceFull "keyspace_full" 507 final "Keyspace full"

@@ -64,6 +64,8 @@ pub(crate) async fn put(args: PutArgs, client: &ClientArgs) -> Result<(), Failur
         let what = match &written.replicated {
             Some(replicated) if !replicated.is_met => "wrote",
             _ if written.is_new => "created",
+            // Nobody looked whether it was there.
+            None if written.revision == 0 => "wrote",
             _ => "replaced",
         };
         output.line(format_args!(
@@ -78,6 +80,7 @@ pub(crate) async fn put(args: PutArgs, client: &ClientArgs) -> Result<(), Failur
 /// At which revision a write is, or at how many nodes.
 fn whereabouts(revision: u64, replicated: Option<&Replicated>) -> String {
     match replicated {
+        None if revision == 0 => "in the store outside".to_owned(),
         None => format!("at revision {revision}"),
         Some(Replicated { members: 0, is_met: true, .. }) => "at this node; it goes on to the others".to_owned(),
         Some(Replicated { members, is_met: true, .. }) => format!("at this node and {members} others"),

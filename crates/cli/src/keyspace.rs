@@ -1,10 +1,11 @@
 //! `quorate keyspace` and `quorate engines`: keyspaces made, altered, deleted, shown.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use quorate_api::keyspace::{
-    Amount, CacheFigures, Capabilities, Capability, CompactedBody, EngineBody, EngineInfo, EngineOption, KeyspaceBody,
-    KeyspaceState, LimitsBody, ReplicationBody, RetentionBody, SettingsBody,
+    Amount, CacheFigures, Capabilities, Capability, CompactedBody, EngineBody, EngineInfo, EngineOption, FrontCacheFigures,
+    KeyspaceBody, KeyspaceState, LimitsBody, OutsideStats, ReplicationBody, RetentionBody, Setting, SettingsBody,
 };
 use quorate_api::problem::Code;
 use quorate_api::quantity::format_bytes;
@@ -47,7 +48,9 @@ pub(crate) async fn engines(client: &ClientArgs) -> Result<(), Failure> {
     let row = |engine: &EngineInfo| {
         let what = [
             (engine.capabilities.ordered, "ordered"),
-            (engine.capabilities.durable, "on disk"),
+            (engine.capabilities.durable && engine.outside.is_none(), "on disk"),
+            (engine.outside.is_some(), "outside"),
+            (engine.outside.as_ref().is_some_and(|outside| !outside.writes), "read-only"),
             (engine.capabilities.evicts, "evicts"),
             (engine.is_default, "default"),
         ];
@@ -73,9 +76,9 @@ async fn create(output: &mut Output, client: &ClientArgs, args: CreateArgs) -> R
     if engine.engine.is_none() && !engine.options.is_empty() {
         return Err(Failure::usage("--option needs --engine: options belong to an engine"));
     }
-    let options = engine.options.into_iter().map(|(name, value)| (name, amount(value)));
+    let options = settings_of(engine.options)?;
     let asked = SettingsBody {
-        engine: engine.engine.map(|kind| EngineBody { kind, options: options.collect() }),
+        engine: engine.engine.map(|kind| EngineBody { kind, options }),
         replication: mode.map(|mode| ReplicationBody { mode, options: mode_options }),
         ttl: given(settings.ttl),
         limits: limits(settings.max_bytes, settings.max_key_bytes, settings.max_value_bytes),
@@ -168,7 +171,27 @@ async fn stats(output: &mut Output, client: &ClientArgs, name: &str) -> Result<(
         rows.extend(replication::rows(replica));
     }
     rows.extend(stats.cache.as_ref().map(cache_rows).into_iter().flatten());
+    if let Some(outside) = &stats.outside {
+        // Nobody counts what is in a store outside.
+        rows.retain(|(field, _)| !["keys", "bytes"].contains(field));
+        rows.extend(outside_rows(outside));
+    }
     output.table(&["FIELD", "VALUE"], rows.into_iter().map(|(field, value)| vec![field.to_owned(), value]))
+}
+
+fn outside_rows(outside: &OutsideStats) -> Vec<(&'static str, String)> {
+    let state = match (outside.is_open, outside.is_reachable) {
+        (false, _) => "not open at this node",
+        (true, false) => "open, and does not answer as it should",
+        (true, true) => "reachable",
+    };
+    let mut rows = vec![("store", state.to_owned())];
+    rows.extend(outside.error.clone().map(|error| ("error", error)));
+    rows.extend(outside.cache.into_iter().flat_map(|FrontCacheFigures { hits, stale, fetched, joined }| {
+        let count = |number: u64| number.to_string();
+        [("hits", count(hits)), ("stale", count(stale)), ("fetched", count(fetched)), ("joined", count(joined))]
+    }));
+    rows
 }
 
 fn cache_rows(cache: &CacheFigures) -> Vec<(&'static str, String)> {
@@ -316,6 +339,25 @@ fn option_or_null(text: String) -> Value {
     }
 }
 
+/// Options of an engine; dots lead into objects, as in `cache.ttl=10s`.
+fn settings_of(options: Vec<(String, String)>) -> Result<BTreeMap<String, Setting>, Failure> {
+    let mut settings = BTreeMap::new();
+    for (name, value) in options {
+        let mut fields = &mut settings;
+        let mut parts: Vec<&str> = name.split('.').collect();
+        let last = parts.pop().unwrap_or_default();
+        for part in parts {
+            let inner = fields.entry(part.to_owned()).or_insert_with(|| Setting::Fields(BTreeMap::new()));
+            let Setting::Fields(inner) = inner else {
+                return Err(Failure::usage(format!("--option {name}: {part} is given as a value, too")));
+            };
+            fields = inner;
+        }
+        fields.insert(last.to_owned(), amount(value).into());
+    }
+    Ok(settings)
+}
+
 fn amount(text: String) -> Amount {
     text.parse().map_or(Amount::Text(text), Amount::Number)
 }
@@ -350,11 +392,22 @@ fn shown_retention(retention: Option<&RetentionBody>) -> String {
 
 /// An engine and its options, as in `cache max_bytes=64MiB`.
 pub(crate) fn shown_engine(engine: &EngineBody) -> String {
-    let options = engine.options.iter().map(|(name, value)| {
-        let value = if name.ends_with("_bytes") { shown_bytes(Some(value)) } else { shown_amount(Some(value)) };
-        format!(" {name}={}", value.replace(' ', ""))
-    });
-    engine.kind.clone() + &options.collect::<String>()
+    let mut shown = engine.kind.clone();
+    show_options("", &engine.options, &mut shown);
+    shown
+}
+
+/// Options of options are named with dots, as they are given.
+fn show_options(within: &str, options: &BTreeMap<String, Setting>, shown: &mut String) {
+    for (name, value) in options {
+        match value {
+            Setting::Fields(fields) => show_options(&format!("{within}{name}."), fields, shown),
+            Setting::Amount(amount) => {
+                let value = if name.ends_with("_bytes") { shown_bytes(Some(amount)) } else { shown_amount(Some(amount)) };
+                shown.extend([" ", within, name, "=", &value.replace(' ', "")]);
+            }
+        }
+    }
 }
 
 /// A mode and its options, as in `push ack=1`.
@@ -406,7 +459,7 @@ fn option_row(engine: &str, option: &EngineOption) -> Vec<String> {
         engine.to_owned(),
         option.name.clone(),
         shown(option.default.as_ref()),
-        shown(Some(&option.min)),
+        shown(option.min.as_ref()),
         shown(option.max.as_ref()),
         option.help.clone(),
     ]

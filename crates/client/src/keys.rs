@@ -217,7 +217,9 @@ fn ack_parameter(ack: Option<Ack>) -> Option<String> {
 }
 
 fn replicated(answer: &Answer) -> Result<Option<Replicated>, Error> {
-    let Some(stamp) = answer.text(HeaderName::from_static(own_header::STAMP)) else { return Ok(None) };
+    // A store outside has stamps too, and nobody who would get them.
+    let is_told = answer.text(HeaderName::from_static(own_header::REPLICATED)).is_some();
+    let Some(stamp) = answer.text(HeaderName::from_static(own_header::STAMP)).filter(|_| is_told) else { return Ok(None) };
     let members = answer.number(own_header::REPLICATED, WriteOutcome::Applied)?;
     Ok(Some(Replicated { members, is_met: answer.status != StatusCode::ACCEPTED, stamp }))
 }

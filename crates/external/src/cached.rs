@@ -327,6 +327,14 @@ impl<S: Store + 'static> Store for Cached<S> {
         Box::pin(self.read(key))
     }
 
+    fn get_uncached<'a>(&'a self, key: &'a [u8]) -> Answer<'a, Option<Stored>> {
+        self.inner.store.get_uncached(key)
+    }
+
+    fn cache_figures(&self) -> Option<CacheFigures> {
+        Some(self.figures())
+    }
+
     fn put<'a>(&'a self, key: &'a [u8], put: &'a Put) -> Answer<'a, Written> {
         Box::pin(async move {
             let _forgets = Forgetting { inner: &self.inner, key };

@@ -41,11 +41,13 @@ mod tests;
 
 use std::fmt;
 use std::future::Future;
+use std::hash::Hasher as _;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_engine::KeyRange;
+use siphasher::sip::SipHasher13;
 
 pub use cached::{CacheFigures, CacheSpec, Cached};
 pub use capabilities::{Capabilities, Comparing, Expiry};
@@ -54,7 +56,7 @@ pub use credentials::{Credentials, Secret};
 pub use error::{ErrorKind, Outcome, StoreError};
 pub use key_encoding::{KeyEncoding, MAX_KEY_BYTES};
 pub use memory::Memory;
-pub use registry::{KINDS, Kind, Surroundings, capability_table, kind, open};
+pub use registry::{KINDS, Kind, Surroundings, capability_table, common_options, kind, open};
 pub use spec::{Envelope, PathMode, Spec, SpecError};
 
 /// What a store answers, some time.
@@ -81,6 +83,16 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The value of a key; none if there is none, or if its time is up.
     fn get<'a>(&'a self, key: &'a [u8]) -> Answer<'a, Option<Stored>>;
 
+    /// The same, as the store has it now, whatever a cache in front knows: to compare before a write.
+    fn get_uncached<'a>(&'a self, key: &'a [u8]) -> Answer<'a, Option<Stored>> {
+        self.get(key)
+    }
+
+    /// How the cache in front fares, if there is one.
+    fn cache_figures(&self) -> Option<CacheFigures> {
+        None
+    }
+
     /// Writes a value, if the condition holds.
     fn put<'a>(&'a self, key: &'a [u8], put: &'a Put) -> Answer<'a, Written>;
 
@@ -98,6 +110,16 @@ pub trait Store: Send + Sync + fmt::Debug {
 /// Names one state of one key in a store: if it is the same, so is the value. Opaque.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tag(pub String);
+
+impl Tag {
+    /// A number that stands for it, the same on all nodes and in all versions, and never 0: where a tag of any length has
+    /// no room.
+    pub fn number(&self) -> u64 {
+        let mut hasher = SipHasher13::new();
+        hasher.write(self.0.as_bytes());
+        hasher.finish().max(1)
+    }
+}
 
 /// A value as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,6 +241,14 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn get<'a>(&'a self, key: &'a [u8]) -> Answer<'a, Option<Stored>> {
         self.as_ref().get(key)
+    }
+
+    fn get_uncached<'a>(&'a self, key: &'a [u8]) -> Answer<'a, Option<Stored>> {
+        self.as_ref().get_uncached(key)
+    }
+
+    fn cache_figures(&self) -> Option<CacheFigures> {
+        self.as_ref().cache_figures()
     }
 
     fn put<'a>(&'a self, key: &'a [u8], put: &'a Put) -> Answer<'a, Written> {

@@ -12,8 +12,8 @@ use crate::guarded::Guarded;
 use crate::objects::{Abilities, Named, Objects, named_capabilities};
 use crate::spec::NODE;
 use crate::{
-    Cached, Capabilities, Clock, Envelope, ErrorKind, Expiry, KeyEncoding, Spec, SpecError, Store, StoreError, fs, opendal,
-    opensearch, postgres, redis, service, sqlite,
+    Cached, Capabilities, Clock, Comparing, Envelope, ErrorKind, Expiry, KeyEncoding, Spec, SpecError, Store, StoreError, fs,
+    opendal, opensearch, postgres, redis, service, sqlite,
 };
 
 /// One kind of store.
@@ -43,6 +43,11 @@ pub(crate) trait Settings: fmt::Debug + Send + Sync {
 
     /// Where its credentials are.
     fn credentials(&self) -> &Credentials;
+
+    /// What a condition is worth, if that is set.
+    fn comparing(&self) -> Option<Comparing> {
+        None
+    }
 
     /// Opens it. Does not ask the store: it may be down.
     fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Store>, StoreError>;
@@ -81,6 +86,28 @@ pub const KINDS: &[Kind] = &[
     sqlite::KIND,
     opensearch::KIND,
 ];
+
+/// What can be set for a kind besides what only it has, each with a line for people.
+pub fn common_options(kind: &Kind) -> Vec<(&'static str, &'static str)> {
+    let mut options = vec![("path", "`shared`: all nodes use the same, which is the only copy")];
+    if let Some(default) = kind.names {
+        let bytes = "how keys become names: `bytes`, which is the default, takes every key; `path` is as readable as it can be";
+        let path = "how keys become names: `path`, which is the default, is as readable as it can be; `bytes` takes every key";
+        options.push(("key_encoding", if default == KeyEncoding::Bytes { bytes } else { path }));
+    }
+    if let Some(default) = kind.envelope {
+        let quorate =
+            "what lies around values: `quorate`, which is the default, a small header; `none`: other programs read them";
+        let none = "what lies around values: `none`, which is the default: other programs read them; `quorate`: a small header";
+        options.push(("envelope", if default == Envelope::Quorate { quorate } else { none }));
+    }
+    options.extend([
+        ("timeout", "a call takes no longer, retries included; `10s` by default"),
+        ("max_calls", "so many calls run at once; 64 by default"),
+        ("cache", "in front, on each node: `max_bytes`, `ttl`, `negative_ttl`, `refresh_after`, `max_stale`; none by default"),
+    ]);
+    options
+}
 
 /// The kind of this name.
 pub fn kind(name: &str) -> Option<&'static Kind> {
@@ -163,6 +190,12 @@ mod tests {
             assert_eq!(KINDS.iter().filter(|other| other.name == kind.name).count(), 1, "{} is listed twice", kind.name);
             assert!(!quorate_engine::KINDS.iter().any(|other| other.name == kind.name), "{} is an engine inside", kind.name);
         }
+    }
+
+    #[test]
+    fn the_table_of_the_documentation_is_this_one() {
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/engines.md")).unwrap();
+        assert!(page.contains(&capability_table()), "docs/engines.md is to have:\n{}", capability_table());
     }
 
     #[test]

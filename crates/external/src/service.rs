@@ -135,6 +135,10 @@ impl Settings for ServiceSettings {
         &self.credentials
     }
 
+    fn comparing(&self) -> Option<Comparing> {
+        self.has_conditions.then_some(Comparing::Atomic)
+    }
+
     fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Store>, StoreError> {
         let mut headers = self.headers.clone();
         if let Some(value) = opening.secrets.authorization() {

@@ -9,6 +9,7 @@ use crate::cached::CacheSpec;
 use crate::fields::Fields;
 use crate::key_encoding::KeyEncoding;
 use crate::registry::{self, KINDS, Kind, Settings};
+use crate::{Capabilities, Expiry};
 
 /// Which store, and how it is used: the object `engine` of a keyspace's settings. Holds no secret.
 #[derive(Clone, Debug)]
@@ -124,6 +125,18 @@ impl Spec {
         &self.json
     }
 
+    /// What a store with these settings can do: what it says of itself once it is open.
+    pub fn capabilities(&self) -> Capabilities {
+        let mut capabilities = (self.kind.capabilities)();
+        capabilities.comparing = self.settings.comparing().unwrap_or(capabilities.comparing);
+        // Those that keep objects have a place for a time only in the envelope.
+        if self.kind.names.is_some() && self.kind.envelope.is_some() {
+            let has_place = self.envelope == Envelope::Quorate && capabilities.writable;
+            capabilities.expiry = if has_place { Expiry::Hidden } else { Expiry::None };
+        }
+        capabilities
+    }
+
     /// `{node}` stands where each node has its own, and nowhere else.
     fn check_path(&self) -> Result<(), SpecError> {
         let names_node = self.settings.place().contains(NODE);
@@ -166,6 +179,36 @@ mod tests {
         for kind in KINDS {
             let spec = parse(kind.example).unwrap_or_else(|error| panic!("{}: {error}", kind.name));
             assert_eq!(spec.kind.name, kind.name);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_settings_can_do_is_what_the_store_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let surroundings = crate::Surroundings {
+            node: "n1".to_owned(),
+            fs_roots: vec![folder.path().to_owned()],
+            clock: crate::Clock::new(1, || 0),
+        };
+        for (kind, more) in [
+            ("fs", serde_json::json!({"folder": folder.path(), "envelope": "none"})),
+            ("fs", serde_json::json!({"folder": folder.path()})),
+            ("http", serde_json::json!({"url": "http://127.0.0.1:1/{key}"})),
+            ("service", serde_json::json!({"url": "http://127.0.0.1:1/{key}"})),
+            ("service", serde_json::json!({"url": "http://127.0.0.1:1/{key}", "conditions": "etag", "envelope": "quorate"})),
+            ("redis", serde_json::json!({"url": "redis://127.0.0.1:1/0", "envelope": "none"})),
+            ("s3", serde_json::json!({"url": "s3://bucket", "envelope": "none"})),
+        ] {
+            let mut json = more.as_object().unwrap().clone();
+            json.insert("type".to_owned(), Value::from(kind));
+            json.insert("path".to_owned(), Value::from("shared"));
+            let spec = Spec::parse(&json).unwrap();
+            let (told, open) = (spec.capabilities(), crate::open(&spec, &surroundings).unwrap().capabilities());
+            assert_eq!(
+                (told.writable, told.listable, told.ordered, told.comparing, told.expiry),
+                (open.writable, open.listable, open.ordered, open.comparing, open.expiry),
+                "{json:?}"
+            );
         }
     }
 

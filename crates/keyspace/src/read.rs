@@ -92,7 +92,7 @@ fn from(start: Bound<Bytes>) -> KeyRange {
 
 impl Folding {
     /// The folder that a key is in.
-    fn folder_of(&self, key: &Bytes) -> Option<Bytes> {
+    pub fn folder_of(&self, key: &Bytes) -> Option<Bytes> {
         let rest = key.get(self.prefix_bytes..)?;
         let at = rest.windows(self.delimiter.len()).position(|part| part == self.delimiter)?;
         Some(key.slice(..self.prefix_bytes + at + self.delimiter.len()))

@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{Config, MAX_KEYSPACES};
 
 pub use records::{
-    ClusterRecord, EngineSettings, KeyspaceRecord, LimitsRecord, MoveRecord, NodeRecord, NodeState, ReplicaRecord, ReplicaRole,
-    RetentionRecord, ShardRecord, ShardSettings,
+    ClusterRecord, EngineSettings, EngineValue, KeyspaceRecord, LimitsRecord, MoveRecord, NodeRecord, NodeState, OutsideRecord,
+    ReplicaRecord, ReplicaRole, RetentionRecord, ShardRecord, ShardSettings,
 };
 pub use replication::{Form, MODE_OPTIONS, Mode, ModeOption, OptionValue, ReplicationSettings};
 pub use settings::{DEFAULT_ENGINE, DEFAULT_RETENTION, KeyspaceSettings, SettingsError};
@@ -399,7 +399,8 @@ impl Catalog {
     }
 
     fn add_replicas(&mut self, node: u64) {
-        for keyspace in self.keyspaces.values_mut() {
+        // Where pairs are in a store outside, nodes have no replicas.
+        for keyspace in self.keyspaces.values_mut().filter(|keyspace| keyspace.engine.outside.is_none()) {
             for shard in &mut keyspace.shards {
                 let replica = self.cluster.next_replica;
                 self.cluster.next_replica += 1;

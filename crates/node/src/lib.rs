@@ -48,10 +48,10 @@ pub use quorate_keyspace as keyspace;
 pub use quorate_eventual as eventual_replication;
 
 pub use catalog::{
-    Catalog, CatalogError, ClusterRecord, DEFAULT_ENGINE, DEFAULT_RETENTION, EngineSettings, Form, KeyspaceRecord,
+    Catalog, CatalogError, ClusterRecord, DEFAULT_ENGINE, DEFAULT_RETENTION, EngineSettings, EngineValue, Form, KeyspaceRecord,
     KeyspaceSettings, LimitsRecord, MODE_OPTIONS, Mode, ModeOption, MoveRecord, NodeRecord, NodeState, OptionValue,
-    ReplicaRecord, ReplicaRole, ReplicationSettings, RetentionRecord, SYSTEM_GROUP, SYSTEM_KEYSPACE, SettingsError, ShardRecord,
-    ShardSettings,
+    OutsideRecord, ReplicaRecord, ReplicaRole, ReplicationSettings, RetentionRecord, SYSTEM_GROUP, SYSTEM_KEYSPACE,
+    SettingsError, ShardRecord, ShardSettings,
 };
 pub use eventual::{EventualAsk, EventualStatus};
 pub use eventual_state::is_eventual_state;

@@ -46,6 +46,9 @@ pub struct ServerConfig {
     pub new_cluster: bool,
     /// Names of this node that the `Host` header may carry, beside its own addresses and `localhost`.
     pub allow_hosts: Vec<String>,
+    /// Folders, as absolute paths, below which keyspaces may keep pairs in files (engines `fs` and `sqlite`); without any
+    /// there are no such keyspaces.
+    pub fs_roots: Vec<PathBuf>,
     /// The largest value, in bytes.
     pub max_value_bytes: u64,
     /// Client connections at once; further ones are closed when they are accepted.
@@ -84,6 +87,7 @@ impl Default for ServerConfig {
             dns_servers: Vec::new(),
             new_cluster: false,
             allow_hosts: Vec::new(),
+            fs_roots: Vec::new(),
             max_value_bytes: 3 << 19,
             max_connections: 20_000,
             max_log_bytes: 1 << 30,
@@ -193,6 +197,9 @@ impl ServerConfig {
         let is_host = |host: &String| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
         if let Some(host) = self.allow_hosts.iter().find(|host| !is_host(host)) {
             return invalid("allow_hosts", format!("holds `{host}`, which is no host name"));
+        }
+        if let Some(root) = self.fs_roots.iter().find(|root| !root.is_absolute()) {
+            return invalid("fs_roots", format!("holds `{}`: folders are named by absolute paths", root.display()));
         }
         if self.log_filter.trim().is_empty() {
             return invalid(

@@ -18,8 +18,8 @@ use crate::rest::{Answered, Replicated, StoreError, Synced};
 /// Keys of a range that one step removes: each is a write of its own.
 const MAX_KEYS_PER_STEP: u64 = 1_000;
 
-/// What an eventual keyspace can do at once.
-enum Plan {
+/// What an eventual keyspace can do at once, and one that is outside.
+pub(crate) enum Plan {
     Put(Put),
     Delete(Bytes),
     DeleteRange(quorate_engine::KeyRange, u64),
@@ -173,11 +173,16 @@ impl Running {
 /// The one thing that the write does. What would have to look at the key first, or to be done together with more, cannot be had:
 /// others write meanwhile.
 fn plan(write: Write) -> Result<Plan, StoreError> {
-    let Write { guards, mut ops } = write;
+    let Write { guards, ops } = write;
     if let Some(guard) = guards.first() {
         let is_once = matches!(guard.condition, Condition::Once(_));
         return Err(StoreError::Lacks(if is_once { Capability::Idempotency } else { Capability::Cas }));
     }
+    plan_of(ops)
+}
+
+/// The one thing that is to be done, where only one can be at once.
+pub(crate) fn plan_of(mut ops: Vec<Op>) -> Result<Plan, StoreError> {
     let op = ops.pop().filter(|_| ops.is_empty()).ok_or(StoreError::Lacks(Capability::AtomicBatch))?;
     match op {
         Op::Put(put) if put.lease.is_some() => Err(StoreError::Lacks(Capability::Leases)),
@@ -193,7 +198,7 @@ fn plan(write: Write) -> Result<Plan, StoreError> {
     }
 }
 
-fn too_large(put: &Put, limits: &Limits) -> Option<Outcome> {
+pub(crate) fn too_large(put: &Put, limits: &Limits) -> Option<Outcome> {
     let is_beyond = |bytes: usize, max_bytes: u64| max_bytes > 0 && bytes as u64 > max_bytes;
     if is_beyond(put.key.len(), limits.max_key_bytes) {
         return Some(Outcome::KeyTooLong { max_bytes: limits.max_key_bytes });

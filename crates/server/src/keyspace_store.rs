@@ -12,12 +12,12 @@ use quorate_node::eventual_replication::{Conflict, InstanceId, MemberState, Peer
 use quorate_node::keyspace::{Op, Settings, Write};
 use quorate_node::{
     Catalog, CatalogError, EventualStatus, KeyspaceRecord, KeyspaceSettings, Monotonic, MoveStatus, ReplicaRecord, ReplicaStatus,
-    SYSTEM_KEYSPACE,
+    SYSTEM_KEYSPACE, SettingsError,
 };
 
 use crate::clock::Clock;
 use crate::eventual_view::stamp_text;
-use crate::node_store::{CATALOG_POLL, Running};
+use crate::node_store::{CATALOG_POLL, Found, Running};
 use crate::rest::{Freshness, KnownKeyspace, SettingsPatch, StoreError, Written, engine_body, point_in_time};
 
 impl Running {
@@ -45,6 +45,13 @@ impl Running {
         settings: &KeyspaceSettings,
         deadline: Monotonic,
     ) -> Result<(bool, KnownKeyspace), StoreError> {
+        if settings.engine.outside.is_some() {
+            // What is missing on this node is said at once; the store itself may be down.
+            self.outside.try_open(&settings.engine).await.map_err(|error| {
+                let why = format!("engine: node {} cannot open the store: {error}", self.name);
+                StoreError::Settings(SettingsError::Unsupported(why))
+            })?;
+        }
         let now_ms = Clock::calendar_ms();
         let plan = |catalog: &Catalog| {
             let write = catalog.plan_create(name, settings, now_ms)?;
@@ -77,7 +84,7 @@ impl Running {
         let plan = |catalog: &Catalog| Ok((Some(catalog.plan_delete(name)?), catalog.keyspaces.get(name).map(|it| it.epoch)));
         let epoch = self.change_catalog(deadline, plan).await?;
         // It is deleted; that this node has heard of it is only for who asks it next.
-        while self.handle.views.hosted.load().keyspaces.get(name).map(|hosted| hosted.epoch) == epoch {
+        while epoch.is_some_and(|epoch| self.is_hosted(name, epoch)) {
             if self.handle.clock.now() >= deadline {
                 break;
             }
@@ -167,7 +174,10 @@ impl Running {
     }
 
     pub(crate) async fn keyspace_stats(&self, name: &str, deadline: Monotonic) -> Result<KeyspaceStats, StoreError> {
-        let hosted = self.hosted_in_any_state(name, deadline).await?;
+        let hosted = match self.found(name, deadline).await? {
+            Found::Outside(found) => return Ok(self.outside_stats(name, &found, deadline).await),
+            Found::Hosted(hosted) => hosted,
+        };
         let stats = hosted.engine.stats();
         let status = self.handle.views.status.load();
         let catalog = self.handle.views.catalog.load();
@@ -182,6 +192,7 @@ impl Running {
             replicas: own.map(|replica| replica_stats(replica, &catalog)).collect(),
             eventual: eventual.map(|replica| eventual_stats(replica, &catalog)).collect(),
             cache: hosted.engine.cache_stats().map(|stats| cache_figures(&stats)),
+            outside: None,
         })
     }
 
@@ -217,12 +228,14 @@ impl Running {
 
     fn known(&self, name: &str, record: KeyspaceRecord, led: &BTreeSet<u64>) -> KnownKeyspace {
         let is_led = !record.replication.is_raft() || record.shards.iter().all(|shard| led.contains(&shard.group));
-        let is_ready = is_led && self.is_hosted(name, record.epoch);
+        let is_open = self.outside.find(name).is_none_or(|found| found.is_open());
+        let is_ready = is_led && is_open && self.is_hosted(name, record.epoch);
         KnownKeyspace { name: name.to_owned(), record, is_ready }
     }
 
     fn is_hosted(&self, name: &str, epoch: u64) -> bool {
-        self.handle.views.hosted.load().keyspaces.get(name).is_some_and(|hosted| hosted.epoch == epoch)
+        let is_outside = || self.outside.find(name).is_some_and(|found| found.epoch == epoch);
+        self.handle.views.hosted.load().keyspaces.get(name).is_some_and(|hosted| hosted.epoch == epoch) || is_outside()
     }
 
     /// Waits until a keyspace can be written to through this node; whether it came to that in time.
@@ -233,6 +246,9 @@ impl Running {
                 return false;
             }
             tokio::time::sleep(CATALOG_POLL).await;
+        }
+        if record.engine.outside.is_some() {
+            return self.outside(&keyspace.name, deadline).await.is_ok();
         }
         // Who confirms a read is a leader with a quorum behind it.
         !record.replication.is_raft() || self.confirmed(&keyspace.name, deadline).await.is_ok()

@@ -18,6 +18,8 @@ mod node_calls;
 mod node_loop;
 mod node_store;
 mod open_files;
+mod outside_store;
+mod outside_stores;
 mod peer_events;
 pub mod peers;
 pub mod rest;

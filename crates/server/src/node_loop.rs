@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::Clock;
 use crate::job_workers::JobWorkers;
 use crate::log_writer::LogWriter;
+use crate::outside_stores::OutsideStores;
 use crate::peers::Peers;
 use crate::rest::Feeds;
 
@@ -108,6 +109,7 @@ pub(crate) struct NodeLoop<D: Disk> {
     pub(crate) log_reader: Reader<D>,
     pub(crate) jobs: JobWorkers,
     pub(crate) peers: Peers,
+    pub(crate) outside: Arc<OutsideStores>,
 }
 
 /// What the loop keeps between polls.
@@ -196,7 +198,8 @@ impl<D: Disk> NodeLoop<D> {
                 self.peers.set_addresses(Node::<D>::peer_addresses(&catalog, self.node.identity().node));
                 // Only now: a node that was just let in must not be taken for one that was removed.
                 self.peers.set_next_node(catalog.cluster.next_node);
-                self.handle.views.catalog.store(catalog);
+                self.handle.views.catalog.store(Arc::clone(&catalog));
+                self.outside.follow(&catalog);
             }
             Effect::Hosted(hosted) => {
                 self.handle.views.feeds.host(&watchable(&hosted));

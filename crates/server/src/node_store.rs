@@ -23,9 +23,11 @@ use tokio::sync::Mutex;
 use crate::clock::Clock;
 use crate::eventual_view::EntryView;
 use crate::node_loop::LoopHandle;
+use crate::outside_store::not_here;
+use crate::outside_stores::{OutsideKeyspace, OutsideStores};
 use crate::peers::Peers;
 use crate::rest::{
-    Answered, Check, Freshness, KnownKeyspace, LiveFeed, Reading, SettingsPatch, Store, StoreError, Synced, Written,
+    Answered, Check, Freshness, KnownKeyspace, LiveFeed, Outside, Reading, SettingsPatch, Store, StoreError, Synced, Written,
 };
 use crate::waiting::Waiting;
 
@@ -60,9 +62,18 @@ pub(crate) struct Running {
     pub(crate) name: String,
     pub(crate) node: u64,
     pub(crate) cluster: u64,
+    pub(crate) outside: Arc<OutsideStores>,
     /// Held while the catalog is changed through this node. Of changes that are planned at the same time one is written, and all
     /// others are planned anew: many at once would hardly come to an end, and the last ones not in time.
     catalog_turn: Mutex<()>,
+}
+
+/// Where the pairs of a keyspace are.
+pub(crate) enum Found {
+    /// In this node's replica.
+    Hosted(HostedKeyspace),
+    /// In a store outside.
+    Outside(OutsideKeyspace),
 }
 
 impl NodeStore {
@@ -98,6 +109,9 @@ impl Store for NodeStore {
         let (running, deadline) = self.running(timeout).await?;
         if keyspace == SYSTEM_KEYSPACE {
             return Err(StoreError::ReadOnly(keyspace.to_owned()));
+        }
+        if let Some(outside) = running.outside(keyspace, deadline).await? {
+            return running.write_outside(&outside, keyspace, write, deadline).await;
         }
         loop {
             // Who waits for an outcome holds no engine: one that failed is opened again only when nobody does.
@@ -143,6 +157,9 @@ impl Store for NodeStore {
 
     async fn read(&self, keyspace: &str, freshness: Freshness, timeout: Duration) -> Result<Reading, StoreError> {
         let (running, deadline) = self.running(timeout).await?;
+        if let Found::Outside(found) = running.found(keyspace, deadline).await? {
+            return Ok(Reading { epoch: found.epoch, view: not_here(), now_ms: Clock::calendar_ms() });
+        }
         let hosted = if freshness.is_linearizable {
             running.confirmed(keyspace, deadline).await?
         } else {
@@ -166,8 +183,16 @@ impl Store for NodeStore {
         Ok(Reading { epoch: hosted.epoch, view, now_ms })
     }
 
+    async fn outside(&self, keyspace: &str, timeout: Duration) -> Result<Option<Outside>, StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        running.outside(keyspace, deadline).await
+    }
+
     async fn ask_others(&self, keyspace: &str, key: &Bytes, timeout: Duration) -> Result<Option<Answered>, StoreError> {
         let (running, deadline) = self.running(timeout).await?;
+        if let Found::Outside(_) = running.found(keyspace, deadline).await? {
+            return Ok(None);
+        }
         running.ask_others(keyspace, key, deadline).await
     }
 
@@ -388,9 +413,9 @@ impl Store for NodeStore {
 }
 
 impl Running {
-    pub(crate) fn new(handle: LoopHandle, peers: Peers, identity: Identity) -> Self {
+    pub(crate) fn new(handle: LoopHandle, peers: Peers, outside: Arc<OutsideStores>, identity: Identity) -> Self {
         let Identity { cluster, node, name, .. } = identity;
-        Self { handle, peers, name, node, cluster, catalog_turn: Mutex::default() }
+        Self { handle, peers, name, node, cluster, outside, catalog_turn: Mutex::default() }
     }
 
     /// Where a keyspace is. What is missing here may have been made through another node a moment ago, so the cluster is asked
@@ -406,11 +431,22 @@ impl Running {
 
     /// The same, also while it is being restored.
     pub(crate) async fn hosted_in_any_state(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
+        match self.found(keyspace, deadline).await? {
+            Found::Hosted(hosted) => Ok(hosted),
+            Found::Outside(_) => Err(StoreError::Internal(format!("keyspace {keyspace} is in a store outside"))),
+        }
+    }
+
+    /// The same of a keyspace that may be outside.
+    pub(crate) async fn found(&self, keyspace: &str, deadline: Monotonic) -> Result<Found, StoreError> {
         let mut is_known = false;
         loop {
             let hosted = self.handle.views.hosted.load_full();
             if let Some(found) = hosted.keyspaces.get(keyspace) {
-                return Ok(found.clone());
+                return Ok(Found::Hosted(found.clone()));
+            }
+            if let Some(found) = self.outside.find(keyspace) {
+                return Ok(Found::Outside(found));
             }
             if let Some(system) = hosted.keyspaces.get(SYSTEM_KEYSPACE).filter(|_| !is_known) {
                 self.read_index(system.group, deadline).await?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use quorate_api::cluster::{AddressChange, JoinRequest};
 use quorate_discovery::{Discovery, Entry, Options as DiscoveryOptions};
+use quorate_external::Surroundings;
 use quorate_log::{Log, LogError, Options, RealDisk};
 use quorate_node::{Config as NodeConfig, Identity, Node, NodeStatus, OpenError, StopReason};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -25,6 +26,7 @@ use crate::log_writer::LogWriter;
 use crate::node_loop::{LoopHandle, NodeLoop};
 use crate::node_store::{NodeStore, Running};
 use crate::open_files;
+use crate::outside_stores::OutsideStores;
 use crate::peer_events::ToLoop;
 use crate::peers::{PeerConfig, Peers};
 use crate::rest::{self, RestConfig};
@@ -384,14 +386,21 @@ fn begin(
     peers.set_addresses(member.first_peers);
     let jobs = JobWorkers::start(&files, &engines, &handle.inputs)?;
     let (log, log_thread) = LogWriter::start(log)?;
-    let node_loop = NodeLoop { node, handle: handle.clone(), log, log_reader, jobs, peers: peers.clone() };
+    let surroundings = Surroundings {
+        node: identity.name.clone(),
+        fs_roots: config.fs_roots.clone(),
+        clock: quorate_external::Clock::new(draw()?, Clock::calendar_ms),
+    };
+    let outside = Arc::new(OutsideStores::new(surroundings));
+    let (own_handle, own_peers, own_outside) = (handle.clone(), peers.clone(), Arc::clone(&outside));
+    let node_loop = NodeLoop { node, handle: own_handle, log, log_reader, jobs, peers: own_peers, outside: own_outside };
     let io = tokio::runtime::Handle::current();
     let node_thread = std::thread::Builder::new().name("node".to_owned()).spawn(move || {
         let _guard = AbortOnPanic;
         let _io = io.enter();
         node_loop.run(queues);
     })?;
-    store.begin(Running::new(handle.clone(), peers.clone(), identity));
+    store.begin(Running::new(handle.clone(), peers.clone(), outside, identity));
     Ok((handle, peers, node_thread, log_thread))
 }
 

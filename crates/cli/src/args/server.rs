@@ -67,6 +67,9 @@ pub(crate) struct ServerArgs {
         hide_env_values = true
     )]
     allow_hosts: Option<Vec<String>>,
+    /// Folders below which keyspaces may keep their pairs in files; without any, none may
+    #[arg(long = "fs-root", env = "QUORATE_FS_ROOTS", value_name = "DIR,...", value_delimiter = ',', hide_env_values = true)]
+    fs_roots: Option<Vec<PathBuf>>,
     /// The largest value [default: 1.5MiB]
     #[arg(long, env = "QUORATE_MAX_VALUE_BYTES", value_name = "BYTES", value_parser = parse_bytes, hide_env_values = true)]
     max_value_bytes: Option<u64>,
@@ -120,6 +123,7 @@ impl ServerArgs {
             dns_servers: self.dns.dns_servers.map(|servers| servers.iter().map(ToString::to_string).collect()),
             new_cluster: self.new_cluster,
             allow_hosts: self.allow_hosts,
+            fs_roots: self.fs_roots,
             max_value_bytes: self.max_value_bytes,
             max_connections: self.max_connections,
             max_log_bytes: self.max_log_bytes,
@@ -172,7 +176,7 @@ mod tests {
     fn every_flag_reaches_its_setting() {
         let from_flags = layer(
             "quorate server --name n1 --data-dir /d --listen a:1 --peer-listen a:2 --advertise b:1 --peer-advertise b:2 \
-             --join c:1,zk://d:1,e:1/q --join dns://f:1 --expect 3 --dns-server 127.0.0.1:53 --new-cluster --allow-host x --allow-host y --max-value-bytes 2MiB --max-connections 7 \
+             --join c:1,zk://d:1,e:1/q --join dns://f:1 --expect 3 --dns-server 127.0.0.1:53 --new-cluster --allow-host x --allow-host y --fs-root /srv/a --fs-root /srv/b --max-value-bytes 2MiB --max-connections 7 \
              --max-log-bytes 256MiB --max-keyspace-bytes 2GiB --compat-post-key upsert --log info --log-format json \
              --heartbeat-ms 50 --election-ms 500 --stop-timeout-ms 9000 \
              --stop-delay-ms 700",
@@ -190,6 +194,7 @@ mod tests {
             dns_servers = ["127.0.0.1:53"]
             new_cluster = true
             allow_hosts = ["x", "y"]
+            fs_roots = ["/srv/a", "/srv/b"]
             max_value_bytes = "2MiB"
             max_connections = 7
             max_log_bytes = "256MiB"

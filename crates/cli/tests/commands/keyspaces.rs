@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quorate_api::keyspace::{
     Amount, Capabilities, EngineBody, EngineCapabilities, EngineInfo, EngineOption, JobBody, JobState, KeyspaceBody,
-    KeyspaceState, LimitsBody, MoveBody, MoveState, ReplicaMove, ReplicationBody, RetentionBody,
+    KeyspaceState, LimitsBody, MoveBody, MoveState, OutsideInfo, ReplicaMove, ReplicationBody, RetentionBody,
 };
 use quorate_api::problem::{Code, MEDIA_TYPE, Problem, WriteOutcome};
 use serde::Serialize;
@@ -19,7 +19,7 @@ fn engine(kind: &str) -> EngineBody {
 fn keyspace() -> KeyspaceBody {
     KeyspaceBody {
         name: "orders".to_owned(),
-        engine: EngineBody { options: [("max_bytes".to_owned(), Amount::Number(64 << 20))].into(), ..engine("cache") },
+        engine: EngineBody { options: [("max_bytes".to_owned(), Amount::Number(64 << 20).into())].into(), ..engine("cache") },
         replication: ReplicationBody { mode: "none".to_owned(), options: [].into() },
         ttl: Some(Amount::Text("30m".to_owned())),
         limits: LimitsBody { max_bytes: Some(Amount::Number(1 << 30)), ..LimitsBody::default() },
@@ -253,7 +253,7 @@ fn engines_are_listed_with_their_options() {
         name: "max_bytes".to_owned(),
         unit: "bytes".to_owned(),
         default: Some(Amount::Number(256 << 20)),
-        min: Amount::Number(1 << 20),
+        min: Some(Amount::Number(1 << 20)),
         max: None,
         help: "how much it holds".to_owned(),
     };
@@ -264,12 +264,41 @@ fn engines_are_listed_with_their_options() {
         replication: vec!["none".to_owned()],
         capabilities: EngineCapabilities { ordered: false, durable: false, pinned_views: false, evicts: true },
         options: vec![option],
+        outside: None,
     };
-    let engines = json!({ "items": [info] });
+    let outside = OutsideInfo {
+        writes: false,
+        lists: false,
+        conditions: "unconditional".to_owned(),
+        expiry: "none".to_owned(),
+        max_value_bytes: 1,
+        max_key_bytes: 2,
+        example: "{}".to_owned(),
+    };
+    let url = EngineOption {
+        name: "url".to_owned(),
+        unit: "text".to_owned(),
+        default: None,
+        min: None,
+        max: None,
+        help: "where it answers".to_owned(),
+    };
+    let far = EngineInfo { kind: "http".to_owned(), options: vec![url], outside: Some(outside), ..info.clone() };
+    let engines = json!({ "items": [info, far] });
     let node = node(&[(200, engines.clone())]);
     assert_eq!(node.call(&["engines", "-o", "json"]).json(), engines);
     let table = node.call(&["engines"]);
-    for words in ["cache", "evicts", "values that may go", "max_bytes", "256 MiB", "1 MiB", "how much it holds"] {
+    for words in [
+        "cache",
+        "evicts",
+        "values that may go",
+        "max_bytes",
+        "256 MiB",
+        "1 MiB",
+        "how much it holds",
+        "outside, read-only",
+        "where it answers",
+    ] {
         assert!(table.text().contains(words), "{words}: {table:?}");
     }
 }

@@ -22,6 +22,7 @@ mod locks;
 mod membership;
 mod moves;
 mod once;
+mod outside;
 mod pauses;
 mod replication;
 mod restarts;

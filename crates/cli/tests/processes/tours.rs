@@ -70,8 +70,8 @@ fn send_request(block: &[&str], cluster: &Cluster, node: &str) {
 fn tour(page: &str) -> (usize, usize) {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
     let page = std::fs::read_to_string(page).expect("the page is there");
-    let cluster = Cluster::ready(3);
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let cluster = Cluster::ready_with(3, &["--fs-root", folder.path().to_str().expect("temporary folders have plain names")]);
     let (mut commands, mut requests) = (0, 0);
     for block in blocks(&page) {
         if block[0].starts_with("$ ") {
@@ -107,6 +107,11 @@ fn the_tour_of_changes_is_as_it_says() {
 #[test]
 fn the_tour_of_history_is_as_it_says() {
     assert_eq!(tour("history.md"), (13, 0));
+}
+
+#[test]
+fn the_tour_of_stores_outside_is_as_it_says() {
+    assert_eq!(tour("engines.md"), (8, 0));
 }
 
 #[test]

@@ -38,7 +38,8 @@ async fn node(status: u16, body: serde_json::Value) -> FakeNode {
 async fn keyspaces_are_made_altered_and_shown() {
     for status in [201, 200] {
         let made = node(status, serde_json::to_value(keyspace()).unwrap()).await;
-        let engine = EngineBody { kind: "lsm".to_owned(), options: [("a".to_owned(), Amount::Text("1KiB".to_owned()))].into() };
+        let engine =
+            EngineBody { kind: "lsm".to_owned(), options: [("a".to_owned(), Amount::Text("1KiB".to_owned()).into())].into() };
         let settings = SettingsBody { engine: Some(engine), ..SettingsBody::default() };
         let (is_new, told) = client(&made).create_keyspace("orders", &settings).await.unwrap();
         assert_eq!((is_new, told), (status == 201, keyspace()));

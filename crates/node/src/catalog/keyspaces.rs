@@ -4,7 +4,6 @@ use quorate_api::key::{DEFAULT_KEYSPACE, is_keyspace_name};
 use quorate_keyspace::Write;
 
 use super::records::{EngineSettings, KeyspaceRecord, MoveRecord, NodeState, ReplicaRecord, ReplicaRole, ShardRecord};
-use super::replication::ReplicationSettings;
 use super::settings::{KeyspaceSettings, SettingsError};
 use super::{Catalog, CatalogError, SYSTEM_KEYSPACE};
 use crate::limits::MAX_KEYSPACES;
@@ -36,6 +35,10 @@ impl Catalog {
     ) -> Result<Write, CatalogError> {
         check_name(name)?;
         settings.check()?;
+        if settings.engine.outside.is_some() {
+            let why = "engine: a backup cannot be restored into a store outside the nodes; import an export";
+            return Err(SettingsError::Unsupported(why.to_owned()).into());
+        }
         let mut without = self.clone();
         if let Some(there) = without.keyspaces.remove(name) {
             let may_go = there.is_restoring || (name == DEFAULT_KEYSPACE && default_is_empty);
@@ -76,7 +79,7 @@ impl Catalog {
         let mut next = self.clone();
         let group = next.cluster.next_group;
         next.cluster.next_group += 1;
-        let shard = next.new_shard(group, &settings.replication);
+        let shard = next.new_shard(group, settings);
         let mut keyspace = KeyspaceRecord {
             epoch: epoch_of(group),
             engine: settings.engine.clone(),
@@ -120,18 +123,19 @@ impl Catalog {
             let why = format!("replication.durability: {name} was made with the other, which cannot be changed");
             return Err(SettingsError::Unsupported(why).into());
         }
-        if settings.engine != present.engine && !present.replication.is_raft() {
+        let has_other_engine = !settings.engine.is_same(&present.engine);
+        if has_other_engine && !present.replication.is_raft() {
             let why = "engine: only keyspaces with replication raft can be moved to another; delete this one and make it anew";
             return Err(SettingsError::Unsupported(why.to_owned()).into());
         }
-        if settings.engine != present.engine {
+        if has_other_engine {
             keyspace.move_to(settings.engine.clone(), self.cluster.jobs + 1, now_ms);
         }
         keyspace.replication = settings.replication.clone();
         keyspace.ttl_ms = settings.ttl_ms;
         keyspace.limits = settings.limits.clone();
         keyspace.retention = settings.retention;
-        next.cluster.jobs += u64::from(settings.engine != present.engine);
+        next.cluster.jobs += u64::from(has_other_engine);
         Ok(Some(self.write_to(&next)))
     }
 
@@ -242,13 +246,14 @@ impl Catalog {
         })
     }
 
-    /// A shard with a replica on every member, oldest first.
-    fn new_shard(&mut self, group: u64, replication: &ReplicationSettings) -> ShardRecord {
+    /// A shard with a replica on every member, oldest first; with none if the pairs are in a store outside.
+    fn new_shard(&mut self, group: u64, settings: &KeyspaceSettings) -> ShardRecord {
+        let replication = &settings.replication;
         let mut members: Vec<u64> =
             self.nodes.values().filter(|node| node.state == NodeState::Member).map(|node| node.id).collect();
         members.sort_unstable();
         let mut shard = ShardRecord { group, founding: Vec::new(), begun_with: None, members_epoch: 0, replicas: Vec::new() };
-        for node in members {
+        for node in members.into_iter().filter(|_| settings.engine.outside.is_none()) {
             let replica = self.cluster.next_replica;
             self.cluster.next_replica += 1;
             shard.add(node, replica, replication);
@@ -299,7 +304,7 @@ fn check_name(name: &str) -> Result<(), CatalogError> {
 /// What is otherwise than asked, for people.
 fn difference(present: &KeyspaceSettings, asked: &KeyspaceSettings) -> Option<String> {
     let parts = [
-        ("engine", present.engine != asked.engine),
+        ("engine", !present.engine.is_same(&asked.engine)),
         ("replication", present.replication != asked.replication),
         ("ttl", present.ttl_ms != asked.ttl_ms),
         ("limits", present.limits != asked.limits),

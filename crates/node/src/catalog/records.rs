@@ -135,7 +135,39 @@ pub struct EngineSettings {
     pub kind: String,
     /// Options that were set, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub options: BTreeMap<String, u64>,
+    pub options: BTreeMap<String, EngineValue>,
+    /// Set if the pairs are in a store outside the nodes, which is the only copy: the node hosts nothing of such a keyspace, and
+    /// its shell reads and writes the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<OutsideRecord>,
+}
+
+/// The value of an engine's option. Engines of the nodes have numbers alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum EngineValue {
+    /// A count, bytes, or milliseconds.
+    Number(u64),
+    /// Whatever the store makes of it. Never a secret: those are named, not told.
+    Text(String),
+    /// Options of its own, by name.
+    Fields(BTreeMap<String, Self>),
+}
+
+/// What a store outside can do, as the node knew that asked for the keyspace. In the record, so that all nodes refuse the same,
+/// whatever their versions know of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent capabilities, each asked for by name")]
+#[serde(default)]
+pub struct OutsideRecord {
+    /// Keys can be listed.
+    pub lists: bool,
+    /// Lists cost what they return.
+    pub ordered: bool,
+    /// It compares before it writes.
+    pub compares: bool,
+    /// Pairs can have a time to live.
+    pub expires: bool,
 }
 
 /// A shard.
@@ -347,21 +379,50 @@ impl ReplicaRecord {
 }
 
 impl EngineSettings {
-    /// Whether this is the engine.
-    pub fn is(&self, engine: &EngineSpec) -> bool {
-        self.kind == engine.kind && self.options == engine.options
+    /// An engine with its defaults.
+    pub fn of(kind: &str) -> Self {
+        Self { kind: kind.to_owned(), options: BTreeMap::new(), outside: None }
     }
 
-    /// As the engines take it.
+    /// Whether this is the engine.
+    pub fn is(&self, engine: &EngineSpec) -> bool {
+        self.spec() == *engine
+    }
+
+    /// As the engines take it, which know numbers alone.
     pub fn spec(&self) -> EngineSpec {
-        EngineSpec { kind: self.kind.clone(), options: self.options.clone() }
+        let number = |(name, value): (&String, &EngineValue)| match value {
+            EngineValue::Number(number) => Some((name.clone(), *number)),
+            EngineValue::Text(_) | EngineValue::Fields(_) => None,
+        };
+        EngineSpec { kind: self.kind.clone(), options: self.options.iter().filter_map(number).collect() }
+    }
+
+    /// How much it takes in the catalog, about, in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.kind.len() + fields_size(&self.options)
+    }
+
+    /// Whether it is the same engine with the same options.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.options == other.options
     }
 }
 
 impl From<EngineSpec> for EngineSettings {
     fn from(spec: EngineSpec) -> Self {
-        Self { kind: spec.kind, options: spec.options }
+        let options = spec.options.into_iter().map(|(name, value)| (name, EngineValue::Number(value)));
+        Self { kind: spec.kind, options: options.collect(), outside: None }
     }
+}
+
+fn fields_size(fields: &BTreeMap<String, EngineValue>) -> usize {
+    let size = |value: &EngineValue| match value {
+        EngineValue::Number(_) => 20,
+        EngineValue::Text(text) => text.len(),
+        EngineValue::Fields(fields) => fields_size(fields),
+    };
+    fields.iter().map(|(name, value)| name.len() + size(value) + 6).sum()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over the field as it is")]

@@ -5,7 +5,7 @@ use quorate_api::key::MAX_KEY_BYTES;
 use quorate_api::keyspace::Capability;
 use quorate_engine::{KINDS, Kind, SpecError};
 
-use super::records::{EngineSettings, LimitsRecord, RetentionRecord};
+use super::records::{EngineSettings, EngineValue, LimitsRecord, OutsideRecord, RetentionRecord};
 use super::replication::{MAX_COPIED_ON_WRITE_BYTES, Mode, ReplicationSettings};
 
 /// The engine of a keyspace whose settings name none: of those that hold more than fits into memory the one that writes faster
@@ -16,6 +16,10 @@ pub const DEFAULT_ENGINE: &str = "lsm";
 /// is less, and no more than this many bytes of each shard, which one in memory takes beside its `max_bytes`.
 pub const DEFAULT_RETENTION: RetentionRecord =
     RetentionRecord { max_revisions: 10_000, max_age_ms: 60 * 60 * 1000, max_bytes: 64 << 20 };
+
+/// Most bytes that the settings of a store outside take in the catalog, of which thousands must fit into one snapshot and into
+/// the memory of every node.
+const MAX_OUTSIDE_BYTES: usize = 4 << 10;
 
 /// What is asked of a keyspace, complete: defaults are filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,24 +69,63 @@ impl KeyspaceSettings {
         (is_on || capability != Capability::History) && keyspace_can(&self.engine, &self.replication, capability)
     }
 
-    /// Engine and mode, if all that is asked for is known, and possible together.
-    pub fn check(&self) -> Result<(&'static Kind, Mode), SettingsError> {
-        let kind = self.engine.spec().check()?;
+    /// Refuses what is not known, or not possible together.
+    pub fn check(&self) -> Result<(), SettingsError> {
         let mode = self.replication.check()?;
+        if let Some(store) = self.engine.outside {
+            return self.check_outside(store, mode);
+        }
+        let kind = self.engine.spec().check()?;
+        if let Some((name, _)) = self.engine.options.iter().find(|(_, value)| !matches!(value, EngineValue::Number(_))) {
+            return Err(SettingsError::Invalid(format!("engine.{name}: a number, or text with a unit")));
+        }
         check_pair(kind, mode)?;
         self.check_ttl(kind, mode)?;
         self.check_cache(kind, mode)?;
         self.check_limits(kind)?;
-        self.check_retention(kind, mode)?;
-        Ok((kind, mode))
+        self.check_retention(kind, mode)
     }
 
-    fn check_ttl(&self, kind: &Kind, mode: Mode) -> Result<(), SettingsError> {
+    /// Refuses what is not possible with pairs in a store outside, whose own settings were checked by who knows stores.
+    fn check_outside(&self, store: OutsideRecord, mode: Mode) -> Result<(), SettingsError> {
+        let kind = &self.engine.kind;
+        let unsupported = |why: String| Err(SettingsError::Unsupported(why));
+        if mode != Mode::None {
+            return unsupported(format!(
+                "engine: {kind} does not go with replication {}: the store is the only copy, which all nodes share, and there is \
+                 nothing to agree on. Possible: {kind} with none",
+                mode.name()
+            ));
+        }
+        if self.engine.size() > MAX_OUTSIDE_BYTES {
+            return Err(SettingsError::Invalid(format!("engine: its settings have {MAX_OUTSIDE_BYTES} bytes at most")));
+        }
+        self.check_ttl_form()?;
+        if self.ttl_ms.is_some() && !store.expires {
+            return unsupported(format!("ttl: pairs have no time to live in {kind} with these settings"));
+        }
+        if self.limits.max_bytes.is_some() {
+            return unsupported("limits.max_bytes: nobody counts what is in a store outside the nodes".to_owned());
+        }
+        if self.retention.is_some_and(|retention| retention.max_revisions > 0) {
+            return unsupported(format!("retention: no history is kept in {kind}"));
+        }
+        self.check_amounts()
+    }
+
+    fn check_ttl_form(&self) -> Result<(), SettingsError> {
         match self.ttl_ms {
-            None => Ok(()),
             Some(ttl_ms) if !(1..=MAX_TTL_MS).contains(&ttl_ms) => {
                 Err(SettingsError::Invalid("ttl: a time to live is 1ms to 36500d; leave it out for none".to_owned()))
             }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_ttl(&self, kind: &Kind, mode: Mode) -> Result<(), SettingsError> {
+        self.check_ttl_form()?;
+        match self.ttl_ms {
+            None => Ok(()),
             Some(_) if has_ttl(kind, mode) => Ok(()),
             Some(_) => Err(SettingsError::Unsupported(format!(
                 "ttl: not possible with the engine {} and replication {}; possible with: {}",
@@ -137,7 +180,7 @@ impl KeyspaceSettings {
     }
 
     fn check_limits(&self, kind: &Kind) -> Result<(), SettingsError> {
-        let LimitsRecord { max_bytes, max_key_bytes, max_value_bytes } = self.limits;
+        let max_bytes = self.limits.max_bytes;
         if max_bytes.is_some() && kind.capabilities.evicts {
             let why = format!("limits.max_bytes: the engine {} keeps to its own bound: set engine.max_bytes instead", kind.name);
             return Err(SettingsError::Unsupported(why));
@@ -149,6 +192,11 @@ impl KeyspaceSettings {
             );
             return Err(SettingsError::Unsupported(why));
         }
+        self.check_amounts()
+    }
+
+    fn check_amounts(&self) -> Result<(), SettingsError> {
+        let LimitsRecord { max_bytes, max_key_bytes, max_value_bytes } = self.limits;
         let longest = MAX_KEY_BYTES as u64;
         let within = [
             ("max_bytes", max_bytes, u64::MAX),
@@ -197,6 +245,9 @@ fn is_possible(kind: &Kind, mode: Mode) -> bool {
 
 /// Whether a keyspace can do this. Asked for every request, so nothing is copied.
 pub(super) fn keyspace_can(engine: &EngineSettings, replication: &ReplicationSettings, capability: Capability) -> bool {
+    if let Some(store) = engine.outside {
+        return replication.is_alone() && outside_can(store, capability);
+    }
     let pair = quorate_engine::kind(&engine.kind).zip(replication.check().ok());
     pair.is_some_and(|(kind, mode)| can(kind, mode, capability))
 }
@@ -225,6 +276,29 @@ fn can(kind: &Kind, mode: Mode, capability: Capability) -> bool {
             Capability::Sync => mode.is_eventual(),
             Capability::History => is_raft && kind.capabilities.ordered,
         }
+}
+
+/// What a keyspace can do whose pairs are in a store outside. What takes more than one write, or is in an order, it cannot: other
+/// programs write there too.
+fn outside_can(store: OutsideRecord, capability: Capability) -> bool {
+    match capability {
+        Capability::Ordered => store.lists && store.ordered,
+        Capability::Prefix | Capability::Range => store.lists,
+        Capability::Cas => store.compares,
+        Capability::TtlPerKey => store.expires,
+        Capability::Txn
+        | Capability::Leases
+        | Capability::Watch
+        | Capability::History
+        | Capability::Snapshot
+        | Capability::Counters
+        | Capability::AtomicBatch
+        | Capability::Idempotency
+        | Capability::Linearizable
+        | Capability::Revisions
+        | Capability::Ack
+        | Capability::Sync => false,
+    }
 }
 
 fn has_ttl(kind: &Kind, mode: Mode) -> bool {

@@ -34,6 +34,8 @@ pub struct ConfigLayer {
     pub new_cluster: Option<bool>,
     /// See [`ServerConfig::allow_hosts`].
     pub allow_hosts: Option<Vec<String>>,
+    /// See [`ServerConfig::fs_roots`].
+    pub fs_roots: Option<Vec<PathBuf>>,
     /// See [`ServerConfig::max_value_bytes`]; a number or text such as `"1.5MiB"`.
     #[serde(deserialize_with = "bytes")]
     pub max_value_bytes: Option<u64>,
@@ -105,6 +107,7 @@ impl ConfigLayer {
             dns_servers: self.dns_servers.or(lower.dns_servers),
             new_cluster: self.new_cluster.or(lower.new_cluster),
             allow_hosts: self.allow_hosts.or(lower.allow_hosts),
+            fs_roots: self.fs_roots.or(lower.fs_roots),
             max_value_bytes: self.max_value_bytes.or(lower.max_value_bytes),
             max_connections: self.max_connections.or(lower.max_connections),
             max_log_bytes: self.max_log_bytes.or(lower.max_log_bytes),
@@ -134,6 +137,7 @@ impl ConfigLayer {
             dns_servers: self.dns_servers.unwrap_or(default.dns_servers),
             new_cluster: self.new_cluster.unwrap_or(default.new_cluster),
             allow_hosts: self.allow_hosts.unwrap_or(default.allow_hosts),
+            fs_roots: self.fs_roots.unwrap_or(default.fs_roots),
             max_value_bytes: self.max_value_bytes.unwrap_or(default.max_value_bytes),
             max_connections: self.max_connections.unwrap_or(default.max_connections),
             max_log_bytes: self.max_log_bytes.unwrap_or(default.max_log_bytes),
@@ -228,6 +232,7 @@ mod tests {
             dns_servers = ["127.0.0.1:53"]
             new_cluster = true
             allow_hosts = ["db"]
+            fs_roots = ["/srv"]
             max_value_bytes = "2MiB"
             max_connections = 7
             max_log_bytes = 268435456
@@ -253,6 +258,7 @@ mod tests {
             dns_servers: vec!["127.0.0.1:53".to_owned()],
             new_cluster: true,
             allow_hosts: vec!["db".to_owned()],
+            fs_roots: vec!["/srv".into()],
             max_value_bytes: 2 << 20,
             max_connections: 7,
             max_log_bytes: 256 << 20,

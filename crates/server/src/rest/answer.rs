@@ -12,6 +12,7 @@ use quorate_api::header;
 use quorate_node::keyspace::{KeyMeta, Revision};
 use serde::Serialize;
 
+use super::outside::tag_in;
 use super::scans::Stream;
 use crate::eventual_view::{stamp_text, version_in};
 
@@ -124,9 +125,19 @@ impl HeaderText {
 
     /// The `ETag` and the counters of a key, or its stamp.
     pub(super) fn insert_meta(&mut self, headers: &mut HeaderMap, epoch: u64, meta: &KeyMeta) {
+        if let Some(tag) = tag_in(meta) {
+            headers.insert(STAMP, self.value(format_args!("{tag}")));
+            // The store did not say what it made of the write.
+            if tag == 0 {
+                return;
+            }
+        }
         headers.insert(ETAG, self.value(format_args!("\"{}\"", entity_tag(epoch, meta))));
         if let Some(version) = version_in(meta) {
             headers.insert(STAMP, self.value(format_args!("{}", stamp_text(version))));
+            return;
+        }
+        if tag_in(meta).is_some() {
             return;
         }
         headers.insert(MOD_REVISION, self.value(format_args!("{}", meta.mod_revision)));

@@ -230,9 +230,13 @@ impl<S: Store> Shared<S> {
         if self.freshness.asks_others {
             self.app.store.ask_others(&self.keyspace, &key, timeout).await.map_err(Refusal::of_read)?;
         }
+        if let Some(outside) = self.app.store.outside(&self.keyspace, timeout).await.map_err(Refusal::of_read)? {
+            let record = outside.get(&key, timeout).await.map_err(Refusal::of_read)?.ok_or_else(not_found)?;
+            return Ok(Finished { status: 200, entry: Some(entry_of(key, record, outside.now_ms)), ..Finished::default() });
+        }
         let reading = self.app.store.read(&self.keyspace, self.freshness, timeout).await.map_err(Refusal::of_read)?;
         let record = quorate_node::keyspace::get(&*reading.view, &key)?;
-        let record = record.ok_or_else(|| Refusal::new(Code::KeyNotFound, "the keyspace does not hold this key"))?;
+        let record = record.ok_or_else(not_found)?;
         let entry = Some(entry_of(key, record, reading.now_ms));
         Ok(Finished { status: 200, revision: told(Revision(reading.view.revision())), entry, ..Finished::default() })
     }
@@ -244,7 +248,7 @@ impl<S: Store> Shared<S> {
         let done = if written.result.before.is_some() { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
         let status = written.status(done).as_u16();
         let WrittenOne { revision, result, replicated, .. } = written;
-        let version = result.after.filter(|_| replicated.is_none()).map(|meta| meta.version);
+        let version = result.after.filter(|meta| meta.create_revision != Revision(0)).map(|meta| meta.version);
         Ok(Finished { status, revision: told(revision), version, replicated, ..Finished::default() })
     }
 
@@ -279,6 +283,10 @@ impl<S: Store> Shared<S> {
         let write = Write { guards, ops: vec![op] };
         write_one(&self.app, &target, write, (self.ack, self.limit.left()?)).await
     }
+}
+
+fn not_found() -> Refusal {
+    Refusal::new(Code::KeyNotFound, "the keyspace does not hold this key")
 }
 
 /// The keyspace's revision, where it has one.

@@ -13,6 +13,7 @@ use quorate_api::cluster::Items;
 use quorate_api::key::{MAX_KEY_BYTES, SYSTEM_KEYSPACE, is_keyspace_name};
 use quorate_api::keyspace::{
     Amount, Capabilities, Capability, EngineCapabilities, EngineInfo, EngineOption, KeyspaceBody, KeyspaceState, MoveBody,
+    OutsideInfo,
 };
 use quorate_api::problem::Code;
 use quorate_api::replication::{ModeInfo, ModeOption as ModeOptionBody, SyncBody};
@@ -153,7 +154,8 @@ async fn modes(query: RawQuery) -> Result {
 
 async fn engines(query: RawQuery) -> Result {
     no_parameters(&query)?;
-    Ok(ok(&Items { items: KINDS.iter().map(engine_info).collect() }))
+    let items = KINDS.iter().map(engine_info).chain(quorate_external::KINDS.iter().map(outside_info));
+    Ok(ok(&Items { items: items.collect() }))
 }
 
 async fn jobs<S: Store>(State(app): Shared<S>, query: RawQuery, headers: HeaderMap) -> Result {
@@ -268,6 +270,37 @@ fn engine_info(kind: &Kind) -> EngineInfo {
             evicts: capabilities.evicts,
         },
         options: kind.options.iter().map(engine_option).collect(),
+        outside: None,
+    }
+}
+
+/// A kind of store outside. What all of them have in common is told of each.
+fn outside_info(kind: &quorate_external::Kind) -> EngineInfo {
+    let can = (kind.capabilities)();
+    let option = |(name, help): &(&str, &str)| EngineOption {
+        name: (*name).to_owned(),
+        unit: "text".to_owned(),
+        default: None,
+        min: None,
+        max: None,
+        help: (*help).to_owned(),
+    };
+    EngineInfo {
+        kind: kind.name.to_owned(),
+        summary: kind.summary.to_owned(),
+        is_default: false,
+        replication: vec![Mode::None.name().to_owned()],
+        capabilities: EngineCapabilities { ordered: can.ordered, durable: true, pinned_views: false, evicts: false },
+        options: kind.options.iter().chain(&quorate_external::common_options(kind)).map(option).collect(),
+        outside: Some(OutsideInfo {
+            writes: can.writable,
+            lists: can.listable,
+            conditions: can.comparing.name().to_owned(),
+            expiry: can.expiry.name().to_owned(),
+            max_value_bytes: can.max_value_bytes,
+            max_key_bytes: can.max_key_bytes as u64,
+            example: kind.example.split_whitespace().collect::<Vec<_>>().join(" "),
+        }),
     }
 }
 
@@ -281,7 +314,7 @@ fn engine_option(option: &OptionSpec) -> EngineOption {
         name: option.name.to_owned(),
         unit: unit.to_owned(),
         default: option.default.map(|value| amount_of(option, value)),
-        min: amount_of(option, option.min),
+        min: Some(amount_of(option, option.min)),
         max: (option.max < u64::MAX).then(|| amount_of(option, option.max)),
         help: option.help.to_owned(),
     }
@@ -298,7 +331,11 @@ fn mode_info(mode: Mode) -> ModeInfo {
         mode: mode.name().to_owned(),
         summary: mode.summary().to_owned(),
         is_default: mode == Mode::default(),
-        engines: KINDS.iter().filter(|kind| mode.is_possible_with(kind)).map(|kind| kind.name.to_owned()).collect(),
+        engines: {
+            let inside = KINDS.iter().filter(|kind| mode.is_possible_with(kind)).map(|kind| kind.name);
+            let outside = quorate_external::KINDS.iter().filter(|_| mode == Mode::None).map(|kind| kind.name);
+            inside.chain(outside).map(str::to_owned).collect()
+        },
         options: mode.options().map(option).collect(),
     }
 }

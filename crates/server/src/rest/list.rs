@@ -13,7 +13,9 @@ use quorate_api::entry::{
 use quorate_api::keyspace::Capability;
 use quorate_api::problem::{Code, Problem, ProblemLine};
 use quorate_engine::{Direction, KeyRange, View};
-use quorate_node::keyspace::{Folding, Keys, ListQuery, Revision, check_revision, keys, keys_at, list, list_at, pairs, pairs_at};
+use quorate_node::keyspace::{
+    Folding, Keys, ListQuery, Page, Revision, check_revision, keys, keys_at, list, list_at, pairs, pairs_at,
+};
 use serde::Serialize;
 
 use super::answer::{self, Answer, AnswerBody, CONSISTENCY, HeaderText};
@@ -23,6 +25,7 @@ use super::endpoint::App;
 use super::history;
 use super::keyspaces;
 use super::one_key::{consistency_value, entry_of, parse_encoding};
+use super::outside::Outside;
 use super::query::{Parameter, Treatment, parameters};
 use super::refusal::Refusal;
 use super::scans::{Cost, Pieces};
@@ -90,6 +93,9 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -
     let first = cursor.as_ref().map(|cursor| Revision(cursor.revision));
     let pinned = options.revision.or_else(|| first.filter(|_| app.store.can(keyspace, Capability::History)));
     let freshness = history::freshness_at(app, keyspace, freshness, pinned)?;
+    if let Some(outside) = app.store.outside(keyspace, timeout).await.map_err(Refusal::of_read)? {
+        return list_outside(app, head, (keyspace, outside), &options, (cursor, is_stream), deadline).await;
+    }
     if let Some(waiting) = options.patience.of(None) {
         let keys = vec![Keys::Range(options.selection.range())];
         let Reading { epoch, .. } = app.store.read(keyspace, Freshness::LOCAL, timeout).await.map_err(Refusal::of_read)?;
@@ -115,17 +121,64 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -
         let count = app.scans.run(cost, deadline, move |asker| count(&*view, &range, pinned, || asker.pause())).await?;
         return Ok(Either::Left(answer::json(StatusCode::OK, headers, &CountBody { count, revision: at.0 })));
     }
-    let rendering = Rendering {
-        query: options.to_query(cursor.as_ref(), cost),
-        checksum,
-        first: first.unwrap_or(at),
-        pinned,
-        at,
-        encoding: options.encoding.unwrap_or_default(),
-        view,
-        now_ms,
+    let query = options.to_query(cursor.as_ref(), cost);
+    let (encoding, first) = (options.encoding.unwrap_or_default(), first.unwrap_or(at));
+    let rendering = Rendering { now_ms, query, checksum, first, at, encoding };
+    let render = move || {
+        let page = match pinned {
+            Some(pinned) => list_at(&*view, &rendering.query, pinned).map_err(Refusal::of_past)?,
+            None => list(&*view, &rendering.query)?,
+        };
+        Ok(rendering.render(page))
     };
-    let Rendered { body, next_cursor } = app.turns.run(timeout, move || rendering.render()).await?;
+    let Rendered { body, next_cursor } = app.turns.run(timeout, render).await?;
+    if let Some(link) = next_cursor.as_deref().and_then(|cursor| next_link(head, cursor)) {
+        headers.insert(LINK, link);
+    }
+    Ok(Either::Left(answer::json_text(StatusCode::OK, headers, body)))
+}
+
+/// The same from a store outside, which is asked for each page anew.
+async fn list_outside<S: Store>(
+    app: &App<S>,
+    head: &Parts,
+    (keyspace, outside): (&str, Outside),
+    options: &ListOptions,
+    (cursor, is_stream): (Option<Cursor>, bool),
+    deadline: Deadline,
+) -> Result<Listed, Refusal> {
+    if options.patience.of(None).is_some() {
+        keyspaces::require(app, keyspace, Capability::Watch)?;
+    }
+    let is_ordered = outside.store.capabilities().ordered;
+    let cost = if is_ordered { Cost::Returned } else { Cost::Everything };
+    let left = || deadline.left().unwrap_or_default();
+    let (mut headers, range) = (answer::headers(), options.selection.range());
+    headers.insert(CONSISTENCY, consistency_value(Freshness::LOCAL));
+    if is_stream {
+        if options.direction() == Direction::Reverse {
+            let why = "reverse: a store outside lists forwards; ask for pages instead of lines";
+            return Err(Refusal::new(Code::UnsupportedCapability, why));
+        }
+        let room = app.scans.take(Cost::Returned, deadline).await?;
+        if head.method == Method::HEAD {
+            return Ok(Either::Left(answer::empty(StatusCode::OK, headers)));
+        }
+        let form = (options.is_with_values == Some(true), options.encoding.unwrap_or_default());
+        return Ok(Either::Right(answer::ndjson(headers, outside.stream(range, form, room))));
+    }
+    // Who has to look at all keys for one page takes the place of a scan that sorts.
+    let _room = app.scans.take(cost, deadline).await?;
+    if options.is_count == Some(true) {
+        let count = outside.count(range, left()).await.map_err(Refusal::of_read)?;
+        return Ok(Either::Left(answer::json(StatusCode::OK, headers, &CountBody { count, revision: 0 })));
+    }
+    let query = options.to_query(cursor.as_ref(), cost);
+    let page = outside.page(&query, left()).await.map_err(Refusal::of_read)?;
+    let (checksum, encoding) = (options.checksum(keyspace), options.encoding.unwrap_or_default());
+    let (now_ms, first, at) = (outside.now_ms, Revision(0), Revision(0));
+    let rendering = Rendering { now_ms, query, checksum, first, at, encoding };
+    let Rendered { body, next_cursor } = app.turns.run(left(), move || Ok(rendering.render(page))).await?;
     if let Some(link) = next_cursor.as_deref().and_then(|cursor| next_link(head, cursor)) {
         headers.insert(LINK, link);
     }
@@ -141,13 +194,11 @@ fn unchanged(revision: Revision) -> Answer {
 
 /// What takes a processor for some time: reading up to 10,000 pairs or 8 MiB, and writing them as JSON.
 struct Rendering {
-    view: Arc<dyn View>,
     now_ms: u64,
     query: ListQuery,
     checksum: u32,
     /// The revision of the first page, and that of this one.
     first: Revision,
-    pinned: Option<Revision>,
     at: Revision,
     encoding: Encoding,
 }
@@ -158,12 +209,8 @@ struct Rendered {
 }
 
 impl Rendering {
-    fn render(self) -> Result<Rendered, Refusal> {
-        let Self { view, now_ms, query, checksum, first, pinned, at, encoding } = self;
-        let page = match pinned {
-            Some(pinned) => list_at(&*view, &query, pinned).map_err(Refusal::of_past)?,
-            None => list(&*view, &query)?,
-        };
+    fn render(self, page: Page) -> Rendered {
+        let Self { now_ms, query, checksum, first, at, encoding } = self;
         let next_cursor = page.next.map(|place| Cursor { selection: checksum, revision: first.0, place }.to_text());
         let entries: Vec<Entry> =
             page.items.into_iter().map(|(key, record)| trimmed(entry_of(key, record, now_ms), query.is_with_values)).collect();
@@ -176,7 +223,7 @@ impl Rendering {
             next_cursor: next_cursor.clone(),
             revision_changed: first != at,
         };
-        Ok(Rendered { body: answer::to_json(&body), next_cursor })
+        Rendered { body: answer::to_json(&body), next_cursor }
     }
 }
 

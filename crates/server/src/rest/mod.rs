@@ -37,6 +37,7 @@ mod metrics;
 mod once;
 mod one_key;
 mod openapi;
+mod outside;
 mod patch;
 mod query;
 mod refusal;
@@ -58,8 +59,10 @@ pub use config::{CompatPostKey, RestConfig};
 pub use connections::serve;
 pub use feeds::{Feeds, LiveFeed, Watcher};
 pub(crate) use keyspaces::point_in_time;
-pub(crate) use settings::engine_body;
+pub(crate) use outside::{UNKNOWN, meta_of_tag};
+pub(crate) use settings::{engine_body, engine_json};
 
+pub use outside::Outside;
 pub use settings::SettingsPatch;
 pub use store::{Answered, Check, Freshness, KnownKeyspace, Reading, Replicated, Store, StoreError, Synced, Written};
 

@@ -24,6 +24,7 @@ use super::history;
 use super::keyspaces;
 use super::meta;
 use super::once;
+use super::outside::tag_in;
 use super::query::{Parameter, Treatment, consistency_name, parameters, twin};
 use super::refusal::Refusal;
 use super::store::{Answered, Freshness, Reading, Replicated, Store};
@@ -165,6 +166,10 @@ async fn look<S: Store>(
     (freshness, revision): (Freshness, Option<Revision>),
     timeout: Duration,
 ) -> Result<Seen, Refusal> {
+    if let Some(outside) = app.store.outside(target.keyspace, timeout).await.map_err(Refusal::of_read)? {
+        let record = outside.get(&target.key, timeout).await.map_err(Refusal::of_read)?;
+        return Ok(Seen { epoch: outside.epoch, revision: Revision(0), record, now_ms: outside.now_ms });
+    }
     let Reading { epoch, view, now_ms } = app.store.read(target.keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
     let record = record_at(&*view, &target.key, revision)?;
     Ok(Seen { epoch, revision: revision.unwrap_or_else(|| Revision(view.revision())), record, now_ms })
@@ -245,7 +250,7 @@ pub(super) async fn put<S: Store>(
         let entry = entry_of(key, Record { meta, content_type, user_meta, expires_at_ms: None, lease, value }, 0);
         let default_ttl_ms = || app.store.default_ttl_ms(target.keyspace).filter(|_| lease.is_none());
         let entry = Entry { ttl_ms: ttl_ms.or_else(default_ttl_ms), ..entry };
-        let prev = result.before.filter(|before| version_in(before).is_none()).map(counters);
+        let prev = result.before.filter(|before| before.create_revision != Revision(0)).map(counters);
         let body = PutBody { entry: entry.to_body(Encoding::Text), prev };
         return Ok(answer::json(status(StatusCode::OK), headers, &body));
     }
@@ -268,6 +273,9 @@ pub(super) async fn delete<S: Store>(app: &App<S>, head: &Parts, target: Target<
     written.insert_replicated(&mut text, &mut headers);
     if let Some(version) = written.replicated.and_then(|replicated| replicated.stamp) {
         headers.insert(STAMP, text.value(format_args!("{}", stamp_text(version))));
+    }
+    if written.revision == Revision(0) && written.replicated.is_none() {
+        headers.insert(STAMP, HeaderValue::from_static("0"));
     }
     headers.insert(DELETED, HeaderValue::from_static(if written.result.before.is_some() { "1" } else { "0" }));
     Ok(answer::empty(written.status(StatusCode::NO_CONTENT), headers))
@@ -520,8 +528,9 @@ pub(super) fn ttl_left(record: &Record, now_ms: u64) -> Option<u64> {
 pub(super) fn entry_of(key: Bytes, record: Record, now_ms: u64) -> Entry {
     let ttl_ms = ttl_left(&record, now_ms);
     let Record { meta, content_type, user_meta, lease, value, .. } = record;
-    let stamp = version_in(&meta).map(stamp_text);
-    let counted = |counter: u64| if stamp.is_some() { 0 } else { counter };
+    let tag = tag_in(&meta).filter(|tag| *tag != 0);
+    let stamp = version_in(&meta).map(stamp_text).or_else(|| tag.map(|tag| tag.to_string()));
+    let counted = |counter: u64| if meta.create_revision == Revision(0) { 0 } else { counter };
     Entry {
         key,
         value: Some(value),

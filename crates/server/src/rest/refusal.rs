@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 use quorate_api::node::Message;
 use quorate_api::problem::{Code, Current, MEDIA_TYPE, Problem, WriteOutcome};
+use quorate_external::{ErrorKind, Outcome as StoreOutcome};
 use quorate_node::SettingsError;
 use quorate_node::keyspace::{KeyMeta, Outcome, PastError, Revision, ShardError};
 
@@ -64,6 +65,9 @@ impl Refusal {
     pub(super) fn of_write(error: StoreError) -> Self {
         let code = code_of(&error);
         match error {
+            StoreError::Outside(error) if error.outcome == StoreOutcome::Unknown => {
+                Self::new(code, error.to_string()).with_outcome(WriteOutcome::Unknown)
+            }
             StoreError::Internal(detail) => Self::new(code, detail).with_outcome(WriteOutcome::Unknown),
             error @ StoreError::Unknown => Self::new(code, error.to_string()).with_outcome(WriteOutcome::Unknown),
             error => Self::new(code, error.to_string()),
@@ -118,6 +122,7 @@ impl Refusal {
     /// A condition did not hold; the key is like `current`.
     pub(super) fn precondition_failed(epoch: u64, revision: Revision, current: Option<KeyMeta>) -> Self {
         let detail = match current {
+            Some(meta) if meta.create_revision == Revision(0) => "the key is there, with another content".to_owned(),
             Some(meta) => format!("the key was last changed at revision {}", meta.mod_revision),
             None => "the key is not there".to_owned(),
         };
@@ -125,7 +130,7 @@ impl Refusal {
         let etag = |meta: &KeyMeta| format!("\"{}\"", entity_tag(epoch, meta));
         refusal.0.problem.current = Some(Current {
             exists: current.is_some(),
-            mod_revision: current.map(|meta| meta.mod_revision.0),
+            mod_revision: current.filter(|meta| meta.create_revision != Revision(0)).map(|meta| meta.mod_revision.0),
             etag: current.as_ref().map(etag),
         });
         refusal
@@ -252,8 +257,26 @@ fn code_of(error: &StoreError) -> Code {
         StoreError::Lacks(_) => Code::UnsupportedCapability,
         StoreError::ClockSkew { .. } => Code::ClockSkew,
         StoreError::TooFewAnswers { .. } => Code::TooFewAnswers,
+        StoreError::Outside(error) => code_of_store(error),
+        StoreError::Unfit(_) => Code::StoreUnfit,
         StoreError::ShuttingDown => Code::ShuttingDown,
         StoreError::Internal(_) => Code::Internal,
+    }
+}
+
+/// Sending a write again whose outcome is not known may do harm, whatever the store's trouble is.
+fn code_of_store(error: &quorate_external::StoreError) -> Code {
+    match error.kind {
+        _ if error.outcome == StoreOutcome::Unknown => Code::OutcomeUnknown,
+        ErrorKind::Unreachable => Code::StoreUnreachable,
+        ErrorKind::Timeout => Code::StoreTimedOut,
+        ErrorKind::Throttled { .. } => Code::StoreBusy,
+        ErrorKind::Failing | ErrorKind::Unexpected => Code::StoreFailed,
+        ErrorKind::Denied => Code::StoreDenied,
+        ErrorKind::NoContainer => Code::StoreMissing,
+        ErrorKind::TooLarge | ErrorKind::BadKey => Code::StoreUnfit,
+        ErrorKind::BadData => Code::StoreBadData,
+        ErrorKind::Unsupported => Code::UnsupportedCapability,
     }
 }
 

@@ -123,7 +123,8 @@ impl Scans {
         scanned.await.map_err(|_| Refusal::new(Code::Internal, "a scan panicked"))
     }
 
-    async fn take(&self, cost: Cost, deadline: Deadline) -> Result<OwnedSemaphorePermit, Refusal> {
+    /// Room for a scan, until it is dropped.
+    pub(super) async fn take(&self, cost: Cost, deadline: Deadline) -> Result<OwnedSemaphorePermit, Refusal> {
         let room = match cost {
             Cost::Returned => &self.ordered,
             Cost::Everything => &self.sorting,

@@ -2,12 +2,13 @@
 
 use quorate_api::keyspace::{
     Amount, Capability, EngineBody, LIMITS_FIELDS, LimitsBody, RETENTION_FIELDS, ReplicationBody, RetentionBody, SETTINGS_FIELDS,
-    SettingsBody,
+    Setting, SettingsBody,
 };
 use quorate_engine::{OptionSpec, Unit};
+use quorate_external::{Comparing, Expiry, PathMode, Spec};
 use quorate_node::{
-    DEFAULT_RETENTION, EngineSettings, Form, KeyspaceSettings, LimitsRecord, Mode, OptionValue, ReplicationSettings,
-    RetentionRecord, SettingsError,
+    DEFAULT_RETENTION, EngineSettings, EngineValue, Form, KeyspaceSettings, LimitsRecord, Mode, OptionValue, OutsideRecord,
+    ReplicationSettings, RetentionRecord, SettingsError,
 };
 use serde_json::{Map, Value};
 
@@ -88,15 +89,17 @@ pub(super) fn parse(body: Value) -> Result<SettingsBody, SettingsError> {
 
 /// What was asked for, with defaults filled in. It may be something that cannot be had.
 pub(super) fn settings_of(body: SettingsBody, memory_bytes: u64) -> Result<KeyspaceSettings, SettingsError> {
+    let is_outside = body.engine.as_ref().is_some_and(|engine| quorate_external::kind(&engine.kind).is_some());
     let replication = match body.replication {
         Some(replication) => replication_of(replication)?,
+        None if is_outside => ReplicationSettings::of(Mode::None),
         None => ReplicationSettings::of(Mode::default()),
     };
     let engine = match body.engine {
         Some(engine) => engine_of(engine)?,
         None => {
             let kind = replication.known_mode().unwrap_or_default().default_engine();
-            EngineSettings { kind: kind.to_owned(), options: [].into() }
+            EngineSettings::of(kind)
         }
     };
     let mut settings = KeyspaceSettings::with_defaults(engine, replication, memory_bytes);
@@ -132,9 +135,20 @@ fn retention_of(body: RetentionBody) -> Result<RetentionRecord, SettingsError> {
 
 /// Options are read by their unit. One that the engine does not have is left for the check, which names those that it has.
 fn engine_of(body: EngineBody) -> Result<EngineSettings, SettingsError> {
-    let known = quorate_engine::kind(&body.kind).map_or(&[][..], |kind| kind.options);
-    let mut settings = EngineSettings { kind: body.kind, options: [].into() };
-    for (name, amount) in body.options {
+    if quorate_external::kind(&body.kind).is_some() {
+        return outside_engine_of(body);
+    }
+    let Some(kind) = quorate_engine::kind(&body.kind) else {
+        let inside = quorate_engine::KINDS.iter().map(|kind| kind.name);
+        let known: Vec<&str> = inside.chain(quorate_external::KINDS.iter().map(|kind| kind.name)).collect();
+        return Err(invalid("engine", &format!("there is no engine {:?}; known: {}", body.kind, known.join(", "))));
+    };
+    let known = kind.options;
+    let mut settings = EngineSettings::of(&body.kind);
+    for (name, setting) in body.options {
+        let Setting::Amount(amount) = setting else {
+            return Err(invalid(&format!("engine.{name}"), "a number, or text with a unit"));
+        };
         let value = match known.iter().find(|option| option.name == name).map(|option| option.unit) {
             Some(Unit::Bytes) => amount.bytes(),
             Some(Unit::Count) => amount.count(),
@@ -142,9 +156,56 @@ fn engine_of(body: EngineBody) -> Result<EngineSettings, SettingsError> {
             None => Ok(0),
         };
         let value = value.map_err(|why| invalid(&format!("engine.{name}"), &why))?;
-        settings.options.insert(name, value);
+        settings.options.insert(name, EngineValue::Number(value));
     }
     Ok(settings)
+}
+
+/// A store outside, checked by who knows stores. Only what all nodes share can be had as yet.
+fn outside_engine_of(body: EngineBody) -> Result<EngineSettings, SettingsError> {
+    let options = body.options.into_iter().map(|(name, setting)| (name, engine_value(setting))).collect();
+    let mut settings = EngineSettings { options, ..EngineSettings::of(&body.kind) };
+    let spec = Spec::parse(&engine_json(&settings)).map_err(|error| SettingsError::Invalid(error.to_string()))?;
+    if spec.path == PathMode::PerNode {
+        let why = "engine.path: \"per-node\" is not there yet; possible: \"path\": \"shared\", where the store is the only copy \
+                   and all nodes use the same, without {node}";
+        return Err(SettingsError::Unsupported(why.to_owned()));
+    }
+    let can = spec.capabilities();
+    settings.outside = Some(OutsideRecord {
+        lists: can.listable,
+        ordered: can.ordered,
+        compares: can.comparing != Comparing::Unconditional,
+        expires: can.expiry != Expiry::None,
+    });
+    Ok(settings)
+}
+
+fn engine_value(setting: Setting) -> EngineValue {
+    match setting {
+        Setting::Amount(Amount::Number(number)) => EngineValue::Number(number),
+        Setting::Amount(Amount::Text(text)) => EngineValue::Text(text),
+        Setting::Fields(fields) => {
+            EngineValue::Fields(fields.into_iter().map(|(name, setting)| (name, engine_value(setting))).collect())
+        }
+    }
+}
+
+fn setting_of(value: &EngineValue) -> Setting {
+    match value {
+        EngineValue::Number(number) => Amount::Number(*number).into(),
+        EngineValue::Text(text) => Amount::Text(text.clone()).into(),
+        EngineValue::Fields(fields) => {
+            Setting::Fields(fields.iter().map(|(name, value)| (name.clone(), setting_of(value))).collect())
+        }
+    }
+}
+
+/// The settings of a store outside as it reads them.
+pub(crate) fn engine_json(settings: &EngineSettings) -> Map<String, Value> {
+    let options = settings.options.iter();
+    let told = options.map(|(name, value)| (name.clone(), serde_json::to_value(value).expect("plain data has string keys")));
+    told.chain([("type".to_owned(), Value::from(settings.kind.as_str()))]).collect()
 }
 
 /// Options are read by their form. One that the mode does not have is left for the check, which names those that it has.
@@ -222,11 +283,11 @@ pub(super) fn retention_body(retention: &RetentionRecord) -> RetentionBody {
 /// An engine as it is told.
 pub(crate) fn engine_body(settings: &EngineSettings) -> EngineBody {
     let known = quorate_engine::kind(&settings.kind).map_or(&[][..], |kind| kind.options);
-    let amount = |name: &String, value: u64| match known.iter().find(|option| option.name == name) {
-        Some(option) => amount_of(option, value),
-        None => Amount::Number(value),
+    let told = |name: &String, value: &EngineValue| match (known.iter().find(|option| option.name == name), value) {
+        (Some(option), EngineValue::Number(number)) => amount_of(option, *number).into(),
+        (_, value) => setting_of(value),
     };
-    let options = settings.options.iter().map(|(name, value)| (name.clone(), amount(name, *value)));
+    let options = settings.options.iter().map(|(name, value)| (name.clone(), told(name, value)));
     EngineBody { kind: settings.kind.clone(), options: options.collect() }
 }
 
@@ -265,7 +326,11 @@ mod tests {
 
     fn full() -> KeyspaceSettings {
         KeyspaceSettings {
-            engine: EngineSettings { kind: "made-up".to_owned(), options: [("max_entries".to_owned(), 7)].into() },
+            engine: EngineSettings {
+                kind: "made-up".to_owned(),
+                options: [("max_entries".to_owned(), EngineValue::Number(7))].into(),
+                outside: None,
+            },
             replication: ReplicationSettings::of(Mode::None),
             ttl_ms: Some(1_800_000),
             limits: LimitsRecord { max_bytes: Some(9), max_key_bytes: Some(8), max_value_bytes: Some(7) },
@@ -337,7 +402,7 @@ mod tests {
     #[test]
     fn another_engine_begins_with_its_own_options() {
         let altered = patched(&full(), json!({"engine": {"type": "trie"}})).unwrap();
-        assert_eq!(altered.engine, EngineSettings { kind: "trie".to_owned(), options: [].into() });
+        assert_eq!(altered.engine, EngineSettings::of("trie"));
         let same = patched(&full(), json!({"engine": {"type": "made-up", "beads": 3}})).unwrap();
         assert_eq!(same.engine.options.keys().collect::<Vec<_>>(), ["beads", "max_entries"]);
     }

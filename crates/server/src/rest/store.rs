@@ -13,6 +13,7 @@ use quorate_node::keyspace::{Outcome, Revision, Write};
 use quorate_node::{KeyspaceRecord, KeyspaceSettings, LeaseQuestion, LeaseTime, SettingsError};
 
 use super::feeds::LiveFeed;
+use super::outside::Outside;
 use super::settings::SettingsPatch;
 
 /// The backing store of the REST endpoint.
@@ -41,13 +42,21 @@ pub trait Store: Send + Sync + 'static {
     /// Sends the others what an eventual keyspace has collected here, or, if it `compares`, compares with all of them.
     fn sync(&self, keyspace: &str, compares: bool, timeout: Duration) -> impl Future<Output = Result<Synced, StoreError>> + Send;
 
-    /// A view to read from, at least as fresh as asked for.
+    /// A view to read from, at least as fresh as asked for. That of a keyspace whose pairs are outside has its epoch
+    /// alone: they are read by [`Store::outside`].
     fn read(
         &self,
         keyspace: &str,
         freshness: Freshness,
         timeout: Duration,
     ) -> impl Future<Output = Result<Reading, StoreError>> + Send;
+
+    /// A keyspace whose pairs are in a store outside the nodes, with its store; none of any other keyspace, and where
+    /// there are no such keyspaces.
+    fn outside(&self, keyspace: &str, timeout: Duration) -> impl Future<Output = Result<Option<Outside>, StoreError>> + Send {
+        let _ = (keyspace, timeout);
+        std::future::ready(Ok(None))
+    }
 
     /// The cluster as this node sees it, without asking others.
     fn cluster(&self) -> ClusterStatus;
@@ -341,6 +350,12 @@ pub enum StoreError {
         /// How many it wants.
         needed: u32,
     },
+    /// The store outside that holds the pairs failed, or refused; the error says what became of a write.
+    #[error("{0}")]
+    Outside(quorate_external::StoreError),
+    /// The store outside has no place for a part of what was to be written; nothing was done.
+    #[error("{0}")]
+    Unfit(&'static str),
     /// The node is going down; nothing was done.
     #[error("the node is shutting down")]
     ShuttingDown,

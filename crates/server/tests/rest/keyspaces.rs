@@ -214,7 +214,15 @@ async fn engines_tell_their_options() {
     let server = Server::start().await;
     let engines = server.get("/v1/engines").await.json();
     let items = engines["items"].as_array().unwrap();
-    assert_eq!(items.len(), KINDS.len());
+    assert_eq!(items.len(), KINDS.len() + quorate_external::KINDS.len());
+    for (item, kind) in items[KINDS.len()..].iter().zip(quorate_external::KINDS) {
+        let can = (kind.capabilities)();
+        assert_eq!((item["type"].as_str(), &item["replication"]), (Some(kind.name), &json!(["none"])));
+        assert_eq!(item["outside"]["writes"], json!(can.writable));
+        assert_eq!(item["outside"]["conditions"], json!(can.comparing.name()));
+        let names: Vec<&str> = item["options"].as_array().unwrap().iter().filter_map(|option| option["name"].as_str()).collect();
+        assert!(names.contains(&"cache") && names.contains(&kind.options[0].0), "{names:?}");
+    }
     for (item, kind) in items.iter().zip(KINDS) {
         assert_eq!((item["type"].as_str(), item["summary"].as_str()), (Some(kind.name), Some(kind.summary)));
         assert_eq!(item["capabilities"]["ordered"], json!(kind.capabilities.ordered));

@@ -110,7 +110,7 @@ impl MemoryStore {
     pub(crate) fn begin_move(&self, name: &str) {
         let mut state = self.state();
         let record = state.records.get_mut(name).unwrap();
-        let old = EngineSettings { kind: "trie".to_owned(), options: BTreeMap::new() };
+        let old = EngineSettings::of("trie");
         record.last_move = Some(MoveRecord { job: 7, from: old.clone(), started_ms: 1_800_000_000_000 });
         for (replica, is_moving) in record.shards[0].replicas.iter_mut().skip(1).zip([true, false]) {
             (replica.engine, replica.is_moving) = (Some(old.clone()), is_moving);
@@ -374,6 +374,7 @@ impl Store for MemoryStore {
             replicas: Vec::new(),
             eventual: Vec::new(),
             cache: None,
+            outside: None,
         })
     }
 
@@ -433,7 +434,7 @@ fn shard(record: &KeyspaceRecord) -> Shard {
 
 /// The settings of a keyspace that is there from the start.
 fn settings(limits: Limits) -> KeyspaceSettings {
-    let engine = EngineSettings { kind: "trie".to_owned(), options: BTreeMap::new() };
+    let engine = EngineSettings::of("trie");
     KeyspaceSettings::with_defaults(engine, ReplicationSettings::of(Mode::Raft), limits.max_bytes)
 }
 

@@ -47,13 +47,18 @@ impl Cluster {
 
     /// Nodes n1, n2, ..., all ready.
     pub(crate) fn ready(count: usize) -> Self {
+        Self::ready_with(count, &[])
+    }
+
+    /// The same, each started with further arguments.
+    pub(crate) fn ready_with(count: usize, arguments: &[&str]) -> Self {
         let mut cluster = Self::empty();
         let start = now();
         for number in 1..=count {
             let name = cluster.add(&format!("n{number}"));
             let first = cluster.node("n1").client_address.clone();
-            let join: &[&str] = if number == 1 { &[] } else { &[&first] };
-            cluster.node_mut(&name).start(join);
+            let join: &[&str] = if number == 1 { &[] } else { &["--join", &first] };
+            cluster.node_mut(&name).start_with(&[join, arguments].concat());
         }
         cluster.until_ready();
         tell(format_args!("{count} nodes ready after {:?}", since(start)));

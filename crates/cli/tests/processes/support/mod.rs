@@ -14,5 +14,5 @@ pub(crate) use folder::contents;
 pub(crate) use http::{Connection, Request};
 pub(crate) use load::Load;
 pub(crate) use process::{NodeProcess, free_ports, program};
-pub(crate) use servers::{DnsServer, ZooKeeper};
+pub(crate) use servers::{DnsServer, Redis, ZooKeeper};
 pub(crate) use time::{now, pause, since, tell, until};

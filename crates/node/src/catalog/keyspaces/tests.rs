@@ -1,18 +1,18 @@
 //! Plans for keyspaces, applied to a shard as the system keyspace would.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use quorate_api::keyspace::Capability;
 
 use super::*;
 use crate::catalog::replication::Mode;
 use crate::catalog::tests::{System, request};
-use crate::catalog::{DEFAULT_RETENTION, EngineSettings, LimitsRecord, ReplicationSettings, RetentionRecord};
+use crate::catalog::{DEFAULT_RETENTION, EngineSettings, LimitsRecord, OutsideRecord, ReplicationSettings, RetentionRecord};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
 fn engine(kind: &str) -> EngineSettings {
-    EngineSettings { kind: kind.to_owned(), options: BTreeMap::new() }
+    EngineSettings::of(kind)
 }
 
 fn settings(mode: Mode) -> KeyspaceSettings {
@@ -398,7 +398,7 @@ fn records_of_the_first_version_are_read() {
     let keyspace: KeyspaceRecord = serde_json::from_str(FIRST_RECORD).unwrap();
     let founded = System::found().keyspace(DEFAULT_KEYSPACE);
     let limits = LimitsRecord { max_bytes: Some(1 << 30), ..LimitsRecord::default() };
-    let engine = EngineSettings { kind: "trie".to_owned(), options: BTreeMap::new() };
+    let engine = EngineSettings::of("trie");
     assert_eq!(keyspace, KeyspaceRecord { engine, limits, ..founded });
     let cluster: crate::ClusterRecord =
         serde_json::from_str(r#"{"id":7,"version":1,"next_node":2,"next_replica":3,"next_group":2}"#).unwrap();
@@ -458,4 +458,23 @@ fn a_restore_that_is_given_up_leaves_nothing_but_what_always_exists() {
     assert!(system.is_applied(&write));
     let default = system.keyspace("default");
     assert!(!default.is_restoring && default.epoch != epoch, "it is there, empty, under an epoch of its own");
+}
+
+#[test]
+fn nodes_have_no_replicas_of_what_lies_in_a_store_outside() {
+    let mut system = System::of(2);
+    let store = OutsideRecord { lists: true, ..OutsideRecord::default() };
+    let asked = KeyspaceSettings { engine: EngineSettings { outside: Some(store), ..engine("fs") }, ..settings(Mode::None) };
+    system.create("shared", &asked);
+    system.join(3);
+    assert!(system.keyspace("shared").shards[0].replicas.is_empty());
+
+    // What another version says the store can do makes no other engine of it.
+    let later = EngineSettings { outside: Some(OutsideRecord { ordered: true, ..store }), ..engine("fs") };
+    let again = KeyspaceSettings { engine: later, ..asked.clone() };
+    assert_eq!(system.catalog().plan_create("shared", &again, NOW_MS), Ok(None));
+    let elsewhere = KeyspaceSettings { engine: EngineSettings { outside: Some(store), ..engine("s3") }, ..asked.clone() };
+    assert!(matches!(system.catalog().plan_alter("shared", &elsewhere, NOW_MS), Err(CatalogError::Settings(_))));
+    assert!(matches!(system.catalog().plan_begin_restore("new", &asked, false, NOW_MS), Err(CatalogError::Settings(_))));
+    system.delete("shared");
 }

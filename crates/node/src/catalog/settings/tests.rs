@@ -14,7 +14,7 @@ fn kind(durable: bool, evicts: bool) -> Kind {
 
 fn settings() -> KeyspaceSettings {
     KeyspaceSettings {
-        engine: EngineSettings { kind: DEFAULT_ENGINE.to_owned(), options: BTreeMap::new() },
+        engine: EngineSettings::of(DEFAULT_ENGINE),
         replication: ReplicationSettings::of(Mode::Raft),
         ttl_ms: None,
         limits: LimitsRecord::default(),
@@ -28,7 +28,8 @@ fn with_limits(limits: LimitsRecord) -> KeyspaceSettings {
 
 #[test]
 fn defaults_can_be_had() {
-    assert_eq!(settings().check().map(|(kind, mode)| (kind.name, mode)), Ok((DEFAULT_ENGINE, Mode::Raft)));
+    assert_eq!(settings().check(), Ok(()));
+    assert_eq!((settings().engine.kind.as_str(), settings().replication.check()), (DEFAULT_ENGINE, Ok(Mode::Raft)));
 }
 
 #[test]
@@ -69,19 +70,68 @@ fn pairs_live_for_a_while_where_the_engine_or_the_log_lets_them_go() {
 
 #[test]
 fn engines_and_options_that_are_not_known_are_refused_with_what_is() {
-    let unknown =
-        KeyspaceSettings { engine: EngineSettings { kind: "abacus".to_owned(), options: BTreeMap::new() }, ..settings() };
+    let unknown = KeyspaceSettings { engine: EngineSettings::of("abacus"), ..settings() };
     assert!(matches!(unknown.check(), Err(SettingsError::Invalid(why)) if why.contains("abacus") && why.contains("trie")));
-    let options = BTreeMap::from([("beads".to_owned(), 7)]);
+    let options = BTreeMap::from([("beads".to_owned(), EngineValue::Number(7))]);
     let unknown = KeyspaceSettings { engine: EngineSettings { options, ..settings().engine }, ..settings() };
     assert!(matches!(unknown.check(), Err(SettingsError::Invalid(why)) if why.contains("beads")));
+}
+
+fn outside(store: OutsideRecord) -> KeyspaceSettings {
+    let url = EngineValue::Text("redis://127.0.0.1:6379/0".to_owned());
+    let credentials = EngineValue::Fields([("env".to_owned(), EngineValue::Fields(BTreeMap::new()))].into());
+    let options = [("url".to_owned(), url), ("credentials".to_owned(), credentials)].into();
+    KeyspaceSettings {
+        engine: EngineSettings { options, outside: Some(store), ..EngineSettings::of("redis") },
+        replication: ReplicationSettings::of(Mode::None),
+        limits: LimitsRecord::default(),
+        ..settings()
+    }
+}
+
+#[test]
+fn a_store_outside_goes_with_no_replication_and_has_what_it_says() {
+    let all = OutsideRecord { lists: true, ordered: true, compares: true, expires: true };
+    assert_eq!(outside(all).check(), Ok(()));
+    let has = |store| Capability::ALL.into_iter().filter(|can| outside(store).can(*can)).collect::<Vec<_>>();
+    let [ordered, prefix, range, cas, ttl] =
+        [Capability::Ordered, Capability::Prefix, Capability::Range, Capability::Cas, Capability::TtlPerKey];
+    assert_eq!(has(all), [ordered, prefix, range, cas, ttl]);
+    assert_eq!(has(OutsideRecord { lists: false, ..all }), [cas, ttl]);
+    assert_eq!(has(OutsideRecord { ordered: false, compares: false, expires: false, ..all }), [prefix, range]);
+
+    let why = |settings: KeyspaceSettings| settings.check().unwrap_err().to_string();
+    for mode in Mode::ALL.into_iter().filter(|mode| *mode != Mode::None) {
+        let told = why(KeyspaceSettings { replication: ReplicationSettings::of(mode), ..outside(all) });
+        assert!(told.contains(mode.name()) && told.contains("Possible: redis with none"), "{told}");
+    }
+    let limits = LimitsRecord { max_bytes: Some(1), ..LimitsRecord::default() };
+    assert!(why(KeyspaceSettings { limits, ..outside(all) }).starts_with("limits.max_bytes"));
+    let retention = Some(DEFAULT_RETENTION);
+    assert!(why(KeyspaceSettings { retention, ..outside(all) }).starts_with("retention"));
+    let timed = |store| KeyspaceSettings { ttl_ms: Some(1), ..outside(store) };
+    assert_eq!(timed(all).check(), Ok(()));
+    assert!(why(timed(OutsideRecord { expires: false, ..all })).starts_with("ttl"));
+}
+
+#[test]
+fn settings_of_a_store_outside_are_read_back_and_are_bounded() {
+    let mut settings = outside(OutsideRecord::default());
+    let json = serde_json::to_string(&settings.engine).unwrap();
+    assert_eq!(serde_json::from_str::<EngineSettings>(&json).unwrap(), settings.engine, "{json}");
+    let old: EngineSettings = serde_json::from_str(r#"{"type":"cache","options":{"max_entries":7}}"#).unwrap();
+    assert_eq!((old.outside, old.spec().options["max_entries"]), (None, 7));
+    settings.engine.options.insert("prefix".to_owned(), EngineValue::Text("x".repeat(5000)));
+    assert!(matches!(settings.check(), Err(SettingsError::Invalid(why)) if why.contains("4096 bytes")));
+    let word = EngineSettings { outside: None, ..settings.engine };
+    assert!(KeyspaceSettings { engine: EngineSettings { kind: "trie".to_owned(), ..word }, ..settings }.check().is_err());
 }
 
 #[test]
 fn what_is_copied_as_a_whole_after_writes_is_small() {
     let on_write = |max_bytes: Option<Option<u64>>| {
         let text = r#"{"mode":"full-copy","trigger":"on_write"}"#;
-        let engine = EngineSettings { kind: "trie".to_owned(), options: BTreeMap::new() };
+        let engine = EngineSettings::of("trie");
         let settings = KeyspaceSettings::with_defaults(engine, serde_json::from_str(text).unwrap(), 1 << 30);
         let limits =
             max_bytes.map_or_else(|| settings.limits.clone(), |max| LimitsRecord { max_bytes: max, ..LimitsRecord::default() });
@@ -156,7 +206,7 @@ fn what_a_keyspace_can_do_follows_from_engine_and_mode() {
     assert!(!can(&kind(false, true), Mode::Raft, Capability::Prefix), "what cannot be had can do nothing");
     assert!(can(&unordered(plain), Mode::Raft, Capability::Watch) && !can(&plain, Mode::None, Capability::Watch));
     assert!(settings().can(Capability::Cas) && settings().can(Capability::TtlPerKey));
-    let unknown = EngineSettings { kind: "abacus".to_owned(), options: BTreeMap::new() };
+    let unknown = EngineSettings::of("abacus");
     assert!(!KeyspaceSettings { engine: unknown, ..settings() }.can(Capability::Cas));
 }
 
@@ -188,14 +238,8 @@ fn history_needs_order_and_a_log() {
 
 #[test]
 fn what_is_in_memory_has_a_bound_by_default() {
-    let of = |engine: &str| {
-        KeyspaceSettings::with_defaults(
-            EngineSettings { kind: engine.to_owned(), options: BTreeMap::new() },
-            ReplicationSettings::of(Mode::Raft),
-            9,
-        )
-        .limits
-    };
+    let of =
+        |engine: &str| KeyspaceSettings::with_defaults(EngineSettings::of(engine), ReplicationSettings::of(Mode::Raft), 9).limits;
     assert_eq!(of("trie"), LimitsRecord { max_bytes: Some(9), ..LimitsRecord::default() });
     for kind in KINDS {
         let is_bounded_otherwise = kind.capabilities.durable || kind.capabilities.evicts;

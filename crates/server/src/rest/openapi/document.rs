@@ -273,7 +273,12 @@ fn engines() -> Value {
         let options: Vec<String> = kind.options.iter().map(option).collect();
         json!({"const": kind.name, "description": format!("{}\n\n{}", kind.summary, options.join("\n\n")).trim()})
     };
-    json!({"description": "The kind.", "oneOf": KINDS.iter().map(kind).collect::<Vec<_>>()})
+    let outside = |kind: &quorate_external::Kind| {
+        let options: Vec<String> = kind.options.iter().map(|(name, help)| format!("`{name}`: {help}")).collect();
+        json!({"const": kind.name, "description": format!("{}\n\n{}", kind.summary, options.join("\n\n")).trim()})
+    };
+    let all: Vec<Value> = KINDS.iter().map(kind).chain(quorate_external::KINDS.iter().map(outside)).collect();
+    json!({"description": "The kind.", "oneOf": all})
 }
 
 fn problem_codes() -> Value {
