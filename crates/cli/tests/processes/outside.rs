@@ -148,7 +148,7 @@ fn refuse_what_cannot_be(node: &mut Connection, keyspace: &str) {
         (Request::new("GET", format!("/v1/kv/{keyspace}")).with_query("wait=1s&index=1"), "watch"),
         (on("GET", keyspace, "x").with_query("revision=1"), "history"),
         (Request::new("GET", format!("/v1/watch/{keyspace}")), "watch"),
-        (Request::json("POST", &format!("/v1/txn/{keyspace}"), r#"{"then":[]}"#), "txn"),
+        (Request::json("POST", &format!("/v1/txn?ks={keyspace}"), r#"{"then":[]}"#), "txn"),
         (Request::json("POST", &format!("/v1/batch/{keyspace}"), r#"{"ops":[]}"#).with_query("atomic=true"), "atomic_batch"),
         (Request::json("PATCH", &format!("/v1/kv/{keyspace}/x"), increment), "counters"),
         (Request::new("GET", "/v1/snapshot".to_owned()).with_query(&format!("ks={keyspace}")), "snapshot"),
@@ -248,7 +248,7 @@ fn settings_that_cannot_be_are_refused_with_the_way_out() {
         (redis(json!({"credentials": {"env": {"password": "QUORATE_TEST_NOT_SET"}}})), 422, "QUORATE_TEST_NOT_SET"),
         (redis(json!({"cache": {"ttl": "soon"}})), 422, "cache.ttl"),
         (redis(json!({"wobble": 1})), 422, "known: "),
-        (json!({"engine": {"type": "abacus"}}), 422, "opensearch"),
+        (json!({"engine": {"type": "abacus"}}), 422, "abacus"),
     ];
     for (settings, status, told) in cases {
         let answer = node.expect(status, &Request::json("PUT", "/v1/keyspaces/k", settings.to_string()));

@@ -138,12 +138,7 @@ fn engine_of(body: EngineBody) -> Result<EngineSettings, SettingsError> {
     if quorate_external::kind(&body.kind).is_some() {
         return outside_engine_of(body);
     }
-    let Some(kind) = quorate_engine::kind(&body.kind) else {
-        let inside = quorate_engine::KINDS.iter().map(|kind| kind.name);
-        let known: Vec<&str> = inside.chain(quorate_external::KINDS.iter().map(|kind| kind.name)).collect();
-        return Err(invalid("engine", &format!("there is no engine {:?}; known: {}", body.kind, known.join(", "))));
-    };
-    let known = kind.options;
+    let known = quorate_engine::kind(&body.kind).map_or(&[][..], |kind| kind.options);
     let mut settings = EngineSettings::of(&body.kind);
     for (name, setting) in body.options {
         let Setting::Amount(amount) = setting else {
