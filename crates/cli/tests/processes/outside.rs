@@ -139,7 +139,6 @@ fn use_from_all_nodes(cluster: &Cluster, keyspace: &str) {
 }
 
 fn refuse_what_cannot_be(node: &mut Connection, keyspace: &str) {
-    let increment = json!({"increment": 1}).to_string();
     let refused = [
         (put(keyspace, "x", "v").with_header("idempotency-key", "\"k\""), "idempotency"),
         (put(keyspace, "x", "v").with_query("lease=1"), "leases"),
@@ -150,7 +149,7 @@ fn refuse_what_cannot_be(node: &mut Connection, keyspace: &str) {
         (Request::new("GET", format!("/v1/watch/{keyspace}")), "watch"),
         (Request::json("POST", &format!("/v1/txn?ks={keyspace}"), r#"{"then":[]}"#), "txn"),
         (Request::json("POST", &format!("/v1/batch/{keyspace}"), r#"{"ops":[]}"#).with_query("atomic=true"), "atomic_batch"),
-        (Request::json("PATCH", &format!("/v1/kv/{keyspace}/x"), increment), "counters"),
+        (on("PATCH", keyspace, "x").with_header("content-type", "application/merge-patch+json").with_body("{}"), "counters"),
         (Request::new("GET", "/v1/snapshot".to_owned()).with_query(&format!("ks={keyspace}")), "snapshot"),
     ];
     for (request, capability) in refused {
@@ -208,13 +207,14 @@ fn a_folder_is_shared_by_all_nodes_and_by_other_programs() {
         other => Err(format!("{other:?}")),
     });
 
-    // A folder that goes is missed, not made.
-    fs::rename(&reports, folder.path().join("elsewhere")).expect("a folder can be renamed");
-    let (code, outcome, detail) = problem(&mut again, 502, &put("reports", "x", "v"));
+    // A folder that is not there is missed, not made.
+    let lost = folder.path().join("lost");
+    create(&cluster, "lost", &json!({"type": "fs", "path": "shared", "folder": lost}));
+    let (code, outcome, detail) = problem(&mut again, 502, &put("lost", "x", "v"));
     assert_eq!((code.as_str(), outcome), ("store_missing", json!("not_applied")), "{detail}");
-    assert!(detail.contains("fs") && detail.contains("reports"), "{detail}");
-    assert_eq!(problem(&mut again, 502, &on("GET", "reports", "x")).0, "store_missing");
-    assert!(!reports.exists());
+    assert!(detail.contains("fs") && detail.contains("lost"), "{detail}");
+    assert_eq!(problem(&mut again, 502, &on("GET", "lost", "x")).0, "store_missing");
+    assert!(!lost.exists());
     again.expect(200, &on("GET", "pairs", "a"));
 
     // The keyspace goes, and what is in the folder stays.
