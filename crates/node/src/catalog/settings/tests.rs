@@ -146,9 +146,12 @@ fn what_is_copied_as_a_whole_after_writes_is_small() {
 #[test]
 fn a_cache_whose_nodes_take_writes_on_their_own_lets_everything_go_in_time() {
     let cached = |replication: &str, ttl_ms| {
-        let engine = EngineSettings { kind: "cache".to_owned(), options: BTreeMap::from([("max_bytes".to_owned(), 1 << 20)]) };
+        let engine = EngineSettings {
+            options: BTreeMap::from([("max_bytes".to_owned(), EngineValue::Number(1 << 20))]),
+            ..EngineSettings::of("cache")
+        };
         let settings = KeyspaceSettings::with_defaults(engine, serde_json::from_str(replication).unwrap(), 1 << 30);
-        KeyspaceSettings { ttl_ms, ..settings }.check().map(|_| ()).map_err(|error| error.to_string())
+        KeyspaceSettings { ttl_ms, ..settings }.check().map_err(|error| error.to_string())
     };
     assert_eq!(cached(r#"{"mode":"push","sends":"invalidations"}"#, Some(60_000)), Ok(()));
     for (replication, ttl_ms, told) in [
@@ -163,7 +166,7 @@ fn a_cache_whose_nodes_take_writes_on_their_own_lets_everything_go_in_time() {
         options: BTreeMap::from([("sends".to_owned(), OptionValue::Word("values".into()))]),
         ..ReplicationSettings::of(Mode::Push)
     };
-    let engine = EngineSettings { kind: "trie".to_owned(), options: BTreeMap::new() };
+    let engine = EngineSettings::of("trie");
     assert!(KeyspaceSettings::with_defaults(engine, plain, 1).check().is_err());
 }
 
