@@ -209,11 +209,14 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Whether a view of the system keyspace holds a keyspace of this name; without reading all of the catalog.
-    pub fn has_keyspace(view: &dyn View, name: &str) -> Result<bool, CatalogError> {
+    /// The keyspace of this name in a view of the system keyspace; without reading all of the catalog.
+    pub fn keyspace(view: &dyn View, name: &str) -> Result<Option<KeyspaceRecord>, CatalogError> {
         let key = format!("{KEYSPACE_PREFIX}{name}");
-        let found = view.get(Table::Current, key.as_bytes());
-        found.map(|record| record.is_some()).map_err(|error| damaged(key.as_bytes(), &error))
+        let Some(bytes) = view.get(Table::Current, key.as_bytes()).map_err(|error| damaged(key.as_bytes(), &error))? else {
+            return Ok(None);
+        };
+        let record = Record::decode(bytes).map_err(|error| damaged(key.as_bytes(), &error))?;
+        parse(key.as_bytes(), &record).map(Some)
     }
 
     fn add(&mut self, key: &[u8], record: &Record) -> Result<(), CatalogError> {

@@ -15,8 +15,8 @@ use quorate_log::GroupId;
 use quorate_node::eventual_replication::{Ack, MemberState};
 use quorate_node::keyspace::{Outcome, Revision, Write};
 use quorate_node::{
-    Answer, Catalog, CatalogError, EventualAsk, Failure, HostedKeyspace, Identity, KeyspaceSettings, LeaseQuestion, LeaseTime,
-    Mode, Monotonic, NodeState, ReplicaStatus, RequestKind, SYSTEM_GROUP, SYSTEM_KEYSPACE,
+    Answer, Catalog, CatalogError, EventualAsk, Failure, HostedKeyspace, Identity, KeyspaceRecord, KeyspaceSettings,
+    LeaseQuestion, LeaseTime, Mode, Monotonic, NodeState, ReplicaStatus, RequestKind, SYSTEM_GROUP, SYSTEM_KEYSPACE,
 };
 use tokio::sync::Mutex;
 
@@ -263,7 +263,7 @@ impl Store for NodeStore {
             None => None,
         };
         let is_asked = |keyspace: &str| request.keyspace.as_deref().is_none_or(|asked| asked == keyspace);
-        let has_leader = |keyspace: &quorate_node::KeyspaceRecord| keyspace.replication.is_raft();
+        let has_leader = |keyspace: &KeyspaceRecord| keyspace.replication.is_raft();
         let led = catalog.shards().filter(|(name, keyspace, _)| is_asked(name) && has_leader(keyspace));
         let shards: Vec<(String, u64)> = led.map(|(name, _, shard)| (name.to_owned(), shard.group)).collect();
         if shards.is_empty() {
@@ -422,11 +422,32 @@ impl Running {
     /// before that is said; and until the catalog has arrived, nothing is known to be missing.
     pub(crate) async fn hosted(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
         let hosted = self.hosted_in_any_state(keyspace, deadline).await?;
-        let catalog = self.handle.views.catalog.load();
-        if catalog.keyspaces.get(keyspace).is_some_and(|record| record.is_restoring) {
+        if self.is_restoring(keyspace, deadline).await? {
             return Err(StoreError::Busy(format!("keyspace {keyspace} is being restored from a backup")));
         }
         Ok(hosted)
+    }
+
+    /// Its restore may have ended through another node a moment ago, so here, too, the cluster is asked before that is said.
+    async fn is_restoring(&self, keyspace: &str, deadline: Monotonic) -> Result<bool, StoreError> {
+        if !self.handle.views.catalog.load().keyspaces.get(keyspace).is_some_and(|record| record.is_restoring) {
+            return Ok(false);
+        }
+        let hosted = self.handle.views.hosted.load_full();
+        let Some(system) = hosted.keyspaces.get(SYSTEM_KEYSPACE) else { return Ok(true) };
+        let latest = self.latest_record(system, keyspace, deadline).await?;
+        Ok(latest.is_some_and(|record| record.is_restoring))
+    }
+
+    /// A keyspace as the cluster has it now.
+    async fn latest_record(
+        &self,
+        system: &HostedKeyspace,
+        keyspace: &str,
+        deadline: Monotonic,
+    ) -> Result<Option<KeyspaceRecord>, StoreError> {
+        self.read_index(system.group, deadline).await?;
+        Ok(Catalog::keyspace(system.engine.view().as_ref(), keyspace)?)
     }
 
     /// The same, also while it is being restored.
@@ -449,8 +470,7 @@ impl Running {
                 return Ok(Found::Outside(found));
             }
             if let Some(system) = hosted.keyspaces.get(SYSTEM_KEYSPACE).filter(|_| !is_known) {
-                self.read_index(system.group, deadline).await?;
-                if !Catalog::has_keyspace(system.engine.view().as_ref(), keyspace)? {
+                if self.latest_record(system, keyspace, deadline).await?.is_none() {
                     return Err(StoreError::KeyspaceNotFound(keyspace.to_owned()));
                 }
                 is_known = true;

@@ -133,7 +133,7 @@ fn settings_hold_for_what_is_written_after_the_restore() {
         let mut connection = cluster.connection("n1");
         connection.expect(201, &Request::json("PUT", "/v1/keyspaces/orders", "{}"));
         connection.expect(201, &Request::new("PUT", path_of("old")).with_body(vec![b'v'; 5_000]));
-        connection.expect(201, &Request::json("POST", "/v1/leases/orders", r#"{"id": "7", "ttl": "1s"}"#));
+        connection.expect(201, &Request::json("POST", "/v1/leases/orders", r#"{"id": "7", "ttl": "60s"}"#));
         connection.expect(201, &Request::new("PUT", path_of("leased?lease=7")).with_body("v"));
         let settings = r#"{"ttl": "1h", "limits": {"max_value_bytes": "1KiB", "max_bytes": "4KiB"}}"#;
         connection.expect(200, &Request::json("PATCH", "/v1/keyspaces/orders", settings));
@@ -141,8 +141,11 @@ fn settings_hold_for_what_is_written_after_the_restore() {
     }
     let cluster = Cluster::ready(3);
     done(&cluster, &["restore", file]);
+    // At once through every node, also through those that have not heard of it.
+    for node in ["n1", "n2", "n3"] {
+        cluster.connection(node).expect(200, &Request::new("GET", path_of("leased")));
+    }
     let mut connection = cluster.connection("n2");
-    connection.expect(200, &Request::new("GET", path_of("leased")));
     let old = connection.expect(200, &Request::new("GET", path_of("old?format=json"))).json::<Value>();
     assert!(old.get("ttl").is_none(), "it had no end: {old}");
     connection.expect(413, &Request::new("PUT", path_of("large")).with_body(vec![b'v'; 2_000]));

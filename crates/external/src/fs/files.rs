@@ -82,16 +82,23 @@ impl Files {
         Self { root, below, must_exist, clock, process, written: AtomicU64::new(0), opened: Mutex::new(None) }
     }
 
-    /// The folder itself; opened again if it was lost.
+    /// The folder itself; opened again if another is of that name by now, or none: it was moved, or a disk was mounted over it.
     fn opened(&self) -> Result<Arc<Opened>, StoreError> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(there) = opened.as_ref().filter(|there| rustix::fs::fstat(&there.folder).is_ok_and(|stat| stat.st_nlink > 0))
-        {
+        if let Some(there) = opened.as_ref().filter(|there| self.is_in_place(&there.folder)) {
             return Ok(there.clone());
         }
         let fresh = Arc::new(self.open()?);
         *opened = Some(fresh.clone());
         Ok(fresh)
+    }
+
+    fn is_in_place(&self, folder: &OwnedFd) -> bool {
+        let path = self.root.join(self.below.join("/"));
+        match (rustix::fs::fstat(folder), rustix::fs::stat(&path)) {
+            (Ok(open), Ok(named)) => (open.st_dev, open.st_ino) == (named.st_dev, named.st_ino),
+            _ => false,
+        }
     }
 
     fn open(&self) -> Result<Opened, StoreError> {

@@ -127,6 +127,29 @@ async fn only_folders_that_were_given_are_used() {
     );
 }
 
+/// A folder that was moved away, or over which a disk was mounted, is no longer the one of that name.
+#[tokio::test]
+async fn a_folder_that_is_moved_while_it_is_used_takes_no_writes() {
+    let (root, time) = (tempfile::tempdir().unwrap(), Time::real());
+    let (disk, elsewhere) = (root.path().join("disk"), root.path().join("elsewhere"));
+    fs::create_dir(&disk).unwrap();
+    let within = Surroundings { fs_roots: vec![root.path().to_owned()], ..surroundings(&time) };
+    let store = open(&Spec::parse(&object(plain(&disk))).unwrap(), &within).unwrap();
+    store.put(b"a", &put(&time, "1")).await.unwrap();
+    fs::rename(&disk, &elsewhere).unwrap();
+    assert_eq!(store.put(b"a", &put(&time, "2")).await.unwrap_err().kind, ErrorKind::NoContainer);
+    assert_eq!(store.get(b"a").await.unwrap_err().kind, ErrorKind::NoContainer);
+    assert_eq!(store.delete(b"a", &Condition::Always).await.unwrap_err().kind, ErrorKind::NoContainer);
+    assert_eq!(fs::read_to_string(elsewhere.join("a")).unwrap(), "1");
+    // Another folder in its place is used from the next call on.
+    fs::create_dir(&disk).unwrap();
+    fs::write(disk.join("b"), "of the new one").unwrap();
+    assert_eq!(keys(&store).await, ["b"]);
+    store.put(b"a", &put(&time, "3")).await.unwrap();
+    assert_eq!(fs::read_to_string(disk.join("a")).unwrap(), "3");
+    assert_eq!(fs::read_to_string(elsewhere.join("a")).unwrap(), "1");
+}
+
 /// A file system that hangs holds up its own store and nobody else, and is told as slow.
 #[tokio::test]
 async fn a_folder_that_hangs_is_a_timeout() {
