@@ -2,7 +2,7 @@
 //!
 //! A round serves only reads that were queued before it began. Its context is (origin, counter), an origin being one start of
 //! one node, so an answer from before a restart never matches. raft-rs drops rounds that it cannot serve without a word: one
-//! that is not answered in time is begun again.
+//! that is not answered in time is asked for again, under the same context, so that an answer counts however late it comes.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -45,7 +45,7 @@ pub(crate) struct Reads {
 #[derive(Debug)]
 struct Round {
     counter: u64,
-    began: Monotonic,
+    asked: Monotonic,
     reads: Vec<Read>,
 }
 
@@ -78,11 +78,15 @@ impl Reads {
         }
         let counter = self.next_counter;
         self.next_counter += 1;
-        self.rounds.push_back(Round { counter, began: now, reads: std::mem::take(&mut self.waiting) });
+        self.rounds.push_back(Round { counter, asked: now, reads: std::mem::take(&mut self.waiting) });
+        Some(self.context(counter))
+    }
+
+    fn context(&self, counter: u64) -> Bytes {
         let mut context = Vec::with_capacity(16);
         context.put_u64_le(self.origin);
         context.put_u64_le(counter);
-        Some(context.into())
+        context.into()
     }
 
     /// A round was confirmed at an index: it, and all that began before it, may be served once that is applied.
@@ -108,13 +112,14 @@ impl Reads {
         Some(ready).into_iter().flatten()
     }
 
-    /// Gives up rounds older than `patience_ms`; their reads wait for the next one.
-    pub(crate) fn retry(&mut self, now: Monotonic, patience_ms: u64) {
-        while self.rounds.front().is_some_and(|round| now.since(round.began) >= patience_ms) {
-            if let Some(round) = self.rounds.pop_front() {
-                self.waiting.extend(round.reads);
-            }
+    /// What to ask for again if a round was not answered for `patience_ms`: the youngest, whose answer confirms the older too.
+    pub(crate) fn overdue(&mut self, now: Monotonic, patience_ms: u64) -> Option<Bytes> {
+        let oldest = self.rounds.front()?;
+        if now.since(oldest.asked) < patience_ms {
+            return None;
         }
+        self.rounds.iter_mut().for_each(|round| round.asked = now);
+        self.rounds.back().map(|round| self.context(round.counter))
     }
 
     /// Takes out the reads whose time is up.
@@ -125,6 +130,7 @@ impl Reads {
             expired.extend(reads.extract_if(.., |read| read.deadline <= now));
         }
         self.confirmed.retain(|_, reads| !reads.is_empty());
+        self.rounds.retain(|round| !round.reads.is_empty());
         expired
     }
 
@@ -182,18 +188,29 @@ mod tests {
     }
 
     #[test]
-    fn a_round_that_is_not_answered_is_begun_again() {
+    fn a_round_that_is_not_answered_is_asked_for_again() {
         let mut reads = Reads::new(7);
         reads.add(read(1));
-        let lost = reads.begin_round(Monotonic(0)).unwrap();
-        reads.retry(Monotonic(299), 300);
-        assert!(reads.waiting.is_empty());
-        reads.retry(Monotonic(300), 300);
-        let again = reads.begin_round(Monotonic(300)).unwrap();
-        reads.confirm(&lost, 10);
-        assert!(tokens(reads.take_ready(10)).is_empty());
-        reads.confirm(&again, 12);
-        assert_eq!(tokens(reads.take_ready(12)), [1]);
+        reads.begin_round(Monotonic(0)).unwrap();
+        reads.add(read(2));
+        let second = reads.begin_round(Monotonic(100)).unwrap();
+        assert_eq!(reads.overdue(Monotonic(299), 300), None);
+        assert_eq!(reads.overdue(Monotonic(300), 300), Some(second.clone()), "the youngest speaks for all");
+        assert_eq!(reads.overdue(Monotonic(599), 300), None);
+        reads.confirm(&second, 12);
+        assert_eq!(tokens(reads.take_ready(12)), [1, 2]);
+        assert_eq!(reads.overdue(Monotonic(900), 300), None);
+    }
+
+    /// A leader so far away that each round is asked for again before its first answer is there.
+    #[test]
+    fn an_answer_counts_however_late_it_comes() {
+        let mut reads = Reads::new(7);
+        reads.add(read(1));
+        let round = reads.begin_round(Monotonic(0)).unwrap();
+        assert!(reads.overdue(Monotonic(300), 300).is_some());
+        reads.confirm(&round, 10);
+        assert_eq!(tokens(reads.take_ready(10)), [1]);
     }
 
     #[test]

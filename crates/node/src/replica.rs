@@ -433,6 +433,16 @@ impl<D: Disk> Replica<D> {
         context.is_some()
     }
 
+    /// Asks again for the confirmation of reads that wait for it since `patience_ms` or longer.
+    pub(crate) fn repeat_reads(&mut self, now: Monotonic, patience_ms: u64) {
+        if self.leader() == 0 || !self.raw.raft.commit_to_current_term() {
+            return;
+        }
+        if let Some(context) = self.reads.overdue(now, patience_ms) {
+            self.raw.read_index(context.to_vec());
+        }
+    }
+
     /// Carries out everything raft-rs has ready, under one ticket.
     pub(crate) fn handle_ready(&mut self, ticket: u64, out: &mut Outbox) {
         while self.raw.has_ready() && out.broken.is_none() {

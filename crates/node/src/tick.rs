@@ -79,7 +79,7 @@ impl<D: Disk> Node<D> {
         replica.maybe_purge(is_forced, &mut self.out);
         replica.go_on_reopening(&mut self.out);
         replica.moves.tick();
-        replica.reads.retry(self.now, 3 * self.config.tick_ms);
+        replica.repeat_reads(self.now, 3 * self.config.tick_ms);
         let expired = replica.reads.take_expired(self.now);
         for read in expired {
             match read.reader {

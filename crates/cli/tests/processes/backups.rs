@@ -5,9 +5,10 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use quorate_proxy::Link;
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Request, pause, program, until};
+use crate::support::{Cluster, Linked, Request, pause, program, until};
 
 fn quorate(cluster: &Cluster, arguments: &[&str]) -> Command {
     let mut command = program();
@@ -141,11 +142,8 @@ fn settings_hold_for_what_is_written_after_the_restore() {
     }
     let cluster = Cluster::ready(3);
     done(&cluster, &["restore", file]);
-    // At once through every node, also through those that have not heard of it.
-    for node in ["n1", "n2", "n3"] {
-        cluster.connection(node).expect(200, &Request::new("GET", path_of("leased")));
-    }
     let mut connection = cluster.connection("n2");
+    connection.expect(200, &Request::new("GET", path_of("leased")));
     let old = connection.expect(200, &Request::new("GET", path_of("old?format=json"))).json::<Value>();
     assert!(old.get("ttl").is_none(), "it had no end: {old}");
     connection.expect(413, &Request::new("PUT", path_of("large")).with_body(vec![b'v'; 2_000]));
@@ -154,6 +152,27 @@ fn settings_hold_for_what_is_written_after_the_restore() {
     connection.expect(201, &Request::new("PUT", path_of("new")).with_body("v"));
     let new = connection.expect(200, &Request::new("GET", path_of("new?format=json"))).json::<Value>();
     assert!(new["ttl"].as_f64().is_some_and(|ttl| ttl > 3_000.0), "it has the time to live of its keyspace: {new}");
+}
+
+/// A node that has not heard of the end yet does not say that the restore goes on; and it reads, however long an answer takes.
+#[test]
+fn a_restore_that_has_ended_is_seen_through_a_node_that_hears_late() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("backup.qbk");
+    let file = path.to_str().expect("it is text");
+    {
+        let cluster = Cluster::ready(1);
+        create(&cluster, "orders", "hash");
+        fill(&cluster, "orders", 50);
+        done(&cluster, &["backup", file]);
+    }
+    let linked = Linked::ready();
+    linked.set(3, Link::Slow(200));
+    let first = linked.cluster.node("n1").client_address.clone();
+    done(&linked.cluster, &["restore", file, "--endpoint", &first]);
+    let mut late = linked.cluster.connection("n3");
+    late.expect(200, &Request::new("GET", "/v1/kv/orders/k000049"));
+    late.expect(201, &Request::new("PUT", "/v1/kv/orders/new").with_body("v"));
 }
 
 #[test]

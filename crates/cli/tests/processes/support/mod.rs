@@ -3,6 +3,7 @@
 mod cluster;
 mod folder;
 mod http;
+mod links;
 mod load;
 mod process;
 mod registers;
@@ -12,6 +13,7 @@ mod time;
 pub(crate) use cluster::{Cluster, READY_LIMIT};
 pub(crate) use folder::contents;
 pub(crate) use http::{Connection, Request};
+pub(crate) use links::Linked;
 pub(crate) use load::Load;
 pub(crate) use process::{NodeProcess, free_ports, program};
 pub(crate) use servers::{DnsServer, Redis, ZooKeeper};
