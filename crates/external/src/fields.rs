@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::SpecError;
 use crate::credentials::is_secret;
+use crate::http_client::checked_endpoint;
 
 /// The settings of one store while they are read.
 #[derive(Debug)]
@@ -41,6 +42,16 @@ impl<'a> Fields<'a> {
     pub(crate) fn needed(&mut self, name: &'static str, example: &str) -> Result<&'a str, SpecError> {
         let missing = SpecError::new(name, format!("is needed for the engine {}", self.kind), quoted(name, example));
         self.text(name, example)?.ok_or(missing)
+    }
+
+    /// Where something answers over HTTP.
+    pub(crate) fn endpoint(&mut self, name: &'static str, example: &str) -> Result<Option<String>, SpecError> {
+        self.text(name, example)?.map(|url| checked_endpoint(name, url, example)).transpose()
+    }
+
+    /// The same, where nothing goes without it.
+    pub(crate) fn needed_endpoint(&mut self, name: &'static str, example: &str) -> Result<String, SpecError> {
+        checked_endpoint(name, self.needed(name, example)?, example)
     }
 
     /// One of some words.

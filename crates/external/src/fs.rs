@@ -23,7 +23,6 @@ use self::files::Files;
 use crate::blocking::Threads;
 use crate::credentials::Credentials;
 use crate::fields::Fields;
-use crate::key_encoding::split_name;
 use crate::objects::{Abilities, Listing, Names, Object, Objects};
 use crate::registry::{Kind, Opening, Settings, capabilities_of};
 use crate::spec::NODE;
@@ -136,15 +135,6 @@ struct Fs {
     keys: KeyEncoding,
 }
 
-impl Fs {
-    fn path(&self, name: &str) -> String {
-        match self.keys {
-            KeyEncoding::Bytes => split_name(name),
-            KeyEncoding::Path => name.to_owned(),
-        }
-    }
-}
-
 impl Objects for Fs {
     fn kind(&self) -> &'static str {
         NAME
@@ -155,7 +145,7 @@ impl Objects for Fs {
     }
 
     fn read<'a>(&'a self, name: &'a str) -> Answer<'a, Option<Object>> {
-        let (files, path) = (self.files.clone(), self.path(name));
+        let (files, path) = (self.files.clone(), self.keys.path_of(name));
         Box::pin(self.threads.run(false, move || {
             let bytes = files.read(&path, ABILITIES.max_object_bytes)?;
             Ok(bytes.map(|bytes| Object { bytes, tag: None }))
@@ -163,12 +153,12 @@ impl Objects for Fs {
     }
 
     fn write<'a>(&'a self, name: &'a str, bytes: Bytes, condition: &'a Condition) -> Answer<'a, Written> {
-        let (files, path, condition) = (self.files.clone(), self.path(name), condition.clone());
+        let (files, path, condition) = (self.files.clone(), self.keys.path_of(name), condition.clone());
         Box::pin(self.threads.run(true, move || files.write(&path, &bytes, &condition)))
     }
 
     fn remove<'a>(&'a self, name: &'a str, condition: &'a Condition) -> Answer<'a, Written> {
-        let (files, path, condition) = (self.files.clone(), self.path(name), condition.clone());
+        let (files, path, condition) = (self.files.clone(), self.keys.path_of(name), condition.clone());
         Box::pin(self.threads.run(true, move || files.remove(&path, &condition)))
     }
 

@@ -73,6 +73,14 @@ impl KeyEncoding {
         }
     }
 
+    /// The path of a name where a store has folders.
+    pub(crate) fn path_of(self, name: &str) -> String {
+        match self {
+            Self::Bytes => split_name(name),
+            Self::Path => name.to_owned(),
+        }
+    }
+
     /// The name of a key.
     pub(crate) fn encode(self, key: &[u8]) -> Result<String, BadKey> {
         match self {

@@ -27,7 +27,7 @@ use tokio::sync::OnceCell;
 
 use crate::credentials::Credentials;
 use crate::fields::Fields;
-use crate::http_client::{HttpClient, checked_endpoint, escaped, holds};
+use crate::http_client::{HttpClient, escaped, holds};
 use crate::registry::{Kind, Opening, Settings};
 use crate::{
     Answer, Capabilities, Clock, Comparing, Condition, Cursor, Entry, ErrorKind, Expiry, KeyEncoding, MAX_PAGE_BYTES, Page, Put,
@@ -85,7 +85,7 @@ struct OpensearchSettings {
 
 impl OpensearchSettings {
     fn read(fields: &mut Fields<'_>) -> Result<Self, SpecError> {
-        let url = checked_endpoint("url", fields.needed("url", EXAMPLE)?, EXAMPLE)?;
+        let url = fields.needed_endpoint("url", EXAMPLE)?;
         let index = fields.text("index", "quorate")?.unwrap_or("quorate");
         if !is_index(&index.replace(crate::spec::NODE, "node")) {
             let problem = "must be of lower-case letters, digits, - and _, and begin with a letter or digit";

@@ -9,7 +9,6 @@ use opendal::services::Azblob;
 use super::{CLOUD, ComparedBy, Dal, container_and_prefix};
 use crate::credentials::Credentials;
 use crate::fields::Fields;
-use crate::http_client::checked_endpoint;
 use crate::registry::{Kind, Opening, Settings, capabilities_of};
 use crate::{Envelope, KeyEncoding, SpecError, Store, StoreError};
 
@@ -46,7 +45,7 @@ impl AzblobSettings {
     fn read(fields: &mut Fields<'_>) -> Result<Self, SpecError> {
         let url = fields.needed("url", EXAMPLE)?;
         container_and_prefix(url, NAME, EXAMPLE)?;
-        let endpoint = checked_endpoint("endpoint", fields.needed("endpoint", ENDPOINT_EXAMPLE)?, ENDPOINT_EXAMPLE)?;
+        let endpoint = fields.needed_endpoint("endpoint", ENDPOINT_EXAMPLE)?;
         let account = fields.text("account", "account")?.map(str::to_owned);
         let credentials = Credentials::from_fields(fields, &["account_key", "sas_token"])?;
         Ok(Self { url: url.to_owned(), endpoint, account, credentials })

@@ -9,7 +9,6 @@ use opendal::services::Gcs;
 use super::{CLOUD, ComparedBy, Dal, container_and_prefix};
 use crate::credentials::Credentials;
 use crate::fields::Fields;
-use crate::http_client::checked_endpoint;
 use crate::registry::{Kind, Opening, Settings, capabilities_of};
 use crate::{Envelope, KeyEncoding, SpecError, Store, StoreError};
 
@@ -43,11 +42,7 @@ impl GcsSettings {
     fn read(fields: &mut Fields<'_>) -> Result<Self, SpecError> {
         let url = fields.needed("url", EXAMPLE)?;
         container_and_prefix(url, "gs", EXAMPLE)?;
-        let example = "https://storage.example:4443";
-        let endpoint = match fields.text("endpoint", example)? {
-            Some(endpoint) => Some(checked_endpoint("endpoint", endpoint, example)?),
-            None => None,
-        };
+        let endpoint = fields.endpoint("endpoint", "https://storage.example:4443")?;
         let credentials = Credentials::from_fields(fields, &["service_account_key", "token"])?;
         Ok(Self { url: url.to_owned(), endpoint, credentials })
     }

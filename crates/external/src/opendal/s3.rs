@@ -10,7 +10,6 @@ use opendal::services::S3;
 use super::{CLOUD, ComparedBy, Dal, container_and_prefix};
 use crate::credentials::Credentials;
 use crate::fields::Fields;
-use crate::http_client::checked_endpoint;
 use crate::registry::{Kind, Opening, Settings, capabilities_of};
 use crate::{Envelope, KeyEncoding, SpecError, Store, StoreError};
 
@@ -47,11 +46,7 @@ impl S3Settings {
     fn read(fields: &mut Fields<'_>) -> Result<Self, SpecError> {
         let url = fields.needed("url", EXAMPLE)?;
         container_and_prefix(url, "s3", EXAMPLE)?;
-        let example = "https://minio.example:9000";
-        let endpoint = match fields.text("endpoint", example)? {
-            Some(endpoint) => Some(checked_endpoint("endpoint", endpoint, example)?),
-            None => None,
-        };
+        let endpoint = fields.endpoint("endpoint", "https://minio.example:9000")?;
         let region = fields.text("region", "eu-west-1")?;
         let credentials = Credentials::from_fields(fields, CREDENTIALS)?;
         Ok(Self { url: url.to_owned(), region: region.unwrap_or("us-east-1").to_owned(), endpoint, credentials })

@@ -15,8 +15,6 @@ use opendal::services::Webdav;
 use super::{ComparedBy, Dal, is_missing};
 use crate::credentials::Credentials;
 use crate::fields::Fields;
-use crate::http_client::checked_endpoint;
-use crate::key_encoding::split_name;
 use crate::objects::{Abilities, Listing, Names, Object, Objects};
 use crate::registry::{Kind, Opening, Settings, capabilities_of};
 use crate::walk::{Folders, Smallest, walk};
@@ -57,7 +55,7 @@ struct WebdavSettings {
 
 impl WebdavSettings {
     fn read(fields: &mut Fields<'_>) -> Result<Self, SpecError> {
-        let url = checked_endpoint("url", fields.needed("url", EXAMPLE)?, EXAMPLE)?;
+        let url = fields.needed_endpoint("url", EXAMPLE)?;
         let credentials = Credentials::from_fields(fields, &["username", "password", "token"])?;
         Ok(Self { url, credentials })
     }
@@ -93,13 +91,6 @@ struct WebdavFolders {
 }
 
 impl WebdavFolders {
-    fn path(&self, name: &str) -> String {
-        match self.keys {
-            KeyEncoding::Bytes => split_name(name),
-            KeyEncoding::Path => name.to_owned(),
-        }
-    }
-
     async fn offer_children(&self, folder: String, mut children: Smallest) -> Result<Smallest, StoreError> {
         let path = if folder.is_empty() { "/".to_owned() } else { format!("{folder}/") };
         let list = async {
@@ -135,15 +126,15 @@ impl Objects for WebdavFolders {
     }
 
     fn read<'a>(&'a self, name: &'a str) -> Answer<'a, Option<Object>> {
-        Box::pin(async move { self.dal.read_object(&self.path(name)).await })
+        Box::pin(async move { self.dal.read_object(&self.keys.path_of(name)).await })
     }
 
     fn write<'a>(&'a self, name: &'a str, bytes: Bytes, condition: &'a Condition) -> Answer<'a, Written> {
-        Box::pin(async move { self.dal.write_object(&self.path(name), bytes, condition).await })
+        Box::pin(async move { self.dal.write_object(&self.keys.path_of(name), bytes, condition).await })
     }
 
     fn remove<'a>(&'a self, name: &'a str, condition: &'a Condition) -> Answer<'a, Written> {
-        Box::pin(async move { self.dal.remove_object(&self.path(name), condition).await })
+        Box::pin(async move { self.dal.remove_object(&self.keys.path_of(name), condition).await })
     }
 
     fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Names> {
