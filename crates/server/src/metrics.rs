@@ -7,13 +7,13 @@ use quorate_node::eventual_replication::{PeerStatus, Status};
 use quorate_node::{Catalog, Hosted, NodeStatus, ReplicaStatus};
 
 use crate::keyspace_store::cache_figures;
-
 use crate::peers::LinkStatus;
 
-/// A gauge or counter per replica: name, kind, help, value.
-type ReplicaMetric = (&'static str, &'static str, &'static str, fn(&ReplicaStatus) -> u64);
+/// A gauge or counter of each thing of a kind: name, kind, help, value.
+type Metric<T, V = u64> = (&'static str, &'static str, &'static str, fn(&T) -> V);
 
-const REPLICA_METRICS: [ReplicaMetric; 15] = [
+/// Per replica.
+const REPLICA_METRICS: [Metric<ReplicaStatus>; 15] = [
     ("quorate_raft_is_leader", "gauge", "1 if this node leads the group.", |r| u64::from(r.role == "leader")),
     ("quorate_raft_has_leader", "gauge", "1 if this node knows who leads.", |r| u64::from(r.leader.is_some())),
     ("quorate_raft_term", "gauge", "The term.", |r| r.term),
@@ -31,20 +31,16 @@ const REPLICA_METRICS: [ReplicaMetric; 15] = [
     ("quorate_snapshot_loaded_total", "counter", "Snapshots loaded since the start.", |r| r.snapshots_loaded),
 ];
 
-/// A gauge or counter per cache.
-type CacheMetric = (&'static str, &'static str, &'static str, fn(&CacheFigures) -> u64);
-
-const CACHE_METRICS: [CacheMetric; 4] = [
+/// Per cache.
+const CACHE_METRICS: [Metric<CacheFigures>; 4] = [
     ("quorate_cache_hits_total", "counter", "Reads of one key that found it.", |c| c.hits),
     ("quorate_cache_misses_total", "counter", "Reads of one key that did not.", |c| c.misses),
     ("quorate_cache_weight_bytes", "gauge", "Pairs with the engine's overhead.", |c| c.weight_bytes),
     ("quorate_cache_max_bytes", "gauge", "The bound.", |c| c.max_bytes),
 ];
 
-/// A gauge or counter per replica of an eventual keyspace.
-type EventualMetric = (&'static str, &'static str, &'static str, fn(&Status) -> u64);
-
-const EVENTUAL_METRICS: [EventualMetric; 20] = [
+/// Per replica of an eventual keyspace.
+const EVENTUAL_METRICS: [Metric<Status>; 20] = [
     ("quorate_eventual_is_up", "gauge", "1 if the replica serves.", |r| u64::from(r.is_up)),
     ("quorate_eventual_keys", "gauge", "Keys with a value.", |r| r.keys),
     ("quorate_eventual_tombstones", "gauge", "Keys of which only a tombstone is left.", |r| r.tombstones),
@@ -69,10 +65,8 @@ const EVENTUAL_METRICS: [EventualMetric; 20] = [
     ("quorate_eventual_repairs_total", "counter", "Reads that found something newer elsewhere.", |r| r.counts.repairs),
 ];
 
-/// A gauge or counter per replica of an eventual keyspace and other member.
-type EventualPeerMetric = (&'static str, &'static str, &'static str, fn(&PeerStatus) -> i64);
-
-const EVENTUAL_PEER_METRICS: [EventualPeerMetric; 9] = [
+/// Per replica of an eventual keyspace and other member.
+const EVENTUAL_PEER_METRICS: [Metric<PeerStatus, i64>; 9] = [
     ("quorate_eventual_peer_is_reachable", "gauge", "1 if the member was heard of lately.", |p| p.is_reachable.into()),
     ("quorate_eventual_peer_lag_entries", "gauge", "Own writes it has not confirmed; -1: it is compared with.", |p| {
         p.lag_entries.map_or(-1, u64::cast_signed)
@@ -90,10 +84,8 @@ const EVENTUAL_PEER_METRICS: [EventualPeerMetric; 9] = [
     ("quorate_eventual_peer_clock_offset_ms", "gauge", "How far its wall clock is ahead.", |p| p.clock_offset_ms),
 ];
 
-/// A gauge or counter per peer and lane.
-type LinkMetric = (&'static str, &'static str, &'static str, fn(&LinkStatus) -> u64);
-
-const LINK_METRICS: [LinkMetric; 8] = [
+/// Per peer and lane.
+const LINK_METRICS: [Metric<LinkStatus>; 8] = [
     ("quorate_peer_is_connected", "gauge", "1 if the lane's connection is there.", |l| u64::from(l.is_connected)),
     ("quorate_peer_queued_bytes", "gauge", "Bytes that wait to be written.", |l| l.queued_bytes),
     ("quorate_peer_sent_frames_total", "counter", "Frames written.", |l| l.sent_frames),
@@ -108,18 +100,10 @@ const LINK_METRICS: [LinkMetric; 8] = [
 pub(crate) fn node(out: &mut String, status: &NodeStatus, links: &[LinkStatus]) {
     plain(out, ("quorate_node_pending_requests", "gauge", "Requests that wait."), status.pending_requests);
     plain(out, ("quorate_node_is_disk_full", "gauge", "1 if writes are refused."), u8::from(status.is_disk_full));
-    for (name, kind, help, value) in REPLICA_METRICS {
-        head(out, (name, kind, help));
-        for replica in status.replicas.iter() {
-            let _ = writeln!(out, "{name}{{keyspace=\"{}\"}} {}", replica.keyspace, value(replica));
-        }
-    }
-    for (name, kind, help, value) in LINK_METRICS {
-        head(out, (name, kind, help));
-        for link in links {
-            let _ = writeln!(out, "{name}{{peer=\"{}\",lane=\"{}\"}} {}", link.node, link.lane.name(), value(link));
-        }
-    }
+    let replicas = status.replicas.iter().map(|replica| (format!("keyspace=\"{}\"", replica.keyspace), &**replica));
+    families(out, &REPLICA_METRICS, &replicas.collect::<Vec<_>>());
+    let links = links.iter().map(|link| (format!("peer=\"{}\",lane=\"{}\"", link.node, link.lane.name()), link));
+    families(out, &LINK_METRICS, &links.collect::<Vec<_>>());
 }
 
 /// Appends the metrics of the replicas of eventual keyspaces; nothing if there are none.
@@ -127,21 +111,14 @@ pub(crate) fn eventuals(out: &mut String, status: &NodeStatus, catalog: &Catalog
     if status.eventuals.is_empty() {
         return;
     }
-    for (name, kind, help, value) in EVENTUAL_METRICS {
-        head(out, (name, kind, help));
-        for own in status.eventuals.iter() {
-            let _ = writeln!(out, "{name}{{keyspace=\"{}\"}} {}", own.keyspace, value(&own.replica));
-        }
-    }
-    for (name, kind, help, value) in EVENTUAL_PEER_METRICS {
-        head(out, (name, kind, help));
-        for own in status.eventuals.iter() {
-            for peer in &own.replica.peers {
-                let node = own.nodes.get(&peer.instance).and_then(|node| catalog.node_name(*node)).unwrap_or("unknown");
-                let _ = writeln!(out, "{name}{{keyspace=\"{}\",peer=\"{node}\"}} {}", own.keyspace, value(peer));
-            }
-        }
-    }
+    let replicas = status.eventuals.iter().map(|own| (format!("keyspace=\"{}\"", own.keyspace), &own.replica));
+    families(out, &EVENTUAL_METRICS, &replicas.collect::<Vec<_>>());
+    let peers = status.eventuals.iter().flat_map(|own| own.replica.peers.iter().map(move |peer| (own, peer)));
+    let peers = peers.map(|(own, peer)| {
+        let node = own.nodes.get(&peer.instance).and_then(|node| catalog.node_name(*node)).unwrap_or("unknown");
+        (format!("keyspace=\"{}\",peer=\"{node}\"", own.keyspace), peer)
+    });
+    families(out, &EVENTUAL_PEER_METRICS, &peers.collect::<Vec<_>>());
 }
 
 /// Appends the metrics of the caches on a node; nothing if there are none.
@@ -153,12 +130,8 @@ pub(crate) fn caches(out: &mut String, hosted: &Hosted) {
     if caches.is_empty() {
         return;
     }
-    for (name, kind, help, value) in CACHE_METRICS {
-        head(out, (name, kind, help));
-        for (keyspace, figures, _) in &caches {
-            let _ = writeln!(out, "{name}{{keyspace=\"{keyspace}\"}} {}", value(figures));
-        }
-    }
+    let labelled = caches.iter().map(|(keyspace, figures, _)| (format!("keyspace=\"{keyspace}\""), figures));
+    families(out, &CACHE_METRICS, &labelled.collect::<Vec<_>>());
     head(out, ("quorate_cache_keys", "gauge", "Pairs there are."));
     for (keyspace, _, keys) in &caches {
         let _ = writeln!(out, "quorate_cache_keys{{keyspace=\"{keyspace}\"}} {keys}");
@@ -167,6 +140,16 @@ pub(crate) fn caches(out: &mut String, hosted: &Hosted) {
     for (keyspace, figures, _) in &caches {
         for (cause, count) in figures.gone.named() {
             let _ = writeln!(out, "quorate_cache_gone_total{{keyspace=\"{keyspace}\",cause=\"{cause}\"}} {count}");
+        }
+    }
+}
+
+/// Appends each metric of all things, which have their labels with them.
+fn families<T, V: Display>(out: &mut String, metrics: &[Metric<T, V>], things: &[(String, &T)]) {
+    for &(name, kind, help, value) in metrics {
+        head(out, (name, kind, help));
+        for (labels, thing) in things {
+            let _ = writeln!(out, "{name}{{{labels}}} {}", value(thing));
         }
     }
 }
