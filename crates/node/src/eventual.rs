@@ -322,7 +322,7 @@ impl<D: Disk> Node<D> {
         self.persist(vec![(GroupId(group), Record::Destroy)]);
     }
 
-    /// A client asks. `None`: this node has no such replica.
+    /// A client asks.
     pub(crate) fn on_eventual_ask(&mut self, token: u64, group: u64, deadline: Monotonic, ask: EventualAsk) {
         let is_write = matches!(ask, EventualAsk::Write { .. });
         let Some(own) = self.eventuals.replicas.get_mut(&group) else {

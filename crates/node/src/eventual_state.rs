@@ -33,11 +33,6 @@ impl EventualState {
         out.freeze()
     }
 
-    /// Whether a group's state is that of such a replica.
-    pub(crate) fn is_one(state: &Bytes) -> bool {
-        is_eventual_state(state)
-    }
-
     /// None if the bytes are not such a state, or one of a newer version.
     pub(crate) fn decode(mut bytes: Bytes) -> Option<Self> {
         if bytes.len() != ENCODED_BYTES || bytes.get_u8() != MARK || bytes.get_u8() != VERSION {
@@ -67,12 +62,12 @@ mod tests {
         for is_durable in [false, true] {
             let state = EventualState { replica: 77, epoch: 8, is_durable };
             let bytes = state.to_bytes();
-            assert!(EventualState::is_one(&bytes));
+            assert!(is_eventual_state(&bytes));
             assert_eq!(crate::start::ReplicaState::decode(bytes.clone()), None);
             assert_eq!(EventualState::decode(bytes.slice(..18)), None);
             assert_eq!(EventualState::decode(bytes), Some(state));
         }
-        assert!(!EventualState::is_one(&Bytes::from_static(&[3, 0])));
+        assert!(!is_eventual_state(&Bytes::from_static(&[3, 0])));
         assert_eq!(EventualState::decode(Bytes::from([&[0xe1, 2][..], &[0; 17]].concat())), None);
         assert_eq!(EventualState::decode(Bytes::from([&[0xe1, 1][..], &[0; 16], &[2]].concat())), None);
     }

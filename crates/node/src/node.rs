@@ -627,9 +627,8 @@ impl<D: Disk> Node<D> {
     }
 
     /// Whether nothing more is to be handed over before the end, or that took too long.
-    fn is_drained(&self) -> bool {
-        let is_done = !self.leads_others() && !self.flushes();
-        self.draining_since.is_some_and(|since| is_done || self.now.since(since) >= HAND_OVER_MS)
+    fn is_handed_over(&self, since: Monotonic) -> bool {
+        (!self.leads_others() && !self.flushes()) || self.now.since(since) >= HAND_OVER_MS
     }
 
     fn stop(&mut self, reason: StopReason) {
@@ -650,8 +649,7 @@ impl<D: Disk> Node<D> {
         let Some(stopping) = &self.stopping else {
             return;
         };
-        let is_done = (!self.leads_others() && !self.flushes()) || self.now.since(stopping.since) >= HAND_OVER_MS;
-        if is_done {
+        if self.is_handed_over(stopping.since) {
             let reason = stopping.reason.clone();
             self.effects.push(Effect::Stop(reason));
         } else {
@@ -673,7 +671,7 @@ impl<D: Disk> Node<D> {
             unsynced_ms: self.unsynced.front().map_or(0, |oldest| self.now.since(oldest.since)),
             is_disk_full: self.is_disk_full,
             is_stopping: self.draining_since.is_some() || self.is_stopping(),
-            is_drained: self.is_drained(),
+            is_drained: self.draining_since.is_some_and(|since| self.is_handed_over(since)),
             beats: self.beat_counts,
         }
     }

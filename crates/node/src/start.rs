@@ -12,7 +12,7 @@ use quorate_log::{Disk, GroupId, HardState, Log, LogError, LogId, LogIndex, Read
 
 use crate::catalog::{Catalog, CatalogError, KeyspaceRecord, SYSTEM_GROUP, SYSTEM_KEYSPACE};
 use crate::eventual::Eventuals;
-use crate::eventual_state::EventualState;
+use crate::eventual_state::{EventualState, is_eventual_state};
 use crate::housekeeping::{Dues, Steady};
 use crate::io::Monotonic;
 use crate::lease_asks::LeaseAsks;
@@ -287,7 +287,7 @@ impl<D: Disk> Node<D> {
         for group in log.groups() {
             let state = log.group(group).map(|state| state.state).unwrap_or_default();
             let bad_state = || OpenError::BadState { group: group.0 };
-            if EventualState::is_one(&state) {
+            if is_eventual_state(&state) {
                 found.insert(group.0, EventualState::decode(state).ok_or_else(bad_state)?);
                 continue;
             }

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::eventual_view::{EntryView, meta_of};
 use crate::node_store::{Running, error_of, mismatch};
-use crate::rest::{Answered, Replicated, StoreError, Synced};
+use crate::rest::{Answered, Replicated, StoreError, Synced, Written};
 
 /// Keys of a range that one step removes: each is a write of its own.
 const MAX_KEYS_PER_STEP: u64 = 1_000;
@@ -32,37 +32,40 @@ impl Running {
     /// Writes through this node's replica. `None`: it is not here any more, and nothing was done.
     pub(crate) async fn write_eventually(
         &self,
-        hosted: &HostedKeyspace,
+        hosted: HostedKeyspace,
         keyspace: &str,
         write: Write,
         ack: Option<Ack>,
         deadline: Monotonic,
-    ) -> Result<Option<Done>, StoreError> {
+    ) -> Result<Option<Written>, StoreError> {
         let plan = plan(write)?;
         let catalog = self.handle.views.catalog.load();
         let Some(record) = catalog.keyspaces.get(keyspace) else { return Ok(None) };
         let (limits, default_ttl_ms) = (record.shard_settings().limits, record.ttl_ms);
         drop(catalog);
-        let group = hosted.group;
-        match plan {
+        let HostedKeyspace { group, epoch, engine, .. } = hosted;
+        let written = |(outcome, replicated)| {
+            let now_ms = Clock::calendar_ms();
+            Written { epoch, outcome, now_ms, replicated: Some(replicated) }
+        };
+        let ask = match plan {
             Plan::Put(put) => {
                 if let Some(refused) = too_large(&put, &limits) {
-                    return Ok(Some((refused, Replicated::default())));
+                    return Ok(Some(written((refused, Replicated::default()))));
                 }
                 let Put { key, value, content_type, user_meta, ttl_ms, .. } = put;
                 let body = Body::Value { content_type, user_meta, value };
-                let ask = EventualAsk::Write { key, body, ttl_ms: ttl_ms.or(default_ttl_ms), ack };
-                self.write_one(group, ask, deadline).await
+                EventualAsk::Write { key, body, ttl_ms: ttl_ms.or(default_ttl_ms), ack }
             }
-            Plan::Delete(key) => {
-                let ask = EventualAsk::Write { key, body: Body::Tombstone, ttl_ms: None, ack };
-                self.write_one(group, ask, deadline).await
-            }
+            Plan::Delete(key) => EventualAsk::Write { key, body: Body::Tombstone, ttl_ms: None, ack },
             Plan::DeleteRange(range, max_keys) => {
-                let view = EntryView::new(hosted.engine.view(), Clock::calendar_ms());
-                self.delete_range(group, (&view, range, max_keys), ack, deadline).await
+                let view = EntryView::new(engine.view(), Clock::calendar_ms());
+                let done = self.delete_range(group, (&view, range, max_keys), ack, deadline).await?;
+                return Ok(done.map(written));
             }
-        }
+        };
+        drop(engine);
+        Ok(self.write_one(group, ask, deadline).await?.map(written))
     }
 
     async fn write_one(&self, group: GroupId, ask: EventualAsk, deadline: Monotonic) -> Result<Option<Done>, StoreError> {

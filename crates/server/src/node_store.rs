@@ -114,38 +114,14 @@ impl Store for NodeStore {
             return running.write_outside(&outside, keyspace, write, deadline).await;
         }
         loop {
-            // Who waits for an outcome holds no engine: one that failed is opened again only when nobody does.
-            let (group, epoch, local, log_time) = {
-                let hosted = running.hosted(keyspace, deadline).await?;
-                if hosted.mode.is_eventual() {
-                    let done = running.write_eventually(&hosted, keyspace, write.clone(), ack, deadline).await?;
-                    let now_ms = Clock::calendar_ms();
-                    let written =
-                        |(outcome, replicated)| Written { epoch: hosted.epoch, outcome, now_ms, replicated: Some(replicated) };
-                    match done {
-                        Some(done) => return Ok(written(done)),
-                        None if running.handle.clock.now() < deadline => {
-                            tokio::time::sleep(START_POLL).await;
-                            continue;
-                        }
-                        None => return Err(StoreError::NoLeader),
-                    }
-                }
-                (hosted.group, hosted.epoch, hosted.local, hosted.log_time)
+            let hosted = running.hosted(keyspace, deadline).await?;
+            let written = if hosted.mode.is_eventual() {
+                running.write_eventually(hosted, keyspace, write.clone(), ack, deadline).await?
+            } else {
+                running.write_hosted(hosted, &write, deadline).await?
             };
-            let outcome = match &local {
-                Some(local) => {
-                    let now_ms = running.handle.clock.now().0;
-                    Some(local.write(now_ms, write.clone()).map_err(|error| StoreError::Internal(error.to_string()))?)
-                }
-                None => running.maybe_write(group, &write, deadline).await?,
-            };
-            match outcome {
-                Some(outcome) => {
-                    let now = running.handle.clock.now();
-                    let now_ms = if local.is_some() { now.0 } else { log_time.at(now) };
-                    return Ok(Written { epoch, outcome, now_ms, replicated: None });
-                }
+            match written {
+                Some(written) => return Ok(written),
                 // Deleted, and perhaps made anew. What guards and compares say of a key was true of the old one.
                 None if !write.is_conditional() && running.handle.clock.now() < deadline => {
                     tokio::time::sleep(START_POLL).await;
@@ -428,28 +404,6 @@ impl Running {
         Ok(hosted)
     }
 
-    /// Its restore may have ended through another node a moment ago, so here, too, the cluster is asked before that is said.
-    async fn is_restoring(&self, keyspace: &str, deadline: Monotonic) -> Result<bool, StoreError> {
-        if !self.handle.views.catalog.load().keyspaces.get(keyspace).is_some_and(|record| record.is_restoring) {
-            return Ok(false);
-        }
-        let hosted = self.handle.views.hosted.load_full();
-        let Some(system) = hosted.keyspaces.get(SYSTEM_KEYSPACE) else { return Ok(true) };
-        let latest = self.latest_record(system, keyspace, deadline).await?;
-        Ok(latest.is_some_and(|record| record.is_restoring))
-    }
-
-    /// A keyspace as the cluster has it now.
-    async fn latest_record(
-        &self,
-        system: &HostedKeyspace,
-        keyspace: &str,
-        deadline: Monotonic,
-    ) -> Result<Option<KeyspaceRecord>, StoreError> {
-        self.read_index(system.group, deadline).await?;
-        Ok(Catalog::keyspace(system.engine.view().as_ref(), keyspace)?)
-    }
-
     /// The same, also while it is being restored.
     pub(crate) async fn hosted_in_any_state(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
         match self.found(keyspace, deadline).await? {
@@ -482,6 +436,28 @@ impl Running {
         }
     }
 
+    /// Its restore may have ended through another node a moment ago, so here, too, the cluster is asked before that is said.
+    async fn is_restoring(&self, keyspace: &str, deadline: Monotonic) -> Result<bool, StoreError> {
+        if !self.handle.views.catalog.load().keyspaces.get(keyspace).is_some_and(|record| record.is_restoring) {
+            return Ok(false);
+        }
+        let hosted = self.handle.views.hosted.load_full();
+        let Some(system) = hosted.keyspaces.get(SYSTEM_KEYSPACE) else { return Ok(true) };
+        let latest = self.latest_record(system, keyspace, deadline).await?;
+        Ok(latest.is_some_and(|record| record.is_restoring))
+    }
+
+    /// A keyspace as the cluster has it now.
+    async fn latest_record(
+        &self,
+        system: &HostedKeyspace,
+        keyspace: &str,
+        deadline: Monotonic,
+    ) -> Result<Option<KeyspaceRecord>, StoreError> {
+        self.read_index(system.group, deadline).await?;
+        Ok(Catalog::keyspace(system.engine.view().as_ref(), keyspace)?)
+    }
+
     /// Where a keyspace is, once a read there sees all that was acknowledged before. If its group goes away meanwhile, the
     /// keyspace was deleted, and perhaps made anew.
     pub(crate) async fn confirmed(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
@@ -505,6 +481,26 @@ impl Running {
                 answer => return Err(read_error(&answer)),
             }
         }
+    }
+
+    /// Writes to a keyspace of Raft, or of this node alone. None: it is not here any more, and nothing was done.
+    async fn write_hosted(
+        &self,
+        hosted: HostedKeyspace,
+        write: &Write,
+        deadline: Monotonic,
+    ) -> Result<Option<Written>, StoreError> {
+        // Who waits for an outcome holds no engine: one that failed is opened again only when nobody does.
+        let HostedKeyspace { group, epoch, local, log_time, engine, .. } = hosted;
+        drop(engine);
+        if let Some(local) = local {
+            let now_ms = self.handle.clock.now().0;
+            let outcome = local.write(now_ms, write.clone()).map_err(|error| StoreError::Internal(error.to_string()))?;
+            return Ok(Some(Written { epoch, outcome, now_ms, replicated: None }));
+        }
+        let outcome = self.maybe_write(group, write, deadline).await?;
+        let now_ms = log_time.at(self.handle.clock.now());
+        Ok(outcome.map(|outcome| Written { epoch, outcome, now_ms, replicated: None }))
     }
 
     async fn write(&self, group: GroupId, write: &Write, deadline: Monotonic) -> Result<Outcome, StoreError> {
