@@ -21,7 +21,6 @@ use bytes::Bytes;
 
 use self::files::Files;
 use crate::blocking::Threads;
-use crate::credentials::Credentials;
 use crate::fields::Fields;
 use crate::objects::{Abilities, Listing, Names, Object, Objects};
 use crate::registry::{Kind, Opening, Settings, capabilities_of};
@@ -53,6 +52,7 @@ pub(crate) const KIND: Kind = Kind {
         "folder",
         "an absolute path below a folder that the nodes were given with --fs-root; `{node}` for the node's name",
     )],
+    credentials: &[],
     names: Some(KeyEncoding::Bytes),
     envelope: Some(Envelope::Quorate),
     capabilities: || capabilities_of(ABILITIES, Envelope::Quorate),
@@ -74,10 +74,6 @@ impl FsSettings {
 impl Settings for FsSettings {
     fn place(&self) -> &str {
         &self.folder
-    }
-
-    fn credentials(&self) -> &Credentials {
-        &Credentials::None
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Store>, StoreError> {

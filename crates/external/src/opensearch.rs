@@ -25,7 +25,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::credentials::Credentials;
 use crate::fields::Fields;
 use crate::http_client::{HttpClient, escaped, holds};
 use crate::registry::{Kind, Opening, Settings};
@@ -69,6 +68,7 @@ pub(crate) const KIND: Kind = Kind {
         ("index", "made if it is not there; `{node}` for the node's name; `quorate` by default"),
         ("credentials", "`username` and `password`, or `authorization`, the whole header"),
     ],
+    credentials: &["username", "password", "authorization"],
     names: Some(KeyEncoding::Bytes),
     envelope: None,
     capabilities: || CAPABILITIES,
@@ -80,7 +80,6 @@ struct OpensearchSettings {
     url: String,
     index: String,
     place: String,
-    credentials: Credentials,
 }
 
 impl OpensearchSettings {
@@ -91,8 +90,7 @@ impl OpensearchSettings {
             let problem = "must be of lower-case letters, digits, - and _, and begin with a letter or digit";
             return Err(SpecError::new("index", problem, r#""index": "quorate""#));
         }
-        let credentials = Credentials::from_fields(fields, &["username", "password", "authorization"])?;
-        Ok(Self { place: format!("{url} {index}"), url, index: index.to_owned(), credentials })
+        Ok(Self { place: format!("{url} {index}"), url, index: index.to_owned() })
     }
 }
 
@@ -106,10 +104,6 @@ fn is_index(index: &str) -> bool {
 impl Settings for OpensearchSettings {
     fn place(&self) -> &str {
         &self.place
-    }
-
-    fn credentials(&self) -> &Credentials {
-        &self.credentials
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Store>, StoreError> {

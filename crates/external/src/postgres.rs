@@ -16,7 +16,6 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, NoTls, Row};
 
-use crate::credentials::Credentials;
 use crate::fields::Fields;
 use crate::registry::{Kind, Opening, Settings};
 use crate::sql::{self, Statements};
@@ -54,6 +53,7 @@ pub(crate) const KIND: Kind = Kind {
         ("table", "`NAME` or `SCHEMA.NAME`, made if it is not there; `{node}` for the node's name; `quorate` by default"),
         ("credentials", "`username` and `password`"),
     ],
+    credentials: &["username", "password"],
     names: None,
     envelope: None,
     capabilities: || CAPABILITIES,
@@ -66,7 +66,6 @@ struct PostgresSettings {
     table: String,
     /// Both, for `{node}`.
     place: String,
-    credentials: Credentials,
 }
 
 impl PostgresSettings {
@@ -84,18 +83,13 @@ impl PostgresSettings {
         }
         let table = fields.text("table", "quorate")?.unwrap_or("quorate");
         sql::check_table(table)?;
-        let credentials = Credentials::from_fields(fields, &["username", "password"])?;
-        Ok(Self { url: url.to_owned(), table: table.to_owned(), place: format!("{url} {table}"), credentials })
+        Ok(Self { url: url.to_owned(), table: table.to_owned(), place: format!("{url} {table}") })
     }
 }
 
 impl Settings for PostgresSettings {
     fn place(&self) -> &str {
         &self.place
-    }
-
-    fn credentials(&self) -> &Credentials {
-        &self.credentials
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Store>, StoreError> {

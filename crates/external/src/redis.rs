@@ -19,7 +19,6 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind as RedisKind, FromRedisValue, IntoConnectionInfo, RedisError};
 use tokio::sync::Mutex;
 
-use crate::credentials::Credentials;
 use crate::envelope::{Enveloped, HEADER_BYTES};
 use crate::fields::Fields;
 use crate::registry::{Kind, Opening, Settings};
@@ -60,6 +59,7 @@ pub(crate) const KIND: Kind = Kind {
         ("prefix", "what all keys begin with in Redis; `{node}` for the node's name; nothing by default"),
         ("credentials", "`username` and `password`"),
     ],
+    credentials: &["username", "password"],
     names: None,
     envelope: Some(Envelope::Quorate),
     capabilities: || CAPABILITIES,
@@ -96,7 +96,6 @@ struct RedisSettings {
     url: String,
     prefix: String,
     place: String,
-    credentials: Credentials,
 }
 
 impl RedisSettings {
@@ -110,18 +109,13 @@ impl RedisSettings {
             return wrong("must have the form redis://HOST:PORT/DATABASE");
         }
         let prefix = fields.text("prefix", "sessions:")?.unwrap_or_default().to_owned();
-        let credentials = Credentials::from_fields(fields, &["username", "password"])?;
-        Ok(Self { place: format!("{url} {prefix}"), url: url.to_owned(), prefix, credentials })
+        Ok(Self { place: format!("{url} {prefix}"), url: url.to_owned(), prefix })
     }
 }
 
 impl Settings for RedisSettings {
     fn place(&self) -> &str {
         &self.place
-    }
-
-    fn credentials(&self) -> &Credentials {
-        &self.credentials
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Store>, StoreError> {

@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::credentials::{Credentials, Secrets};
+use crate::credentials::Secrets;
 use crate::fields::Fields;
 use crate::guarded::Guarded;
 use crate::objects::{Abilities, Named, Objects, named_capabilities};
@@ -27,6 +27,8 @@ pub struct Kind {
     pub example: &'static str,
     /// What can be set besides what all kinds have, each with a line for people.
     pub options: &'static [(&'static str, &'static str)],
+    /// The credentials that it knows, by the names that they have in settings; none: it wants none.
+    pub credentials: &'static [&'static str],
     /// The default of `key_encoding`; none if it keeps keys as they are.
     pub names: Option<KeyEncoding>,
     /// The default of `envelope`; none if it has places of its own for what an envelope holds.
@@ -40,9 +42,6 @@ pub struct Kind {
 pub(crate) trait Settings: fmt::Debug + Send + Sync {
     /// Where the store is, with `{node}` as it was written.
     fn place(&self) -> &str;
-
-    /// Where its credentials are.
-    fn credentials(&self) -> &Credentials;
 
     /// What a condition is worth, if that is set.
     fn comparing(&self) -> Option<Comparing> {
@@ -117,7 +116,7 @@ pub fn kind(name: &str) -> Option<&'static Kind> {
 /// Opens a store, with its deadlines and retries, and the cache in front if one is set. Reads credentials, and asks nothing of
 /// the store: one that is down is opened all the same. Blocks for as long as small files take. Within a tokio runtime.
 pub fn open(spec: &Spec, surroundings: &Surroundings) -> Result<Arc<dyn Store>, StoreError> {
-    let secrets = spec.settings.credentials().read(spec.kind.name)?;
+    let secrets = spec.credentials.read(spec.kind.name)?;
     let store = spec.settings.open(&Opening { spec, secrets: &secrets, surroundings })?;
     let guarded = Guarded::new(store, spec.timeout, spec.max_calls, secrets.all());
     match &spec.cache {

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
-use crate::credentials::{Credentials, is_secret};
+use crate::credentials::is_secret;
 use crate::fields::Fields;
 use crate::http_client::{HttpClient, checked_endpoint, escaped};
 use crate::key_encoding::MAX_NAME_BYTES;
@@ -54,6 +54,7 @@ pub(crate) const HTTP: Kind = Kind {
         ("headers", "sent with each request"),
         ("credentials", "`authorization`, the whole header; or `username` and `password`"),
     ],
+    credentials: &["authorization", "username", "password"],
     names: Some(KeyEncoding::Path),
     envelope: Some(Envelope::None),
     capabilities: || named_capabilities(READ_ONLY, KeyEncoding::Path, Envelope::None),
@@ -71,6 +72,7 @@ pub(crate) const KIND: Kind = Kind {
         ("conditions", "`etag` if the service honours If-Match and If-None-Match; `none` by default"),
         ("credentials", "`authorization`, the whole header; or `username` and `password`"),
     ],
+    credentials: &["authorization", "username", "password"],
     names: Some(KeyEncoding::Path),
     envelope: Some(Envelope::None),
     capabilities: || named_capabilities(UNCONDITIONAL, KeyEncoding::Path, Envelope::None),
@@ -83,7 +85,6 @@ struct ServiceSettings {
     url: String,
     headers: HeaderMap,
     has_conditions: bool,
-    credentials: Credentials,
 }
 
 impl ServiceSettings {
@@ -102,8 +103,7 @@ impl ServiceSettings {
             has_conditions = fields.word("conditions", &[("none", false), ("etag", true)])?.unwrap_or(false);
         }
         let headers = Self::headers(fields)?;
-        let credentials = Credentials::from_fields(fields, &["authorization", "username", "password"])?;
-        Ok(Self { kind, url: url.to_owned(), headers, has_conditions, credentials })
+        Ok(Self { kind, url: url.to_owned(), headers, has_conditions })
     }
 
     fn headers(fields: &mut Fields<'_>) -> Result<HeaderMap, SpecError> {
@@ -129,10 +129,6 @@ impl ServiceSettings {
 impl Settings for ServiceSettings {
     fn place(&self) -> &str {
         &self.url
-    }
-
-    fn credentials(&self) -> &Credentials {
-        &self.credentials
     }
 
     fn comparing(&self) -> Option<Comparing> {

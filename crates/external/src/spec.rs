@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::cached::CacheSpec;
+use crate::credentials::Credentials;
 use crate::fields::Fields;
 use crate::key_encoding::KeyEncoding;
 use crate::registry::{self, KINDS, Kind, Settings};
@@ -28,6 +29,8 @@ pub struct Spec {
     pub max_calls: usize,
     /// The cache in front.
     pub cache: Option<CacheSpec>,
+    /// Where a node finds its credentials.
+    pub(crate) credentials: Credentials,
     /// What only this kind of store has.
     pub(crate) settings: Arc<dyn Settings>,
     /// As it was written.
@@ -104,6 +107,10 @@ impl Spec {
             envelope = fields.word("envelope", &words)?.unwrap_or(default);
         }
         let settings = (kind.read)(&mut fields)?;
+        let credentials = match kind.credentials {
+            [] => Credentials::None,
+            names => Credentials::from_fields(&mut fields, names)?,
+        };
         fields.finish()?;
         let spec = Self {
             kind,
@@ -113,6 +120,7 @@ impl Spec {
             timeout,
             max_calls: usize::try_from(max_calls).unwrap_or(usize::MAX),
             cache,
+            credentials,
             settings,
             json: json.clone(),
         };

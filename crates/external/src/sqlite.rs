@@ -11,7 +11,6 @@ use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, params};
 
 use crate::blocking::Threads;
-use crate::credentials::Credentials;
 use crate::fields::Fields;
 use crate::registry::{Kind, Opening, Settings};
 use crate::sql::{self, Statements};
@@ -45,6 +44,7 @@ pub(crate) const KIND: Kind = Kind {
         ("file", "an absolute path below a folder that the nodes were given with --fs-root; `{node}` for the node's name"),
         ("table", "made if it is not there; `quorate` by default"),
     ],
+    credentials: &[],
     names: None,
     envelope: None,
     capabilities: || CAPABILITIES,
@@ -70,10 +70,6 @@ impl SqliteSettings {
 impl Settings for SqliteSettings {
     fn place(&self) -> &str {
         &self.place
-    }
-
-    fn credentials(&self) -> &Credentials {
-        &Credentials::None
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Store>, StoreError> {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use opendal::services::Azblob;
 
 use super::{CLOUD, ComparedBy, Dal, container_and_prefix};
-use crate::credentials::Credentials;
 use crate::fields::Fields;
 use crate::registry::{Kind, Opening, Settings, capabilities_of};
 use crate::{Envelope, KeyEncoding, SpecError, Store, StoreError};
@@ -27,6 +26,7 @@ pub(crate) const KIND: Kind = Kind {
         ("account", "the account's name; needed with `account_key`"),
         ("credentials", "`account_key`, or `sas_token`; none: unsigned requests"),
     ],
+    credentials: &["account_key", "sas_token"],
     names: Some(KeyEncoding::Bytes),
     envelope: Some(Envelope::Quorate),
     capabilities: || capabilities_of(CLOUD, Envelope::Quorate),
@@ -38,7 +38,6 @@ struct AzblobSettings {
     url: String,
     endpoint: String,
     account: Option<String>,
-    credentials: Credentials,
 }
 
 impl AzblobSettings {
@@ -47,18 +46,13 @@ impl AzblobSettings {
         container_and_prefix(url, NAME, EXAMPLE)?;
         let endpoint = fields.needed_endpoint("endpoint", ENDPOINT_EXAMPLE)?;
         let account = fields.text("account", "account")?.map(str::to_owned);
-        let credentials = Credentials::from_fields(fields, &["account_key", "sas_token"])?;
-        Ok(Self { url: url.to_owned(), endpoint, account, credentials })
+        Ok(Self { url: url.to_owned(), endpoint, account })
     }
 }
 
 impl Settings for AzblobSettings {
     fn place(&self) -> &str {
         &self.url
-    }
-
-    fn credentials(&self) -> &Credentials {
-        &self.credentials
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Store>, StoreError> {

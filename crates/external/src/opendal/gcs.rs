@@ -7,7 +7,6 @@ use base64::engine::general_purpose::STANDARD;
 use opendal::services::Gcs;
 
 use super::{CLOUD, ComparedBy, Dal, container_and_prefix};
-use crate::credentials::Credentials;
 use crate::fields::Fields;
 use crate::registry::{Kind, Opening, Settings, capabilities_of};
 use crate::{Envelope, KeyEncoding, SpecError, Store, StoreError};
@@ -25,6 +24,7 @@ pub(crate) const KIND: Kind = Kind {
         ("endpoint", "where it answers, if it is not Google's: `https://HOST:PORT`"),
         ("credentials", "`service_account_key` (the JSON of a key), or `token`; none: unsigned requests"),
     ],
+    credentials: &["service_account_key", "token"],
     names: Some(KeyEncoding::Bytes),
     envelope: Some(Envelope::Quorate),
     capabilities: || capabilities_of(CLOUD, Envelope::Quorate),
@@ -35,7 +35,6 @@ pub(crate) const KIND: Kind = Kind {
 struct GcsSettings {
     url: String,
     endpoint: Option<String>,
-    credentials: Credentials,
 }
 
 impl GcsSettings {
@@ -43,18 +42,13 @@ impl GcsSettings {
         let url = fields.needed("url", EXAMPLE)?;
         container_and_prefix(url, "gs", EXAMPLE)?;
         let endpoint = fields.endpoint("endpoint", "https://storage.example:4443")?;
-        let credentials = Credentials::from_fields(fields, &["service_account_key", "token"])?;
-        Ok(Self { url: url.to_owned(), endpoint, credentials })
+        Ok(Self { url: url.to_owned(), endpoint })
     }
 }
 
 impl Settings for GcsSettings {
     fn place(&self) -> &str {
         &self.url
-    }
-
-    fn credentials(&self) -> &Credentials {
-        &self.credentials
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Store>, StoreError> {

@@ -8,14 +8,12 @@ use std::sync::Arc;
 use opendal::services::S3;
 
 use super::{CLOUD, ComparedBy, Dal, container_and_prefix};
-use crate::credentials::Credentials;
 use crate::fields::Fields;
 use crate::registry::{Kind, Opening, Settings, capabilities_of};
 use crate::{Envelope, KeyEncoding, SpecError, Store, StoreError};
 
 const NAME: &str = "s3";
 const EXAMPLE: &str = "s3://bucket/prefix";
-const CREDENTIALS: &[&str] = &["access_key_id", "secret_access_key", "session_token"];
 
 pub(crate) const KIND: Kind = Kind {
     name: NAME,
@@ -28,6 +26,7 @@ pub(crate) const KIND: Kind = Kind {
         ("endpoint", "where it answers, if it is not Amazon's: `https://HOST:PORT`"),
         ("credentials", "`access_key_id`, `secret_access_key`, `session_token`; none: unsigned requests"),
     ],
+    credentials: &["access_key_id", "secret_access_key", "session_token"],
     names: Some(KeyEncoding::Bytes),
     envelope: Some(Envelope::Quorate),
     capabilities: || capabilities_of(CLOUD, Envelope::Quorate),
@@ -39,7 +38,6 @@ struct S3Settings {
     url: String,
     region: String,
     endpoint: Option<String>,
-    credentials: Credentials,
 }
 
 impl S3Settings {
@@ -48,18 +46,13 @@ impl S3Settings {
         container_and_prefix(url, "s3", EXAMPLE)?;
         let endpoint = fields.endpoint("endpoint", "https://minio.example:9000")?;
         let region = fields.text("region", "eu-west-1")?;
-        let credentials = Credentials::from_fields(fields, CREDENTIALS)?;
-        Ok(Self { url: url.to_owned(), region: region.unwrap_or("us-east-1").to_owned(), endpoint, credentials })
+        Ok(Self { url: url.to_owned(), region: region.unwrap_or("us-east-1").to_owned(), endpoint })
     }
 }
 
 impl Settings for S3Settings {
     fn place(&self) -> &str {
         &self.url
-    }
-
-    fn credentials(&self) -> &Credentials {
-        &self.credentials
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Store>, StoreError> {

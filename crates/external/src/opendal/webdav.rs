@@ -13,7 +13,6 @@ use opendal::Error;
 use opendal::services::Webdav;
 
 use super::{ComparedBy, Dal, is_missing};
-use crate::credentials::Credentials;
 use crate::fields::Fields;
 use crate::objects::{Abilities, Listing, Names, Object, Objects};
 use crate::registry::{Kind, Opening, Settings, capabilities_of};
@@ -41,6 +40,7 @@ pub(crate) const KIND: Kind = Kind {
         ("url", "a folder on the server, which must be there; `{node}` for the node's name"),
         ("credentials", "`username` and `password`, or `token`"),
     ],
+    credentials: &["username", "password", "token"],
     names: Some(KeyEncoding::Bytes),
     envelope: Some(Envelope::Quorate),
     capabilities: || capabilities_of(ABILITIES, Envelope::Quorate),
@@ -50,24 +50,18 @@ pub(crate) const KIND: Kind = Kind {
 #[derive(Debug)]
 struct WebdavSettings {
     url: String,
-    credentials: Credentials,
 }
 
 impl WebdavSettings {
     fn read(fields: &mut Fields<'_>) -> Result<Self, SpecError> {
         let url = fields.needed_endpoint("url", EXAMPLE)?;
-        let credentials = Credentials::from_fields(fields, &["username", "password", "token"])?;
-        Ok(Self { url, credentials })
+        Ok(Self { url })
     }
 }
 
 impl Settings for WebdavSettings {
     fn place(&self) -> &str {
         &self.url
-    }
-
-    fn credentials(&self) -> &Credentials {
-        &self.credentials
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Store>, StoreError> {
