@@ -42,7 +42,7 @@ pub use once::{Fingerprint, MAX_ONCE_BYTES, MAX_ONCE_KEYS, ONCE_MS};
 pub use outcome::{Detail, KeyMeta, OpResult, Outcome, Pairs, Removed, TransactionResult};
 pub use patch::{Edit, Patch, Unfit};
 pub use quorate_engine::codec::DecodeError;
-pub use read::{Folding, ListQuery, Page, Place, get, keys, list, pairs};
+pub use read::{Folding, ListQuery, Offered, Page, PageBuilder, Place, get, keys, list, pairs};
 pub use record::Record;
 pub use shard::{Applied, Shard, ShardError, ShardHeader};
 pub use transaction::{

@@ -99,6 +99,79 @@ impl Folding {
     }
 }
 
+impl ListQuery {
+    /// Where a key stands in the list.
+    pub fn place_of(&self, key: &Bytes) -> Place {
+        let folder = self.folding.as_ref().and_then(|folding| folding.folder_of(key));
+        folder.map_or_else(|| Place::Key(key.clone()), Place::Folder)
+    }
+}
+
+/// A page to which pairs are added in the order asked for, until it is full.
+#[derive(Debug)]
+pub struct PageBuilder<'q> {
+    query: &'q ListQuery,
+    page: Page,
+    size_bytes: usize,
+    last: Option<Place>,
+}
+
+/// What became of a pair that was offered to a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It is in the page, or the folder is that it begins.
+    Taken,
+    /// It is in the folder that the page had last.
+    InFolder,
+    /// The page ends before it.
+    Full,
+}
+
+impl<'q> PageBuilder<'q> {
+    /// An empty page.
+    pub fn new(query: &'q ListQuery) -> Self {
+        Self { query, page: Page::default(), size_bytes: 0, last: None }
+    }
+
+    /// Offers the next pair. Its record, with the bytes that it counts if values do, is asked for only if it is to be shown.
+    pub fn offer<E>(&mut self, key: Bytes, record: impl FnOnce() -> Result<(Record, usize), E>) -> Result<Offered, E> {
+        if let Some(Place::Folder(folder)) = &self.last
+            && key.starts_with(folder)
+        {
+            return Ok(Offered::InFolder);
+        }
+        let query = self.query;
+        if self.page.items.len() + self.page.folders.len() >= query.max_items || self.size_bytes > query.max_bytes {
+            self.page.next = self.last.take();
+            return Ok(Offered::Full);
+        }
+        self.size_bytes += key.len();
+        let place = query.place_of(&key);
+        if let Place::Folder(folder) = &place {
+            self.page.folders.push(folder.clone());
+        } else {
+            let (record, record_bytes) = record()?;
+            self.size_bytes += if query.is_with_values { record_bytes } else { 0 };
+            self.page.items.push((key, record));
+        }
+        self.last = Some(place);
+        Ok(Offered::Taken)
+    }
+
+    /// The part of the range that lies behind what was taken last.
+    pub fn rest_of(&self, range: KeyRange) -> KeyRange {
+        match &self.last {
+            Some(last) => last.rest_of(range, self.query.direction),
+            None => range,
+        }
+    }
+
+    /// The page.
+    pub fn done(self) -> Page {
+        self.page
+    }
+}
+
 /// A page of a range.
 pub fn list(view: &dyn View, query: &ListQuery) -> Result<Page, ShardError> {
     page_of(|range, direction| view.scan(Table::Current, range, direction), query)
@@ -110,42 +183,27 @@ where
     ShardError: From<E>,
     I: Iterator<Item = Result<(Bytes, Bytes), E>>,
 {
-    let mut page = Page::default();
-    let mut size_bytes = 0;
-    let mut last = None;
+    let mut page = PageBuilder::new(query);
+    let is_ordered = query.folding.as_ref().is_some_and(|folding| folding.is_ordered);
     let mut range = query.range.clone();
     'scans: while !range.is_empty() {
         let mut read_over = 0;
         for item in scan(&range, query.direction) {
-            let (key, record) = item?;
-            if let Some(place @ Place::Folder(folder)) = &last
-                && key.starts_with(folder)
-            {
-                read_over += 1;
-                if read_over > MAX_READ_OVER && query.folding.as_ref().is_some_and(|folding| folding.is_ordered) {
-                    range = place.rest_of(range, query.direction);
-                    continue 'scans;
-                }
-                continue;
+            let (key, bytes) = item?;
+            let record_bytes = bytes.len();
+            match page.offer(key, || Ok::<_, ShardError>((Record::decode(bytes)?, record_bytes)))? {
+                Offered::Taken => read_over = 0,
+                Offered::Full => break 'scans,
+                Offered::InFolder => read_over += 1,
             }
-            if page.items.len() + page.folders.len() >= query.max_items || size_bytes > query.max_bytes {
-                page.next = last;
-                break 'scans;
-            }
-            read_over = 0;
-            size_bytes += key.len();
-            if let Some(folder) = query.folding.as_ref().and_then(|folding| folding.folder_of(&key)) {
-                page.folders.push(folder.clone());
-                last = Some(Place::Folder(folder));
-            } else {
-                size_bytes += if query.is_with_values { record.len() } else { 0 };
-                page.items.push((key.clone(), Record::decode(record)?));
-                last = Some(Place::Key(key));
+            if read_over > MAX_READ_OVER && is_ordered {
+                range = page.rest_of(range);
+                continue 'scans;
             }
         }
         break;
     }
-    Ok(page)
+    Ok(page.done())
 }
 
 /// All keys of a range, in order, one by one; at the cost of [`pairs`].

@@ -12,8 +12,8 @@ use bytes::{Bytes, BytesMut};
 use quorate_api::entry::{Encoding, ListEnd};
 use quorate_api::problem::ProblemLine;
 use quorate_engine::{Direction, KeyRange};
-use quorate_external::{ErrorKind, MAX_PAGE_ENTRIES, Scan, Store, Stored, Tag};
-use quorate_node::keyspace::{KeyMeta, ListQuery, Page, Place, Record, Revision};
+use quorate_external::{Entry, ErrorKind, MAX_PAGE_ENTRIES, Scan, Store, Stored, Tag};
+use quorate_node::keyspace::{KeyMeta, ListQuery, Offered, Page, PageBuilder, Place, Record, Revision};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
@@ -79,35 +79,22 @@ impl Outside {
     }
 
     async fn page_in_order(&self, query: &ListQuery) -> Result<Page, StoreError> {
-        let (mut page, mut size_bytes, mut last) = (Page::default(), 0, None);
+        let mut page = PageBuilder::new(query);
         let mut range = query.range.clone();
         let max_entries = query.max_items.saturating_add(1).min(MAX_PAGE_ENTRIES);
         'scans: while !range.is_empty() {
             let mut scan = Scan { max_entries, with_values: query.is_with_values, ..Scan::of(range.clone()) };
             loop {
                 let found = self.store.scan(&scan).await.map_err(|error| self.failed(error))?;
-                for entry in found.entries {
-                    if let Some(place @ Place::Folder(folder)) = &last
-                        && entry.key.starts_with(folder)
-                    {
-                        range = place.rest_of(range, query.direction);
-                        continue 'scans;
-                    }
-                    if page.items.len() + page.folders.len() >= query.max_items || size_bytes > query.max_bytes {
-                        page.next = last;
-                        return Ok(page);
-                    }
-                    let place = place_of(query, &entry.key);
-                    size_bytes += entry.key.len();
-                    match &place {
-                        Place::Folder(folder) => page.folders.push(folder.clone()),
-                        Place::Key(key) => {
-                            let record = entry.stored.map_or_else(nothing_known, record_of);
-                            size_bytes += record.value.len();
-                            page.items.push((key.clone(), record));
+                for Entry { key, stored } in found.entries {
+                    match page.offer(key, || Ok::<_, StoreError>(sized(stored)))? {
+                        Offered::Taken => {}
+                        Offered::Full => return Ok(page.done()),
+                        Offered::InFolder => {
+                            range = page.rest_of(range);
+                            continue 'scans;
                         }
                     }
-                    last = Some(place);
                 }
                 match found.next {
                     Some(cursor) => scan.cursor = Some(cursor),
@@ -115,7 +102,7 @@ impl Outside {
                 }
             }
         }
-        Ok(page)
+        Ok(page.done())
     }
 
     async fn page_sorted(&self, query: &ListQuery) -> Result<Page, StoreError> {
@@ -124,7 +111,7 @@ impl Outside {
         loop {
             let found = self.store.scan(&scan).await.map_err(|error| self.failed(error))?;
             for entry in found.entries {
-                let place = place_of(query, &entry.key);
+                let place = query.place_of(&entry.key);
                 let (Place::Key(name) | Place::Folder(name)) = &place;
                 wanted.insert(name.clone(), place);
                 if wanted.len() > query.max_items + 1 {
@@ -258,12 +245,6 @@ impl Outside {
     }
 }
 
-/// Where a key stands in a list.
-fn place_of(query: &ListQuery, key: &Bytes) -> Place {
-    let folder = query.folding.as_ref().and_then(|folding| folding.folder_of(key));
-    folder.map_or_else(|| Place::Key(key.clone()), Place::Folder)
-}
-
 /// The counters that stand for a tag: those of no state machine, and of no version.
 pub(crate) fn meta_of_tag(tag: &Tag) -> KeyMeta {
     KeyMeta { create_revision: Revision(0), mod_revision: Revision(tag.number()), version: u64::MAX }
@@ -281,6 +262,13 @@ fn record_of(stored: Stored) -> Record {
     let Stored { value, tag, expires_at_ms, .. } = stored;
     let expires_at_ms = expires_at_ms.and_then(NonZeroU64::new);
     Record { meta: meta_of_tag(&tag), expires_at_ms, value, ..nothing_known() }
+}
+
+/// What is shown of a pair that was listed, and its bytes.
+fn sized(stored: Option<Stored>) -> (Record, usize) {
+    let record = stored.map_or_else(nothing_known, record_of);
+    let bytes = record.value.len();
+    (record, bytes)
 }
 
 /// A pair that was listed without its value.
