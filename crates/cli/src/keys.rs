@@ -83,10 +83,19 @@ fn whereabouts(revision: u64, replicated: Option<&Replicated>) -> String {
         None if revision == 0 => "in the store outside".to_owned(),
         None => format!("at revision {revision}"),
         Some(Replicated { members: 0, is_met: true, .. }) => "at this node; it goes on to the others".to_owned(),
-        Some(Replicated { members, is_met: true, .. }) => format!("at this node and {members} others"),
+        Some(Replicated { members, is_met: true, .. }) => format!("at this node and {}", others(*members)),
         Some(Replicated { members, is_met: false, .. }) => {
-            format!("at this node and {members} others; those it should wait for did not have it in time, and get it later")
+            let others = others(*members);
+            format!("at this node and {others}; those it should wait for did not have it in time, and get it later")
         }
+    }
+}
+
+fn others(members: u64) -> String {
+    match members {
+        0 => "no other".to_owned(),
+        1 => "1 other".to_owned(),
+        members => format!("{members} others"),
     }
 }
 
