@@ -2,13 +2,12 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quorate_proxy::Link;
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Linked, Request, pause, program, until};
+use crate::support::{Cluster, Linked, Request, Work, pause, program, until};
 
 fn quorate(cluster: &Cluster, arguments: &[&str]) -> Command {
     let mut command = program();
@@ -60,20 +59,20 @@ fn a_backup_is_of_one_moment_while_the_cluster_works_and_comes_back_in_another()
         create(&cluster, "orders", "lsm");
         fill(&cluster, "orders", 2000);
         // Two counters that are always equal, in any one moment.
-        let is_over = AtomicBool::new(false);
+        let work = Work::default();
         let address = cluster.addresses()[1].clone();
         std::thread::scope(|scope| {
+            let _end = work.end();
             scope.spawn(|| {
                 let mut connection = crate::support::Connection::to(&address);
                 let ops = ["a", "z"].map(|key| format!("{{\"op\": \"increment\", \"key\": \"{key}\"}}")).join(",");
                 let both = Request::json("POST", "/v1/batch/default?atomic=true", format!("{{\"ops\": [{ops}]}}"));
-                while !is_over.load(Ordering::Relaxed) {
+                while work.goes_on() {
                     connection.expect(200, &both);
                 }
             });
             pause(300);
             let told = done(&cluster, &["backup", file]);
-            is_over.store(true, Ordering::Relaxed);
             assert_eq!(told["keyspaces"].as_array().map(Vec::len), Some(2));
         });
         let count = cluster.connection("n1").expect(200, &Request::get(b"a")).text();

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Connection, Request, pause, until};
+use crate::support::{Cluster, Connection, Request, Work, pause, until};
 
 const KEYS: u64 = 5;
 
@@ -15,13 +14,10 @@ fn key(number: u64) -> String {
     format!("key/{}", number % KEYS)
 }
 
-/// Sets key after key until it is told to end; which value each acknowledged revision set.
-fn write_on(address: &str, is_over: &AtomicBool, written: &Mutex<BTreeMap<u64, u64>>) {
+/// Sets key after key until the work is over; which value each acknowledged revision set.
+fn write_on(address: &str, work: &Work, written: &Mutex<BTreeMap<u64, u64>>) {
     let mut connection = Connection::to(address);
-    for number in 1.. {
-        if is_over.load(Ordering::Relaxed) {
-            return;
-        }
+    for number in (1..).take_while(|_| work.goes_on()) {
         let put = Request::put(key(number).as_bytes(), number.to_string()).with_query("timeout=5s");
         match connection.send(&put) {
             Ok(answer) if answer.status < 300 => {
@@ -45,9 +41,10 @@ fn what_is_retained_reads_as_it_was_after_all_nodes_are_killed_in_compactions() 
     let alter = Request::json("PATCH", "/v1/keyspaces/default", retention);
     cluster.connection("n1").expect(200, &alter);
     let addresses = cluster.addresses();
-    let (is_over, written) = (AtomicBool::new(false), Mutex::new(BTreeMap::new()));
+    let (work, written) = (Work::default(), Mutex::new(BTreeMap::new()));
     std::thread::scope(|scope| {
-        scope.spawn(|| write_on(&addresses[0], &is_over, &written));
+        let _end = work.end();
+        scope.spawn(|| write_on(&addresses[0], &work, &written));
         for round in 1..=3 {
             let count = || written.lock().expect("nobody panicked").len();
             let before = count();
@@ -70,7 +67,6 @@ fn what_is_retained_reads_as_it_was_after_all_nodes_are_killed_in_compactions() 
             cluster.until_ready();
             crate::support::tell(format_args!("round {round}: {} writes, killed at revision {last}", count()));
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     let written = written.into_inner().expect("nobody panicked");
     for node in ["n1", "n2", "n3"] {

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{Cluster, Request, now, program, since, tell, until};
+use crate::support::{Cluster, Request, Work, now, program, since, tell, until};
 
 /// Takes the lock, and does this in a shell meanwhile.
 fn locked(cluster: &Cluster, options: &[&str], script: &str) -> Command {
@@ -45,7 +44,6 @@ fn ended(child: Child) -> (Option<i32>, String) {
 #[test]
 fn one_at_a_time_while_leaders_are_killed() {
     const WORKERS: usize = 4;
-    const ROUNDS: usize = 12;
     let mut cluster = Cluster::ready(3);
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let (count, tokens) = (folder.path().join("count"), folder.path().join("tokens"));
@@ -56,25 +54,25 @@ fn one_at_a_time_while_leaders_are_killed() {
         count = quoted(&count),
         tokens = quoted(&tokens)
     );
-    let done = AtomicU64::new(0);
+    let work = Work::default();
     let began = now();
     let endpoints = cluster.addresses().join(",");
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
-            let (script, done, endpoints) = (&script, &done, &endpoints);
+            let (script, work, endpoints) = (&script, &work, &endpoints);
             scope.spawn(move || {
-                for _ in 0..ROUNDS {
+                while work.goes_on() {
                     let mut command = program();
                     command.env("QUORATE_ENDPOINTS", endpoints).args(["lock", "jobs", "--", "sh", "-c", script]);
                     let output = command.output().expect("it can be started");
                     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-                    done.fetch_add(1, Ordering::Relaxed);
+                    work.step();
                 }
             });
         }
-        cluster.kill_leaders(3, &done, 10);
+        cluster.kill_leaders(3, &work, 10);
     });
-    let total = (WORKERS * ROUNDS) as u64;
+    let total = work.steps();
     tell(format_args!("{total} times in {:?}, 3 leaders killed", since(began)));
     let count: u64 = std::fs::read_to_string(&count).expect("it is there").trim().parse().expect("a number");
     assert_eq!(count, total, "two were in there at once");

@@ -1,9 +1,9 @@
 //! Requests under an `Idempotency-Key`, sent again and again while leaders are killed: each is done once.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::support::{Cluster, Connection, Request, pause, until};
+use crate::support::{Cluster, Connection, Request, Work, pause, until};
 
 fn increment(key: &str) -> Request {
     Request::on_key("PATCH", b"n")
@@ -39,26 +39,22 @@ fn until_done(connections: &mut [Connection], key: &str, first: usize) -> (u64, 
 fn each_is_done_once_while_leaders_are_killed() {
     let mut cluster = Cluster::ready(3);
     let addresses = cluster.addresses();
-    let (is_over, done, replayed) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let (work, replayed) = (Work::default(), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for worker in 0..4 {
-            let (addresses, is_over, done, replayed) = (&addresses, &is_over, &done, &replayed);
+            let (addresses, work, replayed) = (&addresses, &work, &replayed);
             scope.spawn(move || {
                 let mut connections: Vec<Connection> = addresses.iter().map(|address| Connection::to(address)).collect();
-                for step in 0.. {
-                    if is_over.load(Ordering::Relaxed) {
-                        return;
-                    }
+                for step in (0..).take_while(|_| work.goes_on()) {
                     let (_, is_replayed) = until_done(&mut connections, &format!("{worker}-{step}"), step + worker);
-                    done.fetch_add(1, Ordering::Relaxed);
+                    work.step();
                     replayed.fetch_add(u64::from(is_replayed), Ordering::Relaxed);
                 }
             });
         }
-        cluster.kill_leaders(3, &done, 100);
-        is_over.store(true, Ordering::Relaxed);
+        cluster.kill_leaders(3, &work, 100);
     });
-    let done = done.load(Ordering::Relaxed);
+    let done = work.steps();
     for node in ["n1", "n2", "n3"] {
         assert_eq!(cluster.connection(node).expect(200, &Request::get(b"n")).text(), done.to_string(), "{node}");
     }

@@ -1,10 +1,8 @@
 //! Transactions through every node, while leaders are killed: what they move is never lost, never doubled, never seen half.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Connection, Request, pause};
+use crate::support::{Cluster, Connection, Request, Work, pause};
 
 const ACCOUNTS: u64 = 6;
 const EACH: u64 = 100;
@@ -66,26 +64,22 @@ fn nothing_is_lost_between_accounts_while_leaders_are_killed() {
     assert_eq!(made["succeeded"], json!(true));
 
     let addresses = cluster.addresses();
-    let (is_over, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    let work = Work::default();
     std::thread::scope(|scope| {
         for (address, first) in addresses.iter().zip(0..) {
-            let (is_over, done) = (&is_over, &done);
+            let work = &work;
             scope.spawn(move || {
                 let mut connection = Connection::to(address);
-                for step in (first..).step_by(5) {
-                    if is_over.load(Ordering::Relaxed) {
-                        return;
-                    }
+                for step in (first..).step_by(5).take_while(|_| work.goes_on()) {
                     if transfer(&mut connection, step) {
-                        done.fetch_add(1, Ordering::Relaxed);
+                        work.step();
                     } else {
                         pause(5);
                     }
                 }
             });
         }
-        cluster.kill_leaders(2, &done, 50);
-        is_over.store(true, Ordering::Relaxed);
+        cluster.kill_leaders(2, &work, 50);
     });
     for node in ["n1", "n2", "n3"] {
         let accounts = read_all(&mut cluster.connection(node)).expect("every node is ready");

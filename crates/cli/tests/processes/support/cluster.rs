@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Output;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use tempfile::TempDir;
 use super::http::{Connection, Request};
 use super::process::{NodeProcess, program};
 use super::time::{now, pause, since, tell, until};
+use super::work::Work;
 
 /// How long a cluster, or a node of it, may take until it is ready; on a machine that does other things too.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -135,14 +135,16 @@ impl Cluster {
         }
     }
 
-    /// Kills whoever leads and starts it again, so many times, each after a work beside it has done so many steps more.
+    /// Kills whoever leads and starts it again, so many times, each after a work beside it has done so many steps more; then the
+    /// work is over.
     #[track_caller]
-    pub(crate) fn kill_leaders(&mut self, times: usize, done: &AtomicU64, steps: u64) {
+    pub(crate) fn kill_leaders(&mut self, times: usize, work: &Work, steps: u64) {
+        let _end = work.end();
         for _ in 0..times {
-            let before = done.load(Ordering::Relaxed);
-            until("the work goes on", Duration::from_mins(1), || match done.load(Ordering::Relaxed) {
-                now if now > before + steps => Ok(()),
-                now => Err(format!("{} steps", now - before)),
+            let before = work.steps();
+            until("the work goes on", Duration::from_mins(1), || match work.steps() - before {
+                done if done > steps => Ok(()),
+                done => Err(format!("{done} steps")),
             });
             let leader = self.leader();
             self.node_mut(&leader).kill();

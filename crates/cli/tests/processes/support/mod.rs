@@ -9,6 +9,7 @@ mod process;
 mod registers;
 mod servers;
 mod time;
+mod work;
 
 pub(crate) use cluster::{Cluster, READY_LIMIT};
 pub(crate) use folder::contents;
@@ -18,3 +19,4 @@ pub(crate) use load::Load;
 pub(crate) use process::{NodeProcess, free_ports, program};
 pub(crate) use servers::{DnsServer, Redis, ZooKeeper};
 pub(crate) use time::{now, pause, since, tell, until};
+pub(crate) use work::Work;
