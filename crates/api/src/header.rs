@@ -14,6 +14,9 @@ pub const STAMP: &str = "quorate-stamp";
 pub const REPLICATED: &str = "quorate-replicated";
 /// In the answer to a read that asked other nodes: how many answered, of how many, as in `2/2`.
 pub const ANSWERED: &str = "quorate-answered";
+/// What a client has seen of a keyspace, so that it sees no less at another node: `new`, or what the last answer said. In answers
+/// to requests that have it. Opaque; several, from requests that went beside each other, stand behind commas.
+pub const SESSION: &str = "quorate-session";
 /// The name of the node that answered.
 pub const NODE: &str = "quorate-node";
 /// Asked for, and in the answer the one that applied: `linearizable` or `local`.

@@ -245,11 +245,13 @@ pub enum Capability {
     Ack,
     /// Sending and comparing when it is asked for: `flush` and `sync`.
     Sync,
+    /// What a client has seen goes with it from node to node: `Quorate-Session`.
+    Sessions,
 }
 
 impl Capability {
     /// All, in the order in which they are told.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Ordered,
         Self::Prefix,
         Self::Range,
@@ -267,6 +269,7 @@ impl Capability {
         Self::Revisions,
         Self::Ack,
         Self::Sync,
+        Self::Sessions,
     ];
 
     /// Its name in answers.
@@ -289,6 +292,7 @@ impl Capability {
             Self::Revisions => "revisions",
             Self::Ack => "ack",
             Self::Sync => "sync",
+            Self::Sessions => "sessions",
         }
     }
 }
@@ -333,6 +337,9 @@ pub struct Capabilities {
     /// [`Capability::Sync`].
     #[serde(default)]
     pub sync: bool,
+    /// [`Capability::Sessions`].
+    #[serde(default)]
+    pub sessions: bool,
     /// Longest key, in bytes.
     #[serde(rename = "max_key")]
     pub max_key_bytes: u64,
@@ -364,6 +371,7 @@ impl Capabilities {
             revisions: can(Capability::Revisions),
             ack: can(Capability::Ack),
             sync: can(Capability::Sync),
+            sessions: can(Capability::Sessions),
             max_key_bytes,
             max_value_bytes,
             consistency: consistency.iter().map(|&name| name.to_owned()).collect(),
@@ -389,6 +397,7 @@ impl Capabilities {
             Capability::Revisions => self.revisions,
             Capability::Ack => self.ack,
             Capability::Sync => self.sync,
+            Capability::Sessions => self.sessions,
             Capability::Linearizable => self.consistency.iter().any(|name| name == "linearizable"),
         }
     }

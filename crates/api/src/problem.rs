@@ -210,6 +210,9 @@ codes! {
     ClockSkew "clock_skew" 503 retry "Clock is off"
         "The node's clock is off from those of the others by more than the keyspace's `max_clock_offset`, so that what it writes \
          would win or lose for no good reason. Nothing was done; ask another node, and set this one's clock.";
+    NotYet "not_yet" 503 retry "Not here yet"
+        "The session has seen what this node has not got yet, and those who have it did not answer in time. Ask again, or \
+         another node.";
     TooFewAnswers "too_few_answers" 503 retry "Too few answers"
         "Fewer other nodes answered the read in time than the keyspace's `min_answers`. `consistency=local` asks nobody.";
     ShuttingDown "shutting_down" 503 retry "Shutting down"

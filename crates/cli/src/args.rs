@@ -21,7 +21,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCompleter;
 use quorate_api::user_meta::UserMeta;
 use quorate_api::{duration, key, text64};
-use quorate_client::{Ack, Client, Consistency, Endpoint, GetOptions, Options, Selection};
+use quorate_client::{Ack, Client, Consistency, Endpoint, GetOptions, Options, Selection, Session};
 
 use crate::bench::args::BenchCommand;
 use crate::completion;
@@ -219,6 +219,12 @@ pub(crate) struct ClientArgs {
         hide_env_values = true
     )]
     timeout: Duration,
+    /// What was seen, in this file, so that commands with it see no less at any node
+    #[arg(long, global = true, env = "QUORATE_SESSION", value_name = "FILE", hide_env_values = true)]
+    pub(crate) session: Option<PathBuf>,
+    /// The same, once it is read.
+    #[arg(skip)]
+    pub(crate) in_session: Option<Session>,
 }
 
 /// The longest time limit that nodes accept.
@@ -228,7 +234,8 @@ pub(crate) const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:2379";
 
 impl ClientArgs {
     pub(crate) fn client(&self) -> Client {
-        Client::new(self.endpoints(), Options { timeout: self.timeout, ..Options::default() })
+        let client = Client::new(self.endpoints(), Options { timeout: self.timeout, ..Options::default() });
+        self.in_session.iter().fold(client, |client, session| client.in_session(session))
     }
 
     /// The endpoints to use.

@@ -28,6 +28,7 @@ mod printable;
 mod progress;
 mod replication;
 mod server;
+mod session;
 mod top;
 mod txn;
 mod value_source;
@@ -63,8 +64,17 @@ fn run(cli: Cli) -> Result<(), Failure> {
             .enable_all()
             .build()
             .map_err(|error| Failure::failed(format!("cannot start: {error}")))?
-            .block_on(run_client_command(command, &cli.client)),
+            .block_on(in_session(command, cli.client)),
     }
+}
+
+/// What was seen is kept, also by a command that failed.
+async fn in_session(command: Command, mut client: args::ClientArgs) -> Result<(), Failure> {
+    let Some(file) = client.session.clone() else { return run_client_command(command, &client).await };
+    client.in_session = Some(session::read(&file)?);
+    let ended = run_client_command(command, &client).await;
+    client.in_session.iter().try_for_each(|session| session::keep(session, &file))?;
+    ended
 }
 
 async fn run_client_command(command: Command, client: &args::ClientArgs) -> Result<(), Failure> {

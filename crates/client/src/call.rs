@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Tried};
+use crate::session::Session;
 use crate::transport::{Answer, Effect, Failure, Outgoing, Request, Streamed, Transport};
 
 /// How long a client waits, and how often it tries.
@@ -41,6 +42,8 @@ pub struct Client {
     shared: Arc<Shared>,
     /// Under which writes are done once.
     idempotency_key: Option<HeaderValue>,
+    /// In which it reads and writes keys.
+    session: Option<Session>,
 }
 
 #[derive(Debug)]
@@ -71,7 +74,7 @@ impl Client {
         assert!(!endpoints.is_empty(), "a client needs an endpoint");
         let transport = Transport::new(options.connect_timeout);
         let shared = Shared { endpoints, transport, options, preferred: AtomicUsize::new(0) };
-        Self { shared: Arc::new(shared), idempotency_key: None }
+        Self { shared: Arc::new(shared), idempotency_key: None, session: None }
     }
 
     /// The same client for one write, which is done once under this key within ten minutes, however often it is sent and through
@@ -85,6 +88,17 @@ impl Client {
         let value = HeaderValue::from_str(key).ok().filter(|_| is_fit);
         let unfit = || Error::InvalidRequest { reason: format!("`{}` is no idempotency key", key.escape_debug()) };
         Ok(Self { idempotency_key: Some(value.ok_or_else(unfit)?), ..self.clone() })
+    }
+
+    /// The same client in a session: what it reads of keys, at whichever node, is nothing older than what was seen in the session
+    /// before, and what it writes stands over all of that. Where a node cannot know, the next is asked; [`Error::Refused`] with
+    /// the code `not_yet` says that none could.
+    ///
+    /// This is for eventual keyspaces, and for reads of a node's own state ([`crate::Consistency::Local`]) of the others. Batches
+    /// are in no session.
+    #[must_use]
+    pub fn in_session(&self, session: &Session) -> Self {
+        Self { session: Some(session.clone()), ..self.clone() }
     }
 
     /// The endpoints, in the order given.
@@ -135,6 +149,11 @@ impl Client {
             }
             request.headers.insert(header::IDEMPOTENCY_KEY, key.clone());
             request.effect = Effect::Once;
+        }
+        if let Some((session, value)) = self.session.as_ref().map(|session| session.begin(&request.target)).transpose()?.flatten()
+        {
+            request.headers.insert(header::SESSION, value);
+            request.session = Some(session);
         }
         let limit = self.attempt_limit(request.effect);
         let limit = request.attempt.map_or(limit, |attempt| limit.min(attempt));

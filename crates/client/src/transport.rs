@@ -14,6 +14,7 @@ use quorate_api::problem::{self, Problem, WriteOutcome};
 
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Tried};
+use crate::session::InSession;
 use crate::streams::Pieces;
 
 /// The largest answer: a page of a list (8 MiB of keys and values) written as base64 in JSON, with room for the rest; or the
@@ -50,6 +51,8 @@ pub(crate) struct Request {
     pub(crate) patience: Duration,
     /// How long one endpoint may take at most, if less than otherwise.
     pub(crate) attempt: Option<Duration>,
+    /// What its answer says of what was seen goes there.
+    pub(crate) session: Option<InSession>,
 }
 
 /// What sending a request twice would do.
@@ -74,6 +77,7 @@ impl Request {
             takes_key: false,
             patience: Duration::ZERO,
             attempt: None,
+            session: None,
         }
     }
 
@@ -227,6 +231,7 @@ impl Transport {
         *outgoing.headers_mut() = request.headers.clone();
         match self.http.request(outgoing).await {
             Ok(response) => {
+                request.session.iter().for_each(|session| session.note(response.headers()));
                 let (head, body) = response.into_parts();
                 Ok(Response::from_parts(head, body.map_err(|error| innermost(&error)).boxed_unsync()))
             }

@@ -101,7 +101,7 @@ impl Bench {
     fn write(&mut self, at: usize, key: u64) {
         let key = Bytes::from(format!("key-{key:012}"));
         let body = Body::plain(Bytes::from(vec![0x61; VALUE_BYTES]));
-        let write = Write { token: 1, key, body, ttl_ms: None, ack: None, deadline_ms: u64::MAX };
+        let write = Write { token: 1, key, body, ttl_ms: None, ack: None, deadline_ms: u64::MAX, session: None };
         self.inputs[at].push(Input::Write(write));
     }
 

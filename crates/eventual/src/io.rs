@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::entry::{Body, Entry};
 use crate::message::Message;
 use crate::options::Ack;
+use crate::session::Session;
 use crate::version::{InstanceId, Version};
 
 /// The time.
@@ -23,12 +24,14 @@ pub struct Time {
 pub enum Input {
     /// A client writes.
     Write(Write),
-    /// A client reads, in a mode where reads ask others.
+    /// A client reads, in a mode where reads ask others, or in a session.
     Read {
         /// Comes back with the answer.
         token: u64,
         /// The key.
         key: Bytes,
+        /// What the client has seen: nothing older is found. Comes back with what it sees now.
+        session: Option<Session>,
     },
     /// A peer says something.
     Message(Message),
@@ -39,6 +42,15 @@ pub enum Input {
     },
     /// The members are these now.
     Members(Members),
+    /// A client in a session is to read many keys; answered when all that it has seen is here.
+    Level {
+        /// Comes back with the answer.
+        token: u64,
+        /// What the client has seen.
+        session: Session,
+        /// When to stop waiting, in monotonic milliseconds.
+        deadline_ms: u64,
+    },
     /// Send what was collected, or copy, now; answered when the others have it.
     Flush {
         /// Comes back with the answer.
@@ -70,6 +82,8 @@ pub struct Write {
     pub ack: Option<Ack>,
     /// When to stop waiting for them, in monotonic milliseconds.
     pub deadline_ms: u64,
+    /// What the client has seen: the write is stamped above all of it. Comes back with the write in it.
+    pub session: Option<Session>,
 }
 
 /// Who has a replica, as the cluster has agreed.
@@ -135,6 +149,8 @@ pub enum Answer {
         replicated: u32,
         /// Whether those it should wait for have it.
         is_met: bool,
+        /// What the client has seen now, if it was told what it had.
+        session: Option<Box<Session>>,
     },
     /// What was read.
     Found {
@@ -144,6 +160,13 @@ pub enum Answer {
         answered: u32,
         /// How many were asked.
         asked: u32,
+        /// What the client has seen now, if it was told what it had.
+        session: Option<Box<Session>>,
+    },
+    /// All that the client has seen is here.
+    Level {
+        /// What it has seen once it has read whatever is here now.
+        session: Session,
     },
     /// The flush or comparison has ended.
     Done {
@@ -178,6 +201,8 @@ pub enum Refusal {
         /// By how much, in milliseconds; positive if it is ahead.
         offset_ms: i64,
     },
+    /// Those who may have later what the client has seen did not answer: another replica may know more, or this one soon.
+    NotYet,
     /// Fewer others answered than a read needs.
     TooFewAnswers {
         /// How many did.

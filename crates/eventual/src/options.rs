@@ -192,6 +192,9 @@ pub(crate) const SKEWED_REPORTS: u32 = 3;
 /// Writes that wait: for room, for the log, for peers. Beyond it they are refused.
 pub(crate) const MAX_WAITING_WRITES: usize = 16 << 10;
 
+/// How long a read waits for those who may have later what its session has seen.
+pub(crate) const SESSION_WAIT_MS: u64 = 1_000;
+
 /// Reads that wait for others. Beyond it they are refused.
 pub(crate) const MAX_WAITING_READS: usize = 16 << 10;
 

@@ -1,4 +1,5 @@
-//! Reads that ask others: the greatest version that anybody answers with is fetched, kept here, and returned.
+//! Reads that ask others: the greatest version that anybody answers with is fetched, kept here, and returned. In the modes where
+//! reads ask, those are whom the keyspace says; in a session, in all modes, those who may have later what the client has seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,8 +8,9 @@ use bytes::Bytes;
 use crate::entry::Entry;
 use crate::io::{Answer, Refusal};
 use crate::message::{Known, Pair, Payload};
-use crate::options::{MAX_WAITING_READS, Trigger};
+use crate::options::{MAX_WAITING_READS, SESSION_WAIT_MS, Trigger};
 use crate::replica::Replica;
+use crate::session::Session;
 use crate::store::ReplicaError;
 use crate::version::{InstanceId, Version};
 
@@ -26,74 +28,161 @@ pub(crate) struct Reads {
 #[derive(Debug)]
 struct Read {
     key: Bytes,
-    tokens: Vec<u64>,
+    readers: Vec<Waiting>,
     /// Came after others were asked: what was answered may be older than they must see.
-    late: Vec<u64>,
+    late: Vec<Reader>,
     asked: BTreeSet<InstanceId>,
     answers: BTreeMap<InstanceId, Option<Version>>,
     /// Who could not say.
     unknown: BTreeSet<InstanceId>,
     /// From whom the entry is being fetched.
     fetching: Option<InstanceId>,
+    /// What came, where it is not kept.
+    fetched: Option<Entry>,
     /// Who did not deliver.
     failed: BTreeSet<InstanceId>,
+    /// How long the others are waited for.
     deadline_ms: u64,
+    /// How long those are waited for that a session needs.
+    needed_until_ms: u64,
+}
+
+/// A client that reads.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(crate) token: u64,
+    pub(crate) session: Option<Session>,
+}
+
+/// A client whose read is under way.
+#[derive(Debug)]
+struct Waiting {
+    reader: Reader,
+    /// Whom its session needs an answer of.
+    needs: BTreeSet<InstanceId>,
+}
+
+impl Read {
+    fn is_needed(&self, id: InstanceId) -> bool {
+        self.readers.iter().any(|reader| reader.needs.contains(&id))
+    }
+
+    /// Until when an answer of this one counts.
+    fn waits_for(&self, id: InstanceId) -> u64 {
+        if self.is_needed(id) { self.needed_until_ms.max(self.deadline_ms) } else { self.deadline_ms }
+    }
+
+    /// Who was asked and is still waited for; or, once the entry is being fetched, from whom.
+    fn awaited(&self) -> impl Iterator<Item = InstanceId> {
+        let is_open = |id: &&InstanceId| match self.fetching {
+            Some(fetching) => **id == fetching,
+            None => !self.answers.contains_key(id) && !self.unknown.contains(id),
+        };
+        self.asked.iter().filter(is_open).copied()
+    }
+
+    fn due_ms(&self) -> u64 {
+        self.awaited().map(|id| self.waits_for(id)).max().unwrap_or(self.deadline_ms)
+    }
 }
 
 impl Reads {
     pub(crate) fn due_ms(&self) -> Option<u64> {
-        self.open.values().map(|read| read.deadline_ms).min()
+        self.open.values().map(Read::due_ms).min()
     }
 }
 
 impl Replica {
-    pub(crate) fn on_read(&mut self, token: u64, key: Bytes) -> Result<(), ReplicaError> {
+    pub(crate) fn on_read(&mut self, reader: Reader, key: Bytes) -> Result<(), ReplicaError> {
         if !self.is_up() {
-            self.reply(token, Answer::Refused(Refusal::NotUp));
+            self.reply(reader.token, Answer::Refused(Refusal::NotUp));
             return Ok(());
         }
         if self.reads.waiting >= MAX_WAITING_READS {
-            self.reply(token, Answer::Refused(Refusal::Overloaded));
+            self.reply(reader.token, Answer::Refused(Refusal::Overloaded));
             return Ok(());
         }
         self.reads.waiting += 1;
         if let Some(read) = self.reads.by_key.get(&key).and_then(|id| self.reads.open.get_mut(id)) {
-            read.late.push(token);
+            read.late.push(reader);
             return Ok(());
         }
-        self.begin_read(key, vec![token])
+        self.begin_read(key, vec![reader])
     }
 
-    fn begin_read(&mut self, key: Bytes, tokens: Vec<u64>) -> Result<(), ReplicaError> {
+    fn begin_read(&mut self, key: Bytes, readers: Vec<Reader>) -> Result<(), ReplicaError> {
         let (fanout, deadline_ms) = match self.options.trigger {
             Trigger::Read { fanout, deadline_ms, .. } => (fanout, deadline_ms),
             Trigger::Write(_) | Trigger::Copy(_) => (0, 0),
         };
-        let mut others: Vec<InstanceId> = self.others_up().into_iter().collect();
+        let mut asked: Vec<InstanceId> = self.others_up().into_iter().collect();
         // Whom a read asks that does not ask all, chance decides: so that everybody's turn comes.
-        while others.len() > fanout {
-            let out = self.draw(others.len() as u64) as usize;
-            others.swap_remove(out);
+        while asked.len() > fanout {
+            let out = self.draw(asked.len() as u64) as usize;
+            asked.swap_remove(out);
         }
+        let with_needs = |reader: Reader| {
+            let needs = reader.session.as_ref().map(|session| self.whom_it_needs(session, Some(&key))).unwrap_or_default();
+            Waiting { reader, needs }
+        };
+        let readers: Vec<Waiting> = readers.into_iter().map(with_needs).collect();
+        let needed = readers.iter().flat_map(|reader| &reader.needs).copied();
+        let asked: BTreeSet<InstanceId> = asked.into_iter().chain(needed).collect();
         self.reads.next += 1;
         let id = self.start << 32 | self.reads.next;
-        for other in &others {
+        for other in &asked {
             self.send(*other, Payload::VersionAsk { read: id, key: key.clone() });
         }
         self.reads.by_key.insert(key.clone(), id);
+        let now_ms = self.now.mono_ms;
         let read = Read {
             key,
-            tokens,
+            readers,
             late: Vec::new(),
-            asked: others.into_iter().collect(),
+            asked,
             answers: BTreeMap::new(),
             unknown: BTreeSet::new(),
             fetching: None,
+            fetched: None,
             failed: BTreeSet::new(),
-            deadline_ms: self.now.mono_ms + deadline_ms,
+            deadline_ms: now_ms + deadline_ms,
+            needed_until_ms: now_ms + SESSION_WAIT_MS,
         };
         self.reads.open.insert(id, read);
         self.advance_read(id)
+    }
+
+    /// Who may have something later than is here, of a key or of any, out of what a client has seen.
+    pub(crate) fn whom_it_needs(&self, session: &Session, key: Option<&Bytes>) -> BTreeSet<InstanceId> {
+        let source = self.source();
+        let is_latest = key.is_some_and(|key| self.store.version(key) >= Some(session.latest()));
+        if source == Some(self.instance) || is_latest {
+            return BTreeSet::new();
+        }
+        let stable = self.watermark.stable().max(self.fence);
+        let mut needs = BTreeSet::new();
+        for (instance, hlc) in session.stamps().filter(|(instance, hlc)| *instance != self.instance && *hlc > stable) {
+            // A mirror has what its source has, whoever wrote it.
+            let holder = source.unwrap_or(instance);
+            if self.watermark.reached(holder, self.instance) >= hlc {
+                continue;
+            }
+            if self.peers.contains_key(&holder) || holder > self.newest {
+                // One that is not known yet cannot be asked: this replica has to hear of it first.
+                needs.insert(holder);
+            } else {
+                // What one wrote that is gone, those have who stay.
+                needs.extend(self.others_up());
+            }
+        }
+        needs
+    }
+
+    /// What a client has seen that saw this version here.
+    pub(crate) fn seen_in(&self, mut session: Session, version: Option<Version>) -> Session {
+        version.into_iter().for_each(|version| session.note(version));
+        session.forget_upto(self.watermark.stable());
+        session
     }
 
     pub(crate) fn on_version_told(&mut self, from: InstanceId, id: u64, known: Known) -> Result<(), ReplicaError> {
@@ -107,18 +196,21 @@ impl Replica {
     }
 
     pub(crate) fn on_entry_told(&mut self, from: InstanceId, id: u64, entry: Option<Entry>) -> Result<(), ReplicaError> {
+        let merges = self.merges();
         let Some(read) = self.reads.open.get_mut(&id).filter(|read| read.fetching == Some(from)) else { return Ok(()) };
         read.fetching = None;
         let key = read.key.clone();
         match entry {
+            // What a mirror is told beside its copies is for the reader alone.
+            Some(entry) if !merges => read.fetched = Some(entry),
             Some(entry) => {
                 self.counts.repairs += 1;
-                self.merge_all(&[Pair { key: key.clone(), entry }]);
+                self.merge_all(&[Pair { key, entry }]);
             }
             None => _ = read.failed.insert(from),
         }
         // It may have delivered less than it told, having dropped what everybody has.
-        let own = self.store.version(&key);
+        let own = self.version_for(id);
         if let Some(read) = self.reads.open.get_mut(&id)
             && read.answers.get(&from).copied().flatten() > own
         {
@@ -127,40 +219,42 @@ impl Replica {
         self.advance_read(id)
     }
 
-    /// Takes a read a step on: waits for answers, fetches the greatest, answers.
-    fn advance_read(&mut self, id: u64) -> Result<(), ReplicaError> {
-        let Some(read) = self.reads.open.get_mut(&id) else { return Ok(()) };
-        let is_late = self.now.mono_ms >= read.deadline_ms;
-        let is_answered = read.answers.len() + read.unknown.len() >= read.asked.len();
-        if read.fetching.is_some() && !is_late {
-            return Ok(());
-        }
-        if is_answered && !is_late {
-            let own = self.store.version(&read.key);
-            let usable = read.answers.iter().filter(|(from, _)| !read.failed.contains(from));
-            let best = usable.max_by_key(|(_, version)| **version).map(|(from, version)| (*from, *version));
-            if let Some((from, version)) = best
-                && version > own
-                && version.is_some_and(|version| version.hlc > self.fence)
-            {
-                read.fetching = Some(from);
-                let payload = Payload::EntryAsk { read: id, key: read.key.clone() };
-                self.send(from, payload);
-                return Ok(());
-            }
-        }
-        if is_answered || is_late {
-            return self.end_read(id, is_late);
-        }
-        Ok(())
+    /// The version of what a read would find now.
+    fn version_for(&self, id: u64) -> Option<Version> {
+        let read = self.reads.open.get(&id)?;
+        self.store.version(&read.key).max(read.fetched.as_ref().map(|entry| entry.version))
     }
 
-    fn end_read(&mut self, id: u64, is_late: bool) -> Result<(), ReplicaError> {
+    /// Takes a read a step on: waits for answers, fetches the greatest, answers.
+    fn advance_read(&mut self, id: u64) -> Result<(), ReplicaError> {
+        let (now_ms, own) = (self.now.mono_ms, self.version_for(id));
+        let Some(read) = self.reads.open.get_mut(&id) else { return Ok(()) };
+        if read.awaited().any(|awaited| now_ms < read.waits_for(awaited)) {
+            return Ok(());
+        }
+        read.failed.extend(read.fetching.take());
+        let usable = read.answers.iter().filter(|(from, _)| !read.failed.contains(from) && now_ms < read.waits_for(**from));
+        let best = usable.max_by_key(|(_, version)| **version).map(|(from, version)| (*from, *version));
+        if let Some((from, version)) = best
+            && version > own
+            && version.is_some_and(|version| version.hlc > self.fence)
+        {
+            read.fetching = Some(from);
+            let payload = Payload::EntryAsk { read: id, key: read.key.clone() };
+            self.send(from, payload);
+            return Ok(());
+        }
+        self.end_read(id)
+    }
+
+    fn end_read(&mut self, id: u64) -> Result<(), ReplicaError> {
         let Some(mut read) = self.reads.open.remove(&id) else { return Ok(()) };
         self.reads.by_key.remove(&read.key);
-        let entry = self.store.get(&read.key)?;
-        let own = entry.as_ref().map(|entry| entry.version);
-        if is_late {
+        let here = self.store.get(&read.key)?;
+        let entry = here.into_iter().chain(read.fetched.take()).max_by_key(|entry| entry.version);
+        let own = self.store.version(&read.key).max(entry.as_ref().map(|entry| entry.version));
+        let told = read.answers.clone();
+        if self.now.mono_ms >= read.deadline_ms {
             // Who told of something newer and did not deliver in time has not answered.
             read.answers.retain(|_, version| *version <= own);
         }
@@ -177,23 +271,50 @@ impl Replica {
                 self.send(from, Payload::Repair { pairs });
             }
         }
-        self.reads.waiting -= read.tokens.len();
+        self.reads.waiting -= read.readers.len();
         let found = entry.filter(|entry| entry.is_live(self.now.wall_ms));
-        for token in std::mem::take(&mut read.tokens) {
-            let answer = if answered < needed {
-                Answer::Refused(Refusal::TooFewAnswers { answered, needed })
-            } else {
-                Answer::Found { entry: found.clone(), answered, asked }
+        for Waiting { reader: Reader { token, session }, needs } in std::mem::take(&mut read.readers) {
+            let fresh = self.is_fresh(own, session.as_ref(), &needs, &told);
+            let answer = match fresh {
+                _ if answered < needed => Answer::Refused(Refusal::TooFewAnswers { answered, needed }),
+                None => Answer::Refused(Refusal::NotYet),
+                Some(is_served) => {
+                    let session = session.map(|session| Box::new(self.seen_in(session, own)));
+                    Answer::Found { entry: found.clone().filter(|_| is_served), answered, asked, session }
+                }
             };
             self.reply(token, answer);
         }
         if read.late.is_empty() { Ok(()) } else { self.begin_read(read.key, read.late) }
     }
 
+    /// Whether what is here is no older than what a client has seen, by what those told who may know; none if they did not. A
+    /// cache serves nothing instead of what is older.
+    fn is_fresh(
+        &self,
+        own: Option<Version>,
+        session: Option<&Session>,
+        needs: &BTreeSet<InstanceId>,
+        told: &BTreeMap<InstanceId, Option<Version>>,
+    ) -> Option<bool> {
+        let mut is_served = true;
+        for needed in needs {
+            match *told.get(needed)? {
+                Some(version) if Some(version) <= own || version.hlc <= self.fence => {}
+                // What it had was evicted since, and may have been what the client has seen.
+                None if self.is_cache() => is_served &= own >= session.map(Session::latest),
+                Some(_) if self.is_cache() => is_served = false,
+                None => {}
+                Some(_) => return None,
+            }
+        }
+        Some(is_served)
+    }
+
     /// Ends reads whose time is up.
     pub(crate) fn follow_reads(&mut self) -> Result<(), ReplicaError> {
         let now_ms = self.now.mono_ms;
-        let late: Vec<u64> = self.reads.open.iter().filter(|(_, read)| read.deadline_ms <= now_ms).map(|(id, _)| *id).collect();
+        let late: Vec<u64> = self.reads.open.iter().filter(|(_, read)| read.due_ms() <= now_ms).map(|(id, _)| *id).collect();
         late.into_iter().try_for_each(|id| self.advance_read(id))
     }
 }

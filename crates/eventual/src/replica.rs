@@ -10,12 +10,13 @@ use crate::clock::Clock;
 use crate::conflicts::Conflicts;
 use crate::io::{Answer, Effect, Input, MemberState, Members, Time};
 use crate::keeping::Keeping;
+use crate::level::LevelWait;
 use crate::message::{Known, Message, Pair, Payload};
 use crate::mirror::{Inbound, MirrorEnd};
 use crate::options::{Options, SILENT_INTERVALS};
 use crate::outbox::Outbox;
 use crate::peer::Peer;
-use crate::reading::Reads;
+use crate::reading::{Reader, Reads};
 use crate::reporting::{Report, Reporting};
 use crate::round::{differing, pairs_with};
 use crate::schedule::Scheduled;
@@ -53,6 +54,8 @@ pub struct Replica {
     pub(crate) outbox: Outbox,
     pub(crate) peers: BTreeMap<InstanceId, Peer>,
     pub(crate) members: Members,
+    /// The greatest instance that was ever a member, as far as is known here.
+    pub(crate) newest: InstanceId,
     pub(crate) watermark: Watermark,
     /// What comes with a stamp at or below this is ignored: everything of that time is here.
     pub(crate) fence: Hlc,
@@ -63,6 +66,7 @@ pub struct Replica {
     pub(crate) delayed: VecDeque<(crate::Write, u64)>,
     pub(crate) waiting: Vec<Waiting>,
     pub(crate) waits: Vec<Wait>,
+    pub(crate) levels: Vec<LevelWait>,
     pub(crate) reads: Reads,
     pub(crate) skew: Skew,
     pub(crate) next_round: u64,
@@ -118,6 +122,7 @@ impl Replica {
             outbox: Outbox::default(),
             peers: BTreeMap::new(),
             members: Members::default(),
+            newest: instance,
             watermark: Watermark::default(),
             fence: Hlc::ZERO,
             keeping: Keeping::new(options.is_durable),
@@ -126,6 +131,7 @@ impl Replica {
             delayed: VecDeque::new(),
             waiting: Vec::new(),
             waits: Vec::new(),
+            levels: Vec::new(),
             reads: Reads::default(),
             skew: Skew::default(),
             next_round: start << 32,
@@ -162,6 +168,7 @@ impl Replica {
         self.keep_clean()?;
         self.answer_writes();
         self.answer_waits();
+        self.answer_levels();
         self.finish(effects)
     }
 
@@ -173,6 +180,7 @@ impl Replica {
         at(self.report_due_ms());
         at(self.release.due_ms(&self.options));
         at(self.reads.due_ms());
+        at(self.levels.iter().map(|wait| wait.deadline_ms).min());
         // What waits for the log, and not for room, goes on when the log says so.
         at(self.delayed.front().map(|(_, since_ms)| since_ms + self.options.throttle_ms).filter(|ms| *ms > now_ms));
         at(self.rounds_due_ms());
@@ -184,10 +192,11 @@ impl Replica {
     fn on_input(&mut self, input: Input) -> Result<(), ReplicaError> {
         match input {
             Input::Write(write) => self.on_write(write),
-            Input::Read { token, key } => return self.on_read(token, key),
+            Input::Read { token, key, session } => return self.on_read(Reader { token, session }, key),
             Input::Message(message) => return self.on_message(message),
             Input::Durable { index } => self.on_durable(index),
             Input::Members(members) => self.on_members(members),
+            Input::Level { token, session, deadline_ms } => self.on_level(token, session, deadline_ms),
             Input::Flush { token, deadline_ms } => self.on_flush(token, deadline_ms),
             Input::Sync { token, deadline_ms } => self.on_sync(token, deadline_ms),
         }
@@ -421,6 +430,19 @@ impl Replica {
     #[cfg(test)]
     pub(crate) fn gone_for_tests(&self, key: &Bytes) -> Option<crate::Version> {
         self.store.recent_version(key)
+    }
+
+    /// The version of a key, for tests.
+    #[cfg(test)]
+    pub(crate) fn version_for_tests(&self, key: &Bytes) -> Option<crate::Version> {
+        self.store.version(key)
+    }
+
+    /// The engine evicts a key; for tests.
+    #[cfg(test)]
+    pub(crate) fn evict_for_tests(&mut self, key: &Bytes) {
+        let greatest = crate::Version { hlc: Hlc(u64::MAX), instance: InstanceId(u32::MAX) };
+        self.store.evict_older(key, greatest);
     }
 
     /// What is ignored; for tests.

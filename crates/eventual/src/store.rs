@@ -12,6 +12,7 @@ use crate::io::Time;
 use crate::message::Pair;
 use crate::mirror::Swap;
 use crate::recent::Recent;
+use crate::session::Session;
 use crate::version::{Hlc, InstanceId, Version};
 use quorate_engine::codec::DecodeError;
 
@@ -98,6 +99,8 @@ pub(crate) struct Store {
     /// The engine is a cache: what it holds is known to it alone, and here is what it cannot know.
     recent: Option<Recent>,
     now: Time,
+    /// The greatest stamps of what is here or was, by who wrote it.
+    pub(crate) seen: Session,
 }
 
 impl Store {
@@ -116,6 +119,7 @@ impl Store {
             batches: 0,
             recent: None,
             now: Time::default(),
+            seen: Session::default(),
         }
     }
 
@@ -148,6 +152,7 @@ impl Store {
             return if old == Some(entry.version) { Merged::Same } else { Merged::Lost };
         }
         let now = self.now;
+        self.seen.note(entry.version);
         let Some(recent) = &mut self.recent else { return Merged::Lost };
         if entry.is_dead() {
             recent.insert(key, entry.version, entry.body == Body::Tombstone, now.mono_ms);
@@ -246,6 +251,7 @@ impl Store {
     fn set(&mut self, at: (u64, Bytes), entry: &Entry, index: u64) {
         let (hash, key) = (at.0, &at.1.clone());
         let now = Kept::of(key, entry);
+        self.seen.note(entry.version);
         let kept = self.index.insert(at, now);
         let old = kept.map(|kept| kept.version);
         kept.into_iter().for_each(|kept| self.forget(key, kept));

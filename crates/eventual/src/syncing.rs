@@ -72,6 +72,7 @@ impl Replica {
             self.peers.values_mut().for_each(|peer| peer.sync_due_ms = Some(now_ms));
         }
         self.leaves_at = is_leaving.then(|| self.leaves_at.unwrap_or_else(|| self.clock.promised()));
+        self.newest = members.states.keys().copied().chain([self.newest]).max().unwrap_or(self.newest);
         self.members = members;
         let is_cache = self.is_cache();
         if is_new {

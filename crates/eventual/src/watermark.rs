@@ -43,6 +43,11 @@ impl Watermark {
         }
     }
 
+    /// The stamp up to which a member has all own writes of another, as far as that one told here.
+    pub(crate) fn reached(&self, from: InstanceId, to: InstanceId) -> Hlc {
+        self.reports.get(&from).and_then(|rows| rows.get(&to)).copied().unwrap_or_default()
+    }
+
     /// The watermark as far as it is known here.
     pub(crate) fn stable(&self) -> Hlc {
         self.pairs().map(|(_, _, hlc)| hlc).min().unwrap_or_default()
@@ -55,8 +60,7 @@ impl Watermark {
     }
 
     fn pairs(&self) -> impl Iterator<Item = (InstanceId, InstanceId, Hlc)> {
-        let row = |from, to| self.reports.get(&from).and_then(|rows| rows.get(&to)).copied().unwrap_or_default();
-        self.members.iter().flat_map(move |from| self.members.iter().map(move |to| (*from, *to, row(*from, *to))))
+        self.members.iter().flat_map(|from| self.members.iter().map(|to| (*from, *to, self.reached(*from, *to))))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::options::{CacheOptions, Options, Trigger};
 use crate::peer::Stream;
 use crate::record::Record;
 use crate::replica::Replica;
+use crate::session::Session;
 use crate::version::{Hlc, InstanceId, Version};
 
 /// A write that is applied and not answered yet.
@@ -24,6 +25,7 @@ pub(crate) struct Waiting {
     index: u64,
     ack: Ack,
     pub(crate) deadline_ms: u64,
+    session: Option<Session>,
 }
 
 /// Which own writes may be sent.
@@ -201,10 +203,11 @@ impl Replica {
     fn try_write(&mut self, write: Write) -> Option<Write> {
         let old = self.store.kept(&write.key);
         let stored = old.map_or(Hlc::ZERO, |kept| kept.version.hlc);
+        write.session.iter().for_each(|session| self.clock.observe(session.latest().hlc));
         let hlc = self.clock.stamp(self.now.wall_ms, stored);
         let Some(hlc) = hlc else { return Some(write) };
         assert!(hlc > self.fence, "the fence is what this replica promised to stamp above");
-        let Write { token, key, body, ttl_ms, ack, deadline_ms } = write;
+        let Write { token, key, body, ttl_ms, ack, deadline_ms, session } = write;
         let key = Self::key_of(&key);
         let ttl_ms = match self.options.cache {
             Some(CacheOptions { ttl_ms: max_ms, .. }) => Some(ttl_ms.unwrap_or(max_ms).min(max_ms)),
@@ -237,7 +240,7 @@ impl Replica {
         unsent.for_each(|peer| peer.figures.is_owed(self.now.mono_ms));
         let replaced = old.is_some_and(|kept| kept.is_live(self.now.wall_ms));
         let ack = ack.unwrap_or(self.options.ack);
-        self.waiting.push(Waiting { token, version, replaced, place, index, ack, deadline_ms });
+        self.waiting.push(Waiting { token, version, replaced, place, index, ack, deadline_ms, session });
         None
     }
 
@@ -396,8 +399,9 @@ impl Replica {
                 }
             };
             if is_met || self.now.mono_ms >= write.deadline_ms {
-                let Waiting { token, version, replaced, .. } = write;
-                self.reply(token, Answer::Written { version, replaced, replicated, is_met });
+                let Waiting { token, version, replaced, session, .. } = write;
+                let session = session.map(|session| Box::new(self.seen_in(session, Some(version))));
+                self.reply(token, Answer::Written { version, replaced, replicated, is_met, session });
             } else {
                 self.waiting.push(write);
             }

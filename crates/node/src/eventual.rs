@@ -14,8 +14,8 @@ use bytes::Bytes;
 use quorate_api::peer::{EventualMessage, Frame, Lane, MAX_FRAME_BYTES};
 use quorate_engine::{Engine, Place};
 use quorate_eventual::{
-    Ack, Body, Conflict, Effect as Told, InstanceId, MemberState, Members, Message, Payload, Replica, ReplicaError, Setup,
-    Status, Time, Trigger, Write as OwnWrite,
+    Ack, Body, Conflict, Effect as Told, InstanceId, MemberState, Members, Message, Payload, Replica, ReplicaError, Session,
+    Setup, Status, Time, Trigger, Write as OwnWrite,
 };
 use quorate_log::{Disk, Entry, GroupId, LogId, LogIndex, Record, Term};
 
@@ -61,9 +61,18 @@ pub enum EventualAsk {
         ttl_ms: Option<u64>,
         /// Whom it waits for; none: whom the keyspace says.
         ack: Option<Ack>,
+        /// What the client has seen, if it is in a session.
+        session: Option<Session>,
     },
-    /// To ask others for a key, and to keep the newest.
-    Read(Bytes),
+    /// To read a key, where others are asked for it, or in a session.
+    Read {
+        /// The key.
+        key: Bytes,
+        /// What the client has seen, if it is in a session.
+        session: Option<Session>,
+    },
+    /// To wait until all is here that a client has seen.
+    Level(Session),
     /// To send what was collected, or to copy.
     Flush,
     /// To compare with all others.
@@ -337,10 +346,11 @@ impl<D: Disk> Node<D> {
         own.tokens.insert(token);
         let deadline_ms = deadline.0;
         let input = match ask {
-            EventualAsk::Write { key, body, ttl_ms, ack } => {
-                quorate_eventual::Input::Write(OwnWrite { token, key, body, ttl_ms, ack, deadline_ms })
+            EventualAsk::Write { key, body, ttl_ms, ack, session } => {
+                quorate_eventual::Input::Write(OwnWrite { token, key, body, ttl_ms, ack, deadline_ms, session })
             }
-            EventualAsk::Read(key) => quorate_eventual::Input::Read { token, key },
+            EventualAsk::Read { key, session } => quorate_eventual::Input::Read { token, key, session },
+            EventualAsk::Level(session) => quorate_eventual::Input::Level { token, session, deadline_ms },
             EventualAsk::Flush => quorate_eventual::Input::Flush { token, deadline_ms },
             EventualAsk::Sync => quorate_eventual::Input::Sync { token, deadline_ms },
         };

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_api::keyspace::Capability;
 use quorate_log::GroupId;
-use quorate_node::eventual_replication::{Ack, Answer as Told, Body, Refusal};
+use quorate_node::eventual_replication::{Answer as Told, Body, Refusal, Session};
 use quorate_node::keyspace::{
     Condition, Detail, Edit, KeyMeta, Limits, Op, OpResult, Outcome, Put, Removed, Revision, Write, keys,
 };
@@ -11,9 +11,9 @@ use quorate_node::{Answer, EventualAsk, Failure, HostedKeyspace, Mode, Monotonic
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
-use crate::eventual_view::{EntryView, meta_of};
+use crate::eventual_view::{EntryView, meta_of, record_of};
 use crate::node_store::{Running, error_of, mismatch};
-use crate::rest::{Answered, Replicated, StoreError, Synced, Written};
+use crate::rest::{Answered, KeyReading, Replicated, StoreError, Synced, Wish, Written};
 
 /// Keys of a range that one step removes: each is a write of its own.
 const MAX_KEYS_PER_STEP: u64 = 1_000;
@@ -25,8 +25,8 @@ pub(crate) enum Plan {
     DeleteRange(quorate_engine::KeyRange, u64),
 }
 
-/// What became of a write, and how far it came.
-type Done = (Outcome, Replicated);
+/// What became of a write, how far it came, and what its client has seen now.
+type Done = (Outcome, Replicated, Option<Session>);
 
 impl Running {
     /// Writes through this node's replica. `None`: it is not here any more, and nothing was done.
@@ -35,32 +35,33 @@ impl Running {
         hosted: HostedKeyspace,
         keyspace: &str,
         write: Write,
-        ack: Option<Ack>,
+        wish: Wish,
         deadline: Monotonic,
     ) -> Result<Option<Written>, StoreError> {
         let plan = plan(write)?;
+        let Wish { ack, session } = wish;
         let catalog = self.handle.views.catalog.load();
         let Some(record) = catalog.keyspaces.get(keyspace) else { return Ok(None) };
         let (limits, default_ttl_ms) = (record.shard_settings().limits, record.ttl_ms);
         drop(catalog);
         let HostedKeyspace { group, epoch, engine, .. } = hosted;
-        let written = |(outcome, replicated)| {
+        let written = |(outcome, replicated, session)| {
             let now_ms = Clock::calendar_ms();
-            Written { epoch, outcome, now_ms, replicated: Some(replicated) }
+            Written { epoch, outcome, now_ms, replicated: Some(replicated), session }
         };
         let ask = match plan {
             Plan::Put(put) => {
                 if let Some(refused) = too_large(&put, &limits) {
-                    return Ok(Some(written((refused, Replicated::default()))));
+                    return Ok(Some(written((refused, Replicated::default(), session))));
                 }
                 let Put { key, value, content_type, user_meta, ttl_ms, .. } = put;
                 let body = Body::Value { content_type, user_meta, value };
-                EventualAsk::Write { key, body, ttl_ms: ttl_ms.or(default_ttl_ms), ack }
+                EventualAsk::Write { key, body, ttl_ms: ttl_ms.or(default_ttl_ms), ack, session }
             }
-            Plan::Delete(key) => EventualAsk::Write { key, body: Body::Tombstone, ttl_ms: None, ack },
+            Plan::Delete(key) => EventualAsk::Write { key, body: Body::Tombstone, ttl_ms: None, ack, session },
             Plan::DeleteRange(range, max_keys) => {
                 let view = EntryView::new(engine.view(), Clock::calendar_ms());
-                let done = self.delete_range(group, (&view, range, max_keys), ack, deadline).await?;
+                let done = self.delete_range(group, (&view, range, max_keys), &Wish { ack, session }, deadline).await?;
                 return Ok(done.map(written));
             }
         };
@@ -72,16 +73,19 @@ impl Running {
         let is_put = matches!(ask, EventualAsk::Write { body: Body::Value { .. }, .. });
         match self.ask_replica(group, ask, deadline).await? {
             None => Ok(None),
-            Some(Told::Written { version, replaced, replicated, is_met }) => {
+            Some(Told::Written { version, replaced, replicated, is_met, session }) => {
                 let before = replaced.then_some(KeyMeta { create_revision: Revision(0), mod_revision: Revision(0), version: 0 });
                 let result = OpResult { before, after: is_put.then(|| meta_of(version)), detail: None };
                 let outcome = Outcome::Applied { revision: Revision(0), results: vec![result] };
-                Ok(Some((outcome, Replicated { members: replicated, is_met, stamp: Some(version) })))
+                let replicated = Replicated { members: replicated, is_met, stamp: Some(version) };
+                Ok(Some((outcome, replicated, session.map(|session| *session))))
             }
-            Some(Told::Refused(Refusal::Full { max_bytes })) => Ok(Some((Outcome::Full { max_bytes }, Replicated::default()))),
+            Some(Told::Refused(Refusal::Full { max_bytes })) => {
+                Ok(Some((Outcome::Full { max_bytes }, Replicated::default(), None)))
+            }
             Some(Told::Refused(Refusal::ReadOnly { .. })) => Err(StoreError::Mirror(self.source_of(group))),
             Some(Told::Refused(refusal)) => Err(refused(refusal)),
-            Some(Told::Found { .. } | Told::Done { .. }) => Err(mismatch()),
+            Some(Told::Found { .. } | Told::Level { .. } | Told::Done { .. }) => Err(mismatch()),
         }
     }
 
@@ -90,7 +94,7 @@ impl Running {
         &self,
         group: GroupId,
         (view, range, max_keys): (&EntryView, quorate_engine::KeyRange, u64),
-        ack: Option<Ack>,
+        wish: &Wish,
         deadline: Monotonic,
     ) -> Result<Option<Done>, StoreError> {
         let max_keys = max_keys.min(MAX_KEYS_PER_STEP) as usize;
@@ -103,13 +107,16 @@ impl Running {
         let mut writes = JoinSet::new();
         for key in found {
             let (handle, left) = (self.handle.clone(), self.handle.clock.until(deadline));
-            let ask = EventualAsk::Write { key, body: Body::Tombstone, ttl_ms: None, ack };
+            let Wish { ack, session } = wish.clone();
+            let ask = EventualAsk::Write { key, body: Body::Tombstone, ttl_ms: None, ack, session };
             writes.spawn(async move { handle.ask(group, RequestKind::Eventual(ask), left).await });
         }
         let mut all = Replicated { members: u32::MAX, is_met: true, stamp: None };
+        let mut seen = wish.session.clone();
         while let Some(answer) = writes.join_next().await {
             match answer.map_err(|error| StoreError::Internal(error.to_string()))? {
-                Answer::Eventual(Told::Written { replicated, is_met, .. }) => {
+                Answer::Eventual(Told::Written { replicated, is_met, session, .. }) => {
+                    seen.iter_mut().zip(&session).for_each(|(seen, session)| seen.join(session));
                     all.members = all.members.min(replicated);
                     all.is_met &= is_met;
                 }
@@ -121,27 +128,43 @@ impl Running {
         let result = OpResult { detail: Some(Box::new(Detail::Removed(removed))), ..OpResult::default() };
         let outcome = Outcome::Applied { revision: Revision(0), results: vec![result] };
         let members = if all.members == u32::MAX { 0 } else { all.members };
-        Ok(Some((outcome, Replicated { members, ..all })))
+        Ok(Some((outcome, Replicated { members, ..all }, seen)))
     }
 
-    /// Asks others for a key, where the mode's reads do; who answered.
-    pub(crate) async fn ask_others(
+    /// Reads a key through this node's replica, where the mode's reads ask others, or in a session.
+    pub(crate) async fn read_key(
         &self,
         keyspace: &str,
         key: &Bytes,
+        session: Option<Session>,
         deadline: Monotonic,
-    ) -> Result<Option<Answered>, StoreError> {
-        let hosted = self.hosted(keyspace, deadline).await?;
-        if hosted.mode != Mode::ReadRepair {
+    ) -> Result<Option<KeyReading>, StoreError> {
+        let HostedKeyspace { group, epoch, mode, .. } = self.hosted(keyspace, deadline).await?;
+        let asks_others = mode == Mode::ReadRepair;
+        if !asks_others && (session.is_none() || !mode.is_eventual()) {
             return Ok(None);
         }
-        let group = hosted.group;
-        drop(hosted);
-        match self.ask_replica(group, EventualAsk::Read(key.clone()), deadline).await? {
-            Some(Told::Found { answered, asked, .. }) => Ok(Some(Answered { answered, asked })),
+        match self.ask_replica(group, EventualAsk::Read { key: key.clone(), session }, deadline).await? {
+            Some(Told::Found { entry, answered, asked, session }) => {
+                let record = entry.and_then(record_of);
+                let answered = asks_others.then_some(Answered { answered, asked });
+                let session = session.map(|session| *session);
+                Ok(Some(KeyReading { epoch, record, now_ms: Clock::calendar_ms(), answered, session }))
+            }
             Some(Told::Refused(refusal)) => Err(refused(refusal)),
             None => Err(StoreError::NoLeader),
-            Some(Told::Written { .. } | Told::Done { .. }) => Err(mismatch()),
+            Some(Told::Written { .. } | Told::Level { .. } | Told::Done { .. }) => Err(mismatch()),
+        }
+    }
+
+    /// Waits until all is here that a client has seen.
+    pub(crate) async fn level(&self, keyspace: &str, session: Session, deadline: Monotonic) -> Result<Session, StoreError> {
+        let group = self.hosted(keyspace, deadline).await?.group;
+        match self.ask_replica(group, EventualAsk::Level(session), deadline).await? {
+            Some(Told::Level { session }) => Ok(session),
+            Some(Told::Refused(refusal)) => Err(refused(refusal)),
+            None => Err(StoreError::NoLeader),
+            Some(Told::Written { .. } | Told::Found { .. } | Told::Done { .. }) => Err(mismatch()),
         }
     }
 
@@ -152,7 +175,7 @@ impl Running {
             Some(Told::Done { reached, others }) => Ok(Synced { reached, others }),
             Some(Told::Refused(refusal)) => Err(refused(refusal)),
             None => Err(StoreError::NoLeader),
-            Some(Told::Written { .. } | Told::Found { .. }) => Err(mismatch()),
+            Some(Told::Written { .. } | Told::Found { .. } | Told::Level { .. }) => Err(mismatch()),
         }
     }
 
@@ -216,6 +239,7 @@ fn refused(refusal: Refusal) -> StoreError {
         Refusal::NotUp => StoreError::Busy("this node's replica has not all that it should have, or shall go".to_owned()),
         Refusal::ReadOnly { .. } => StoreError::Mirror("the source".to_owned()),
         Refusal::ClockSkew { offset_ms } => StoreError::ClockSkew { offset_ms },
+        Refusal::NotYet => StoreError::NotYet,
         Refusal::TooFewAnswers { answered, needed } => StoreError::TooFewAnswers { answered, needed },
     }
 }

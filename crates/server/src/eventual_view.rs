@@ -25,14 +25,7 @@ impl EntryView {
 
     fn record(&self, encoded: Bytes) -> Result<Option<Bytes>, EngineError> {
         let entry = Entry::decode(encoded).map_err(|error| std::io::Error::other(error.to_string()))?;
-        if !entry.is_live(self.now_ms) {
-            return Ok(None);
-        }
-        let Entry { version, deadline_ms, body } = entry;
-        let Body::Value { content_type, user_meta, value } = body else { return Ok(None) };
-        let expires_at_ms = std::num::NonZeroU64::new(deadline_ms);
-        let record = Record { meta: meta_of(version), content_type, user_meta, expires_at_ms, lease: None, value };
-        Ok(Some(record.to_bytes()))
+        Ok(Some(entry).filter(|entry| entry.is_live(self.now_ms)).and_then(record_of).map(|record| record.to_bytes()))
     }
 
     fn item(&self, item: ScanItem) -> Option<ScanItem> {
@@ -70,6 +63,14 @@ impl View for EntryView {
     fn pairs<'a>(&'a self, table: Table) -> Box<dyn Iterator<Item = ScanItem> + Send + 'a> {
         Box::new(self.entries.pairs(table).filter_map(|item| self.item(item)))
     }
+}
+
+/// The record that stands for an entry, if that is a value.
+pub(crate) fn record_of(entry: Entry) -> Option<Record> {
+    let Entry { version, deadline_ms, body } = entry;
+    let Body::Value { content_type, user_meta, value } = body else { return None };
+    let expires_at_ms = std::num::NonZeroU64::new(deadline_ms);
+    Some(Record { meta: meta_of(version), content_type, user_meta, expires_at_ms, lease: None, value })
 }
 
 /// The counters that stand for a version.

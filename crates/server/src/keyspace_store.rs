@@ -131,7 +131,7 @@ impl Running {
             )));
         }
         let outcome = self.maybe_write(group, write, deadline).await?.ok_or(StoreError::NoLeader)?;
-        Ok(Written { epoch, outcome, now_ms: 0, replicated: None })
+        Ok(Written { epoch, outcome, now_ms: 0, replicated: None, session: None })
     }
 
     pub(crate) async fn end_restore(&self, name: &str, epoch: u64, deadline: Monotonic) -> Result<(), StoreError> {

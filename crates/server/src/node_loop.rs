@@ -191,7 +191,9 @@ impl<D: Disk> NodeLoop<D> {
             Effect::Persist { ticket, records } => self.log.submit(ticket, records),
             Effect::Reply { token, answer } => {
                 // A client that no longer listens is no concern of the node's.
-                let _ = state.waiting.remove(&token).map(|waiting| waiting.send(answer));
+                if let Some(waiting) = state.waiting.remove(&token) {
+                    let _ = waiting.send(answer);
+                }
             }
             Effect::Job(job) => self.jobs.submit(job),
             Effect::Catalog(catalog) => {

@@ -12,7 +12,7 @@ use quorate_api::cluster::{
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::View;
 use quorate_log::GroupId;
-use quorate_node::eventual_replication::{Ack, MemberState};
+use quorate_node::eventual_replication::{MemberState, Session};
 use quorate_node::keyspace::{Outcome, Revision, Write};
 use quorate_node::{
     Answer, Catalog, CatalogError, EventualAsk, Failure, HostedKeyspace, Identity, KeyspaceRecord, KeyspaceSettings,
@@ -27,7 +27,8 @@ use crate::outside_store::not_here;
 use crate::outside_stores::{OutsideKeyspace, OutsideStores};
 use crate::peers::Peers;
 use crate::rest::{
-    Answered, Check, Freshness, KnownKeyspace, LiveFeed, Outside, Reading, SettingsPatch, Store, StoreError, Synced, Written,
+    Check, Freshness, KeyReading, KnownKeyspace, LiveFeed, Outside, Reading, SettingsPatch, Store, StoreError, Synced, Wish,
+    Written,
 };
 use crate::waiting::Waiting;
 
@@ -105,7 +106,7 @@ impl NodeStore {
 }
 
 impl Store for NodeStore {
-    async fn write(&self, keyspace: &str, write: Write, ack: Option<Ack>, timeout: Duration) -> Result<Written, StoreError> {
+    async fn write(&self, keyspace: &str, write: Write, wish: Wish, timeout: Duration) -> Result<Written, StoreError> {
         let (running, deadline) = self.running(timeout).await?;
         if keyspace == SYSTEM_KEYSPACE {
             return Err(StoreError::ReadOnly(keyspace.to_owned()));
@@ -116,7 +117,7 @@ impl Store for NodeStore {
         loop {
             let hosted = running.hosted(keyspace, deadline).await?;
             let written = if hosted.mode.is_eventual() {
-                running.write_eventually(hosted, keyspace, write.clone(), ack, deadline).await?
+                running.write_eventually(hosted, keyspace, write.clone(), wish.clone(), deadline).await?
             } else {
                 running.write_hosted(hosted, &write, deadline).await?
             };
@@ -164,12 +165,23 @@ impl Store for NodeStore {
         running.outside(keyspace, deadline).await
     }
 
-    async fn ask_others(&self, keyspace: &str, key: &Bytes, timeout: Duration) -> Result<Option<Answered>, StoreError> {
+    async fn read_key(
+        &self,
+        keyspace: &str,
+        key: &Bytes,
+        session: Option<Session>,
+        timeout: Duration,
+    ) -> Result<Option<KeyReading>, StoreError> {
         let (running, deadline) = self.running(timeout).await?;
         if let Found::Outside(_) = running.found(keyspace, deadline).await? {
             return Ok(None);
         }
-        running.ask_others(keyspace, key, deadline).await
+        running.read_key(keyspace, key, session, deadline).await
+    }
+
+    async fn level(&self, keyspace: &str, session: Session, timeout: Duration) -> Result<Session, StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        running.level(keyspace, session, deadline).await
     }
 
     async fn sync(&self, keyspace: &str, compares: bool, timeout: Duration) -> Result<Synced, StoreError> {
@@ -496,11 +508,11 @@ impl Running {
         if let Some(local) = local {
             let now_ms = self.handle.clock.now().0;
             let outcome = local.write(now_ms, write.clone()).map_err(|error| StoreError::Internal(error.to_string()))?;
-            return Ok(Some(Written { epoch, outcome, now_ms, replicated: None }));
+            return Ok(Some(Written { epoch, outcome, now_ms, replicated: None, session: None }));
         }
         let outcome = self.maybe_write(group, write, deadline).await?;
         let now_ms = log_time.at(self.handle.clock.now());
-        Ok(outcome.map(|outcome| Written { epoch, outcome, now_ms, replicated: None }))
+        Ok(outcome.map(|outcome| Written { epoch, outcome, now_ms, replicated: None, session: None }))
     }
 
     async fn write(&self, group: GroupId, write: &Write, deadline: Monotonic) -> Result<Outcome, StoreError> {

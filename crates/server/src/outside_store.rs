@@ -82,7 +82,7 @@ impl Running {
         // Given up in the middle, it may have been done, or may yet be.
         let outcome = tokio::time::timeout(self.handle.clock.until(deadline), writing).await;
         let outcome = outcome.unwrap_or(Err(StoreError::Unknown))?;
-        Ok(Written { epoch: outside.epoch, outcome, now_ms: outside.now_ms, replicated: None })
+        Ok(Written { epoch: outside.epoch, outcome, now_ms: outside.now_ms, replicated: None, session: None })
     }
 
     fn rules(&self, keyspace: &str) -> Option<Rules> {

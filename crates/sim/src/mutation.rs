@@ -53,11 +53,13 @@ pub enum Mutation {
     LockByKey,
     /// A write to an eventual keyspace is answered as if all others had it.
     ReplicatedOverstated,
+    /// What a client has seen of an eventual keyspace does not come along with what it asks.
+    SessionForgotten,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::AckBeforeSync,
         Self::VoteNotWritten,
         Self::ReadWithoutIndex,
@@ -81,6 +83,7 @@ impl Mutation {
         Self::OnceUnderAnotherKey,
         Self::LockByKey,
         Self::ReplicatedOverstated,
+        Self::SessionForgotten,
     ];
 
     /// Its name on the command line.
@@ -109,6 +112,7 @@ impl Mutation {
             Self::OnceUnderAnotherKey => "once-under-another-key",
             Self::LockByKey => "lock-by-key",
             Self::ReplicatedOverstated => "replicated-overstated",
+            Self::SessionForgotten => "session-forgotten",
         }
     }
 }

@@ -1,16 +1,16 @@
 //! Clients of eventual keyspaces: each writes, deletes and looks at keys through any node, and the nodes' wall clocks jump under
 //! them.
 //!
-//! What is checked is said in the reference, eventual-replication.md 6, as P2 to P5: replicas become equal; what was acknowledged
-//! is not lost but for something newer, unless as many nodes lost what they had as had it; and what a replica has for a key, or
-//! had, is never older later on.
+//! What is checked is said in the reference, eventual-replication.md 6, as P2 to P6: replicas become equal; what was acknowledged
+//! is not lost but for something newer, unless as many nodes lost what they had as had it; what a replica has for a key, or had,
+//! is never older later on; and who goes from node to node in a session sees nothing older than it has seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_engine::Table;
 use quorate_log::GroupId;
-use quorate_node::eventual_replication::{Ack, Answer as Told, Body, Entry, Version};
+use quorate_node::eventual_replication::{Ack, Answer as Told, Body, Entry, Session, Version};
 use quorate_node::{Answer, EventualAsk, Input, Mode, OptionValue, ReplicationSettings, Request, RequestKind};
 
 use crate::host::HostId;
@@ -38,6 +38,8 @@ pub(crate) struct Writers {
     pub(crate) replication: Option<ReplicationSettings>,
     is_durable: bool,
     under_way: Vec<Option<UnderWay>>,
+    /// Of each writer.
+    sessions: Vec<InSession>,
     next_value: u64,
     /// What was acknowledged, by key.
     acknowledged: BTreeMap<u64, Vec<Acknowledged>>,
@@ -56,6 +58,16 @@ struct UnderWay {
     token: u64,
     host: HostId,
     what: What,
+    /// Whether it says what it has seen.
+    is_in_session: bool,
+}
+
+/// What a writer has seen.
+#[derive(Debug, Default)]
+struct InSession {
+    session: Session,
+    /// The greatest version of each key, and how many losses there had been then.
+    seen: BTreeMap<u64, (Version, u64)>,
 }
 
 /// What is asked.
@@ -123,6 +135,7 @@ impl Simulation {
     pub(crate) fn start_writers(&mut self) {
         for writer in 0..self.random.between(2, 4) as usize {
             self.writers.under_way.push(None);
+            self.writers.sessions.push(InSession::default());
             self.schedule_writer(writer);
         }
     }
@@ -159,7 +172,8 @@ impl Simulation {
         }
         let token = self.next_token(Asker::Writer(index));
         self.trace.note(self.now, format_args!("w{index} asks {host} #{token}: {what:?}"));
-        self.writers.under_way[index] = Some(UnderWay { token, host, what });
+        let is_in_session = self.random.chance(700);
+        self.writers.under_way[index] = Some(UnderWay { token, host, what, is_in_session });
         self.ask(host, token, self.scenario.load.timeout_ms + 2500);
     }
 
@@ -207,6 +221,9 @@ impl Simulation {
             return Ok(());
         };
         let what = under_way.what.clone();
+        let is_forgotten = self.scenario.mutation == Some(Mutation::SessionForgotten);
+        let has_seen = if is_forgotten { Session::default() } else { self.writers.sessions[index].session.clone() };
+        let session = under_way.is_in_session.then_some(has_seen);
         let Some(group) = self.eventual_group(host) else {
             self.on_writer_expired(index, token);
             return Ok(());
@@ -215,12 +232,14 @@ impl Simulation {
         let key_of = |key: u64| Bytes::from(format!("key {key}"));
         let ask = match what {
             What::Put { key, value, ttl_ms, ack } => {
-                EventualAsk::Write { key: key_of(key), body: Body::plain(value), ttl_ms, ack }
+                EventualAsk::Write { key: key_of(key), body: Body::plain(value), ttl_ms, ack, session }
             }
-            What::Delete { key, ack } => EventualAsk::Write { key: key_of(key), body: Body::Tombstone, ttl_ms: None, ack },
+            What::Delete { key, ack } => {
+                EventualAsk::Write { key: key_of(key), body: Body::Tombstone, ttl_ms: None, ack, session }
+            }
             What::Read(key) => {
                 self.look_at(host, key)?;
-                EventualAsk::Read(key_of(key))
+                EventualAsk::Read { key: key_of(key), session }
             }
             What::Flush => EventualAsk::Flush,
             What::Sync => EventualAsk::Sync,
@@ -281,8 +300,9 @@ impl Simulation {
         match (&under_way.what, answer) {
             (
                 What::Put { key, .. } | What::Delete { key, .. },
-                Answer::Eventual(Told::Written { version, replicated, is_met, .. }),
+                Answer::Eventual(Told::Written { version, replicated, is_met, session, .. }),
             ) => {
+                self.check_session_write(index, *key, *version, session.as_deref())?;
                 self.coverage.count("eventual writes acknowledged");
                 self.coverage.add("eventual writes that others had", u64::from(*replicated > 0));
                 self.coverage.add("eventual writes not met in time", u64::from(!is_met));
@@ -295,7 +315,8 @@ impl Simulation {
                 };
                 self.writers.acknowledged.entry(*key).or_default().push(write);
             }
-            (What::Read(key), Answer::Eventual(Told::Found { answered, .. })) => {
+            (What::Read(key), Answer::Eventual(Told::Found { answered, entry, session, .. })) => {
+                self.check_session_read(index, *key, entry.as_ref(), session.as_deref())?;
                 self.coverage.add("eventual reads that others answered", u64::from(*answered > 0));
                 self.look_at(under_way.host, *key)?;
             }
@@ -308,6 +329,40 @@ impl Simulation {
             }
         }
         self.schedule_writer(index);
+        Ok(())
+    }
+
+    /// A write of a session stands over all that it has seen.
+    fn check_session_write(&mut self, index: usize, key: u64, version: Version, session: Option<&Session>) -> Step {
+        let (losses, own) = (self.writers.losses, &mut self.writers.sessions[index]);
+        let Some(session) = session else { return Ok(()) };
+        if let Some((seen, _)) = own.seen.values().find(|(seen, _)| *seen >= version) {
+            let detail = format!("w{index}: {version} of key {key} is not above {seen}");
+            return Err(Violation::new("a session writes above all that it has seen", detail));
+        }
+        own.session.join(session);
+        own.seen.insert(key, (version, losses));
+        Ok(())
+    }
+
+    /// A read of a session finds nothing older than it has seen; or nothing, once everybody has the news that it went.
+    fn check_session_read(&mut self, index: usize, key: u64, entry: Option<&Entry>, session: Option<&Session>) -> Step {
+        let (losses, may_go) = (self.writers.losses, self.writers.may_go.contains(&key));
+        let own = &mut self.writers.sessions[index];
+        let Some(session) = session else { return Ok(()) };
+        let found = entry.map(|entry| entry.version);
+        if let Some((seen, losses_then)) = own.seen.get(&key) {
+            let is_there = found.map_or(may_go, |found| found >= *seen);
+            if !is_there && *losses_then == losses {
+                let detail = format!("w{index}: had seen {seen} of key {key}, and finds {found:?}");
+                return Err(Violation::new("a session sees nothing older than it has seen", detail));
+            }
+            self.coverage.add("session reads of what was seen before", u64::from(is_there));
+        }
+        own.session.join(session);
+        if let Some(found) = found {
+            own.seen.insert(key, (found, losses));
+        }
         Ok(())
     }
 

@@ -87,6 +87,7 @@ fn planted_bugs_are_found() {
         (Mutation::OnceUnderAnotherKey, "increments add up"),
         (Mutation::LockByKey, "tokens of locks grow"),
         (Mutation::ReplicatedOverstated, "acknowledged eventual writes are not lost"),
+        (Mutation::SessionForgotten, "a session sees nothing older than it has seen"),
     ] {
         assert_eq!(find(mutation, 10).1, promise, "{}", mutation.name());
     }

@@ -26,6 +26,7 @@ mod outside;
 mod pauses;
 mod replication;
 mod restarts;
+mod sessions;
 mod stops;
 mod support;
 mod top;

@@ -11,7 +11,7 @@ use crate::support::{Cluster, Linked, Request, now, pause, since, tell, until};
 /// How long replicas may take to become equal once they can.
 const EQUAL_LIMIT: Duration = Duration::from_secs(20);
 
-fn create(cluster: &Cluster, keyspace: &str, replication: &str) {
+pub(crate) fn create(cluster: &Cluster, keyspace: &str, replication: &str) {
     let settings = format!(r#"{{"engine":{{"type":"hash"}},"replication":{replication}}}"#);
     cluster.connection("n1").expect(201, &Request::json("PUT", &format!("/v1/keyspaces/{keyspace}"), settings));
     for name in cluster.running() {
@@ -34,7 +34,7 @@ fn stats(cluster: &Cluster, name: &str, keyspace: &str) -> KeyspaceStats {
     cluster.connection(name).expect(200, &Request::new("GET", format!("/v1/keyspaces/{keyspace}/stats"))).json()
 }
 
-fn until_equal(cluster: &Cluster, keyspace: &str) -> Duration {
+pub(crate) fn until_equal(cluster: &Cluster, keyspace: &str) -> Duration {
     let start = now();
     until("all replicas are equal", EQUAL_LIMIT, || {
         let told: Vec<KeyspaceStats> = cluster.running().iter().map(|name| stats(cluster, name, keyspace)).collect();

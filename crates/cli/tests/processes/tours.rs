@@ -121,5 +121,5 @@ fn the_tour_of_locks_is_as_it_says() {
 
 #[test]
 fn the_tour_of_replication_is_as_it_says() {
-    assert_eq!(tour("replication.md"), (14, 0));
+    assert_eq!(tour("replication.md"), (17, 0));
 }

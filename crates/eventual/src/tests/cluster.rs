@@ -10,11 +10,12 @@ use super::caches::Caches;
 use super::mirrors::Mirrors;
 use super::mutations::Mutation;
 use super::oracle::Oracle;
+use super::sessions::Sessions;
 use crate::io::{Answer, Effect, Input, MemberState, Members, Time, Write};
 use crate::message::{Message, Payload};
 use crate::replica::{Replica, Setup};
 use crate::version::Hlc;
-use crate::{Body, InstanceId, Options};
+use crate::{Body, InstanceId, Options, Session};
 
 /// Messages under way at most; beyond it the oldest is lost.
 const MAX_BAG: usize = 4_000;
@@ -54,6 +55,7 @@ pub(super) struct Cluster {
     pub(super) mirrors: Mirrors,
     /// Or where the engines evict.
     pub(super) caches: Caches,
+    pub(super) sessions: Sessions,
     mutation: Option<Mutation>,
     /// Pairs that a cache has room for.
     pub(super) max_cached: Option<u64>,
@@ -83,6 +85,7 @@ impl Cluster {
             oracle: Oracle::default(),
             mirrors: Mirrors::default(),
             caches: Caches::default(),
+            sessions: Sessions::default(),
             mutation,
             max_cached: None,
             polls: 0,
@@ -190,6 +193,9 @@ impl Cluster {
                 } else if self.options.mirror_of.is_none() {
                     self.oracle.on_answer(token, &answer, at);
                 }
+                let up = |id: &InstanceId| self.members.states.get(id) == Some(&MemberState::Up);
+                let is_held = |key: &Bytes, version| self.oracle.is_held(key, version, up);
+                self.sessions.on_answer(token, &answer, (at, self.oracle.fence().max(at.fence_for_tests())), is_held);
                 assert!(self.answers.insert(token, answer).is_none(), "a token is answered once");
             }
             Effect::Joined => {
@@ -226,6 +232,10 @@ impl Cluster {
     }
 
     pub(super) fn write(&mut self, slot: usize, key: &Bytes, body: Body, ttl_ms: Option<u64>) -> Option<u64> {
+        self.write_in(None, slot, key, (body, ttl_ms))
+    }
+
+    fn write_in(&mut self, client: Option<u8>, slot: usize, key: &Bytes, (body, ttl_ms): (Body, Option<u64>)) -> Option<u64> {
         self.slots[slot].replica.as_ref()?;
         let token = self.next_token;
         self.next_token += 1;
@@ -233,9 +243,30 @@ impl Cluster {
         self.oracle.on_write(token, key, (&body, ttl_ms), replica);
         self.caches.on_write(token, key, &body);
         let deadline_ms = self.now_ms + 500;
-        self.slots[slot].inputs.push(Input::Write(Write { token, key: key.clone(), body, ttl_ms, ack: None, deadline_ms }));
+        let session = client.map(|client| self.begin_in(client, token, Some(key)));
+        let write = Write { token, key: key.clone(), body, ttl_ms, ack: None, deadline_ms, session };
+        self.slots[slot].inputs.push(Input::Write(write));
         self.poll(slot);
         Some(token)
+    }
+
+    /// What a client has seen, which it asks with.
+    fn begin_in(&mut self, client: u8, token: u64, key: Option<&Bytes>) -> Session {
+        self.sessions.on_ask(token, client, key);
+        let is_forgotten = self.mutation == Some(Mutation::SessionForgotten);
+        if is_forgotten { Session::default() } else { self.sessions.session(client) }
+    }
+
+    /// A client writes, or deletes, where it may not have been before.
+    pub(super) fn session_write(&mut self, client: u8, slot: usize, at: u8, deletes: bool) -> Option<u64> {
+        let value = Bytes::from(format!("value-{}", self.next_token));
+        let body = if deletes { Body::Tombstone } else { Body::plain(value) };
+        self.write_in(Some(client), slot, &key(at), (body, None))
+    }
+
+    /// It reads.
+    pub(super) fn session_read(&mut self, client: u8, slot: usize, at: u8) -> Option<u64> {
+        self.read_in(Some(client), slot, at)
     }
 
     /// A write of a value that no other write has.
@@ -249,12 +280,36 @@ impl Cluster {
     }
 
     pub(super) fn read(&mut self, slot: usize, at: u8) -> Option<u64> {
-        self.ask(slot, |token, _| Input::Read { token, key: key(at) }).inspect(|token| {
+        self.read_in(None, slot, at)
+    }
+
+    fn read_in(&mut self, client: Option<u8>, slot: usize, at: u8) -> Option<u64> {
+        self.slots[slot].replica.as_ref()?;
+        let session = client.map(|client| self.begin_in(client, self.next_token, Some(&key(at))));
+        self.ask(slot, |token, _| Input::Read { token, key: key(at), session }).inspect(|token| {
             let replicas: Vec<&Replica> = self.slots.iter().filter_map(|slot| slot.replica.as_ref()).collect();
             let reader = self.slots[slot].replica.as_ref().expect("it runs");
             self.oracle.on_read(*token, &key(at), reader, &replicas);
             self.poll(slot);
         })
+    }
+
+    /// It reads everything, once its replica has all that it has seen.
+    pub(super) fn session_list(&mut self, client: u8, slot: usize) -> Option<u64> {
+        self.slots[slot].replica.as_ref()?;
+        let session = self.begin_in(client, self.next_token, None);
+        self.ask(slot, |token, deadline_ms| Input::Level { token, session, deadline_ms }).inspect(|_| self.poll(slot))
+    }
+
+    /// A cache forgets what it has for a key.
+    pub(super) fn evict(&mut self, slot: usize, at: u8) {
+        let replica = self.slots[slot].replica.as_mut().expect("it runs");
+        replica.evict_for_tests(&key(at));
+    }
+
+    /// Nothing that is under way arrives.
+    pub(super) fn lose_all(&mut self) {
+        self.bag.clear();
     }
 
     pub(super) fn flush(&mut self, slot: usize) -> Option<u64> {

@@ -22,7 +22,11 @@ fn hard_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => (slot.clone(), key.clone(), ttl).prop_map(|(slot, key, ttl)| Op::Put(slot, key, ttl)),
         6 => (slot.clone(), key.clone()).prop_map(|(slot, key)| Op::Delete(slot, key)),
-        3 => (slot.clone(), key).prop_map(|(slot, key)| Op::Read(slot, key)),
+        3 => (slot.clone(), key.clone()).prop_map(|(slot, key)| Op::Read(slot, key)),
+        4 => (0..2_u8, slot.clone(), key.clone(), any::<bool>())
+            .prop_map(|(client, slot, key, deletes)| Op::SessionWrite(client, slot, key, deletes)),
+        6 => (0..2_u8, slot.clone(), key).prop_map(|(client, slot, key)| Op::SessionRead(client, slot, key)),
+        2 => (0..2_u8, slot.clone()).prop_map(|(client, slot)| Op::SessionList(client, slot)),
         16 => (any::<u16>(), fate).prop_map(|(pick, fate)| Op::Network(pick, fate)),
         4 => Just(Op::DeliverAll),
         6 => slot.clone().prop_map(Op::SyncDisk),

@@ -9,3 +9,4 @@ mod mutations;
 mod oracle;
 mod properties;
 mod scenarios;
+mod sessions;

@@ -25,6 +25,8 @@ pub(super) enum Mutation {
     JoinerServesAtOnce,
     /// A replica that lost everything goes on as the same instance.
     InstanceUsedAgain,
+    /// What a client has seen does not come along with what it asks.
+    SessionForgotten,
 }
 
 impl Mutation {
@@ -82,11 +84,12 @@ mod found {
     /// A property that holds because nothing happens is none.
     #[test]
     fn what_can_happen_does() {
-        let mut happened = [0_u64; 9];
+        let (mut happened, mut helped) = ([0_u64; 9], 0);
         for (start, ops) in cases(300) {
             let mut cluster = begin(&start, None);
             ops.iter().for_each(|op| apply(&mut cluster, op));
             end(&mut cluster, None);
+            helped += cluster.sessions.helped;
             for slot in 0..cluster.slots() {
                 let status = cluster.replica(slot).expect("all are back").status();
                 let of = status.counts;
@@ -96,7 +99,7 @@ mod found {
                 happened.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
             }
         }
-        assert!(happened.iter().all(|count| *count > 5), "{happened:?}");
+        assert!(happened.iter().all(|count| *count > 5) && helped > 5, "{happened:?}, {helped}");
     }
 
     fn check(mutation: Mutation, is_apt: impl Fn(&Start) -> bool) {
@@ -136,6 +139,11 @@ mod found {
     #[test]
     fn serving_before_having_everything_is_found() {
         check(Mutation::JoinerServesAtOnce, |_| true);
+    }
+
+    #[test]
+    fn forgetting_what_a_client_has_seen_is_found() {
+        check(Mutation::SessionForgotten, |_| true);
     }
 
     #[test]

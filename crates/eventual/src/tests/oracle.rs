@@ -40,6 +40,8 @@ pub(super) struct Oracle {
     stamps: BTreeMap<InstanceId, (u64, Hlc)>,
     /// The greatest version that an instance ever showed of a key, and when that was or will be dead.
     shown: BTreeMap<(InstanceId, Bytes), (Version, u64)>,
+    /// To whom each version came.
+    came_to: BTreeMap<(Bytes, Version), BTreeSet<InstanceId>>,
     /// For each read under way: the key, the greatest version that somebody showed when it began, how many others there
     /// were, and how many had gone.
     reads: BTreeMap<u64, (Bytes, Option<Version>, u32, usize)>,
@@ -137,6 +139,17 @@ impl Oracle {
         }
     }
 
+    /// The greatest fence that there ever was.
+    pub(super) fn fence(&self) -> Hlc {
+        self.fence
+    }
+
+    /// Whether a version came to somebody who is there, and up.
+    pub(super) fn is_held(&self, key: &Bytes, version: Version, is_up: impl Fn(&InstanceId) -> bool) -> bool {
+        let came_to = self.came_to.get(&(key.clone(), version)).into_iter().flatten();
+        came_to.into_iter().any(|holder| !self.gone.contains(holder) && is_up(holder))
+    }
+
     /// An instance went, and with it what only it had.
     pub(super) fn on_gone(&mut self, instance: InstanceId) {
         self.gone.insert(instance);
@@ -179,6 +192,7 @@ impl Oracle {
                         self.dead.insert((key.clone(), entry.version));
                     }
                     self.shown.insert((status.instance, key.clone()), (entry.version, dead_ms));
+                    self.came_to.entry((key.clone(), entry.version)).or_default().insert(status.instance);
                 }
                 (None, Some((version, dead_ms))) => {
                     // P11: only what is dead goes, and only what everybody has.

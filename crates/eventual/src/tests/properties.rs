@@ -21,6 +21,10 @@ pub(super) enum Op {
     Put(usize, u8, Option<u64>),
     Delete(usize, u8),
     Read(usize, u8),
+    /// A client, where, which key, and whether it deletes.
+    SessionWrite(u8, usize, u8, bool),
+    SessionRead(u8, usize, u8),
+    SessionList(u8, usize),
     Network(u16, Fate),
     DeliverAll,
     SyncDisk(usize),
@@ -79,7 +83,11 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (slot.clone(), key.clone(), ttl).prop_map(|(slot, key, ttl)| Op::Put(slot, key, ttl)),
         4 => (slot.clone(), key.clone()).prop_map(|(slot, key)| Op::Delete(slot, key)),
-        6 => (slot.clone(), key).prop_map(|(slot, key)| Op::Read(slot, key)),
+        6 => (slot.clone(), key.clone()).prop_map(|(slot, key)| Op::Read(slot, key)),
+        3 => (0..2_u8, slot.clone(), key.clone(), any::<bool>())
+            .prop_map(|(client, slot, key, deletes)| Op::SessionWrite(client, slot, key, deletes)),
+        5 => (0..2_u8, slot.clone(), key).prop_map(|(client, slot, key)| Op::SessionRead(client, slot, key)),
+        1 => (0..2_u8, slot.clone()).prop_map(|(client, slot)| Op::SessionList(client, slot)),
         12 => (any::<u16>(), fate).prop_map(|(pick, fate)| Op::Network(pick, fate)),
         3 => Just(Op::DeliverAll),
         6 => slot.clone().prop_map(Op::SyncDisk),
@@ -108,6 +116,9 @@ pub(super) fn apply(cluster: &mut Cluster, op: &Op) {
         Op::Put(slot, key, ttl) => _ = cluster.put(slot % slots, key, ttl),
         Op::Delete(slot, key) => _ = cluster.delete(slot % slots, key),
         Op::Read(slot, key) => _ = cluster.read(slot % slots, key),
+        Op::SessionWrite(client, slot, key, deletes) => _ = cluster.session_write(client, slot % slots, key, deletes),
+        Op::SessionList(client, slot) => _ = cluster.session_list(client, slot % slots),
+        Op::SessionRead(client, slot, key) => _ = cluster.session_read(client, slot % slots, key),
         Op::Network(pick, fate) => cluster.network(pick, fate),
         Op::DeliverAll => cluster.deliver_all(),
         Op::SyncDisk(slot) => cluster.sync_disk(slot % slots),

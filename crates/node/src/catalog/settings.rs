@@ -274,6 +274,7 @@ fn can(kind: &Kind, mode: Mode, capability: Capability) -> bool {
             | Capability::Snapshot => is_raft,
             Capability::Ack => matches!(mode, Mode::Push | Mode::Batch),
             Capability::Sync => mode.is_eventual(),
+            Capability::Sessions => is_raft || mode.is_eventual(),
             Capability::History => is_raft && kind.capabilities.ordered,
         }
 }
@@ -297,7 +298,8 @@ fn outside_can(store: OutsideRecord, capability: Capability) -> bool {
         | Capability::Linearizable
         | Capability::Revisions
         | Capability::Ack
-        | Capability::Sync => false,
+        | Capability::Sync
+        | Capability::Sessions => false,
     }
 }
 

@@ -39,7 +39,7 @@ fn answer(cluster: &mut Cluster, token: u64) -> Answer {
 fn begin_put(cluster: &mut Cluster, id: u64, key: &str, value: &str, ack: Ack) -> u64 {
     let key = Bytes::copy_from_slice(key.as_bytes());
     let body = Body::plain(Bytes::copy_from_slice(value.as_bytes()));
-    ask(cluster, id, EventualAsk::Write { key, body, ttl_ms: None, ack: Some(ack) })
+    ask(cluster, id, EventualAsk::Write { key, body, ttl_ms: None, ack: Some(ack), session: None })
 }
 
 /// Writes, and how many others had it when that was answered.
@@ -206,9 +206,9 @@ fn a_read_asks_the_others_and_keeps_the_newest() {
     let mut cluster = cluster_of(3, r#"{"mode":"read-repair"}"#);
     put(&mut cluster, 1, "key", "v", Ack::Local);
     assert_eq!(local(&cluster, 2, "key"), None);
-    let token = ask(&mut cluster, 2, EventualAsk::Read(Bytes::from_static(b"key")));
+    let token = ask(&mut cluster, 2, EventualAsk::Read { key: Bytes::from_static(b"key"), session: None });
     match answer(&mut cluster, token) {
-        Answer::Eventual(Told::Found { entry, answered: 2, asked: 2 }) => assert_eq!(value_of(entry).as_deref(), Some("v")),
+        Answer::Eventual(Told::Found { entry, answered: 2, asked: 2, .. }) => assert_eq!(value_of(entry).as_deref(), Some("v")),
         other => panic!("{other:?}"),
     }
     assert_eq!(local(&cluster, 2, "key").as_deref(), Some("v"));
@@ -300,7 +300,8 @@ fn a_keyspace_that_is_full_refuses_values_and_takes_deletes() {
     put(&mut cluster, 1, "key", &"v".repeat(80), Ack::Local);
     let token = begin_put(&mut cluster, 1, "other", &"v".repeat(80), Ack::Local);
     assert_eq!(answer(&mut cluster, token), Answer::Eventual(Told::Refused(Refusal::Full { max_bytes: 100 })));
-    let delete = EventualAsk::Write { key: Bytes::from_static(b"key"), body: Body::Tombstone, ttl_ms: None, ack: None };
+    let delete =
+        EventualAsk::Write { key: Bytes::from_static(b"key"), body: Body::Tombstone, ttl_ms: None, ack: None, session: None };
     let token = ask(&mut cluster, 1, delete);
     assert!(matches!(answer(&mut cluster, token), Answer::Eventual(Told::Written { replaced: true, .. })));
     put(&mut cluster, 1, "other", &"v".repeat(80), Ack::Local);

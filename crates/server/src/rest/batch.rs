@@ -29,7 +29,8 @@ use super::one_key::{
 };
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
-use super::store::{Freshness, Replicated, Store};
+use super::session;
+use super::store::{Freshness, KeyReading, Replicated, Store};
 use super::window::{Weight, Window};
 use super::{batch_atomic, keyspaces, meta, once, patch};
 use crate::eventual_view::stamp_text;
@@ -87,6 +88,7 @@ pub(super) async fn answer<S: Store>(
     let freshness = keyspaces::freshness(app, keyspace, &options.treatment, &head.headers)?;
     let timeout = options.treatment.timeout(&head.headers)?;
     let ack = options.treatment.ack(app, keyspace)?;
+    session::refuse(&head.headers, "a batch is in no session: its operations go beside each other")?;
     if options.is_atomic == Some(true) {
         return batch_atomic::answer(app, head, keyspace, timeout, body).await.map(Either::Left);
     }
@@ -228,7 +230,11 @@ impl<S: Store> Shared<S> {
     async fn get(&self, key: Bytes) -> Result<Finished, Refusal> {
         let timeout = self.limit.left()?;
         if self.freshness.asks_others {
-            self.app.store.ask_others(&self.keyspace, &key, timeout).await.map_err(Refusal::of_read)?;
+            let found = self.app.store.read_key(&self.keyspace, &key, None, timeout).await.map_err(Refusal::of_read)?;
+            if let Some(KeyReading { record, now_ms, .. }) = found {
+                let entry = Some(entry_of(key, record.ok_or_else(not_found)?, now_ms));
+                return Ok(Finished { status: 200, entry, ..Finished::default() });
+            }
         }
         if let Some(outside) = self.app.store.outside(&self.keyspace, timeout).await.map_err(Refusal::of_read)? {
             let record = outside.get(&key, timeout).await.map_err(Refusal::of_read)?.ok_or_else(not_found)?;
@@ -281,7 +287,7 @@ impl<S: Store> Shared<S> {
         let target = Target { keyspace: &self.keyspace, key, is_key64: true };
         let guards = guards(&self.app, &target, &Conditions::of_cas(cas), self.limit.left()?).await?;
         let write = Write { guards, ops: vec![op] };
-        write_one(&self.app, &target, write, (self.ack, self.limit.left()?)).await
+        write_one(&self.app, &target, write, (self.ack, None), self.limit.left()?).await
     }
 }
 

@@ -18,7 +18,7 @@ use super::keyspaces::require;
 use super::once;
 use super::one_key::{Target, guards};
 use super::refusal::Refusal;
-use super::store::{Freshness, Store};
+use super::store::{Freshness, Store, Wish};
 
 /// What is to be done, and which operation each condition is of.
 #[derive(Default)]
@@ -53,7 +53,7 @@ pub(super) async fn answer<S: Store>(
     let Plan { guards, guarded_ops, ops } = plan;
     let write = once::once(app, keyspace, &head.headers, Write { guards, ops: ops.clone() })?;
     let own_guards = write.guards.len() - guarded_ops.len();
-    let written = app.store.write(keyspace, write, None, timeout).await.map_err(Refusal::of_write)?;
+    let written = app.store.write(keyspace, write, Wish::default(), timeout).await.map_err(Refusal::of_write)?;
     let (written, is_repeated) = once::unwrapped(written);
     if let Some(refusal) = Refusal::of_outcome(written.epoch, &written.outcome) {
         let guard = match written.outcome {

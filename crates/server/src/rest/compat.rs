@@ -20,7 +20,7 @@ use super::body::RequestBody;
 use super::config::CompatPostKey;
 use super::endpoint::App;
 use super::refusal::Refusal;
-use super::store::{Freshness, Store};
+use super::store::{Freshness, Store, Wish};
 
 /// Whether errors at this path are `{"message": ...}`.
 pub(super) fn is_compat_path(path: &str) -> bool {
@@ -140,7 +140,7 @@ async fn upsert<S: Store>(app: &App<S>, pairs: BTreeMap<String, String>) -> Resu
 
 /// Writes; none if a condition did not hold.
 async fn write<S: Store>(app: &App<S>, write: Write) -> Result<Option<Vec<quorate_node::keyspace::OpResult>>, Refusal> {
-    let written = app.store.write(DEFAULT_KEYSPACE, write, None, DEFAULT_TIMEOUT).await.map_err(Refusal::of_write)?;
+    let written = app.store.write(DEFAULT_KEYSPACE, write, Wish::default(), DEFAULT_TIMEOUT).await.map_err(Refusal::of_write)?;
     match &written.outcome {
         Outcome::Applied { results, .. } => Ok(Some(results.clone())),
         Outcome::ConditionFailed { .. } => Ok(None),

@@ -17,7 +17,8 @@ use super::once;
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::selection::{PARAMETERS, Selection};
-use super::store::Store;
+use super::session::Session;
+use super::store::{Store, Wish};
 
 /// Keys that go as one: each step is a command of its own in the log, so that one of them takes no replica long.
 const MAX_KEYS_PER_STEP: u64 = 10_000;
@@ -37,7 +38,12 @@ struct Progress {
     revision: Revision,
 }
 
-pub(super) async fn delete<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -> Result<Answer, Refusal> {
+pub(super) async fn delete<S: Store>(
+    app: &App<S>,
+    head: &Parts,
+    keyspace: &str,
+    session: &mut Option<Session>,
+) -> Result<Answer, Refusal> {
     let options = Options::parse(head.uri.query())?;
     if Conditions::parse(&head.headers, None)? != Conditions::default() {
         return Err(Refusal::new(Code::BadHeader, "conditions are about one key, not about a range of them"));
@@ -47,7 +53,7 @@ pub(super) async fn delete<S: Store>(app: &App<S>, head: &Parts, keyspace: &str)
     let mut progress = Progress::default();
     let mut left = Some(options.selection.range());
     while let Some(range) = left {
-        left = match step(app, keyspace, &range, deadline, &mut progress).await {
+        left = match step(app, keyspace, &range, (deadline, session.as_mut()), &mut progress).await {
             Ok(next) => next.map(|next| KeyRange { start: Bound::Included(next), end: range.end }),
             Err(refusal) => return Err(progress.interrupted(refusal)),
         };
@@ -63,18 +69,21 @@ async fn step<S: Store>(
     app: &App<S>,
     keyspace: &str,
     range: &KeyRange,
-    deadline: Deadline,
+    (deadline, session): (Deadline, Option<&mut Session>),
     progress: &mut Progress,
 ) -> Result<Option<bytes::Bytes>, Refusal> {
     let overdue = || Refusal::new(Code::Incomplete, "the time limit ended before the last of the keys was deleted");
     let timeout = deadline.left().ok_or_else(overdue)?;
     let op = Op::DeleteRange { range: range.clone(), max_keys: MAX_KEYS_PER_STEP };
     let write = Write { guards: Vec::new(), ops: vec![op] };
-    let written = app.store.write(keyspace, write, None, timeout).await.map_err(Refusal::of_write)?;
+    let wish = Wish { session: session.as_ref().and_then(|session| session.seen()), ..Wish::default() };
+    let written = app.store.write(keyspace, write, wish, timeout).await.map_err(Refusal::of_write)?;
+    let seen = written.session.as_ref();
     if let Some(refusal) = Refusal::of_outcome(written.epoch, &written.outcome) {
         return Err(refusal);
     }
     let Outcome::Applied { revision, results } = written.outcome else { unreachable!("everything else is a refusal") };
+    session.into_iter().for_each(|session| session.note(revision, seen));
     let detail = results.into_iter().next().and_then(|result| result.detail).map(|detail| *detail);
     let Some(Detail::Removed(Removed { keys, next })) = detail else {
         return Err(Refusal::new(Code::Internal, "a range delete without its result"));

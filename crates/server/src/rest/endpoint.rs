@@ -31,6 +31,7 @@ use super::one_key::Target;
 use super::query::{Parameter, parameters};
 use super::refusal::{Asked, Refusal};
 use super::scans::Scans;
+use super::session::Session;
 use super::store::{Store, StoreError};
 use super::turns::Turns;
 use super::watch::Watches;
@@ -262,13 +263,15 @@ impl<S: Store> Endpoint<S> {
 
 impl<S: Store> App<S> {
     async fn answer_key(&self, head: &Parts, target: Target<'_>, body: &mut RequestBody<'_>) -> Result<Answer, Refusal> {
-        match head.method {
-            Method::GET | Method::HEAD => one_key::read(self, head, target).await,
-            Method::PUT => one_key::put(self, head, target, body).await,
-            Method::PATCH => Box::pin(patch::patch(self, head, target, body)).await,
-            Method::DELETE => one_key::delete(self, head, target).await,
-            _ => Err(Refusal::method_not_allowed(&head.method, one_key::METHODS)),
-        }
+        let mut session = Session::of(self, target.keyspace, &head.headers).await?;
+        let answer = match head.method {
+            Method::GET | Method::HEAD => one_key::read(self, head, target, &mut session).await,
+            Method::PUT => one_key::put(self, head, target, body, &mut session).await,
+            Method::PATCH => Box::pin(patch::patch(self, head, target, body, &mut session)).await,
+            Method::DELETE => one_key::delete(self, head, target, &mut session).await,
+            _ => return Err(Refusal::method_not_allowed(&head.method, one_key::METHODS)),
+        };
+        Session::told(session, answer)
     }
 
     /// A list, or one key whose name stands in `key64`.
@@ -285,13 +288,19 @@ impl<S: Store> App<S> {
             return self.answer_key(head, target(keyspace, key, true)?, body).await.map(Either::Left);
         }
         *kind = RouteKind::List;
-        match head.method {
-            Method::GET | Method::HEAD => list::read(self, head, keyspace).await,
+        let mut session = Session::of(self, keyspace, &head.headers).await?;
+        let answer = match head.method {
+            Method::GET | Method::HEAD => list::read(self, head, keyspace, &mut session).await,
             Method::DELETE => {
                 *kind = RouteKind::of_key(&head.method);
-                delete_range::delete(self, head, keyspace).await.map(Either::Left)
+                delete_range::delete(self, head, keyspace, &mut session).await.map(Either::Left)
             }
-            _ => Err(Refusal::method_not_allowed(&head.method, list::METHODS)),
+            _ => return Err(Refusal::method_not_allowed(&head.method, list::METHODS)),
+        };
+        match answer {
+            Ok(Either::Left(answer)) => Session::told(session, Ok(answer)).map(Either::Left),
+            Ok(Either::Right(stream)) => Session::told(session, Ok(stream)).map(Either::Right),
+            Err(refusal) => Session::told(session, Err(refusal)).map(Either::Left),
         }
     }
 

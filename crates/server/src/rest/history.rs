@@ -21,7 +21,7 @@ use super::list::{parse_limit, trimmed};
 use super::one_key::{Target, consistency_value, entry_of, parse_encoding};
 use super::query::{Parameter, Treatment, parameters};
 use super::refusal::Refusal;
-use super::store::{Freshness, Reading, Store};
+use super::store::{Freshness, Reading, Store, Wish};
 
 /// How often a compaction looks whether all is swept.
 const SWEPT_POLL: Duration = Duration::from_millis(20);
@@ -156,7 +156,7 @@ pub(super) async fn compact<S: Store>(
     keyspaces::require(&*app, &name, Capability::History)?;
     let asked = Revision(body.revision);
     let write = Write { ops: vec![Op::Compact { revision: asked }], ..Write::default() };
-    let written = app.store.write(&name, write, None, timeout).await.map_err(Refusal::of_write)?;
+    let written = app.store.write(&name, write, Wish::default(), timeout).await.map_err(Refusal::of_write)?;
     let revision = match (Refusal::of_outcome(written.epoch, &written.outcome), written.outcome) {
         (None, Outcome::Applied { revision, .. }) => revision,
         (Some(refusal), _) => return Err(refusal),

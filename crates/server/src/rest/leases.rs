@@ -28,7 +28,7 @@ use super::keyspaces::{freshness, require};
 use super::one_key::{parse_lease, parse_ttl};
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
-use super::store::{Freshness, Reading, Store, Written};
+use super::store::{Freshness, Reading, Store, Wish, Written};
 
 type PathParts<T> = std::result::Result<Path<T>, PathRejection>;
 type Refusable<T> = std::result::Result<T, Refusal>;
@@ -85,7 +85,8 @@ pub(super) async fn grant_lease<S: Store>(
         let id = told.unwrap_or_else(draw_id);
         let write = Write { ops: vec![Op::LeaseGrant { id, ttl_ms }], ..Write::default() };
         let left = deadline.left().unwrap_or_default();
-        let Written { epoch, outcome, .. } = app.store.write(keyspace, write, None, left).await.map_err(Refusal::of_write)?;
+        let Written { epoch, outcome, .. } =
+            app.store.write(keyspace, write, Wish::default(), left).await.map_err(Refusal::of_write)?;
         match outcome {
             Outcome::LeaseExists { .. } if told.is_none() => {}
             Outcome::Applied { revision, .. } => return Ok(Granted { id, ttl_ms, revision }),
@@ -123,7 +124,8 @@ pub(super) async fn revoke_lease<S: Store>(
     timeout: Duration,
 ) -> Refusable<DeletedBody> {
     let write = Write { ops: vec![Op::LeaseRevoke { id }], ..Write::default() };
-    let Written { epoch, outcome, .. } = app.store.write(keyspace, write, None, timeout).await.map_err(Refusal::of_write)?;
+    let Written { epoch, outcome, .. } =
+        app.store.write(keyspace, write, Wish::default(), timeout).await.map_err(Refusal::of_write)?;
     let Outcome::Applied { revision, results } = outcome else { return Err(refused(epoch, &outcome)) };
     let deleted = match results.first().and_then(|result: &OpResult| result.detail.as_deref()) {
         Some(Detail::Removed(removed)) => removed.keys,

@@ -30,6 +30,7 @@ use super::query::{Parameter, Treatment, parameters};
 use super::refusal::Refusal;
 use super::scans::{Cost, Pieces};
 use super::selection::{self, Selection};
+use super::session::Session;
 use super::store::{Freshness, Reading, Store};
 use super::watch::{Patience, wait_for_change};
 
@@ -81,7 +82,12 @@ struct ListOptions {
 /// What a list is answered with: at hand, or as a stream.
 type Listed = Either<Answer, Response<AnswerBody>>;
 
-pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -> Result<Listed, Refusal> {
+pub(super) async fn read<S: Store>(
+    app: &App<S>,
+    head: &Parts,
+    keyspace: &str,
+    session: &mut Option<Session>,
+) -> Result<Listed, Refusal> {
     let options = ListOptions::parse(head.uri.query())?;
     let is_stream = options.check(accepts_lines(&head.headers))?;
     let freshness = keyspaces::freshness(app, keyspace, &options.treatment, &head.headers)?;
@@ -106,8 +112,12 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -
         }
     }
     let cost = if app.store.can(keyspace, Capability::Ordered) { Cost::Returned } else { Cost::Everything };
+    let freshness = Session::level(app, keyspace, session, (freshness, deadline)).await?;
     let Reading { view, now_ms, .. } = app.store.read(keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
     let at = pinned.unwrap_or_else(|| Revision(view.revision()));
+    session.iter_mut().for_each(|session| session.note(at, None));
+    // What is in the view it has seen once it has read it.
+    Session::level(app, keyspace, session, (freshness, deadline)).await?;
     pinned.map_or(Ok(()), |pinned| check_revision(&*view, pinned)).map_err(Refusal::of_past)?;
     let mut headers = answer::headers();
     HeaderText::new().insert_revision(&mut headers, at);

@@ -28,7 +28,7 @@ use super::leases::{grant_lease, revoke_lease};
 use super::one_key::{Target, consistency_value, parse_lease, parse_ttl};
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
-use super::store::{Freshness, Store};
+use super::store::{Freshness, Store, Wish};
 use super::watch::{Patience, wait_for_change};
 
 /// What can be done with a lock.
@@ -278,7 +278,7 @@ impl<S: Store> Line<'_, S> {
 
     /// The revision of a write; none if its condition did not hold.
     async fn write(&self, write: Write, timeout: Duration) -> Refusable<Option<Revision>> {
-        let written = self.app.store.write(self.keyspace, write, None, timeout).await.map_err(Refusal::of_write)?;
+        let written = self.app.store.write(self.keyspace, write, Wish::default(), timeout).await.map_err(Refusal::of_write)?;
         match written.outcome {
             Outcome::ConditionFailed { .. } => Ok(None),
             Outcome::Applied { revision, .. } => Ok(Some(revision)),

@@ -44,6 +44,7 @@ mod refusal;
 mod restore;
 mod scans;
 mod selection;
+mod session;
 mod settings;
 mod snapshot;
 mod store;
@@ -64,7 +65,9 @@ pub(crate) use settings::{engine_body, engine_json};
 
 pub use outside::Outside;
 pub use settings::SettingsPatch;
-pub use store::{Answered, Check, Freshness, KnownKeyspace, Reading, Replicated, Store, StoreError, Synced, Written};
+pub use store::{
+    Answered, Check, Freshness, KeyReading, KnownKeyspace, Reading, Replicated, Store, StoreError, Synced, Wish, Written,
+};
 
 /// Time limit of a request that names none.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -27,7 +27,8 @@ use super::once;
 use super::outside::tag_in;
 use super::query::{Parameter, Treatment, consistency_name, parameters, twin};
 use super::refusal::Refusal;
-use super::store::{Answered, Freshness, Reading, Replicated, Store};
+use super::session::Session;
+use super::store::{Answered, Freshness, KeyReading, Reading, Replicated, Store, Wish};
 use super::watch::{Patience, wait_for_change};
 use crate::eventual_view::{stamp_text, version_in};
 
@@ -86,7 +87,12 @@ pub(super) struct WriteOptions {
     lease: Option<LeaseId>,
 }
 
-pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_>) -> Result<Answer, Refusal> {
+pub(super) async fn read<S: Store>(
+    app: &App<S>,
+    head: &Parts,
+    target: Target<'_>,
+    session: &mut Option<Session>,
+) -> Result<Answer, Refusal> {
     if history::is_asked_for(head)? {
         return history::of_key(app, head, target).await;
     }
@@ -95,12 +101,8 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_
     let freshness = history::freshness_at(app, target.keyspace, freshness, options.revision)?;
     let conditions = Conditions::parse(&head.headers, None)?;
     let timeout = options.treatment.timeout(&head.headers)?;
-    let answered = if freshness.asks_others {
-        app.store.ask_others(target.keyspace, &target.key, timeout).await.map_err(Refusal::of_read)?
-    } else {
-        None
-    };
-    let mut seen = look(app, &target, (freshness, options.revision), timeout).await?;
+    let freshness = session.as_ref().map_or(freshness, |session| session.freshness(freshness));
+    let (mut seen, answered) = find(app, &target, (freshness, options.revision), session.as_mut(), timeout).await?;
     if let Some(waiting) = seen.is_waited_for(&options.patience, &conditions) {
         let has_changed =
             Box::pin(wait_for_change(app, (target.keyspace, seen.epoch), vec![Keys::One(target.key.clone())], waiting)).await?;
@@ -109,6 +111,7 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, target: Target<'_
             return Ok(seen.unchanged());
         }
     }
+    session.iter_mut().for_each(|session| session.note(seen.revision, None));
     let verdict = seen.verdict(&conditions);
     let Seen { epoch, revision, record, now_ms } = seen;
     if verdict == ReadVerdict::Failed {
@@ -158,6 +161,25 @@ struct Seen {
     revision: Revision,
     record: Option<Record>,
     now_ms: u64,
+}
+
+/// The key as it is to be seen, and who answered, where others are asked.
+async fn find<S: Store>(
+    app: &App<S>,
+    target: &Target<'_>,
+    (freshness, revision): (Freshness, Option<Revision>),
+    session: Option<&mut Session>,
+    timeout: Duration,
+) -> Result<(Seen, Option<Answered>), Refusal> {
+    let has_seen = session.as_ref().and_then(|session| session.seen());
+    if freshness.asks_others || has_seen.is_some() {
+        let found = app.store.read_key(target.keyspace, &target.key, has_seen, timeout).await.map_err(Refusal::of_read)?;
+        if let Some(KeyReading { epoch, record, now_ms, answered, session: sees }) = found {
+            session.into_iter().for_each(|session| session.note(Revision(0), sees.as_ref()));
+            return Ok((Seen { epoch, revision: Revision(0), record, now_ms }, answered));
+        }
+    }
+    Ok((look(app, target, (freshness, revision), timeout).await?, None))
 }
 
 async fn look<S: Store>(
@@ -217,6 +239,7 @@ pub(super) async fn put<S: Store>(
     head: &Parts,
     target: Target<'_>,
     body: &mut RequestBody<'_>,
+    session: &mut Option<Session>,
 ) -> Result<Answer, Refusal> {
     let options = WriteOptions::of_put(head, target.is_key64)?;
     let timeout = options.treatment.timeout(&head.headers)?;
@@ -239,7 +262,7 @@ pub(super) async fn put<S: Store>(
     let (key, kept) = (target.key.clone(), (content_type.clone(), user_meta.clone()));
     let put = Put { key, value, content_type: kept.0, user_meta: kept.1, ttl_ms, lease: options.lease };
     let write = once::once(app, target.keyspace, &head.headers, Write { guards, ops: vec![Op::Put(put)] })?;
-    let written = write_one(app, &target, write, (ack, timeout)).await?;
+    let written = write_one(app, &target, write, (ack, session.as_mut()), timeout).await?;
     let revision = written.revision;
     let meta = written.result.after.unwrap_or(KeyMeta { create_revision: revision, mod_revision: revision, version: 1 });
     let headers = written.headers(&mut HeaderText::new(), &meta, preference);
@@ -258,7 +281,12 @@ pub(super) async fn put<S: Store>(
     Ok(answer::empty(status(done), headers))
 }
 
-pub(super) async fn delete<S: Store>(app: &App<S>, head: &Parts, target: Target<'_>) -> Result<Answer, Refusal> {
+pub(super) async fn delete<S: Store>(
+    app: &App<S>,
+    head: &Parts,
+    target: Target<'_>,
+    session: &mut Option<Session>,
+) -> Result<Answer, Refusal> {
     let options = WriteOptions::of_delete(head, target.is_key64)?;
     let timeout = options.treatment.timeout(&head.headers)?;
     let ack = options.treatment.ack(app, target.keyspace)?;
@@ -266,7 +294,7 @@ pub(super) async fn delete<S: Store>(app: &App<S>, head: &Parts, target: Target<
     let guards = guards(app, &target, &conditions, timeout).await?;
     let write = Write { guards, ops: vec![Op::Delete { key: target.key.clone() }] };
     let write = once::once(app, target.keyspace, &head.headers, write)?;
-    let written = write_one(app, &target, write, (ack, timeout)).await?;
+    let written = write_one(app, &target, write, (ack, session.as_mut()), timeout).await?;
     let (mut headers, mut text) = (answer::headers(), HeaderText::new());
     once::mark(&mut headers, written.is_repeated);
     text.insert_revision(&mut headers, written.revision);
@@ -341,9 +369,14 @@ pub(super) async fn write_one<S: Store>(
     app: &App<S>,
     target: &Target<'_>,
     write: Write,
-    (ack, timeout): (Option<Ack>, Duration),
+    (ack, session): (Option<Ack>, Option<&mut Session>),
+    timeout: Duration,
 ) -> Result<WrittenOne, Refusal> {
-    let written = app.store.write(target.keyspace, write, ack, timeout).await.map_err(Refusal::of_write)?;
+    let wish = Wish { ack, session: session.as_ref().and_then(|session| session.seen()) };
+    let written = app.store.write(target.keyspace, write, wish, timeout).await.map_err(Refusal::of_write)?;
+    if let (Some(session), Outcome::Applied { revision, .. }) = (session, &written.outcome) {
+        session.note(*revision, written.session.as_ref());
+    }
     let replicated = written.replicated;
     let (written, is_repeated) = once::unwrapped(written);
     if let Some(refusal) = Refusal::of_outcome(written.epoch, &written.outcome) {

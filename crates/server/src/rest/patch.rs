@@ -23,6 +23,7 @@ use super::one_key::{
     Preference, Target, WriteOptions, content_type_value, counters, entry_of, guards, parse_ttl, ttl_left, write_one,
 };
 use super::refusal::Refusal;
+use super::session::Session;
 use super::store::{Freshness, Store};
 
 const _: () = assert!(MAX_MERGE_PATCH_BYTES == MAX_JSON_BYTES as u64, "what is told is what holds");
@@ -34,6 +35,7 @@ pub(super) async fn patch<S: Store>(
     head: &Parts,
     target: Target<'_>,
     body: &mut RequestBody<'_>,
+    session: &mut Option<Session>,
 ) -> Result<Answer, Refusal> {
     let options = WriteOptions::of_patch(head, target.is_key64)?;
     let timeout = options.treatment.timeout(&head.headers)?;
@@ -52,7 +54,7 @@ pub(super) async fn patch<S: Store>(
     let patch = Patch { key, edit, ttl_ms, max_value_bytes: app.config.max_value_bytes, is_told };
     let write = Write { guards, ops: vec![Op::Patch(Box::new(patch))] };
     let write = once::once(app, target.keyspace, &head.headers, write)?;
-    let written = write_one(app, &target, write, (None, timeout)).await?;
+    let written = write_one(app, &target, write, (None, session.as_mut()), timeout).await?;
     let Some(meta) = written.result.after else {
         return Err(nothing_to_touch(written.revision));
     };

@@ -257,6 +257,7 @@ fn code_of(error: &StoreError) -> Code {
         StoreError::Lacks(_) => Code::UnsupportedCapability,
         StoreError::ClockSkew { .. } => Code::ClockSkew,
         StoreError::TooFewAnswers { .. } => Code::TooFewAnswers,
+        StoreError::NotYet => Code::NotYet,
         StoreError::Outside(error) => code_of_store(error),
         StoreError::Unfit(_) => Code::StoreUnfit,
         StoreError::ShuttingDown => Code::ShuttingDown,

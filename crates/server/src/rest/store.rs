@@ -8,8 +8,8 @@ use bytes::Bytes;
 use quorate_api::cluster::{AddressChange, ClusterStatus, Formation, JoinAnswer, JoinRequest, TransferAnswer, TransferRequest};
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::View;
-use quorate_node::eventual_replication::{Ack, Version};
-use quorate_node::keyspace::{Outcome, Revision, Write};
+use quorate_node::eventual_replication::{Ack, Session, Version};
+use quorate_node::keyspace::{Outcome, Record, Revision, Write};
 use quorate_node::{KeyspaceRecord, KeyspaceSettings, LeaseQuestion, LeaseTime, SettingsError};
 
 use super::feeds::LiveFeed;
@@ -22,22 +22,33 @@ use super::settings::SettingsPatch;
 /// [`super::DEFAULT_TIMEOUT`]; no call blocks its thread; a write error says truthfully whether the write may have happened.
 pub trait Store: Send + Sync + 'static {
     /// Writes, and answers once the write is durable on a quorum and applied; in an eventual keyspace, once it is durable here
-    /// and at those whom `ack` names, or at the end of the time limit.
+    /// and at those whom the wish names, or at the end of the time limit.
     fn write(
         &self,
         keyspace: &str,
         write: Write,
-        ack: Option<Ack>,
+        wish: Wish,
         timeout: Duration,
     ) -> impl Future<Output = Result<Written, StoreError>> + Send;
 
-    /// Asks other nodes for a key, and keeps the newest, where a keyspace's reads do that. Who answered; none where they do not.
-    fn ask_others(
+    /// Reads one key where this node's own state does not do: in a keyspace whose reads ask other nodes and keep the newest, or
+    /// in a session of an eventual keyspace. None where [`Store::read`] has all there is.
+    fn read_key(
         &self,
         keyspace: &str,
         key: &Bytes,
+        session: Option<Session>,
         timeout: Duration,
-    ) -> impl Future<Output = Result<Option<Answered>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Option<KeyReading>, StoreError>> + Send;
+
+    /// Waits until this node has all that a session has seen of an eventual keyspace; what the session has seen that reads
+    /// whatever is here now.
+    fn level(
+        &self,
+        keyspace: &str,
+        session: Session,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Session, StoreError>> + Send;
 
     /// Sends the others what an eventual keyspace has collected here, or, if it `compares`, compares with all of them.
     fn sync(&self, keyspace: &str, compares: bool, timeout: Duration) -> impl Future<Output = Result<Synced, StoreError>> + Send;
@@ -206,6 +217,15 @@ impl Freshness {
     pub(crate) const LATEST: Self = Self { is_linearizable: true, min_revision: None, asks_others: false };
 }
 
+/// What a write asks for that only an eventual keyspace knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// Whom it waits for; none: whom the keyspace says.
+    pub ack: Option<Ack>,
+    /// What its client has seen: it is stamped above that.
+    pub session: Option<Session>,
+}
+
 /// A write that reached the state machine.
 #[derive(Clone, Debug)]
 pub struct Written {
@@ -217,6 +237,8 @@ pub struct Written {
     pub now_ms: u64,
     /// How far it came, in an eventual keyspace.
     pub replicated: Option<Replicated>,
+    /// What the client has seen now, if it said what it had, in an eventual keyspace.
+    pub session: Option<Session>,
 }
 
 /// How far a write came in an eventual keyspace.
@@ -228,6 +250,21 @@ pub struct Replicated {
     pub is_met: bool,
     /// Its version, if it is one write.
     pub stamp: Option<Version>,
+}
+
+/// A key, read in an eventual keyspace.
+#[derive(Clone, Debug)]
+pub struct KeyReading {
+    /// Part of each `ETag`.
+    pub epoch: u64,
+    /// What is there.
+    pub record: Option<Record>,
+    /// What time it is for pairs that go by themselves, in milliseconds.
+    pub now_ms: u64,
+    /// Who answered, where the keyspace's reads ask others.
+    pub answered: Option<Answered>,
+    /// What the client has seen now, if it said what it had.
+    pub session: Option<Session>,
 }
 
 /// Who answered a read that asked others.
@@ -342,6 +379,9 @@ pub enum StoreError {
         /// By how much, in milliseconds; positive if it is ahead.
         offset_ms: i64,
     },
+    /// Those who have what the client's session has seen did not answer in time.
+    #[error("this node has not got yet what the session has seen, and those who have did not answer in time")]
+    NotYet,
     /// Fewer other nodes answered a read than the keyspace wants.
     #[error("{answered} other nodes answered in time; the keyspace's min_answers is {needed}")]
     TooFewAnswers {

@@ -30,7 +30,7 @@ use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::scans::Cost;
 use super::selection;
-use super::store::{Freshness, Store, Written};
+use super::store::{Freshness, Store, Wish, Written};
 
 const _: () = assert!(
     MAX_TXN_OPS == keyspace::MAX_TRANSACTION_OPS && MAX_TXN_DEPTH == keyspace::MAX_TRANSACTION_DEPTH,
@@ -63,7 +63,7 @@ pub(super) async fn answer<S: Store>(app: &App<S>, head: &Parts, body: &mut Requ
     } else {
         let left = deadline.left().unwrap_or_default();
         let write = once::once(app, &name, &head.headers, write)?;
-        let written = app.store.write(&name, write, None, left).await.map_err(Refusal::of_write)?;
+        let written = app.store.write(&name, write, Wish::default(), left).await.map_err(Refusal::of_write)?;
         let (written, was_done) = once::unwrapped(written);
         is_repeated = was_done;
         written
@@ -111,7 +111,7 @@ async fn read<S: Store>(
     } else {
         found()?
     };
-    Ok(Written { epoch: reading.epoch, outcome, now_ms, replicated: None })
+    Ok(Written { epoch: reading.epoch, outcome, now_ms, replicated: None, session: None })
 }
 
 fn has_ranges(transaction: &Transaction) -> bool {

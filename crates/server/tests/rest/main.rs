@@ -24,6 +24,7 @@ mod one_key;
 mod openapi;
 mod patch;
 mod server;
+mod session;
 mod snapshot;
 mod store;
 mod txn;

@@ -11,7 +11,7 @@ use quorate_api::cluster::{
 };
 use quorate_api::keyspace::{Capability, JobBody, KeyspaceStats};
 use quorate_engine::{Cache, CacheOptions, Engine, Trie};
-use quorate_node::eventual_replication::Ack;
+use quorate_node::eventual_replication::Session;
 use quorate_node::keyspace::{
     Command, EntryHeader, Lease, LeaseId, Limits, Op, Outcome, Put, RequestId, Revision, Shard, ShardHeader, Write, encode_entry,
     lease,
@@ -21,7 +21,7 @@ use quorate_node::{
     ReplicaRole, ReplicationSettings, ShardRecord,
 };
 use quorate_server::rest::{
-    Answered, Check, Freshness, KnownKeyspace, LiveFeed, Reading, SettingsPatch, Store, StoreError, Synced, Written,
+    Check, Freshness, KeyReading, KnownKeyspace, LiveFeed, Reading, SettingsPatch, Store, StoreError, Synced, Wish, Written,
 };
 
 /// The epoch of every keyspace.
@@ -218,15 +218,26 @@ impl Store for MemoryStore {
         self.state().feed(keyspace).map(|feed| (EPOCH, feed))
     }
 
-    async fn write(&self, keyspace: &str, write: Write, ack: Option<Ack>, timeout: Duration) -> Result<Written, StoreError> {
-        let waits_for = ack.map_or_else(String::new, |ack| format!(" {ack:?}"));
+    async fn write(&self, keyspace: &str, write: Write, wish: Wish, timeout: Duration) -> Result<Written, StoreError> {
+        let waits_for = wish.ack.map_or_else(String::new, |ack| format!(" {ack:?}"));
         self.called(format!("write {keyspace} {}ms{waits_for}", timeout.as_millis())).await?;
         let outcome = self.state().apply(keyspace, write)?;
         let now_ms = self.state().now_ms;
-        Ok(Written { epoch: EPOCH, outcome, now_ms, replicated: None })
+        Ok(Written { epoch: EPOCH, outcome, now_ms, replicated: None, session: None })
     }
 
-    async fn ask_others(&self, keyspace: &str, key: &Bytes, _timeout: Duration) -> Result<Option<Answered>, StoreError> {
+    async fn level(&self, keyspace: &str, session: Session, _timeout: Duration) -> Result<Session, StoreError> {
+        self.called(format!("level {keyspace}")).await?;
+        Ok(session)
+    }
+
+    async fn read_key(
+        &self,
+        keyspace: &str,
+        key: &Bytes,
+        _session: Option<Session>,
+        _timeout: Duration,
+    ) -> Result<Option<KeyReading>, StoreError> {
         self.called(format!("ask {keyspace} {}", key.escape_ascii())).await?;
         Ok(None)
     }
@@ -329,7 +340,7 @@ impl Store for MemoryStore {
 
     async fn restore_write(&self, name: &str, _epoch: u64, write: Write, timeout: Duration) -> Result<Written, StoreError> {
         assert!(self.state().records[name].is_restoring, "{name} was begun");
-        self.write(name, write, None, timeout).await
+        self.write(name, write, Wish::default(), timeout).await
     }
 
     async fn end_restore(&self, name: &str, _epoch: u64, _timeout: Duration) -> Result<(), StoreError> {

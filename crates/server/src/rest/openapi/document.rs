@@ -198,6 +198,11 @@ fn headers() -> Map<String, Value> {
         (header::STAMP, json!({"type": "string"}), "In an eventual keyspace: what the key's last change is known by. Opaque."),
         (header::REPLICATED, number.clone(), "In an eventual keyspace: how many other members are known to have the write."),
         (header::ANSWERED, json!({"type": "string"}), "How many other nodes answered the read, of how many, as in `2/2`."),
+        (
+            header::SESSION,
+            json!({"type": "string"}),
+            "What the client has seen now, in the answer to a request with that header; the next one says it. Opaque.",
+        ),
         (header::CONSISTENCY, json!({"enum": ["linearizable", "local"]}), "How fresh the answer is."),
         (
             header::TTL,

@@ -10,7 +10,7 @@ use quorate_api::cluster::{
 use quorate_api::entry::{DeletedBody, EntryBody, HistoryBody, ListBody, PutBody};
 use quorate_api::header::{
     ANSWERED, CONSISTENCY, CREATE_REVISION, DELETED, EPOCH, IDEMPOTENCY_REPLAYED, LEASE, MOD_REVISION, REPLICATED, REVISION,
-    STAMP, TTL, VERSION,
+    SESSION, STAMP, TTL, VERSION,
 };
 use quorate_api::lease::{GrantBody, KeepAliveBody, KeptAlive, LeaseBody, LeaseDetail, LeaseList};
 use quorate_api::lock::{HolderBody, LockBody, LockRequest};
@@ -85,12 +85,13 @@ const KEY_PATCH: &[&str] = &[KEY_OP];
 const ANYTHING: &[&str] = &["application/octet-stream"];
 
 /// Headers about one key, once it is written.
-const OF_KEY: &[&str] = &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, IDEMPOTENCY_REPLAYED, STAMP, REPLICATED];
+const OF_KEY: &[&str] =
+    &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, IDEMPOTENCY_REPLAYED, STAMP, REPLICATED, SESSION];
 const OF_READ_KEY: &[&str] =
-    &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY, TTL, LEASE, STAMP, ANSWERED];
+    &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY, TTL, LEASE, STAMP, ANSWERED, SESSION];
 const OF_PATCHED_KEY: &[&str] =
-    &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY, TTL, LEASE, IDEMPOTENCY_REPLAYED];
-const OF_DELETED: &[&str] = &[REVISION, DELETED, IDEMPOTENCY_REPLAYED, STAMP, REPLICATED];
+    &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY, TTL, LEASE, IDEMPOTENCY_REPLAYED, SESSION];
+const OF_DELETED: &[&str] = &[REVISION, DELETED, IDEMPOTENCY_REPLAYED, STAMP, REPLICATED, SESSION];
 pub(super) const ACCEPTED: &str = "It is done here, and those whom `ack` names did not have it in time: it goes on to them.";
 
 pub(super) const QUERY: &[Code] = &[UnknownParameter, BadParameter];
@@ -100,7 +101,8 @@ pub(super) const READ: &[Code] = &[NoLeader, Overloaded, Busy, ShuttingDown, Tim
 pub(super) const WRITE: &[Code] = &[NoLeader, Overloaded, Busy, ShuttingDown, OutcomeUnknown, Internal, DiskFull, BodyTooLarge];
 pub(super) const IN_KEYSPACE: &[Code] = &[BadKeyspaceName, KeyspaceNotFound];
 const OF_KEY_CODES: &[Code] = &[MalformedKey, EmptyKey, KeyTooLong, BadHeader, ContradictingConditions, PreconditionFailed];
-const READ_KEY: &[Code] = &[KeyNotFound, UnsupportedCapability, RevisionNotReached, FutureRevision, Compacted, TooFewAnswers];
+const READ_KEY: &[Code] =
+    &[KeyNotFound, UnsupportedCapability, RevisionNotReached, FutureRevision, Compacted, TooFewAnswers, NotYet];
 const WRITE_KEY: &[Code] =
     &[KeyspaceReadOnly, TimedOut, UnsupportedCapability, IdempotencyKeyReused, TooManyIdempotencyKeys, ClockSkew];
 /// An atomic batch is refused as a whole, for what its operations alone would have been refused for.
@@ -190,7 +192,11 @@ pub(super) fn operations() -> Vec<Operation> {
 fn one_key() -> Vec<Operation> {
     let path = "/v1/kv/{keyspace}/{key}";
     let of_key = |method, id, summary| {
-        Operation::new(method, path, id, "keys", summary).takes(&["keyspace", "key"]).refuses(&[IN_KEYSPACE, OF_KEY_CODES, QUERY])
+        Operation::new(method, path, id, "keys", summary).takes(&["keyspace", "key", "session"]).refuses(&[
+            IN_KEYSPACE,
+            OF_KEY_CODES,
+            QUERY,
+        ])
     };
     vec![
         of_key("get", "get_key", "The value of a key")
@@ -253,7 +259,11 @@ fn one_key() -> Vec<Operation> {
 fn by_key64() -> Vec<Operation> {
     let path = "/v1/kv/{keyspace}";
     let of_keys = |method, id, summary| {
-        Operation::new(method, path, id, "keys", summary).takes(&["keyspace"]).refuses(&[IN_KEYSPACE, OF_KEY_CODES, QUERY])
+        Operation::new(method, path, id, "keys", summary).takes(&["keyspace", "session"]).refuses(&[
+            IN_KEYSPACE,
+            OF_KEY_CODES,
+            QUERY,
+        ])
     };
     vec![
         of_keys(
@@ -266,7 +276,12 @@ fn by_key64() -> Vec<Operation> {
         .takes(&["key64", "format", "encoding", "if_match", "if_none_match", "revision", "history", "before"])
         .takes(&FRESHNESS)
         .takes(&PATIENCE)
-        .answers_with(200, Content::Stored(of::<ListBody<'_>>), &[REVISION, CONSISTENCY], "A `ListBody`; of one key, its value.")
+        .answers_with(
+            200,
+            Content::Stored(of::<ListBody<'_>>),
+            &[REVISION, CONSISTENCY, SESSION],
+            "A `ListBody`; of one key, its value.",
+        )
         .answers_with(
             304,
             Content::None,

@@ -193,7 +193,7 @@ fn of_lists() -> [(String, Value); 24] {
     ]
 }
 
-fn of_treatment() -> [(String, Value); 7] {
+fn of_treatment() -> [(String, Value); 8] {
     let consistency = || json!({"enum": ["linearizable", "consistent", "local", "stale"]});
     let revision = || json!({"type": "integer", "minimum": 0, "maximum": u64::MAX});
     let time = |limit| quorate_api::duration::format(limit);
@@ -215,6 +215,13 @@ fn of_treatment() -> [(String, Value); 7] {
         header("header_consistency", header::CONSISTENCY, consistency(), &twin(consistency_about, "consistency")),
         header("header_min_revision", header::MIN_REVISION, revision(), &twin(revision_about, "min_revision")),
         header("header_timeout", header::TIMEOUT, timeout(), &twin(&timeout_about, "timeout")),
+        header(
+            "session",
+            header::SESSION,
+            json!({"type": "string", "pattern": "^(new|[A-Za-z0-9_-]{20,})(, ?(new|[A-Za-z0-9_-]{20,}))*$"}),
+            "What the client has seen of the keyspace, so that it sees no less at this node: `new`, or what the last answer \
+             said; with the capability `sessions`.",
+        ),
     ]
 }
 

@@ -1,0 +1,126 @@
+//! Sessions: a client that goes from node to node sees nothing older than it has seen.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::{HeaderMap, HeaderValue};
+use quorate_api::header;
+
+use crate::error::Error;
+
+/// What a session begins with at a node.
+const NEW: &str = "new";
+
+/// Where keys are; what else there is knows no sessions.
+const PATH: &str = "/v1/kv/";
+
+/// Requests of one session and keyspace that go beside each other.
+const MAX_TOKENS: usize = 64;
+
+/// What was seen through a client, so that no node shows less of it, and no write is stamped below it: see
+/// [`crate::Client::in_session`]. Clones are the same session.
+///
+/// At most 64 requests of a session go beside each other in one keyspace; the next one is [`Error::InvalidRequest`].
+#[derive(Clone, Debug, Default)]
+pub struct Session {
+    /// By keyspace, the tokens that say all of it together.
+    tokens: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
+}
+
+/// A request's part of a session.
+#[derive(Clone, Debug)]
+pub(crate) struct InSession {
+    session: Session,
+    keyspace: String,
+    /// What went with it: the answer says that, too.
+    sent: Vec<String>,
+}
+
+impl Session {
+    /// One that has seen nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One that goes on from what [`Session::tokens`] said, perhaps in another process.
+    pub fn resume(tokens: BTreeMap<String, Vec<String>>) -> Self {
+        Self { tokens: Arc::new(Mutex::new(tokens)) }
+    }
+
+    /// What has been seen, by keyspace; opaque.
+    pub fn tokens(&self) -> BTreeMap<String, Vec<String>> {
+        self.lock().clone()
+    }
+
+    /// A request to this path, if it is about keys: what goes with it, as the header's value.
+    pub(crate) fn begin(&self, target: &str) -> Result<Option<(InSession, HeaderValue)>, Error> {
+        let Some(rest) = target.strip_prefix(PATH) else { return Ok(None) };
+        let keyspace = rest.split(['/', '?']).next().unwrap_or_default().to_owned();
+        let sent = self.lock().get(&keyspace).cloned().unwrap_or_default();
+        if sent.len() > MAX_TOKENS {
+            return Err(Error::InvalidRequest {
+                reason: format!("more than {MAX_TOKENS} requests of a session beside each other"),
+            });
+        }
+        let text = if sent.is_empty() { NEW.to_owned() } else { sent.join(",") };
+        let value = HeaderValue::try_from(text).map_err(|error| Error::InvalidRequest { reason: format!("session: {error}") })?;
+        Ok(Some((InSession { session: self.clone(), keyspace, sent }, value)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<String>>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InSession {
+    /// An answer is there, also one that refuses: that a key is not there has been seen, too.
+    pub(crate) fn note(&self, headers: &HeaderMap) {
+        let Some(told) = headers.get(header::SESSION).and_then(|value| value.to_str().ok()) else { return };
+        let mut tokens = self.session.lock();
+        let tokens = tokens.entry(self.keyspace.clone()).or_default();
+        tokens.retain(|token| !self.sent.contains(token));
+        if !tokens.iter().any(|token| token == told) {
+            tokens.push(told.to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(token: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(http::HeaderName::from_static(header::SESSION), HeaderValue::from_static(token))])
+    }
+
+    #[test]
+    fn answers_follow_what_was_sent_and_stand_beside_what_was_not() {
+        let session = Session::new();
+        let begin = || session.begin("/v1/kv/carts/anna?timeout=1s").unwrap().unwrap();
+        let (first, new) = begin();
+        let (second, _) = begin();
+        assert_eq!(new, "new");
+        first.note(&answer("a"));
+        let (third, sent) = begin();
+        assert_eq!(sent, "a");
+        second.note(&answer("b"));
+        assert_eq!(begin().1, "a,b", "they went beside each other");
+        third.note(&answer("c"));
+        assert_eq!(begin().1, "b,c");
+        begin().0.note(&answer("d"));
+        assert_eq!(session.tokens(), BTreeMap::from([("carts".to_owned(), vec!["d".to_owned()])]));
+        assert_eq!(Session::resume(session.tokens()).begin("/v1/kv/carts").unwrap().unwrap().1, "d");
+        assert_eq!(session.begin("/v1/kv/other/anna").unwrap().unwrap().1, "new");
+        assert!(session.begin("/v1/keyspaces/carts").unwrap().is_none());
+        for _ in 0..=MAX_TOKENS {
+            let beside = session.begin("/v1/kv/many").unwrap().unwrap().0;
+            let number = session.tokens().get("many").map_or(0, Vec::len);
+            let beside = InSession { sent: Vec::new(), ..beside };
+            beside.note(&HeaderMap::from_iter([(
+                http::HeaderName::from_static(header::SESSION),
+                HeaderValue::try_from(number.to_string()).unwrap(),
+            )]));
+        }
+        assert!(session.begin("/v1/kv/many").is_err());
+    }
+}
