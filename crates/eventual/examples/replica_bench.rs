@@ -1,7 +1,8 @@
 //! What three replicas cost without the node around them: `cargo run --release -p quorate-eventual --example replica_bench`.
 //!
 //! All of them in one thread, every message encoded and decoded once, disks that sync at once. So it measures the core's own
-//! processor time: for writes, for a comparison of replicas that differ, for one of equal ones, and for a copy.
+//! processor time: for writes, for a comparison of replicas that differ, for one of equal ones, for a copy, and for a start over
+//! an engine on a disk, with what is in memory afterwards.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -10,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_engine::Hash;
+use quorate_engine::{Batch, Change, EngineSpec, Engines, Hash, LocalEngines, Place, Table};
 use quorate_eventual::{
-    Body, CopyWhen, Effect, Input, InstanceId, MemberState, Members, Message, Options, Replica, Setup, Time, Trigger, Write,
+    Body, CopyWhen, Effect, Entry, Hlc, Input, InstanceId, MemberState, Members, Message, Options, Replica, Setup, Time, Trigger,
+    Version, Write,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -54,7 +56,8 @@ impl Bench {
         let states = (1..=3).map(|id| (InstanceId(id), MemberState::Up)).collect::<BTreeMap<_, _>>();
         let replica = |id| {
             let engine = Arc::new(Hash::new(7));
-            Replica::new(Setup { instance: InstanceId(id), start: 1, options: options.clone(), engine, seed: 7 })
+            let setup = Setup { instance: InstanceId(id), start: 1, options: options.clone(), seed: 7 };
+            Replica::open(setup, engine).expect("an empty engine in memory can be read")
         };
         let members = || Input::Members(Members { epoch: 1, states: states.clone() });
         Self {
@@ -197,7 +200,49 @@ fn copy(keys: u64) {
     println!("a copy of {keys} keys to two peers: {:.0} MB/s of processor", bench.bytes as f64 / 1e6 / took);
 }
 
+/// What this process has in memory, in bytes.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("a Linux system tells");
+    let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("the second number");
+    pages * 4096
+}
+
+/// A replica over an engine on a disk that has all its pairs: what a start costs, and what is in memory afterwards.
+fn start(keys: u64) {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let engines = LocalEngines::new(folder.path(), 7).expect("it is empty");
+    let open = || engines.open(Place { group: 1, build: 0 }, &EngineSpec::of("lsm")).expect("a disk that works");
+    let engine = open();
+    for batch in 0..keys / 1_000 {
+        let put = |at: u64| {
+            let key = Bytes::from(format!("key-{:016}", (batch * 1_000 + at).wrapping_mul(7_919)));
+            let version = Version { hlc: Hlc(at), instance: InstanceId(1) };
+            let entry = Entry { version, deadline_ms: 0, body: Body::plain(Bytes::from(vec![0x61; VALUE_BYTES])) };
+            Change::Put { table: Table::Current, key, value: entry.to_bytes() }
+        };
+        let batch = Batch { applied: batch + 1, revision: batch + 1, changes: (0..1_000).map(put).collect() };
+        engine.apply(batch).expect("a disk that works");
+    }
+    engine.flush().expect("a disk that works");
+    drop(engine);
+    let engine = open();
+    // Once, so that what the engine itself keeps in memory is there.
+    assert_eq!(engine.view().pairs(Table::Current).count() as u64, keys);
+    let before_bytes = resident_bytes();
+    let begun = Begun::now();
+    let setup = Setup { instance: InstanceId(1), start: 1, options: options(Trigger::push(), true), seed: 7 };
+    let replica = Replica::open(setup, engine).expect("a disk that works");
+    let took = begun.elapsed();
+    println!(
+        "a start over lsm with {} keys of 20 bytes: {:.2} s of processor, {} bytes of memory per key, the key included",
+        replica.status().keys,
+        took.as_secs_f64(),
+        resident_bytes().saturating_sub(before_bytes) / keys
+    );
+}
+
 fn main() {
+    start(1_000_000);
     writes(false);
     writes(true);
     comparison(100_000);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use quorate_engine::Batch;
 
 use crate::entry::{Body, Entry};
 use crate::message::Message;
@@ -40,6 +41,15 @@ pub enum Input {
         /// As in [`Effect::Append`].
         index: u64,
     },
+    /// The engine has taken in what it was to: the last [`Effect::Apply`].
+    Applied,
+    /// The engine was flushed, as of the last [`Effect::Flush`]: it comes back at this log position, or later.
+    Flushed {
+        /// What it said.
+        index: u64,
+    },
+    /// The log is to be kept short now, if that can be done without writing more to it.
+    ShortenLog,
     /// The members are these now.
     Members(Members),
     /// A client in a session is to read many keys; answered when all that it has seen is here.
@@ -116,6 +126,14 @@ pub enum Effect {
         /// What to write.
         record: Bytes,
     },
+    /// Let the engine take this in, beside everything else, then [`Input::Applied`]. One at a time, and only with an engine that
+    /// is durable: it may stall.
+    Apply {
+        /// What.
+        batch: Batch,
+    },
+    /// Flush the engine, beside everything else, then [`Input::Flushed`]. One at a time, and only if it is durable.
+    Flush,
     /// The log is not needed any more up to this index.
     Purge {
         /// The index.

@@ -1,11 +1,15 @@
 //! What is durable, and what waits for it: records for the log, effects that rely on them, checkpoints.
+//!
+//! A replica is its log, read again in order. Where its engine is durable, it is what the engine comes back with, and the log
+//! from there on: so the log can be purged up to where the engine is durable, and needs no checkpoint. What the log alone says
+//! (the clock's bound, the fence, where the schedule stands) is appended again first.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use crate::entry::Entry;
-use crate::io::Effect;
+use crate::io::{Answer, Effect};
 use crate::message::{Pair, Payload};
 use crate::mirror::Swap;
 use crate::options::{CHECKPOINT_PAUSE_MS, MAX_RECORD_BYTES, MAX_SWEPT};
@@ -38,9 +42,27 @@ pub(crate) struct Keeping {
     bounds: VecDeque<(u64, Hlc)>,
     /// First own stamps of positions that are not durable.
     own: VecDeque<(u64, Hlc)>,
-    /// Bytes of records since the last checkpoint began.
+    /// Bytes of records since the last checkpoint or flush began.
     grown_bytes: u64,
     checkpoint: Option<Checkpoint>,
+    flush: Flushing,
+    /// The log is to be kept short without waiting for it to grow.
+    is_forced: bool,
+    /// The log has nothing any more up to here.
+    purged: u64,
+}
+
+/// What is being done to have an engine that is durable make a part of the log needless.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Flushing {
+    /// Nothing.
+    #[default]
+    No,
+    /// It was asked to make durable what it has.
+    Asked,
+    /// Up to this position it has. What the log says besides stands in it again, up to `end`: once that is durable, what is up to
+    /// `upto` can go.
+    Done { upto: u64, end: u64 },
 }
 
 /// A checkpoint under way: everything there is is written again, and what comes before its beginning is not needed any more.
@@ -65,6 +87,11 @@ impl Keeping {
     /// The position of all that was merged so far.
     pub(crate) fn index(&self) -> u64 {
         if self.open.is_empty() { self.last } else { self.last + 1 }
+    }
+
+    /// Asks for a flush, if the log has grown at all since the last one.
+    pub(crate) fn shorten(&mut self) {
+        self.is_forced = self.grown_bytes > 0;
     }
 
     /// Whether everything is durable.
@@ -133,45 +160,66 @@ impl Keeping {
 }
 
 impl Replica {
-    /// Takes in the next record of the log, before the first poll.
+    /// Begins to read back a log that has nothing any more up to `purged`, and ends at `last`. Fails if the engine does not go
+    /// with it.
+    pub fn begin_replay(&mut self, purged: u64, last: u64) -> Result<(), ReplicaError> {
+        let applied = self.store.came_back_at();
+        if self.store.is_durable() && applied < purged {
+            return Err(ReplicaError::Behind { applied, purged });
+        }
+        if applied > last {
+            return Err(ReplicaError::Ahead { applied, last });
+        }
+        (self.keeping.purged, self.keeping.last, self.keeping.durable) = (purged, purged, purged);
+        Ok(())
+    }
+
+    /// Takes in the next record of the log, before the first poll. What the engine came back with is not changed by records that
+    /// it has.
     pub fn replay(&mut self, index: u64, record: Bytes) -> Result<(), ReplicaError> {
         self.keeping.grown_bytes += record.len() as u64;
         let record = Record::decode(record)?;
+        let is_there = index <= self.store.came_back_at();
+        let at = index.max(self.store.came_back_at());
         let (parts, begun) = std::mem::take(&mut self.keeping.swapping);
         match record {
             Record::Swapped { number, last, pairs, gone } => {
                 // One that a crash cut off is not continued: the next one begins anew.
                 let begun = if number == 0 { Swap::default() } else { begun };
                 if number == parts || number == 0 {
-                    self.replay_swap(number, last, begun.with(pairs, gone), index);
+                    self.replay_swap(number, last, begun.with(pairs, gone), (index, is_there));
                 }
             }
             Record::Merged(pairs) => {
                 for Pair { key, entry } in pairs {
                     let key = Self::key_of(&key);
                     self.clock.observe(entry.version.hlc);
-                    self.store.merge(&key, &entry, index);
+                    if !is_there {
+                        self.store.merge(&key, &entry, index);
+                    }
                 }
             }
             Record::Bound(bound) => self.clock.resume(bound),
             Record::Scheduled(done_ms) => self.scheduled.resume(done_ms),
             Record::Fence(fence) => {
                 self.fence = self.fence.max(fence);
-                while !self.store.drop_stable(self.fence, index, MAX_SWEPT) {}
+                while !self.store.drop_stable(self.fence, at, MAX_SWEPT) {}
             }
         }
         self.keeping.last = index;
         self.keeping.durable = index;
-        self.store.commit(index)
+        self.store.commit(at)
     }
 
-    fn replay_swap(&mut self, number: u64, last: Option<(InstanceId, Hlc)>, swap: Swap, index: u64) {
+    fn replay_swap(&mut self, number: u64, last: Option<(InstanceId, Hlc)>, swap: Swap, (index, is_there): (u64, bool)) {
         let Some((from, at)) = last else {
             self.keeping.swapping = (number + 1, swap);
             return;
         };
         swap.pairs.iter().for_each(|pair| self.clock.observe(pair.entry.version.hlc));
-        self.store.swap(&swap, index);
+        if !is_there {
+            self.store.swap(&swap, index);
+        }
         self.resume_mirror(from, at);
     }
 
@@ -191,7 +239,21 @@ impl Replica {
         while let Some((_, bound)) = keeping.bounds.pop_front_if(|(at, _)| *at <= durable) {
             self.clock.on_bound_durable(bound);
         }
-        while keeping.own.pop_front_if(|(at, _)| *at <= durable).is_some() {}
+        self.note_own();
+    }
+
+    /// The engine has what it was given.
+    pub(crate) fn on_applied(&mut self) {
+        self.store.on_applied();
+        self.note_own();
+    }
+
+    /// Own writes that are durable count as being here once readers see them; where the engine does not stall, that is before
+    /// anything leaves.
+    fn note_own(&mut self) {
+        let durable = self.keeping.durable;
+        let shown = if self.store.is_durable() { self.store.shown_to(durable) } else { durable };
+        while self.keeping.own.pop_front_if(|(at, _)| *at <= shown).is_some() {}
     }
 
     /// What time and the watermark do: bounds of the clock, expired values, tombstones that everybody has, checkpoints.
@@ -200,7 +262,7 @@ impl Replica {
             self.keeping.append(&Record::Bound(bound));
             self.keeping.bounds.push_back((self.keeping.last, bound));
         }
-        self.store.expire(self.now.wall_ms, self.keeping.index(), MAX_SWEPT)?;
+        self.store.expire(self.now.wall_ms, self.keeping.index(), MAX_SWEPT);
         self.store.release_expired(self.all_clocks_ms(), MAX_SWEPT);
         let stable = self.watermark.stable();
         if stable > self.fence && self.store.oldest_dead().is_some_and(|dead| dead <= stable) {
@@ -208,6 +270,10 @@ impl Replica {
             self.keeping.append(&Record::Fence(stable));
         }
         self.store.drop_stable(self.fence, self.keeping.index(), MAX_SWEPT);
+        if self.store.is_durable() {
+            self.keep_flushed();
+            return Ok(());
+        }
         self.keep_checkpoint()
     }
 
@@ -226,6 +292,50 @@ impl Replica {
         [expiry, released, scheduled, has_stable.then_some(now.mono_ms), next_piece].into_iter().flatten().min()
     }
 
+    /// Has the engine flushed once the log has grown by as much as makes it worth it, and purges what the engine has then.
+    fn keep_flushed(&mut self) {
+        let keeping = &mut self.keeping;
+        let is_due = keeping.grown_bytes >= self.options.checkpoint_bytes || keeping.is_forced;
+        if keeping.flush == Flushing::No && is_due {
+            keeping.flush = Flushing::Asked;
+            keeping.grown_bytes = 0;
+            keeping.is_forced = false;
+            self.out.push(Effect::Flush);
+        }
+        if let Flushing::Done { upto, end } = keeping.flush
+            && end <= keeping.durable
+        {
+            keeping.flush = Flushing::No;
+            keeping.purged = upto;
+            self.out.push(Effect::Purge { upto });
+            self.counts.checkpoints += 1;
+        }
+    }
+
+    /// The engine was flushed. If it had no room for that, or nothing new, more log has to do.
+    pub(crate) fn on_flushed(&mut self, index: u64) {
+        if self.keeping.flush != Flushing::Asked {
+            return;
+        }
+        self.keeping.flush = Flushing::No;
+        if index > self.keeping.purged {
+            let grown_bytes = self.keeping.grown_bytes;
+            self.append_marks();
+            // What is said again is no reason for the next one.
+            self.keeping.grown_bytes = grown_bytes;
+            self.keeping.flush = Flushing::Done { upto: index, end: self.keeping.last };
+        }
+    }
+
+    /// All that the log says and no pair does.
+    fn append_marks(&mut self) {
+        let keeping = &mut self.keeping;
+        keeping.append(&Record::Bound(self.clock.noted()));
+        keeping.bounds.push_back((keeping.last, self.clock.noted()));
+        keeping.append(&Record::Fence(self.fence));
+        self.scheduled.done_ms().into_iter().for_each(|done_ms| keeping.append(&Record::Scheduled(done_ms)));
+    }
+
     /// Writes everything there is again, piece by piece, once the log has grown as much as there are data: then what comes before
     /// can go. What is merged meanwhile comes after, in the same log: read back in order, the greater version stays.
     fn keep_checkpoint(&mut self) -> Result<(), ReplicaError> {
@@ -237,12 +347,9 @@ impl Replica {
             keeping.close();
             keeping.grown_bytes = 0;
             keeping.checkpoint = Some(Checkpoint { after: keeping.last, place: Ok(None) });
-            // All that the log says and no pair does.
-            keeping.append(&Record::Bound(self.clock.noted()));
-            keeping.bounds.push_back((keeping.last, self.clock.noted()));
-            keeping.append(&Record::Fence(self.fence));
-            self.scheduled.done_ms().into_iter().for_each(|done_ms| keeping.append(&Record::Scheduled(done_ms)));
+            self.append_marks();
         }
+        let keeping = &mut self.keeping;
         let Some((after, place)) = keeping.checkpoint.as_ref().map(|checkpoint| (checkpoint.after, checkpoint.place.clone()))
         else {
             return Ok(());
@@ -277,13 +384,19 @@ impl Replica {
         self.keeping.close();
         let keeping = &mut self.keeping;
         effects.extend(keeping.records.drain(..).map(|(index, record)| Effect::Append { index, record }));
-        self.store.commit(keeping.durable)?;
+        if self.store.is_durable() {
+            let batch = self.store.begin_commit(keeping.durable);
+            effects.extend(batch.map(|batch| Effect::Apply { batch }));
+        } else {
+            self.store.commit(keeping.durable)?;
+        }
         let last = keeping.last;
         keeping.held.extend(self.out.drain(..).map(|effect| {
             let waits_for = if relies_on_durability(&effect) { last } else { 0 };
             (waits_for, effect)
         }));
-        let durable = keeping.durable;
+        // Who is told of something finds it here.
+        let durable = self.store.shown_to(keeping.durable);
         if keeping.held.iter().all(|(index, _)| *index <= durable) {
             effects.extend(keeping.held.drain(..).map(|(_, effect)| effect));
         } else {
@@ -303,7 +416,9 @@ impl Replica {
 /// out for ever.
 fn relies_on_durability(effect: &Effect) -> bool {
     match effect {
-        Effect::Reply { .. } | Effect::Joined | Effect::Drained => true,
+        // That nothing was done relies on nothing.
+        Effect::Reply { answer, .. } => !matches!(answer, Answer::Refused(_)),
+        Effect::Joined | Effect::Drained => true,
         Effect::Send(message) => match message.payload {
             Payload::Ask { .. }
             | Payload::Want { .. }
@@ -323,7 +438,7 @@ fn relies_on_durability(effect: &Effect) -> bool {
             | Payload::EntryTell { .. }
             | Payload::Repair { .. } => true,
         },
-        Effect::Append { .. } | Effect::Purge { .. } => false,
+        Effect::Append { .. } | Effect::Apply { .. } | Effect::Flush | Effect::Purge { .. } => false,
     }
 }
 

@@ -42,7 +42,8 @@ pub struct Options {
     pub digest_levels: u8,
     /// Decides where keys lie in the digest. The same at all replicas, and unknown to clients.
     pub digest_seed: u64,
-    /// A checkpoint begins once the log has grown by this much since the last one, or by as much as there are data.
+    /// A checkpoint begins once the log has grown by this much since the last one, or by as much as there are data. An engine
+    /// that is durable is flushed instead, once the log has grown by this much.
     pub checkpoint_bytes: u64,
 }
 
@@ -161,6 +162,16 @@ pub(crate) const MAX_MESSAGE_BYTES: u64 = 256 << 10;
 
 /// Entries of a message at most.
 pub(crate) const MAX_MESSAGE_PAIRS: usize = 4096;
+
+/// Entries of a message at most where each has to be looked up on a disk: a replica is not to keep others waiting for long that
+/// share its thread.
+pub(crate) const MAX_DISK_PAIRS: usize = 256;
+
+/// An engine that may stall is given about so much at once; what belongs together is one batch, however much it is.
+pub(crate) const MAX_BATCH_BYTES: usize = 4 << 20;
+
+/// What waits for such an engine. Beyond it writes are refused, and what peers send is not taken in: they send it again.
+pub(crate) const MAX_BACKLOG_BYTES: usize = 64 << 20;
 
 /// Frames of own writes on their way to a peer: enough to fill a round trip, few enough for a slow peer to slow its sender down.
 pub(crate) const MAX_INFLIGHT_FRAMES: usize = 8;

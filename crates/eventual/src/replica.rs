@@ -31,14 +31,14 @@ use crate::writing::{Release, Waiting};
 /// One replica.
 ///
 /// Inputs and the time go in, effects come out; it reads no clock, draws no random numbers but from its seed, and does no I/O but
-/// with an engine in memory.
+/// to look up entries in its engine. One that is durable, and so may stall, it has others write to ([`Effect::Apply`]).
 ///
-/// *Life cycle*: [`Replica::new`] over an empty engine; if it is durable, [`Replica::replay`] for each record of its log; then
-/// [`Replica::poll`] with [`Input::Members`] first, and from then on whenever something happens, and at [`Replica::due_ms`] at
-/// the latest.
+/// *Life cycle*: [`Replica::open`] over an empty engine, or one that is durable and came back; if the replica is durable, and has
+/// a log, [`Replica::begin_replay`], and [`Replica::replay`] for each record of it; then [`Replica::poll`] with
+/// [`Input::Members`] first, and from then on whenever something happens, and at [`Replica::due_ms`] at the latest.
 ///
 /// *Invariants*: a key's version never goes down, and a key goes only by the watermark; nothing leaves, neither an answer nor an
-/// acknowledgement, before what it relies on is durable; a token is answered once.
+/// acknowledgement, before what it relies on is durable, and seen by readers of the engine; a token is answered once.
 ///
 /// *Limits*: [`Options::outbox_max_bytes`]; writes and reads that wait, requests on their way, sizes of messages and records:
 /// `options.rs`.
@@ -85,7 +85,7 @@ pub struct Replica {
 }
 
 /// What a replica begins with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Setup {
     /// Who it is.
     pub instance: InstanceId,
@@ -93,27 +93,30 @@ pub struct Setup {
     pub start: u64,
     /// Its settings.
     pub options: Options,
-    /// Where its pairs are: in memory, and empty.
-    pub engine: Arc<dyn Engine>,
     /// Decides whom it compares with when.
     pub seed: u64,
 }
 
 impl Replica {
-    /// A replica that knows nobody yet.
-    pub fn new(setup: Setup) -> Self {
-        let Setup { instance, start, options, engine, seed } = setup;
+    /// A replica that knows nobody yet, over an engine: an empty one in memory, or one that is durable, and all that it came back
+    /// with. Of that everything is read once; blocks for as long as it takes.
+    pub fn open(setup: Setup, engine: Arc<dyn Engine>) -> Result<Self, ReplicaError> {
+        let Setup { instance, start, options, seed } = setup;
+        let is_kept = engine.capabilities().durable;
         assert!(options.cache.is_none() || !options.is_durable, "what a cache forgets no log brings back");
+        assert!(options.is_durable || !is_kept, "who begins anew at each start has nothing on a disk");
         let store = match options.cache {
             Some(_) => Store::cache(engine),
+            None if is_kept => Store::open(engine, options.digest_seed, options.digest_levels)?,
             None => Store::new(engine, options.digest_seed, options.digest_levels),
         };
         let mut clock = Clock::default();
+        clock.observe(store.last_stamp());
         if !options.is_durable {
             // After a restart it is another instance: nobody can be promised what that one stamps.
             clock.resume_unbounded();
         }
-        Self {
+        Ok(Self {
             instance,
             start,
             now: Time::default(),
@@ -145,7 +148,7 @@ impl Replica {
             inbound: Inbound::default(),
             out: Vec::new(),
             options,
-        }
+        })
     }
 
     /// Takes inputs in, and says what is to be done, in order. After an error it is not called again.
@@ -195,6 +198,9 @@ impl Replica {
             Input::Read { token, key, session } => return self.on_read(Reader { token, session }, key),
             Input::Message(message) => return self.on_message(message),
             Input::Durable { index } => self.on_durable(index),
+            Input::Applied => self.on_applied(),
+            Input::Flushed { index } => self.on_flushed(index),
+            Input::ShortenLog => self.keeping.shorten(),
             Input::Members(members) => self.on_members(members),
             Input::Level { token, session, deadline_ms } => self.on_level(token, session, deadline_ms),
             Input::Flush { token, deadline_ms } => self.on_flush(token, deadline_ms),
@@ -347,6 +353,11 @@ impl Replica {
         self.instance
     }
 
+    /// Which start of it this is.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
     /// How it is set.
     pub fn options(&self) -> &Options {
         &self.options
@@ -373,6 +384,16 @@ impl Replica {
     /// Whether what is merged is kept in the log.
     pub fn is_durable(&self) -> bool {
         self.options.is_durable
+    }
+
+    /// Where its pairs are.
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        self.store.engine()
+    }
+
+    /// Whether so much waits for its engine that it takes no writes, and should be told nothing that it would have to keep.
+    pub fn has_full_backlog(&self) -> bool {
+        self.store.has_full_backlog()
     }
 
     /// Whether another member was heard of lately.

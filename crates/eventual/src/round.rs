@@ -9,9 +9,7 @@ use bytes::Bytes;
 
 use crate::digest::{Digest, FAN_OUT, Node};
 use crate::message::{Pair, Part, Payload};
-use crate::options::{
-    MAX_ASKED_NODES, MAX_MESSAGE_BYTES, MAX_MESSAGE_PAIRS, MAX_OPEN_REQUESTS, MAX_WANTED_HASHES, RESEND_MS, ROUND_STALL_MS,
-};
+use crate::options::{MAX_ASKED_NODES, MAX_MESSAGE_BYTES, MAX_OPEN_REQUESTS, MAX_WANTED_HASHES, RESEND_MS, ROUND_STALL_MS};
 use crate::store::{ReplicaError, Store};
 use crate::version::{Hlc, Version};
 
@@ -139,7 +137,7 @@ impl Round {
         }
         let request = match self.todo.pop_front() {
             Some(request) => request,
-            None => match self.next_copy(store)? {
+            None => match self.next_copy(store) {
                 Some(request) => request,
                 None if self.mirroring.as_ref().is_some_and(|own| own.is_taken.is_none()) && self.has_sent_all() => Request::End,
                 None => return Ok(None),
@@ -151,24 +149,24 @@ impl Round {
     }
 
     /// The next piece of a copy: places, so that a piece that is sent again carries the same keys.
-    fn next_copy(&mut self, store: &Store) -> Result<Option<Request>, ReplicaError> {
+    fn next_copy(&mut self, store: &Store) -> Option<Request> {
         let from = match std::mem::replace(&mut self.copying, Copying::Ended) {
             Copying::Begins => None,
             Copying::After(place) => Some(place),
-            Copying::Ended => return Ok(None),
+            Copying::Ended => return None,
         };
         let (mut last, mut bytes, mut count) = (None, 0, 0);
         while let Some(place) = store.after(last.as_ref().or(from.as_ref())) {
-            bytes += store.get(&place.1)?.map_or(0, |entry| place.1.len() + entry.body.size_bytes()) as u64;
+            bytes += store.size_at(&place);
             count += 1;
-            if last.is_some() && (bytes > MAX_MESSAGE_BYTES || count > MAX_MESSAGE_PAIRS) {
+            if last.is_some() && (bytes > MAX_MESSAGE_BYTES || count > store.max_looked_up()) {
                 break;
             }
             last = Some(place);
         }
-        let Some(last) = last else { return Ok(None) };
+        let last = last?;
         self.copying = Copying::After(last.clone());
-        Ok(Some(Request::Copy(from, last)))
+        Some(Request::Copy(from, last))
     }
 
     fn send(&mut self, number: u64, request: Request, store: &Store, now_ms: u64) -> Result<Payload, ReplicaError> {
@@ -328,7 +326,7 @@ pub(crate) fn pairs_with(hashes: &[u64], store: &Store) -> Result<(usize, Vec<Pa
     for (looked_at, hash) in hashes.iter().enumerate() {
         let found = store.with_hash(*hash)?;
         let more: usize = found.iter().map(|(key, entry)| key.len() + entry.body.size_bytes()).sum();
-        if looked_at > 0 && (bytes + more as u64 > MAX_MESSAGE_BYTES || pairs.len() >= MAX_MESSAGE_PAIRS) {
+        if looked_at > 0 && (bytes + more as u64 > MAX_MESSAGE_BYTES || looked_at >= store.max_looked_up()) {
             return Ok((looked_at, pairs));
         }
         bytes += more as u64;

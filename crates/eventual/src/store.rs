@@ -11,6 +11,7 @@ use crate::entry::{Body, Entry};
 use crate::io::Time;
 use crate::message::Pair;
 use crate::mirror::Swap;
+use crate::options::{MAX_BACKLOG_BYTES, MAX_BATCH_BYTES, MAX_DISK_PAIRS, MAX_MESSAGE_PAIRS};
 use crate::recent::Recent;
 use crate::session::Session;
 use crate::version::{Hlc, InstanceId, Version};
@@ -25,6 +26,24 @@ pub enum ReplicaError {
     /// What it kept cannot be read.
     #[error("what was kept cannot be read: {0}")]
     Decode(#[from] DecodeError),
+    /// Its engine came back without what its log goes on from: what it had is lost, and with it the instance.
+    #[error("the engine came back as of log position {applied}, and the log goes on from {purged}")]
+    Behind {
+        /// Where the engine is.
+        applied: u64,
+        /// The last position that the log does not have any more.
+        purged: u64,
+    },
+    /// Its engine has what its log has not. That cannot come of a crash.
+    #[error(
+        "the engine is as of log position {applied}, and the log ends at {last}: they are not of one node, or not of one time"
+    )]
+    Ahead {
+        /// Where the engine is.
+        applied: u64,
+        /// Where the log ends.
+        last: u64,
+    },
 }
 
 /// What became of an entry that was to be merged.
@@ -63,17 +82,33 @@ impl Kept {
 /// A change that waits for a log position to be durable.
 struct Waiting {
     index: u64,
+    /// Counts changes: of a key's, the greatest is the newest.
+    number: u64,
     key: Bytes,
     value: Option<Bytes>,
     /// When it goes by itself, by the steady time; in a cache.
     until_ms: Option<u64>,
 }
 
+/// A batch that the engine is given elsewhere.
+#[derive(Default)]
+struct Applying {
+    /// The first position in it.
+    first: u64,
+    bytes: usize,
+    /// The changes, by key and number.
+    changes: Vec<(Bytes, u64)>,
+}
+
 /// Pairs by key, and in memory beside them by hash their versions, by deadline those that end, and by version those that are
 /// dead.
 ///
 /// That takes about 130 bytes per pair and its key, besides what the engine takes: for which a comparison of replicas costs what
-/// differs, a merge one lookup, and an expiry what expires.
+/// differs, a merge one lookup, and an expiry what expires. Over an engine that is durable it is made again at a start, from one
+/// scan; values are on the disk alone.
+///
+/// An engine that is durable may stall: what it is to take in is handed out ([`Store::begin_commit`]) and confirmed
+/// ([`Store::on_applied`]), one batch at a time. Any other takes it in at once.
 ///
 /// *Invariants*: index, digest, deadlines and dead say the same as the engine with the changes that wait; but for
 /// [`Store::swap`], a key's version never goes down, and nothing but [`Store::drop_stable`] takes a key out.
@@ -90,8 +125,18 @@ pub(crate) struct Store {
     expired: BTreeSet<(u64, Bytes)>,
     /// Changes that the engine does not have yet, oldest first: readers see what is durable. None: the key goes.
     queue: VecDeque<Waiting>,
-    /// The newest of them, by key.
+    /// The newest that readers of the engine do not see yet, by key, with its number.
     waiting: HashMap<Bytes, (u64, Option<Bytes>)>,
+    /// Bytes of all these changes.
+    waiting_bytes: usize,
+    /// Changes so far.
+    changes: u64,
+    /// The engine is given what it takes in elsewhere: it may stall.
+    may_stall: bool,
+    /// What it is being given.
+    applying: Option<Applying>,
+    /// The log position that the engine came back with.
+    came_back_at: u64,
     /// Bytes of keys and values.
     data_bytes: u64,
     /// Batches so far: the engine's revision.
@@ -115,12 +160,62 @@ impl Store {
             expired: BTreeSet::new(),
             queue: VecDeque::new(),
             waiting: HashMap::new(),
+            waiting_bytes: 0,
+            changes: 0,
+            may_stall: false,
+            applying: None,
+            came_back_at: 0,
             data_bytes: 0,
             batches: 0,
             recent: None,
             now: Time::default(),
             seen: Session::default(),
         }
+    }
+
+    /// Over an engine that is durable, with what it came back with: reads all of it, once.
+    pub(crate) fn open(engine: Arc<dyn Engine>, seed: u64, levels: u8) -> Result<Self, ReplicaError> {
+        let view = engine.view();
+        let mut store =
+            Self { may_stall: true, came_back_at: view.applied(), batches: view.revision(), ..Self::new(engine, seed, levels) };
+        for pair in view.pairs(Table::Current) {
+            let (key, entry) = pair?;
+            // The key is a slice of what was read from the disk, values and all.
+            let key = Bytes::copy_from_slice(&key);
+            let at = (store.digest.key_hash(&key), key);
+            store.note(at, &Entry::decode(entry)?);
+        }
+        Ok(store)
+    }
+
+    /// Where the pairs are.
+    pub(crate) fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// The log position that the engine came back with: what the log says up to there is in it.
+    pub(crate) fn came_back_at(&self) -> u64 {
+        self.came_back_at
+    }
+
+    /// The greatest stamp there is.
+    pub(crate) fn last_stamp(&self) -> Hlc {
+        self.index.values().map(|kept| kept.version.hlc).max().unwrap_or(Hlc::ZERO)
+    }
+
+    /// Whether the engine has on a disk what it took in, and comes back with it; up to where, it says when it is flushed.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.may_stall
+    }
+
+    /// Whether so much waits for the engine that no more should be taken in.
+    pub(crate) fn has_full_backlog(&self) -> bool {
+        self.may_stall && self.waiting_bytes >= MAX_BACKLOG_BYTES
+    }
+
+    /// How many values may be looked up for one message.
+    pub(crate) fn max_looked_up(&self) -> usize {
+        if self.may_stall { MAX_DISK_PAIRS } else { MAX_MESSAGE_PAIRS }
     }
 
     /// Over an empty engine that evicts. There is no index of what is in it, and so nothing to compare.
@@ -249,6 +344,13 @@ impl Store {
 
     /// Puts an entry in the place of whatever there is.
     fn set(&mut self, at: (u64, Bytes), entry: &Entry, index: u64) {
+        let key = at.1.clone();
+        self.note(at, entry);
+        self.change(index, key, Some(entry.to_bytes()), None);
+    }
+
+    /// Has the books say that this is what there is for a key.
+    fn note(&mut self, at: (u64, Bytes), entry: &Entry) {
         let (hash, key) = (at.0, &at.1.clone());
         let now = Kept::of(key, entry);
         self.seen.note(entry.version);
@@ -264,7 +366,6 @@ impl Store {
             self.deadlines.insert((entry.deadline_ms, key.clone()));
         }
         self.data_bytes += now.size_bytes;
-        self.change(index, key.clone(), Some(entry.to_bytes()), None);
     }
 
     /// A copy takes the place of what there is, whatever the versions; for readers at once, when this log position is durable.
@@ -293,8 +394,11 @@ impl Store {
     }
 
     fn change(&mut self, index: u64, key: Bytes, value: Option<Bytes>, until_ms: Option<u64>) {
-        self.waiting.insert(key.clone(), (index, value.clone()));
-        self.queue.push_back(Waiting { index, key, value, until_ms });
+        self.changes += 1;
+        let number = self.changes;
+        self.waiting_bytes += bytes_of(&key, value.as_ref());
+        self.waiting.insert(key.clone(), (number, value.clone()));
+        self.queue.push_back(Waiting { index, number, key, value, until_ms });
     }
 
     /// Takes out of the books what is there for a key, except for index and digest.
@@ -310,20 +414,19 @@ impl Store {
 
     /// Values whose time is up lose their content; at most so many. Versions stay, so replicas that do this at different moments
     /// do not differ.
-    pub(crate) fn expire(&mut self, now_ms: u64, index: u64, max: usize) -> Result<(), ReplicaError> {
+    pub(crate) fn expire(&mut self, now_ms: u64, index: u64, max: usize) {
         for _ in 0..max {
             if self.deadlines.first().is_none_or(|(deadline_ms, _)| *deadline_ms > now_ms) {
                 break;
             }
-            let (_, key) = self.deadlines.pop_first().expect("there is a first one");
-            let Some(entry) = self.get(&key)? else { continue };
-            self.data_bytes -= entry.body.size_bytes() as u64;
-            self.expired.insert((entry.deadline_ms, key.clone()));
-            let expired = Entry { body: Body::Expired, ..entry };
+            let (deadline_ms, key) = self.deadlines.pop_first().expect("there is a first one");
+            let Some(Kept { version, size_bytes, .. }) = self.kept(&key) else { continue };
+            self.data_bytes -= size_bytes - key.len() as u64;
+            self.expired.insert((deadline_ms, key.clone()));
+            let expired = Entry { version, deadline_ms, body: Body::Expired };
             self.index.insert((self.digest.key_hash(&key), key.clone()), Kept::of(&key, &expired));
             self.change(index, key, Some(expired.to_bytes()), None);
         }
-        Ok(())
     }
 
     /// What is left of values whose time is up by all clocks is dead from now on; at most so many.
@@ -385,25 +488,66 @@ impl Store {
         self.index.range((low, Unbounded)).next().map(|(at, _)| at.clone())
     }
 
-    /// Lets readers of the engine see what is durable: what was changed up to this log position.
+    /// Bytes of the key and of what is there at a place.
+    pub(crate) fn size_at(&self, place: &(u64, Bytes)) -> u64 {
+        self.index.get(place).map_or(0, |kept| kept.size_bytes)
+    }
+
+    /// Lets readers of the engine see what is durable, at once: what was changed up to this log position.
     pub(crate) fn commit(&mut self, durable: u64) -> Result<(), ReplicaError> {
-        let (mut changes, table) = (Vec::new(), Table::Current);
-        while let Some(Waiting { index, key, value, until_ms }) = self.queue.pop_front_if(|waiting| waiting.index <= durable) {
-            if self.waiting.get(&key).is_some_and(|(newest, _)| *newest <= durable) {
+        while let Some(batch) = self.next_batch(durable) {
+            self.engine.apply(batch)?;
+            self.on_applied();
+        }
+        Ok(())
+    }
+
+    /// What the engine is to take in for that, where it may stall; nothing while it is given something.
+    pub(crate) fn begin_commit(&mut self, durable: u64) -> Option<Batch> {
+        if self.applying.is_some() { None } else { self.next_batch(durable) }
+    }
+
+    /// The engine has what it was given last.
+    pub(crate) fn on_applied(&mut self) {
+        let Some(Applying { bytes, changes, .. }) = self.applying.take() else { return };
+        self.waiting_bytes -= bytes;
+        for (key, number) in changes {
+            if self.waiting.get(&key).is_some_and(|(newest, _)| *newest == number) {
                 self.waiting.remove(&key);
             }
-            debug_assert!(index <= durable);
+        }
+    }
+
+    /// Up to which log position readers of the engine see everything, out of what is durable.
+    pub(crate) fn shown_to(&self, durable: u64) -> u64 {
+        let applying = self.applying.as_ref().map(|applying| applying.first);
+        let first = applying.or_else(|| self.queue.front().map(|next| next.index));
+        first.map_or(durable, |first| durable.min(first.saturating_sub(1)))
+    }
+
+    /// All changes up to some log position. It says that position: an engine that comes back with it has all of them, and none of
+    /// a later one.
+    fn next_batch(&mut self, durable: u64) -> Option<Batch> {
+        let max_bytes = if self.may_stall { MAX_BATCH_BYTES } else { usize::MAX };
+        let first = self.queue.front().map(|next| next.index).filter(|first| *first <= durable)?;
+        let mut applying = Applying { first, ..Applying::default() };
+        let (mut changes, mut applied, table) = (Vec::new(), first, Table::Current);
+        while let Some(Waiting { index, number, key, value, until_ms }) = self.queue.pop_front_if(|next| {
+            let fits = next.index == applied || applying.bytes < max_bytes;
+            next.index <= durable && fits
+        }) {
+            applied = index;
+            applying.bytes += bytes_of(&key, value.as_ref());
+            applying.changes.push((key.clone(), number));
             changes.push(match (value, until_ms) {
                 (Some(value), Some(until_ms)) => Change::PutUntil { table, key, value, until_ms },
                 (Some(value), None) => Change::Put { table, key, value },
                 (None, _) => Change::Delete { table, key },
             });
         }
-        if changes.is_empty() {
-            return Ok(());
-        }
         self.batches += 1;
-        Ok(self.engine.apply(Batch { applied: durable, revision: self.batches, changes })?)
+        self.applying = Some(applying);
+        Some(Batch { applied, revision: self.batches, changes })
     }
 
     /// The version of a key that was deleted or invalidated lately, or has been written since; for tests of caches.
@@ -439,6 +583,11 @@ impl Store {
         assert!(again.is_same(&self.digest), "the digest is what it would be from scratch");
         assert_eq!(data_bytes, self.data_bytes);
     }
+}
+
+/// What a change takes while it waits.
+fn bytes_of(key: &Bytes, value: Option<&Bytes>) -> usize {
+    key.len() + value.map_or(0, Bytes::len)
 }
 
 impl std::fmt::Debug for Store {

@@ -81,7 +81,7 @@ impl Replica {
             Some(refusal)
         } else if let Some(offset_ms) = self.skew.judged() {
             Some(Refusal::ClockSkew { offset_ms })
-        } else if self.waiting.len() + self.delayed.len() >= MAX_WAITING_WRITES {
+        } else if self.waiting.len() + self.delayed.len() >= MAX_WAITING_WRITES || self.store.has_full_backlog() {
             Some(Refusal::Overloaded)
         } else if self.is_full_for(&write) {
             Some(Refusal::Full { max_bytes: self.options.max_bytes })

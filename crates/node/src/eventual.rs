@@ -6,20 +6,23 @@
 //! An instance is a replica id of the catalog. Which one this node has, and which epoch of its members it goes by, is noted in
 //! the log before it says anything that follows from it: so a start finds its records, or, where nothing was to survive, knows
 //! that the instance ended with the process, and asks for a new one; and a catalog that is behind then is waited for.
+//!
+//! Engines on disks: `eventual_engines.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_api::peer::{EventualMessage, Frame, Lane, MAX_FRAME_BYTES};
-use quorate_engine::{Engine, Place};
+use quorate_engine::Engine;
 use quorate_eventual::{
-    Ack, Body, Conflict, Effect as Told, InstanceId, MemberState, Members, Message, Payload, Replica, ReplicaError, Session,
-    Setup, Status, Time, Trigger, Write as OwnWrite,
+    Ack, Body, Conflict, Effect as Told, InstanceId, MemberState, Members, Message, Options, Payload, Replica, ReplicaError,
+    Session, Setup, Status, Time, Trigger, Write as OwnWrite,
 };
 use quorate_log::{Disk, Entry, GroupId, LogId, LogIndex, Record, Term};
 
 use crate::catalog::{Catalog, KeyspaceRecord, ReplicaRecord, ReplicaRole, SYSTEM_GROUP, ShardRecord};
+use crate::eventual_engines::{Openings, is_on_disk};
 use crate::eventual_state::EventualState;
 use crate::hosting::Retired;
 use crate::housekeeping::Dues;
@@ -97,15 +100,17 @@ pub struct EventualStatus {
 /// Replicas of eventual keyspaces on this node.
 #[derive(Debug, Default)]
 pub(crate) struct Eventuals {
-    replicas: BTreeMap<u64, Eventual>,
-    /// What the log has of those that were not opened since the start.
-    found: BTreeMap<u64, EventualState>,
+    pub(crate) replicas: BTreeMap<u64, Eventual>,
+    /// What the log has of those that are not open.
+    pub(crate) found: BTreeMap<u64, EventualState>,
+    /// Those whose engines are being opened, or are to be.
+    pub(crate) openings: Openings,
     /// Those that are to be polled.
-    dirty: BTreeSet<u64>,
+    pub(crate) dirty: BTreeSet<u64>,
     /// When the others want to be.
-    dues: Dues,
+    pub(crate) dues: Dues,
     /// Those whose status may be another than told.
-    changed: BTreeSet<u64>,
+    pub(crate) changed: BTreeSet<u64>,
     /// When the statuses of all were renewed.
     all_told_at: Monotonic,
     statuses: BTreeMap<u64, Arc<EventualStatus>>,
@@ -121,16 +126,15 @@ pub(crate) struct Eventuals {
 
 /// One of them.
 #[derive(Debug)]
-struct Eventual {
+pub(crate) struct Eventual {
     keyspace: String,
-    replica: Replica,
-    engine: Arc<dyn Engine>,
-    instance: u64,
+    pub(crate) replica: Replica,
+    pub(crate) instance: u64,
     /// The newest epoch that the log knows of, or will.
-    epoch: u64,
+    pub(crate) epoch: u64,
     inputs: Vec<quorate_eventual::Input>,
     /// Requests that wait for an answer.
-    tokens: BTreeSet<u64>,
+    pub(crate) tokens: BTreeSet<u64>,
     /// What it handed to the log: tickets, and the last position of each.
     unsynced: VecDeque<(u64, u64)>,
     /// It is not polled before this is durable: the log says who it is.
@@ -153,7 +157,7 @@ impl Eventuals {
 
     /// Where the pairs of a group are that can be read here.
     pub(crate) fn engine(&self, group: u64) -> Option<&Arc<dyn Engine>> {
-        self.replicas.get(&group).map(|own| &own.engine)
+        self.replicas.get(&group).map(|own| own.replica.engine())
     }
 
     /// When one of them wants to be polled at the latest.
@@ -166,7 +170,7 @@ impl Eventuals {
         Arc::clone(&self.told)
     }
 
-    fn tell(&mut self, group: u64, input: quorate_eventual::Input) {
+    pub(crate) fn tell(&mut self, group: u64, input: quorate_eventual::Input) {
         if let Some(own) = self.replicas.get_mut(&group) {
             own.inputs.push(input);
             self.dirty.insert(group);
@@ -188,7 +192,8 @@ impl<D: Disk> Node<D> {
 
     /// Opens, follows and gives up replicas of eventual keyspaces as the catalog says.
     pub(crate) fn follow_eventuals(&mut self, catalog: &Catalog) {
-        let known: BTreeSet<u64> = self.eventuals.replicas.keys().chain(self.eventuals.found.keys()).copied().collect();
+        let known = self.eventuals.replicas.keys().chain(self.eventuals.found.keys()).copied();
+        let known: BTreeSet<u64> = known.chain(self.eventuals.openings.groups()).collect();
         for group in known.into_iter().filter(|group| catalog.is_deleted(*group)) {
             self.retire_eventual(group);
         }
@@ -198,7 +203,7 @@ impl<D: Disk> Node<D> {
             let present = self.eventuals.replicas.get(&shard.group).map(|present| present.instance);
             let is_there = match present {
                 Some(instance) if instance == own.replica => true,
-                _ => match self.open_eventual(catalog.cluster.id, (name, keyspace, shard), own) {
+                _ => match self.open_eventual((name, keyspace, shard), own) {
                     Ok(is_open) => is_open,
                     Err(why) => {
                         let reason = StopReason::Broken(format!("keyspace {name}: {why}"));
@@ -212,17 +217,23 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// Opens a replica. Whether it is there now: one that lost what it had needs another id first.
+    /// What the replica of a shard runs with.
+    fn options_of(&self, keyspace: &KeyspaceRecord, shard: &ShardRecord) -> Option<Options> {
+        let seed = digest_seed(self.catalog.cluster.id, GroupId(shard.group));
+        let options = keyspace.eventual_options(seed, source_of(&self.catalog, keyspace, shard))?;
+        let flush_bytes = is_on_disk(keyspace).then_some(self.config.flush_log_bytes);
+        Some(Options { checkpoint_bytes: flush_bytes.unwrap_or(options.checkpoint_bytes), ..options })
+    }
+
+    /// Opens a replica. Whether it is there now: one that lost what it had needs another id first, and an engine on a disk takes
+    /// a while.
     fn open_eventual(
         &mut self,
-        cluster: u64,
         (name, keyspace, shard): (&str, &KeyspaceRecord, &ShardRecord),
         own: &ReplicaRecord,
     ) -> Result<bool, ReplicaError> {
         let group = GroupId(shard.group);
-        let source = source_of(&self.catalog, keyspace, shard);
-        let seed = digest_seed(cluster, group);
-        let Some(options) = keyspace.eventual_options(seed, source) else {
+        let Some(options) = self.options_of(keyspace, shard) else {
             return Ok(false);
         };
         let found = self.eventuals.found.get(&group.0).copied();
@@ -231,20 +242,35 @@ impl<D: Disk> Node<D> {
             // The catalog is behind, as it may be after a start.
             return Ok(false);
         }
-        let is_known = found.is_some_and(|found| found.replica == state.replica);
-        if is_known && !state.is_durable {
+        if found.is_some_and(|found| found.replica == state.replica && !(state.is_durable && found.is_durable)) {
             return Ok(false);
         }
-        let engine = self.engines.open(Place { group: group.0, build: 0 }, &keyspace.engine.spec())?;
         let setup = Setup {
             instance: InstanceId(u32::try_from(own.replica).expect("the catalog gives out fewer ids than that")),
-            start: self.identity.incarnation,
+            start: self.eventuals.openings.start(self.identity.incarnation),
             options,
-            engine: Arc::clone(&engine),
             seed: self.seed ^ group.0,
         };
-        let mut replica = Replica::new(setup);
-        self.eventuals.found.remove(&group.0);
+        let (place, spec) = (state.place(group), keyspace.engine.spec());
+        if is_on_disk(keyspace) {
+            self.begin_opening(place, spec, setup);
+            return Ok(false);
+        }
+        let replica = Replica::open(setup, self.engines.open(place, &spec)?)?;
+        self.begin_eventual(name, group, state, replica)?;
+        Ok(true)
+    }
+
+    /// Goes on with a replica over what its engine had when it was opened: by its log, if that has records of this instance.
+    pub(crate) fn begin_eventual(
+        &mut self,
+        name: &str,
+        group: GroupId,
+        state: EventualState,
+        mut replica: Replica,
+    ) -> Result<(), ReplicaError> {
+        let found = self.eventuals.found.get(&group.0).copied();
+        let is_known = found.is_some_and(|found| found.replica == state.replica);
         let opens_at = if is_known {
             self.replay_eventual(group, &mut replica)?;
             None
@@ -257,13 +283,13 @@ impl<D: Disk> Node<D> {
             self.persist(records);
             Some(self.next_ticket - 1)
         };
+        self.eventuals.found.remove(&group.0);
         self.eventuals.replicas.insert(
             group.0,
             Eventual {
                 keyspace: name.to_owned(),
                 replica,
-                engine,
-                instance: own.replica,
+                instance: state.replica,
                 epoch: if is_known { 0 } else { state.epoch },
                 inputs: Vec::new(),
                 tokens: BTreeSet::new(),
@@ -272,11 +298,12 @@ impl<D: Disk> Node<D> {
                 flushes_since: None,
             },
         );
-        Ok(true)
+        Ok(())
     }
 
     fn replay_eventual(&self, group: GroupId, replica: &mut Replica) -> Result<(), ReplicaError> {
         let state = self.log.group(group).unwrap_or_default();
+        replica.begin_replay(state.purged.index.0, state.last.index.0)?;
         let mut next = state.purged.index.0 + 1;
         while next <= state.last.index.0 {
             let entries = self.log.entries(group, LogIndex(next), LogIndex(state.last.index.0 + 1), REPLAY_BYTES);
@@ -291,7 +318,7 @@ impl<D: Disk> Node<D> {
     }
 
     /// Tells a replica who its members are, and how it is set.
-    fn tell_members(&mut self, keyspace: &KeyspaceRecord, shard: &ShardRecord) {
+    pub(crate) fn tell_members(&mut self, keyspace: &KeyspaceRecord, shard: &ShardRecord) {
         let state = |role| match role {
             ReplicaRole::Learner => MemberState::Joining,
             ReplicaRole::Voter => MemberState::Up,
@@ -299,10 +326,9 @@ impl<D: Disk> Node<D> {
         };
         let states = shard.replicas.iter().map(|replica| (InstanceId(replica.replica as u32), state(replica.role)));
         let members = Members { epoch: shard.members_epoch, states: states.collect() };
-        let seed = digest_seed(self.catalog.cluster.id, GroupId(shard.group));
-        let source = source_of(&self.catalog, keyspace, shard);
+        let options = self.options_of(keyspace, shard);
         let Some(own) = self.eventuals.replicas.get_mut(&shard.group) else { return };
-        if let Some(options) = keyspace.eventual_options(seed, source) {
+        if let Some(options) = options {
             own.replica.configure(options);
         }
         if *own.replica.members() == members {
@@ -320,6 +346,7 @@ impl<D: Disk> Node<D> {
 
     fn retire_eventual(&mut self, group: u64) {
         self.eventuals.found.remove(&group);
+        self.eventuals.openings.forget(group);
         self.eventuals.dirty.remove(&group);
         self.eventuals.dues.set(group, None);
         self.eventuals.changed.insert(group);
@@ -363,7 +390,7 @@ impl<D: Disk> Node<D> {
         let Some(own) = self.eventuals.replicas.get(&group) else { return };
         // What cannot be read is as good as lost: it comes again, or a comparison finds what it said.
         let Ok(message) = Message::decode(message) else { return };
-        let is_stuck = self.is_disk_full && own.replica.is_durable();
+        let is_stuck = (self.is_disk_full && own.replica.is_durable()) || own.replica.has_full_backlog();
         if is_stuck && brings_pairs(&message.payload) {
             return;
         }
@@ -398,10 +425,7 @@ impl<D: Disk> Node<D> {
         for group in dirty {
             match self.poll_eventual(group, &mut records) {
                 Ok(wish) => wishes.extend(wish.map(|wish| (group, wish))),
-                Err(error) => {
-                    let reason = StopReason::Broken(format!("group {group}: {error}"));
-                    self.effects.push(Effect::Stop(reason));
-                }
+                Err(error) => self.on_eventual_failed(group, &error),
             }
         }
         self.persist(records);
@@ -431,6 +455,14 @@ impl<D: Disk> Node<D> {
                 }
                 Told::Purge { upto } => {
                     records.push((GroupId(group), Record::Purge(LogId { term: TERM, index: LogIndex(upto) })));
+                }
+                Told::Apply { batch } => {
+                    let (place, engine) = (own.place(group), Arc::clone(own.replica.engine()));
+                    self.effects.push(Effect::Job(Job::ApplyBatch { place, start: own.replica.start(), engine, batch }));
+                }
+                Told::Flush => {
+                    let (place, engine) = (own.place(group), Arc::clone(own.replica.engine()));
+                    self.effects.push(Effect::Job(Job::Flush { place, engine }));
                 }
                 Told::Send(message) => {
                     let to = self.routes.get(&(group, u64::from(message.to.0)));
@@ -466,12 +498,15 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// What a tick does for them: new ids are asked for, replicas that are gone for good taken out, statuses renewed.
-    pub(crate) fn on_eventuals_tick(&mut self) {
+    /// What a tick does for them: engines are flushed, if the log must become shorter, and opened again; new ids are asked for,
+    /// replicas that are gone for good taken out, statuses renewed.
+    pub(crate) fn on_eventuals_tick(&mut self, is_forced: bool) {
         if self.now.since(self.eventuals.all_told_at) >= STATUS_MS {
             self.eventuals.all_told_at = self.now;
             self.eventuals.changed.extend(self.eventuals.replicas.keys());
         }
+        self.shorten_eventuals(is_forced);
+        self.go_on_opening();
         self.ask_for_new_instances();
         self.take_out_the_gone();
         self.renew_statuses();

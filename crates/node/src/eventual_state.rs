@@ -1,6 +1,8 @@
 //! What the log keeps about a replica of an eventual keyspace, beside its records.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use quorate_engine::Place;
+use quorate_log::GroupId;
 
 /// Which instance the records in the log are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,11 @@ const VERSION: u8 = 1;
 const ENCODED_BYTES: usize = 19;
 
 impl EventualState {
+    /// Where its engine is. Each instance has a place of its own, and so begins with nothing.
+    pub(crate) fn place(self, group: GroupId) -> Place {
+        Place { group: group.0, build: self.replica }
+    }
+
     /// Mark, version, replica, epoch, and whether it is durable.
     pub(crate) fn to_bytes(self) -> Bytes {
         let mut out = BytesMut::with_capacity(ENCODED_BYTES);

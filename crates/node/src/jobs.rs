@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_engine::{Engine, EngineError, EngineSpec, Engines, Place, View};
+use quorate_engine::{Batch, Engine, EngineError, EngineSpec, Engines, Place, View};
+use quorate_eventual::{Replica as EventualReplica, ReplicaError, Setup};
 use quorate_keyspace::{Applied, Lease, LeaseId, Shard, ShardError, leases};
 use quorate_log::{Disk, GroupId};
 
@@ -34,6 +35,26 @@ pub enum Job {
         shard: Box<Shard>,
         /// What to apply.
         work: ShardWork,
+    },
+    /// Open the engine of a replica of an eventual keyspace, and read all of it.
+    OpenEventual {
+        /// Where it is.
+        place: Place,
+        /// Which engine.
+        spec: EngineSpec,
+        /// What the replica begins with.
+        setup: Box<Setup>,
+    },
+    /// Let such an engine take in a batch.
+    ApplyBatch {
+        /// Where it is.
+        place: Place,
+        /// Which start of its replica; comes back.
+        start: u64,
+        /// The engine.
+        engine: Arc<dyn Engine>,
+        /// The batch.
+        batch: Batch,
     },
     /// Make a new engine, from a file.
     Build {
@@ -161,6 +182,22 @@ pub enum JobResult {
         /// The shard, and what became of the entries; or why its engine is of no use any more.
         applied: Result<(Box<Shard>, Applied), ShardError>,
     },
+    /// An engine of a replica of an eventual keyspace was opened and read.
+    EventualOpened {
+        /// Where it is.
+        place: Place,
+        /// The replica over it, which has yet to read its log; or why there is none.
+        replica: Result<Box<EventualReplica>, ReplicaError>,
+    },
+    /// Such an engine has taken in a batch.
+    BatchApplied {
+        /// Where it is.
+        place: Place,
+        /// Which start of its replica.
+        start: u64,
+        /// Or why the engine is of no use any more.
+        applied: Result<(), EngineError>,
+    },
     /// A new engine was filled, or has applied more.
     MovedOn {
         /// Where it is.
@@ -232,6 +269,8 @@ impl Job {
             Self::Build { place, .. }
             | Self::Replay { place, .. }
             | Self::Reopen { place, .. }
+            | Self::OpenEventual { place, .. }
+            | Self::ApplyBatch { place, .. }
             | Self::Flush { place, .. }
             | Self::Retire { place, .. } => GroupId(place.group),
             Self::Apply { group, .. } | Self::ReadLeases { group, .. } | Self::Forget { group } | Self::Remove { group, .. } => {
@@ -251,6 +290,14 @@ impl Job {
             Self::Apply { mut shard, work, .. } => {
                 let applied = work.apply_to(&mut shard).map(|applied| (shard, applied));
                 JobResult::Applied { applied }
+            }
+            Self::OpenEventual { place, spec, setup } => {
+                let opened = engines.open(place, &spec).map_err(ReplicaError::Engine);
+                let replica = opened.and_then(|engine| EventualReplica::open(*setup, engine));
+                JobResult::EventualOpened { place, replica: replica.map(Box::new) }
+            }
+            Self::ApplyBatch { place, start, engine, batch } => {
+                JobResult::BatchApplied { place, start, applied: engine.apply(batch) }
             }
             Self::Build { file, place, spec } => {
                 let shard = build(files, engines, &file, place, &spec);

@@ -12,6 +12,7 @@ mod convert;
 mod durable_point;
 mod election;
 mod eventual;
+mod eventual_engines;
 mod eventual_state;
 mod files;
 mod hosting;

@@ -332,8 +332,12 @@ impl<D: Disk> Node<D> {
                 if let Some(replica) = self.replicas.get_mut(&group) {
                     replica.on_flushed(place, durable_index, out);
                     replica.maybe_purge(false, out);
+                } else {
+                    self.on_eventual_flushed(place, durable_index);
                 }
             }
+            JobResult::EventualOpened { place, replica } => self.on_eventual_opened(place, replica),
+            JobResult::BatchApplied { place, start, applied } => self.on_batch_applied(place, start, applied),
             JobResult::Loaded { file, state } => match (self.replicas.get_mut(&group), state) {
                 (Some(replica), Ok((state, size_bytes))) => replica.on_loaded(file, state, size_bytes, out),
                 (Some(replica), Err(error)) => replica.on_load_failed(error, out),
@@ -429,6 +433,11 @@ impl<D: Disk> Node<D> {
             self.on_question_confirmed(group.0, number);
         }
         self.effects.extend(out.jobs.into_iter().map(Effect::Job));
+    }
+
+    /// Whether something of a group was handed to the log and is not durable yet.
+    pub(crate) fn is_unsynced(&self, group: u64) -> bool {
+        self.unsynced.iter().any(|unsynced| unsynced.groups.contains(&GroupId(group)))
     }
 
     pub(crate) fn persist(&mut self, records: Vec<(GroupId, Record)>) {

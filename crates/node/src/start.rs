@@ -305,7 +305,7 @@ impl<D: Disk> Node<D> {
             replicas.insert(group.0, opening.replica(group, state, own)?);
         }
         let stray = by_group.into_values().flatten().map(|file| file.to_string());
-        remove_left_over((engines.as_ref(), &places), (files.as_ref(), stray)).map_err(OpenError::Files)?;
+        remove_left_over((engines.as_ref(), &places, &found), (files.as_ref(), stray)).map_err(OpenError::Files)?;
         Ok(Self {
             dirty: replicas.keys().copied().collect(),
             next_tick: now.plus_ms(config.tick_ms),
@@ -353,10 +353,14 @@ impl<D: Disk> Node<D> {
 
 /// Removes what a crash left of groups that are gone, or of engines that were not finished.
 fn remove_left_over<D: Disk>(
-    (engines, places): (&dyn Engines, &BTreeSet<Place>),
+    (engines, places, found): (&dyn Engines, &BTreeSet<Place>, &BTreeMap<u64, EventualState>),
     (files, stray): (&D, impl Iterator<Item = String>),
 ) -> io::Result<()> {
-    for place in engines.places()?.into_iter().filter(|place| !places.contains(place)) {
+    let is_kept = |place: &Place| {
+        let eventual = found.get(&place.group).filter(|state| state.is_durable);
+        places.contains(place) || eventual.is_some_and(|state| state.place(GroupId(place.group)) == *place)
+    };
+    for place in engines.places()?.into_iter().filter(|place| !is_kept(place)) {
         engines.remove(place)?;
     }
     for file in stray {

@@ -34,7 +34,7 @@ impl<D: Disk> Node<D> {
         self.drive_members(&busy);
         self.drive_settings(&busy);
         self.drive_moves(&busy);
-        self.on_eventuals_tick();
+        self.on_eventuals_tick(is_forced);
         self.forget_nodes();
         self.hand_over_if_slow();
         self.on_copies_tick(&busy);

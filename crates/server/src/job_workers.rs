@@ -81,12 +81,13 @@ impl JobWorkers {
     /// Hands a job over; never blocks.
     pub(crate) fn submit(&self, job: Job) {
         let queue = match job {
-            Job::Apply { .. } | Job::Replay { .. } | Job::ReadLeases { .. } => &self.applies,
+            Job::Apply { .. } | Job::ApplyBatch { .. } | Job::Replay { .. } | Job::ReadLeases { .. } => &self.applies,
             Job::Flush { .. } => &self.flushes,
             Job::Cut { .. }
             | Job::Load { .. }
             | Job::Build { .. }
             | Job::Reopen { .. }
+            | Job::OpenEventual { .. }
             | Job::Retire { .. }
             | Job::Forget { .. } => &self.whole,
             Job::Read { .. } | Job::Stage { .. } | Job::Discard { .. } | Job::Remove { .. } => &self.pieces,

@@ -428,6 +428,7 @@ impl Simulation {
         let are_others_whole = self.operator.members.iter().all(|member| !is_rebuilding(&self.hosts[member.0]));
         if !self.can_lose_a_disk()
             || !are_others_whole
+            || (self.writers.is_on_disk() && !self.is_eventual_up())
             || self.operator.members.len() < 3
             || !self.operator.members.contains(&host)
         {
@@ -437,6 +438,9 @@ impl Simulation {
         let engines = &self.hosts[host.0].engines;
         let places = engines.places().unwrap_or_default();
         places.iter().for_each(|place| engines.damage(*place));
+        if self.writers.is_on_disk() {
+            self.writers.on_loss();
+        }
         self.queue.schedule(self.now.plus_ms(500), Event::Start(host));
         !places.is_empty()
     }

@@ -217,7 +217,7 @@ impl Simulation {
 
     fn plan_create_eventual(&mut self, host: HostId) -> Step {
         let Some(replication) = self.writers.replication.clone() else { return Ok(()) };
-        let settings = KeyspaceSettings::with_defaults(EngineSpec::of("trie").into(), replication, 1 << 30);
+        let settings = KeyspaceSettings::with_defaults(EngineSpec::of(self.writers.engine).into(), replication, 1 << 30);
         match self.operator.catalog.plan_create(KEYSPACE, &settings, 0) {
             Ok(Some(write)) => {
                 let token = self.operator_asks(host, SYSTEM_GROUP, RequestKind::Write(write.to_bytes()));

@@ -427,6 +427,10 @@ impl Simulation {
             JobResult::Staged { progress: Ok(_), .. } => self.coverage.count("snapshot pieces staged"),
             JobResult::Applied { applied: Ok(_) } => self.coverage.count("runs applied by jobs"),
             JobResult::Reopened { shard: Ok(_), .. } => self.coverage.count("engines opened again"),
+            JobResult::EventualOpened { replica: Ok(_), .. } => self.coverage.count("engines of eventual replicas opened"),
+            JobResult::BatchApplied { applied: Ok(()), .. } => {
+                self.coverage.count("batches of eventual replicas applied by jobs");
+            }
             JobResult::MovedOn { shard: Ok(_), .. } => self.coverage.count("steps of moves"),
             JobResult::Flushed { durable_index: Ok(_), .. } => self.coverage.count("engines flushed"),
             JobResult::Retired => self.coverage.count("replicas retired"),
@@ -437,6 +441,8 @@ impl Simulation {
             JobResult::Applied { .. }
             | JobResult::MovedOn { .. }
             | JobResult::Reopened { .. }
+            | JobResult::EventualOpened { .. }
+            | JobResult::BatchApplied { .. }
             | JobResult::Flushed { .. }
             | JobResult::Cut { .. }
             | JobResult::Loaded { .. }
@@ -471,6 +477,8 @@ fn job_name(job: &quorate_node::Job) -> String {
         Job::Stage { file, offset, .. } => format!("stage {file} at {offset}"),
         Job::Discard { file } => format!("discard what was received of {file}"),
         Job::Apply { work, .. } => format!("apply {work}"),
+        Job::OpenEventual { place, .. } => format!("open {place}"),
+        Job::ApplyBatch { place, batch, .. } => format!("apply up to {} at {place}", batch.applied),
         Job::Build { file, place, .. } => format!("build {place} from {file}"),
         Job::Replay { place, work, .. } => format!("replay {work} at {place}"),
         Job::Reopen { place, .. } => format!("reopen {place}"),

@@ -36,6 +36,8 @@ const WALL_MS: u64 = 1_800_000_000_000;
 pub(crate) struct Writers {
     /// How the keyspace's replicas agree.
     pub(crate) replication: Option<ReplicationSettings>,
+    /// And where they keep their pairs.
+    pub(crate) engine: &'static str,
     is_durable: bool,
     under_way: Vec<Option<UnderWay>>,
     /// Of each writer.
@@ -116,7 +118,14 @@ impl Writers {
         let options = options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let replication = ReplicationSettings { options, ..ReplicationSettings::of(mode) };
         assert!(replication.check().is_ok(), "{replication:?} can be had");
-        Self { replication: Some(replication), is_durable, ..Self::default() }
+        // Drawn last, so that all else is as it was before there were engines on disks.
+        let engine = if is_durable { *random.pick(&["trie", "btree", "lsm"]).expect("not empty") } else { "trie" };
+        Self { replication: Some(replication), engine, is_durable, ..Self::default() }
+    }
+
+    /// Whether a damaged disk takes away what a node had.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        self.is_durable && self.engine != "trie"
     }
 
     /// A node lost what it had for good.

@@ -12,7 +12,11 @@ use crate::support::{Cluster, Linked, Request, now, pause, since, tell, until};
 const EQUAL_LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) fn create(cluster: &Cluster, keyspace: &str, replication: &str) {
-    let settings = format!(r#"{{"engine":{{"type":"hash"}},"replication":{replication}}}"#);
+    create_on(cluster, "hash", keyspace, replication);
+}
+
+fn create_on(cluster: &Cluster, engine: &str, keyspace: &str, replication: &str) {
+    let settings = format!(r#"{{"engine":{{"type":"{engine}"}},"replication":{replication}}}"#);
     cluster.connection("n1").expect(201, &Request::json("PUT", &format!("/v1/keyspaces/{keyspace}"), settings));
     for name in cluster.running() {
         let show = Request::new("GET", format!("/v1/keyspaces/{keyspace}?consistency=local"));
@@ -141,13 +145,16 @@ fn a_node_that_is_killed_has_what_it_acknowledged_in_every_mode() {
         ("copies", r#"{"mode":"full-copy","every":"300ms","sync_interval":"1s"}"#),
         ("reads", r#"{"mode":"read-repair","sync_interval":"1s"}"#),
     ];
-    modes.iter().for_each(|(keyspace, replication)| create(&cluster, keyspace, replication));
+    // In memory and on a disk.
+    let of = |engine: &'static str| modes.map(|(mode, replication)| (format!("{mode}-{engine}"), engine, replication));
+    let keyspaces = [of("hash"), of("lsm")].concat();
+    keyspaces.iter().for_each(|(keyspace, engine, replication)| create_on(&cluster, engine, keyspace, replication));
     let mut written = BTreeSet::new();
     for round in 0..3 {
         for number in 0..60 {
             let name = ["n1", "n2", "n3"][number % 3];
             let key = format!("{round}/{number}");
-            for (keyspace, _) in modes {
+            for (keyspace, ..) in &keyspaces {
                 put(&cluster, name, keyspace, &key, "v");
             }
             written.insert(key);
@@ -158,7 +165,7 @@ fn a_node_that_is_killed_has_what_it_acknowledged_in_every_mode() {
         cluster.restart(victim);
         cluster.until_ready();
     }
-    for (keyspace, _) in modes {
+    for (keyspace, ..) in &keyspaces {
         let took = until_equal(&cluster, keyspace);
         for name in ["n1", "n2", "n3"] {
             assert_eq!(keys(&cluster, name, keyspace), written, "{keyspace} at {name}");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_engine::{Cache, CacheOptions, Engine, Trie};
+use quorate_engine::{Batch, Cache, CacheOptions, Engine, EngineSpec, Engines, Place, Trie};
 
 use super::caches::Caches;
 use super::mirrors::Mirrors;
@@ -32,11 +32,26 @@ struct Slot {
     /// Records with their positions.
     log: Vec<(u64, Bytes)>,
     synced: u64,
+    purged: u64,
+    disk: Option<Disk>,
     starts: u64,
     clock_offset_ms: i64,
     /// Slots with the same number hear each other.
     side: u8,
 }
+
+/// A disk with an engine, and what the engine is to do.
+#[derive(Debug)]
+struct Disk {
+    engines: Arc<dyn Engines>,
+    kind: &'static str,
+    engine: Option<Arc<dyn Engine>>,
+    to_apply: Option<Batch>,
+    is_to_flush: bool,
+}
+
+/// Makes the disk of a slot that begins: empty, and the kind of the engine on it.
+pub(super) type NewDisk = fn() -> (Arc<dyn Engines>, &'static str);
 
 /// The cluster.
 #[derive(Debug)]
@@ -57,6 +72,8 @@ pub(super) struct Cluster {
     pub(super) caches: Caches,
     pub(super) sessions: Sessions,
     mutation: Option<Mutation>,
+    /// What a slot's disk is, where engines are on disks.
+    new_disk: Option<NewDisk>,
     /// Pairs that a cache has room for.
     pub(super) max_cached: Option<u64>,
     /// So often a replica was polled, and so many messages were sent.
@@ -73,6 +90,11 @@ pub(super) fn key(at: u8) -> Bytes {
 impl Cluster {
     /// Replicas that begin together, all of them up. The bug that is planted, if any, is outside of them.
     pub(super) fn new(slots: usize, options: Options, mutation: Option<Mutation>) -> Self {
+        Self::over(None, slots, options, mutation)
+    }
+
+    /// The same, with engines on disks.
+    pub(super) fn over(new_disk: Option<NewDisk>, slots: usize, options: Options, mutation: Option<Mutation>) -> Self {
         let mut cluster = Self {
             slots: (0..slots).map(|_| Slot::default()).collect(),
             options,
@@ -87,6 +109,7 @@ impl Cluster {
             caches: Caches::default(),
             sessions: Sessions::default(),
             mutation,
+            new_disk,
             max_cached: None,
             polls: 0,
             messages: 0,
@@ -125,19 +148,54 @@ impl Cluster {
     /// Opens a slot's replica from its log.
     fn start(&mut self, slot: usize) {
         let Some(instance) = self.slots[slot].instance else { return };
-        let room = CacheOptions { max_bytes: 1 << 20, max_entries: self.max_cached, idle_ms: None };
-        let engine: Arc<dyn Engine> =
-            if self.options.cache.is_some() { Arc::new(Cache::new(room, 7)) } else { Arc::new(Trie::new()) };
+        let engine = self.engine(slot);
         let own = &mut self.slots[slot];
         own.starts += 1;
-        let setup = Setup { instance, start: own.starts, options: self.options.clone(), engine, seed: 7 };
-        let mut replica = Replica::new(setup);
+        let setup = Setup { instance, start: own.starts, options: self.options.clone(), seed: 7 };
+        let mut replica = Replica::open(setup, engine).expect("what was written can be read");
+        if self.options.is_durable {
+            let last = own.log.last().map_or(own.purged, |(last, _)| *last);
+            replica.begin_replay(own.purged, last).expect("engine and log go together");
+        }
         for (index, record) in &own.log {
             replica.replay(*index, record.clone()).expect("what was written can be read");
         }
         own.replica = Some(replica);
         own.inputs = vec![Input::Members(self.members.clone())];
         self.poll(slot);
+    }
+
+    /// The engine that a slot's replica begins with.
+    fn engine(&mut self, slot: usize) -> Arc<dyn Engine> {
+        let Some(new_disk) = self.new_disk else {
+            let room = CacheOptions { max_bytes: 1 << 20, max_entries: self.max_cached, idle_ms: None };
+            return if self.options.cache.is_some() { Arc::new(Cache::new(room, 7)) } else { Arc::new(Trie::new()) };
+        };
+        let disk = self.slots[slot].disk.get_or_insert_with(|| {
+            let (engines, kind) = new_disk();
+            Disk { engines, kind, engine: None, to_apply: None, is_to_flush: false }
+        });
+        let opened = disk.engines.open(Place { group: 1, build: 0 }, &EngineSpec::of(disk.kind)).expect("a disk that works");
+        disk.engine = Some(Arc::clone(&opened));
+        opened
+    }
+
+    /// What the slot's engine was to do is done.
+    pub(super) fn run_engine(&mut self, slot: usize) {
+        let own = &mut self.slots[slot];
+        let Some(disk) = own.disk.as_mut() else { return };
+        let Some(engine) = &disk.engine else { return };
+        if std::mem::take(&mut disk.is_to_flush) {
+            let index = engine.flush().expect("a disk that works");
+            own.inputs.push(Input::Flushed { index });
+        }
+        if let Some(batch) = disk.to_apply.take() {
+            engine.apply(batch).expect("a disk that works");
+            own.inputs.push(Input::Applied);
+        }
+        if !own.inputs.is_empty() {
+            self.poll(slot);
+        }
     }
 
     fn time(&self, slot: usize) -> Time {
@@ -156,7 +214,7 @@ impl Cluster {
         let Some(replica) = own.replica.as_mut() else { return };
         self.polls += 1;
         let mut effects = Vec::new();
-        replica.poll(time, &mut own.inputs, &mut effects).expect("an engine in memory does not fail");
+        replica.poll(time, &mut own.inputs, &mut effects).expect("an engine that works");
         for effect in effects {
             self.carry_out(slot, effect);
         }
@@ -178,7 +236,20 @@ impl Cluster {
                     own.inputs.push(Input::Durable { index });
                 }
             }
-            Effect::Purge { upto } => own.log.retain(|(index, _)| *index > upto),
+            Effect::Purge { upto } => {
+                assert!(upto >= own.purged && upto < own.synced, "only what stands elsewhere is purged");
+                own.log.retain(|(index, _)| *index > upto);
+                own.purged = upto;
+            }
+            Effect::Apply { batch } => {
+                let disk = own.disk.as_mut().expect("only an engine on a disk is written to here");
+                assert!(batch.applied <= own.synced, "an engine has nothing that the log has not");
+                assert_eq!(disk.to_apply.replace(batch), None, "one batch at a time");
+            }
+            Effect::Flush => {
+                let disk = own.disk.as_mut().expect("only an engine on a disk is flushed");
+                assert!(!std::mem::replace(&mut disk.is_to_flush, true), "one flush at a time");
+            }
             Effect::Send(message) => {
                 self.messages += 1;
                 if self.bag.len() >= MAX_BAG {
@@ -328,13 +399,26 @@ impl Cluster {
         Some(token)
     }
 
-    /// Everything that the slot wrote is on its disk.
+    /// Everything that the slot wrote is on its disk. What is for its engine, the engine gets the next time.
     pub(super) fn sync_disk(&mut self, slot: usize) {
+        self.run_engine(slot);
         let own = &mut self.slots[slot];
         let Some((last, _)) = own.log.last().filter(|(last, _)| *last > own.synced) else { return };
         own.synced = *last;
         own.inputs.push(Input::Durable { index: own.synced });
         self.poll(slot);
+    }
+
+    /// The slot's log is to be kept short.
+    pub(super) fn shorten(&mut self, slot: usize) {
+        self.slots[slot].inputs.push(Input::ShortenLog);
+        self.poll(slot);
+    }
+
+    /// Everything that the slot wrote is on its disk, and in its engine.
+    pub(super) fn exchange_disk(&mut self, slot: usize) {
+        self.sync_disk(slot);
+        self.run_engine(slot);
     }
 
     /// So many of the records that the slot wrote since then are on its disk.
@@ -356,6 +440,16 @@ impl Cluster {
             return;
         }
         own.inputs.clear();
+        if let Some(disk) = &mut own.disk {
+            // What a process had begun may be done all the same, and an engine comes back with what it had, or with less.
+            let engine = disk.engine.take().expect("it was open");
+            if let Some(batch) = disk.to_apply.take().filter(|_| self.polls.is_multiple_of(2)) {
+                engine.apply(batch).expect("a disk that works");
+            }
+            if std::mem::take(&mut disk.is_to_flush) || self.polls.is_multiple_of(3) {
+                engine.flush().expect("a disk that works");
+            }
+        }
         let synced = own.synced;
         own.log.retain(|(index, _)| *index <= synced);
         let is_lost = !self.options.is_durable && self.mutation != Some(Mutation::InstanceUsedAgain);
@@ -525,7 +619,7 @@ impl Cluster {
     pub(super) fn exchange(&mut self, times: usize) {
         for _ in 0..times {
             self.deliver_all();
-            (0..self.slots()).for_each(|slot| self.sync_disk(slot));
+            (0..self.slots()).for_each(|slot| self.exchange_disk(slot));
         }
     }
 

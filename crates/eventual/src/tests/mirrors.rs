@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 
 use super::cluster::{Cluster, Fate, key};
+use super::disks::simulated;
 use super::mutations::Mutation;
 use crate::io::{Answer, Refusal};
 use crate::replica::Replica;
@@ -307,25 +308,35 @@ fn a_copy_from_before_is_no_new_one() {
 #[test]
 fn a_copy_whose_records_are_cut_off_never_was() {
     let options = Options { checkpoint_bytes: 1 << 30, ..options(CopyWhen::Manual, true) };
-    let mut cluster = Cluster::new(2, options, None);
+    cut_off_copies(&mut Cluster::new(2, options, None));
+}
+
+/// The same, where readers see what an engine on a disk has, which is flushed all the time.
+#[test]
+fn a_copy_on_a_disk_whose_records_are_cut_off_never_was() {
+    let options = Options { checkpoint_bytes: 1, ..options(CopyWhen::Manual, true) };
+    cut_off_copies(&mut Cluster::over(Some(simulated), 2, options, None));
+}
+
+fn cut_off_copies(cluster: &mut Cluster) {
     cluster.run_ms(1_000);
     let fill = |cluster: &mut Cluster, with: u8| {
         for at in 0..KEYS {
             cluster.write(0, &key(at), Body::plain(Bytes::from(vec![with; 700_000])), None);
-            cluster.sync_disk(0);
+            cluster.exchange_disk(0);
         }
     };
     let read = |cluster: &Cluster, slot: usize| content(|key| cluster.replica(slot).unwrap().get_durable(key));
     let mut seen = BTreeSet::new();
     for keeps in 0..6 {
-        let before = read(&cluster, 1);
-        fill(&mut cluster, keeps);
+        let before = read(cluster, 1);
+        fill(cluster, keeps);
         cluster.flush(0);
         // The disk of the mirror is slow from the moment on when the copy is there as a whole.
         let copies = cluster.status(1).counts.mirrored;
         for _ in 0..40 {
-            cluster.sync_disk(1);
-            cluster.sync_disk(0);
+            cluster.exchange_disk(1);
+            cluster.exchange_disk(0);
             cluster.pass_ms(10);
             cluster.deliver_all();
             if cluster.status(1).counts.mirrored > copies {
@@ -333,12 +344,13 @@ fn a_copy_whose_records_are_cut_off_never_was() {
             }
         }
         assert_eq!(cluster.status(1).counts.mirrored, copies + 1);
-        assert_eq!(read(&cluster, 1), before, "none of them is durable");
+        assert_eq!(read(cluster, 1), before, "none of them is durable");
         cluster.sync_some(1, usize::from(keeps));
-        let shown = read(&cluster, 1);
+        (0..2).for_each(|_| cluster.run_engine(1));
+        let shown = read(cluster, 1);
         cluster.crash(1);
         cluster.restart(1);
-        let (now, source) = (read(&cluster, 1), read(&cluster, 0));
+        let (now, source) = (read(cluster, 1), read(cluster, 0));
         assert!(now == before || now == source, "a part of it: {keeps} records");
         seen.insert(now == source);
         assert_eq!(now, shown, "readers saw what is there after the crash");
@@ -347,7 +359,7 @@ fn a_copy_whose_records_are_cut_off_never_was() {
         cluster.run_ms(4_000);
         cluster.crash(1);
         cluster.restart(1);
-        assert_eq!(read(&cluster, 1), source, "it is copied again");
+        assert_eq!(read(cluster, 1), source, "it is copied again");
     }
     assert_eq!(seen.len(), 2, "both were there");
 }
@@ -363,5 +375,14 @@ proptest! {
         ops in prop::collection::vec(op(), 1..120),
     ) {
         run(&mut Cluster::new(slots, options(when, is_durable), None), &ops);
+    }
+
+    #[test]
+    fn mirrors_on_disks_have_what_the_source_has_whatever_happens(
+        slots in 2..5_usize,
+        when in when(),
+        ops in prop::collection::vec(op(), 1..120),
+    ) {
+        run(&mut Cluster::over(Some(simulated), slots, options(when, true), None), &ops);
     }
 }

@@ -5,6 +5,7 @@ use proptest::test_runner::{Config, FailurePersistence, FileFailurePersistence, 
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 
 use super::cluster::{Cluster, Fate};
+use super::disks::simulated;
 use super::mutations::Mutation;
 use crate::{Ack, Batching, CopyWhen, Options, Trigger};
 
@@ -110,6 +111,13 @@ pub(super) fn begin(start: &Start, mutation: Option<Mutation>) -> Cluster {
     cluster
 }
 
+/// The same, over engines that come back with what they had flushed.
+fn begin_on_disks(start: &Start) -> Cluster {
+    let mut cluster = Cluster::over(Some(simulated), start.slots, start.options.clone(), None);
+    cluster.oracle.limit_outbox(start.options.outbox_max_bytes);
+    cluster
+}
+
 pub(super) fn apply(cluster: &mut Cluster, op: &Op) {
     let slots = cluster.slots();
     match *op {
@@ -159,16 +167,25 @@ pub(super) fn end(cluster: &mut Cluster, cut_off: Option<usize>) {
     cluster.check_clean();
 }
 
-/// Any order of events. Replicas that keep what they have, or such that lose it when they end.
-#[derive(Debug)]
-struct AnyOrder<const IS_DURABLE: bool>;
+/// Replicas that lose what they have when they end.
+const VOLATILE: u8 = 0;
 
-impl<const IS_DURABLE: bool> ReferenceStateMachine for AnyOrder<IS_DURABLE> {
+/// Replicas that have it in the log, and in memory.
+const LOGGED: u8 = 1;
+
+/// Replicas that have it in the log, and on a disk.
+const ON_DISK: u8 = 2;
+
+/// Any order of events. Replicas of one of these kinds.
+#[derive(Debug)]
+struct AnyOrder<const KIND: u8>;
+
+impl<const KIND: u8> ReferenceStateMachine for AnyOrder<KIND> {
     type State = Start;
     type Transition = Op;
 
     fn init_state() -> BoxedStrategy<Start> {
-        let with = |start: Start| Start { options: Options { is_durable: IS_DURABLE, ..start.options }, ..start };
+        let with = |start: Start| Start { options: Options { is_durable: KIND != VOLATILE, ..start.options }, ..start };
         start().prop_map(with).boxed()
     }
 
@@ -182,17 +199,18 @@ impl<const IS_DURABLE: bool> ReferenceStateMachine for AnyOrder<IS_DURABLE> {
 }
 
 #[derive(Debug)]
-struct Replicas<const IS_DURABLE: bool> {
+struct Replicas<const KIND: u8> {
     cluster: Cluster,
     steps: usize,
 }
 
-impl<const IS_DURABLE: bool> StateMachineTest for Replicas<IS_DURABLE> {
+impl<const KIND: u8> StateMachineTest for Replicas<KIND> {
     type SystemUnderTest = Self;
-    type Reference = AnyOrder<IS_DURABLE>;
+    type Reference = AnyOrder<KIND>;
 
     fn init_test(start: &Start) -> Self {
-        Self { cluster: begin(start, None), steps: 0 }
+        let cluster = if KIND == ON_DISK { begin_on_disks(start) } else { begin(start, None) };
+        Self { cluster, steps: 0 }
     }
 
     fn apply(mut state: Self, _: &Start, op: Op) -> Self {
@@ -207,8 +225,8 @@ impl<const IS_DURABLE: bool> StateMachineTest for Replicas<IS_DURABLE> {
     }
 }
 
-/// 2,000 cases in both tests together, the same at each run; or as many as `QUORATE_EVENTUAL_CASES` says, others each time, to
-/// look for what nobody has seen yet.
+/// 3,000 cases in the three tests together, the same at each run; or half as many in each as `QUORATE_EVENTUAL_CASES` says,
+/// others each time, to look for what nobody has seen yet.
 pub(super) fn config() -> Config {
     let asked: Option<u32> = std::env::var("QUORATE_EVENTUAL_CASES").ok().and_then(|cases| cases.parse().ok());
     let rng_seed = if asked.is_some() { RngSeed::Random } else { RngSeed::Fixed(1) };
@@ -226,12 +244,19 @@ prop_state_machine! {
     #![proptest_config(config())]
 
     #[test]
-    fn durable_replicas_become_equal_whatever_happens(sequential 1..120 => Replicas<true>);
+    fn durable_replicas_become_equal_whatever_happens(sequential 1..120 => Replicas<LOGGED>);
 }
 
 prop_state_machine! {
     #![proptest_config(config())]
 
     #[test]
-    fn volatile_replicas_become_equal_whatever_happens(sequential 1..120 => Replicas<false>);
+    fn volatile_replicas_become_equal_whatever_happens(sequential 1..120 => Replicas<VOLATILE>);
+}
+
+prop_state_machine! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn replicas_on_disks_become_equal_whatever_happens(sequential 1..120 => Replicas<ON_DISK>);
 }

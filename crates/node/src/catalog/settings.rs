@@ -58,8 +58,11 @@ impl KeyspaceSettings {
     /// An engine and a mode, with everything else by default. `memory_bytes` is how much a keyspace holds whose pairs are in
     /// memory.
     pub fn with_defaults(engine: EngineSettings, replication: ReplicationSettings, memory_bytes: u64) -> Self {
-        let memory_bytes = if replication.is_copied_on_write() { MAX_COPIED_ON_WRITE_BYTES } else { memory_bytes };
-        let limits = LimitsRecord { max_bytes: default_max_bytes(&engine.kind, memory_bytes), ..LimitsRecord::default() };
+        let max_bytes = match default_max_bytes(&engine.kind, memory_bytes) {
+            _ if replication.is_copied_on_write() => Some(MAX_COPIED_ON_WRITE_BYTES),
+            max_bytes => max_bytes,
+        };
+        let limits = LimitsRecord { max_bytes, ..LimitsRecord::default() };
         Self { engine, replication, ttl_ms: None, limits, retention: None }
     }
 
@@ -82,6 +85,7 @@ impl KeyspaceSettings {
         check_pair(kind, mode)?;
         self.check_ttl(kind, mode)?;
         self.check_cache(kind, mode)?;
+        self.check_durability(kind, mode)?;
         self.check_limits(kind)?;
         self.check_retention(kind, mode)
     }
@@ -160,6 +164,18 @@ impl KeyspaceSettings {
         }
     }
 
+    /// A node that begins anew at each start would have on its disk what nobody reads again.
+    fn check_durability(&self, kind: &Kind, mode: Mode) -> Result<(), SettingsError> {
+        if !mode.is_eventual() || !kind.capabilities.durable || self.replication.is_durable() {
+            return Ok(());
+        }
+        Err(SettingsError::Unsupported(format!(
+            "replication.durability: the engine {} keeps its pairs on a disk, and with none a node has nothing of its own after \
+             a restart; leave it out, or use an engine in memory",
+            kind.name
+        )))
+    }
+
     fn check_retention(&self, kind: &Kind, mode: Mode) -> Result<(), SettingsError> {
         let Some(RetentionRecord { max_revisions, max_age_ms, max_bytes }) = self.retention else { return Ok(()) };
         if !(1..=MAX_TTL_MS).contains(&max_age_ms) {
@@ -220,10 +236,8 @@ fn check_pair(kind: &Kind, mode: Mode) -> Result<(), SettingsError> {
              log entries"
         }
         Mode::None => "it relies on a log to come back whole after a crash, and this mode has none",
-        Mode::FullCopy if kind.capabilities.evicts => "what one node evicted would be gone at all of them",
-        Mode::Push | Mode::ReadRepair | Mode::Batch | Mode::FullCopy => {
-            "nodes that take writes on their own keep their pairs in memory, as yet"
-        }
+        // What does not evict goes with all of them.
+        Mode::Push | Mode::ReadRepair | Mode::Batch | Mode::FullCopy => "what one node evicted would be gone at all of them",
     };
     let others = pairs_that(|other, with| is_possible(other, with) && (other.name == kind.name || with == mode));
     Err(SettingsError::Unsupported(format!(
@@ -236,10 +250,10 @@ fn check_pair(kind: &Kind, mode: Mode) -> Result<(), SettingsError> {
 /// Whether replicas on this engine can agree in this way: the table of what goes with what.
 fn is_possible(kind: &Kind, mode: Mode) -> bool {
     match mode {
-        Mode::Raft => !kind.capabilities.evicts,
-        Mode::None | Mode::Push | Mode::ReadRepair | Mode::Batch => !kind.capabilities.durable,
-        // What was evicted at one node would be gone at all.
-        Mode::FullCopy => !kind.capabilities.durable && !kind.capabilities.evicts,
+        // What was evicted at one node would be gone at all, or conditions would be answered differently.
+        Mode::Raft | Mode::FullCopy => !kind.capabilities.evicts,
+        Mode::None => !kind.capabilities.durable,
+        Mode::Push | Mode::ReadRepair | Mode::Batch => true,
     }
 }
 

@@ -292,6 +292,12 @@ impl Cluster {
         self.process(id)?.node.eventual_replica(group)
     }
 
+    /// Up to where a node's log of a group is purged, and where it ends.
+    pub(crate) fn log_of(&self, id: u64, group: GroupId) -> (u64, u64) {
+        let state = self.process(id).expect("it runs").log.reader().group(group).expect("the log has the group");
+        (state.purged.index.0, state.last.index.0)
+    }
+
     /// Whether a keyspace can be read on a node.
     pub(crate) fn is_hosted(&self, id: u64, keyspace: &str) -> bool {
         self.process(id).is_some_and(|process| process.hosted.keyspaces.contains_key(keyspace))

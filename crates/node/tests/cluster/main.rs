@@ -6,6 +6,7 @@ mod beats;
 mod defects;
 mod durability;
 mod eventual;
+mod eventual_on_disk;
 mod failing_engines;
 mod harness;
 mod keyspaces;

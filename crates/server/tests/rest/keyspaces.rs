@@ -104,9 +104,14 @@ async fn settings_that_cannot_be_had_are_refused_with_what_can() {
         (json!({"replication": {"mode": "push", "speed": 3}}), "invalid_settings", "known: ack, linger"),
         (json!({"replication": {"mode": "batch", "interval": 5}}), "invalid_settings", "interval: a time between"),
         (
-            json!({"engine": {"type": "lsm"}, "replication": {"mode": "push"}}),
+            json!({"engine": {"type": "lsm"}, "replication": {"mode": "none"}}),
             "unsupported_settings",
-            "lsm does not go with replication push",
+            "lsm does not go with replication none",
+        ),
+        (
+            json!({"engine": {"type": "lsm"}, "replication": {"mode": "push", "durability": "none"}}),
+            "unsupported_settings",
+            "replication.durability: the engine lsm keeps its pairs on a disk",
         ),
         (json!({"ttl": "soon"}), "invalid_settings", "like 500ms or 2s"),
         (json!({"ttl": "0s"}), "invalid_settings", "1ms to 36500d"),

@@ -43,7 +43,9 @@ fn engines_go_with_modes_that_keep_their_promises() {
         (false, true, Mode::None, true),
         (false, false, Mode::Push, true),
         (false, true, Mode::Push, true),
-        (true, false, Mode::Batch, false),
+        (true, false, Mode::Push, true),
+        (true, false, Mode::Batch, true),
+        (true, false, Mode::FullCopy, true),
         (false, true, Mode::FullCopy, false),
     ] {
         let checked = check_pair(&kind(durable, evicts), mode);
@@ -140,6 +142,30 @@ fn what_is_copied_as_a_whole_after_writes_is_small() {
     assert!(on_write(None).is_ok() && on_write(Some(Some(1 << 20))).is_ok());
     for too_much in [None, Some(1 << 30)] {
         assert!(matches!(on_write(Some(too_much)), Err(SettingsError::Unsupported(why)) if why.contains("16777216")));
+    }
+}
+
+#[test]
+fn an_engine_on_a_disk_goes_with_replicas_that_keep_what_they_have() {
+    for kind in KINDS.iter().filter(|kind| kind.capabilities.durable) {
+        for mode in Mode::ALL.into_iter().filter(|mode| mode.is_eventual()) {
+            let of = |options: &[(&'static str, &'static str)]| {
+                let word = |(name, word): &(&'static str, &'static str)| ((*name).to_owned(), OptionValue::Word((*word).into()));
+                let replication =
+                    ReplicationSettings { options: options.iter().map(word).collect(), ..ReplicationSettings::of(mode) };
+                KeyspaceSettings::with_defaults(EngineSettings::of(kind.name), replication, 9)
+            };
+            assert_eq!((of(&[]).check(), of(&[]).limits.max_bytes), (Ok(()), None), "{} with {}", kind.name, mode.name());
+            assert_eq!(of(&[("durability", "log")]).check(), Ok(()));
+            let volatile = of(&[("durability", "none")]).check();
+            assert!(matches!(volatile, Err(SettingsError::Unsupported(why)) if why.starts_with("replication.durability")));
+        }
+        let on_write = ReplicationSettings {
+            options: [("trigger".to_owned(), OptionValue::Word("on_write".into()))].into(),
+            ..ReplicationSettings::of(Mode::FullCopy)
+        };
+        let small = KeyspaceSettings::with_defaults(EngineSettings::of(kind.name), on_write, 1 << 30);
+        assert_eq!((small.check(), small.limits.max_bytes), (Ok(()), Some(MAX_COPIED_ON_WRITE_BYTES)));
     }
 }
 
