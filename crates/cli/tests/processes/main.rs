@@ -13,6 +13,7 @@ mod discovery;
 mod documents;
 mod expectation;
 mod expiry;
+mod figures;
 mod formation;
 mod full_disk;
 mod history;

@@ -290,7 +290,7 @@ impl Mode {
             Self::ReadRepair => "a node takes writes on its own; a read asks the others and keeps the newest",
             Self::Batch => "a node takes writes on its own, collects them, and sends them by time, count or bytes",
             Self::FullCopy => "a node takes writes on its own, and all it has is copied to the others and merged",
-            Self::None => "each node has pairs of its own, and nobody else hears of them",
+            Self::None => "nodes agree on nothing: each has pairs of its own, or all of them use those of a store outside",
         }
     }
 }
