@@ -103,7 +103,7 @@ struct Applying {
 /// Pairs by key, and in memory beside them by hash their versions, by deadline those that end, and by version those that are
 /// dead.
 ///
-/// That takes about 130 bytes per pair and its key, besides what the engine takes: for which a comparison of replicas costs what
+/// That takes about 160 bytes per pair and its key, besides what the engine takes: for which a comparison of replicas costs what
 /// differs, a merge one lookup, and an expiry what expires. Over an engine that is durable it is made again at a start, from one
 /// scan; values are on the disk alone.
 ///

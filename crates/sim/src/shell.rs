@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorate_api::cluster::JoinAnswer;
-use quorate_engine::Table;
+use quorate_engine::{EngineError, Table};
 use quorate_log::testing::MemoryDisk;
 use quorate_log::{Batch, GroupId, Log, LogError};
+use quorate_node::eventual_replication::ReplicaError;
 use quorate_node::{Effect, Identity, Input, JobResult, Monotonic, Node, StopReason};
 
 use crate::host::{Boot, Folder, HostId, Process, ProcessEnd, Shell};
@@ -428,9 +429,10 @@ impl Simulation {
             JobResult::Applied { applied: Ok(_) } => self.coverage.count("runs applied by jobs"),
             JobResult::Reopened { shard: Ok(_), .. } => self.coverage.count("engines opened again"),
             JobResult::EventualOpened { replica: Ok(_), .. } => self.coverage.count("engines of eventual replicas opened"),
-            JobResult::BatchApplied { applied: Ok(()), .. } => {
-                self.coverage.count("batches of eventual replicas applied by jobs");
+            JobResult::EventualOpened { replica: Err(ReplicaError::Engine(EngineError::Corrupt(_))), .. } => {
+                self.coverage.count("eventual replicas that lost their engines");
             }
+            JobResult::BatchApplied { applied: Ok(()), .. } => self.coverage.count("eventual batches applied by jobs"),
             JobResult::MovedOn { shard: Ok(_), .. } => self.coverage.count("steps of moves"),
             JobResult::Flushed { durable_index: Ok(_), .. } => self.coverage.count("engines flushed"),
             JobResult::Retired => self.coverage.count("replicas retired"),

@@ -174,6 +174,37 @@ fn a_node_that_is_killed_has_what_it_acknowledged_in_every_mode() {
     }
 }
 
+/// More than is kept of a log: most comes back with the engine, and the rest from the log. There is nobody else to have it from.
+#[test]
+fn a_node_alone_that_is_killed_comes_back_with_what_is_on_its_disk() {
+    let mut cluster = Cluster::ready(1);
+    let mut written = BTreeSet::new();
+    for engine in ["lsm", "btree"] {
+        create_on(&cluster, engine, engine, r#"{"mode":"push"}"#);
+    }
+    for number in 0..100 {
+        let key = format!("{number:03}");
+        for engine in ["lsm", "btree"] {
+            put(&cluster, "n1", engine, &key, &key.repeat(300_000));
+        }
+        written.insert(key);
+    }
+    for _ in 0..2 {
+        cluster.node_mut("n1").kill();
+        cluster.restart("n1");
+        cluster.until_ready();
+        for engine in ["lsm", "btree"] {
+            assert_eq!(keys(&cluster, "n1", engine), written, "{engine}");
+            for key in ["000", "050", "099"] {
+                assert_eq!(value(&cluster, "n1", engine, key), Some(key.repeat(300_000)), "{engine}: {key}");
+            }
+        }
+        put(&cluster, "n1", "lsm", "100", "v");
+        put(&cluster, "n1", "btree", "100", "v");
+        written.insert("100".to_owned());
+    }
+}
+
 #[test]
 fn a_read_asks_the_neighbours_and_keeps_what_is_newest() {
     let cluster = Cluster::ready(3);
