@@ -71,10 +71,13 @@ fn run(cli: Cli) -> Result<(), Failure> {
 /// What was seen is kept, also by a command that failed.
 async fn in_session(command: Command, mut client: args::ClientArgs) -> Result<(), Failure> {
     let Some(file) = client.session.clone() else { return run_client_command(command, &client).await };
-    client.in_session = Some(session::read(&file)?);
+    let session = session::read(&file)?;
+    let before = session.tokens();
+    client.in_session = Some(session.clone());
     let ended = run_client_command(command, &client).await;
-    client.in_session.iter().try_for_each(|session| session::keep(session, &file))?;
-    ended
+    let kept = if session.tokens() == before { Ok(()) } else { session::keep(&session, &file) };
+    // What the command came to is of more use than that it could not be kept.
+    ended.and(kept)
 }
 
 async fn run_client_command(command: Command, client: &args::ClientArgs) -> Result<(), Failure> {

@@ -33,6 +33,8 @@ pub enum Input {
         key: Bytes,
         /// What the client has seen: nothing older is found. Comes back with what it sees now.
         session: Option<Session>,
+        /// When to stop waiting for those who may know, in monotonic milliseconds.
+        deadline_ms: u64,
     },
     /// A peer says something.
     Message(Message),

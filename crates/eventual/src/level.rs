@@ -13,7 +13,7 @@ pub(crate) struct LevelWait {
     session: Session,
     pub(crate) deadline_ms: u64,
     /// Comparisons that began later count.
-    after_round: u64,
+    pub(crate) after_round: u64,
 }
 
 impl Replica {
@@ -44,6 +44,8 @@ impl Replica {
             if self.whom_it_needs(&wait.session, None).iter().all(has_ended) {
                 let mut session = wait.session;
                 session.join(&self.store.seen);
+                // All of it is here, by comparison if not by reports.
+                session.is_at(Some(self.instance));
                 let session = self.seen_in(session, None);
                 self.reply(wait.token, Answer::Level { session });
             } else if self.now.mono_ms >= wait.deadline_ms {

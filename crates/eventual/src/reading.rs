@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::entry::Entry;
-use crate::io::{Answer, Refusal};
+use crate::io::{Answer, MemberState, Refusal};
 use crate::message::{Known, Pair, Payload};
 use crate::options::{MAX_WAITING_READS, SESSION_WAIT_MS, Trigger};
 use crate::replica::Replica;
 use crate::session::Session;
 use crate::store::ReplicaError;
-use crate::version::{InstanceId, Version};
+use crate::version::{Hlc, InstanceId, Version};
 
 /// Reads under way.
 #[derive(Debug, Default)]
@@ -67,22 +67,20 @@ impl Read {
         self.readers.iter().any(|reader| reader.needs.contains(&id))
     }
 
-    /// Until when an answer of this one counts.
-    fn waits_for(&self, id: InstanceId) -> u64 {
-        if self.is_needed(id) { self.needed_until_ms.max(self.deadline_ms) } else { self.deadline_ms }
+    /// Until when entries are fetched.
+    fn limit_ms(&self) -> u64 {
+        let has_needs = self.readers.iter().any(|reader| !reader.needs.is_empty());
+        if has_needs { self.needed_until_ms.max(self.deadline_ms) } else { self.deadline_ms }
     }
 
-    /// Who was asked and is still waited for; or, once the entry is being fetched, from whom.
-    fn awaited(&self) -> impl Iterator<Item = InstanceId> {
-        let is_open = |id: &&InstanceId| match self.fetching {
-            Some(fetching) => **id == fetching,
-            None => !self.answers.contains_key(id) && !self.unknown.contains(id),
-        };
-        self.asked.iter().filter(is_open).copied()
-    }
-
+    /// Until when something is waited for: answers, or the entry that is being fetched.
     fn due_ms(&self) -> u64 {
-        self.awaited().map(|id| self.waits_for(id)).max().unwrap_or(self.deadline_ms)
+        if self.fetching.is_some() {
+            return self.limit_ms();
+        }
+        let is_open = |id: &&InstanceId| !self.answers.contains_key(*id) && !self.unknown.contains(*id);
+        let open = self.asked.iter().filter(is_open);
+        open.map(|id| if self.is_needed(*id) { self.limit_ms() } else { self.deadline_ms }).max().unwrap_or(0)
     }
 }
 
@@ -93,7 +91,7 @@ impl Reads {
 }
 
 impl Replica {
-    pub(crate) fn on_read(&mut self, reader: Reader, key: Bytes) -> Result<(), ReplicaError> {
+    pub(crate) fn on_read(&mut self, reader: Reader, key: Bytes, deadline_ms: u64) -> Result<(), ReplicaError> {
         if !self.is_up() {
             self.reply(reader.token, Answer::Refused(Refusal::NotUp));
             return Ok(());
@@ -103,14 +101,18 @@ impl Replica {
             return Ok(());
         }
         self.reads.waiting += 1;
+        // Whoever in a session waits for somebody holds up nobody else.
+        if reader.session.is_some() {
+            return self.begin_read(key, vec![reader], deadline_ms);
+        }
         if let Some(read) = self.reads.by_key.get(&key).and_then(|id| self.reads.open.get_mut(id)) {
             read.late.push(reader);
             return Ok(());
         }
-        self.begin_read(key, vec![reader])
+        self.begin_read(key, vec![reader], deadline_ms)
     }
 
-    fn begin_read(&mut self, key: Bytes, readers: Vec<Reader>) -> Result<(), ReplicaError> {
+    fn begin_read(&mut self, key: Bytes, readers: Vec<Reader>, until_ms: u64) -> Result<(), ReplicaError> {
         let (fanout, deadline_ms) = match self.options.trigger {
             Trigger::Read { fanout, deadline_ms, .. } => (fanout, deadline_ms),
             Trigger::Write(_) | Trigger::Copy(_) => (0, 0),
@@ -133,7 +135,9 @@ impl Replica {
         for other in &asked {
             self.send(*other, Payload::VersionAsk { read: id, key: key.clone() });
         }
-        self.reads.by_key.insert(key.clone(), id);
+        if readers.iter().all(|waiting| waiting.reader.session.is_none()) {
+            self.reads.by_key.insert(key.clone(), id);
+        }
         let now_ms = self.now.mono_ms;
         let read = Read {
             key,
@@ -146,7 +150,7 @@ impl Replica {
             fetched: None,
             failed: BTreeSet::new(),
             deadline_ms: now_ms + deadline_ms,
-            needed_until_ms: now_ms + SESSION_WAIT_MS,
+            needed_until_ms: until_ms.min(now_ms + SESSION_WAIT_MS),
         };
         self.reads.open.insert(id, read);
         self.advance_read(id)
@@ -156,15 +160,17 @@ impl Replica {
     pub(crate) fn whom_it_needs(&self, session: &Session, key: Option<&Bytes>) -> BTreeSet<InstanceId> {
         let source = self.source();
         let is_latest = key.is_some_and(|key| self.store.version(key) >= Some(session.latest()));
-        if source == Some(self.instance) || is_latest {
+        // A cache may have evicted what it had.
+        let (is_cache, is_here) = (self.is_cache(), session.was_at(self.instance));
+        if source == Some(self.instance) || is_latest || (is_here && !is_cache) {
             return BTreeSet::new();
         }
-        let stable = self.watermark.stable().max(self.fence);
+        let stable = if is_cache { Hlc::ZERO } else { self.watermark.stable().max(self.fence) };
         let mut needs = BTreeSet::new();
         for (instance, hlc) in session.stamps().filter(|(instance, hlc)| *instance != self.instance && *hlc > stable) {
             // A mirror has what its source has, whoever wrote it.
             let holder = source.unwrap_or(instance);
-            if self.watermark.reached(holder, self.instance) >= hlc {
+            if !is_cache && self.watermark.reached(holder, self.instance) >= hlc {
                 continue;
             }
             if self.peers.contains_key(&holder) || holder > self.newest {
@@ -172,7 +178,8 @@ impl Replica {
                 needs.insert(holder);
             } else {
                 // What one wrote that is gone, those have who stay.
-                needs.extend(self.others_up());
+                let stay = self.peers.iter().filter(|(_, peer)| peer.state != MemberState::Joining);
+                needs.extend(stay.map(|(id, _)| *id));
             }
         }
         needs
@@ -180,8 +187,12 @@ impl Replica {
 
     /// What a client has seen that saw this version here.
     pub(crate) fn seen_in(&self, mut session: Session, version: Option<Version>) -> Session {
+        let is_here = session.was_at(self.instance) || self.whom_it_needs(&session, None).is_empty();
         version.into_iter().for_each(|version| session.note(version));
-        session.forget_upto(self.watermark.stable());
+        session.is_at(Some(self.instance).filter(|_| is_here));
+        if !self.is_cache() {
+            session.forget_upto(self.watermark.stable());
+        }
         session
     }
 
@@ -229,11 +240,12 @@ impl Replica {
     fn advance_read(&mut self, id: u64) -> Result<(), ReplicaError> {
         let (now_ms, own) = (self.now.mono_ms, self.version_for(id));
         let Some(read) = self.reads.open.get_mut(&id) else { return Ok(()) };
-        if read.awaited().any(|awaited| now_ms < read.waits_for(awaited)) {
+        if now_ms < read.due_ms() {
             return Ok(());
         }
         read.failed.extend(read.fetching.take());
-        let usable = read.answers.iter().filter(|(from, _)| !read.failed.contains(from) && now_ms < read.waits_for(**from));
+        let may_fetch = now_ms < read.limit_ms();
+        let usable = read.answers.iter().filter(|(from, _)| may_fetch && !read.failed.contains(from));
         let best = usable.max_by_key(|(_, version)| **version).map(|(from, version)| (*from, *version));
         if let Some((from, version)) = best
             && version > own
@@ -249,12 +261,14 @@ impl Replica {
 
     fn end_read(&mut self, id: u64) -> Result<(), ReplicaError> {
         let Some(mut read) = self.reads.open.remove(&id) else { return Ok(()) };
-        self.reads.by_key.remove(&read.key);
+        if self.reads.by_key.get(&read.key) == Some(&id) {
+            self.reads.by_key.remove(&read.key);
+        }
         let here = self.store.get(&read.key)?;
         let entry = here.into_iter().chain(read.fetched.take()).max_by_key(|entry| entry.version);
         let own = self.store.version(&read.key).max(entry.as_ref().map(|entry| entry.version));
         let told = read.answers.clone();
-        if self.now.mono_ms >= read.deadline_ms {
+        if self.now.mono_ms >= read.limit_ms() {
             // Who told of something newer and did not deliver in time has not answered.
             read.answers.retain(|_, version| *version <= own);
         }
@@ -285,7 +299,8 @@ impl Replica {
             };
             self.reply(token, answer);
         }
-        if read.late.is_empty() { Ok(()) } else { self.begin_read(read.key, read.late) }
+        // What is late is in no session, and needs nobody.
+        if read.late.is_empty() { Ok(()) } else { self.begin_read(read.key, read.late, self.now.mono_ms) }
     }
 
     /// Whether what is here is no older than what a client has seen, by what those told who may know; none if they did not. A
@@ -300,7 +315,7 @@ impl Replica {
         let mut is_served = true;
         for needed in needs {
             match *told.get(needed)? {
-                Some(version) if Some(version) <= own || version.hlc <= self.fence => {}
+                Some(version) if Some(version) <= own || (version.hlc <= self.fence && !self.is_cache()) => {}
                 // What it had was evicted since, and may have been what the client has seen.
                 None if self.is_cache() => is_served &= own >= session.map(Session::latest),
                 Some(_) if self.is_cache() => is_served = false,

@@ -195,7 +195,9 @@ impl Replica {
     fn on_input(&mut self, input: Input) -> Result<(), ReplicaError> {
         match input {
             Input::Write(write) => self.on_write(write),
-            Input::Read { token, key, session } => return self.on_read(Reader { token, session }, key),
+            Input::Read { token, key, session, deadline_ms } => {
+                return self.on_read(Reader { token, session }, key, deadline_ms);
+            }
             Input::Message(message) => return self.on_message(message),
             Input::Durable { index } => self.on_durable(index),
             Input::Applied => self.on_applied(),
@@ -281,7 +283,8 @@ impl Replica {
                 }
             }
             Payload::VersionAsk { read, key } => {
-                let known = match (self.is_up(), self.store.version(&key)) {
+                let is_filled = self.members.states.get(&self.instance).is_some_and(|state| *state != MemberState::Joining);
+                let known = match (is_filled, self.store.version(&key)) {
                     (false, _) => Known::Nothing,
                     (true, None) => Known::Absent,
                     (true, Some(version)) => Known::Version(version),

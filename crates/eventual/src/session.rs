@@ -27,6 +27,8 @@ pub struct Session {
     seen: BTreeMap<InstanceId, Hlc>,
     /// The greatest version of all: stays when everybody has it, for a clock that is behind must not stamp below it.
     latest: Version,
+    /// All of it is, or was, at this one.
+    at: Option<InstanceId>,
 }
 
 impl Session {
@@ -49,13 +51,25 @@ impl Session {
 
     /// The client has seen what another session has, too: requests that went beside each other come together.
     pub fn join(&mut self, other: &Self) {
+        let at = if *self == Self::default() { other.at } else { self.at.filter(|at| other.at == Some(*at)) };
         other.seen.iter().for_each(|(instance, hlc)| self.note(Version { hlc: *hlc, instance: *instance }));
         self.latest = self.latest.max(other.latest);
+        self.at = at;
     }
 
     /// The greatest version that it has seen of any key; before all others if it has seen nothing.
     pub fn latest(&self) -> Version {
         self.latest
+    }
+
+    /// Whether all of it is known to have been at a replica.
+    pub(crate) fn was_at(&self, instance: InstanceId) -> bool {
+        self.at == Some(instance)
+    }
+
+    /// All of it is at a replica, or it is not known of any.
+    pub(crate) fn is_at(&mut self, instance: Option<InstanceId>) {
+        self.at = instance;
     }
 
     /// The stamps, by replica.
@@ -68,10 +82,11 @@ impl Session {
         self.seen.retain(|_, hlc| *hlc > stable);
     }
 
-    /// Appends the encoded form: the greatest version, the number of stamps, then each with its replica; numbers as varints,
-    /// stamps big endian.
+    /// Appends the encoded form: the greatest version, at whom all of it was (0: nobody known), the number of stamps, then each
+    /// with its replica; numbers as varints, stamps big endian.
     pub fn encode(&self, out: &mut BytesMut) {
         self.latest.encode(out);
+        out.put_varint(self.at.map_or(0, |at| u64::from(at.0)));
         out.put_varint(self.seen.len() as u64);
         for (instance, hlc) in &self.seen {
             out.put_varint(u64::from(instance.0));
@@ -82,8 +97,9 @@ impl Session {
     /// Reads what [`Session::encode`] wrote. More than [`MAX_SESSION_STAMPS`] are refused.
     pub fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
         let latest = Version::read(reader)?;
+        let at = Some(InstanceId(reader.varint_u32()?)).filter(|at| *at != ANYBODY);
         let count = reader.varint()?;
-        let mut session = Self { latest, ..Self::default() };
+        let mut session = Self { latest, at, ..Self::default() };
         for _ in 0..count {
             let instance = InstanceId(reader.varint_u32()?);
             let hlc = Hlc(reader.u64_be()?);

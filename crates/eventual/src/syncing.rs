@@ -78,6 +78,8 @@ impl Replica {
         if is_new {
             self.watermark.begin(self.members.epoch, self.members.states.keys().copied().collect());
             self.joined_ms = now_ms;
+            // Who is asked may be another now, and was compared with before it had what it has.
+            self.levels.iter_mut().for_each(|wait| wait.after_round = self.next_round);
             self.reporting.hurry();
             for peer in self.peers.values_mut() {
                 peer.is_synced = is_cache && peer.stream.is_some();

@@ -376,7 +376,7 @@ impl<D: Disk> Node<D> {
             EventualAsk::Write { key, body, ttl_ms, ack, session } => {
                 quorate_eventual::Input::Write(OwnWrite { token, key, body, ttl_ms, ack, deadline_ms, session })
             }
-            EventualAsk::Read { key, session } => quorate_eventual::Input::Read { token, key, session },
+            EventualAsk::Read { key, session } => quorate_eventual::Input::Read { token, key, session, deadline_ms },
             EventualAsk::Level(session) => quorate_eventual::Input::Level { token, session, deadline_ms },
             EventualAsk::Flush => quorate_eventual::Input::Flush { token, deadline_ms },
             EventualAsk::Sync => quorate_eventual::Input::Sync { token, deadline_ms },

@@ -357,7 +357,7 @@ impl Cluster {
     fn read_in(&mut self, client: Option<u8>, slot: usize, at: u8) -> Option<u64> {
         self.slots[slot].replica.as_ref()?;
         let session = client.map(|client| self.begin_in(client, self.next_token, Some(&key(at))));
-        self.ask(slot, |token, _| Input::Read { token, key: key(at), session }).inspect(|token| {
+        self.ask(slot, |token, deadline_ms| Input::Read { token, key: key(at), session, deadline_ms }).inspect(|token| {
             let replicas: Vec<&Replica> = self.slots.iter().filter_map(|slot| slot.replica.as_ref()).collect();
             let reader = self.slots[slot].replica.as_ref().expect("it runs");
             self.oracle.on_read(*token, &key(at), reader, &replicas);

@@ -31,6 +31,8 @@ struct Client {
 struct Asked {
     client: u8,
     key: Option<Bytes>,
+    /// What went along.
+    sent: Session,
     /// The greatest version that it had seen then, of each key.
     seen: BTreeMap<Bytes, Version>,
 }
@@ -43,7 +45,8 @@ impl Sessions {
 
     pub(super) fn on_ask(&mut self, token: u64, client: u8, key: Option<&Bytes>) {
         let seen = self.clients.get(&client).map(|client| client.seen.clone()).unwrap_or_default();
-        self.asked.insert(token, Asked { client, key: key.cloned(), seen });
+        let sent = self.session(client);
+        self.asked.insert(token, Asked { client, key: key.cloned(), sent, seen });
     }
 
     /// `at`: the replica that answers. `fence`: the greatest there ever was. `is_held`: whether anybody who is up has so much as
@@ -55,7 +58,7 @@ impl Sessions {
         (at, fence): (&Replica, Hlc),
         is_held: impl Fn(&Bytes, Version) -> bool,
     ) {
-        let Some(Asked { client, key, seen }) = self.asked.remove(&token) else { return };
+        let Some(Asked { client, key, sent, seen }) = self.asked.remove(&token) else { return };
         let check = |key: &Bytes, shown: Option<Version>| {
             let Some(seen) = seen.get(key).copied() else { return false };
             // What it has now it may have got since it answered: that only makes this more lenient.
@@ -95,7 +98,12 @@ impl Sessions {
             _ => return,
         };
         let own = self.clients.entry(client).or_default();
-        own.session.join(session.expect("who tells what it has seen is told what it has now"));
+        let session = session.expect("who tells what it has seen is told what it has now");
+        if own.session == sent {
+            own.session = session.clone();
+        } else {
+            own.session.join(session);
+        }
         for (key, version) in shown {
             let seen = own.seen.entry(key).or_insert(version);
             *seen = (*seen).max(version);

@@ -18,7 +18,7 @@ use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::selection::{PARAMETERS, Selection};
 use super::session::Session;
-use super::store::{Store, Wish};
+use super::store::{Freshness, Store, Wish};
 
 /// Keys that go as one: each step is a command of its own in the log, so that one of them takes no replica long.
 const MAX_KEYS_PER_STEP: u64 = 10_000;
@@ -50,6 +50,8 @@ pub(super) async fn delete<S: Store>(
     }
     once::refuse(&head.headers, "a delete of many keys may be more than one write")?;
     let deadline = Deadline::after(options.treatment.timeout(&head.headers)?);
+    // What it has seen, and is in the range, goes too.
+    Session::level(app, keyspace, session, (Freshness::LOCAL, deadline)).await?;
     let mut progress = Progress::default();
     let mut left = Some(options.selection.range());
     while let Some(range) = left {

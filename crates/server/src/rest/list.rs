@@ -117,7 +117,7 @@ pub(super) async fn read<S: Store>(
     let at = pinned.unwrap_or_else(|| Revision(view.revision()));
     session.iter_mut().for_each(|session| session.note(at, None));
     // What is in the view it has seen once it has read it.
-    Session::level(app, keyspace, session, (freshness, deadline)).await?;
+    Session::sees_all(app, keyspace, session, deadline).await?;
     pinned.map_or(Ok(()), |pinned| check_revision(&*view, pinned)).map_err(Refusal::of_past)?;
     let mut headers = answer::headers();
     HeaderText::new().insert_revision(&mut headers, at);

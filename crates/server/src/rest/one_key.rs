@@ -374,11 +374,11 @@ pub(super) async fn write_one<S: Store>(
 ) -> Result<WrittenOne, Refusal> {
     let wish = Wish { ack, session: session.as_ref().and_then(|session| session.seen()) };
     let written = app.store.write(target.keyspace, write, wish, timeout).await.map_err(Refusal::of_write)?;
+    let replicated = written.replicated;
+    let (written, is_repeated) = once::unwrapped(written);
     if let (Some(session), Outcome::Applied { revision, .. }) = (session, &written.outcome) {
         session.note(*revision, written.session.as_ref());
     }
-    let replicated = written.replicated;
-    let (written, is_repeated) = once::unwrapped(written);
     if let Some(refusal) = Refusal::of_outcome(written.epoch, &written.outcome) {
         let refusal = once::marked(refusal, is_repeated);
         let is_uri_too_long = matches!(written.outcome, Outcome::KeyTooLong { .. }) && !target.is_key64;

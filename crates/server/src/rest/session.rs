@@ -80,7 +80,8 @@ impl Session {
             session.seen.join(&told.seen);
         }
         if session.seen.latest().hlc.ms() > Clock::calendar_ms().saturating_add(MAX_AHEAD_MS) {
-            return Err(bad("it has stamps of a time that has not come"));
+            let detail = format!("{}: it has stamps that are more than an hour ahead of this node's clock", header::SESSION);
+            return Err(Refusal::new(Code::ClockSkew, detail));
         }
         Ok(Some(session))
     }
@@ -100,6 +101,20 @@ impl Session {
             session.note(Revision(0), Some(&seen));
         }
         Ok(session.freshness(freshness))
+    }
+
+    /// It has read whatever is here now. Nothing is waited for.
+    pub(super) async fn sees_all<S: Store>(
+        app: &App<S>,
+        keyspace: &str,
+        session: &mut Option<Self>,
+        deadline: Deadline,
+    ) -> Result<(), Refusal> {
+        let Some(session) = session.as_mut().filter(|session| !session.has_revisions) else { return Ok(()) };
+        let left = deadline.left().unwrap_or_default();
+        let sees = app.store.level(keyspace, Seen::default(), left).await.map_err(Refusal::of_read)?;
+        session.seen.join(&sees);
+        Ok(())
     }
 
     /// How fresh this node's own state must be for it.
