@@ -3,6 +3,7 @@
 //! A write is on disk when it is answered (write-ahead log, `synchronous=FULL`). Several processes on one machine may use the
 //! file at once; a file system on a network does not do, for SQLite's locks and shared memory do not work there.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -97,35 +98,47 @@ struct Database {
     file: PathBuf,
     statements: Statements,
     clock: Clock,
-    connection: Mutex<Option<Connection>>,
+    connection: Mutex<Option<Opened>>,
+}
+
+/// A connection, and which file it is to: device and number.
+#[derive(Debug)]
+struct Opened {
+    connection: Connection,
+    file: (u64, u64),
 }
 
 impl Database {
-    /// Calls with the connection, which is opened if it is not. One that failed in an odd way is closed.
+    /// Calls with the connection, which is opened if it is not, or if the file of that name is another by now, or none: its
+    /// folder was moved, or a disk was mounted over it. One that failed in an odd way is closed.
     fn with<T>(&self, changes: bool, call: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let mut held = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let connection = match held.take() {
-            Some(connection) => connection,
+        let opened = match held.take().filter(|opened| self.file_now() == Some(opened.file)) {
+            Some(opened) => opened,
             None => self.open().map_err(|error| self.meaning(&error, false))?,
         };
-        match call(&connection) {
+        match call(&opened.connection) {
             Ok(answer) => {
-                *held = Some(connection);
+                *held = Some(opened);
                 Ok(answer)
             }
             Err(error) => {
                 let error = self.meaning(&error, changes);
                 if error.kind.is_passing() {
-                    drop(connection);
+                    drop(opened);
                 } else {
-                    *held = Some(connection);
+                    *held = Some(opened);
                 }
                 Err(error)
             }
         }
     }
 
-    fn open(&self) -> rusqlite::Result<Connection> {
+    fn file_now(&self) -> Option<(u64, u64)> {
+        std::fs::metadata(&self.file).ok().map(|file| (file.dev(), file.ino()))
+    }
+
+    fn open(&self) -> rusqlite::Result<Opened> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -135,7 +148,8 @@ impl Database {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.execute_batch(&self.statements.create)?;
-        Ok(connection)
+        // None: it went a moment ago, and is missed by the next call.
+        Ok(Opened { connection, file: self.file_now().unwrap_or_default() })
     }
 
     fn meaning(&self, error: &rusqlite::Error, changes: bool) -> StoreError {

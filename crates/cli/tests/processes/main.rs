@@ -24,6 +24,7 @@ mod membership;
 mod moves;
 mod once;
 mod outside;
+mod outside_kinds;
 mod pauses;
 mod replication;
 mod restarts;

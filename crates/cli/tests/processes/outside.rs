@@ -5,29 +5,30 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use quorate_test_servers::redis;
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Connection, Redis, Request, pause, until};
+use crate::support::{Cluster, Connection, Request, pause, until};
 
-const NODES: [&str; 3] = ["n1", "n2", "n3"];
+pub(crate) const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
 /// How long a node may take until it hears of a keyspace, or finds a store again.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-fn on(method: &'static str, keyspace: &str, key: &str) -> Request {
+pub(crate) fn on(method: &'static str, keyspace: &str, key: &str) -> Request {
     Request::new(method, format!("/v1/kv/{keyspace}/{key}"))
 }
 
-fn put(keyspace: &str, key: &str, value: &str) -> Request {
+pub(crate) fn put(keyspace: &str, key: &str, value: &str) -> Request {
     on("PUT", keyspace, key).with_body(value)
 }
 
 /// Three nodes that may use a folder.
-fn cluster_with(folder: &Path) -> Cluster {
+pub(crate) fn cluster_with(folder: &Path) -> Cluster {
     Cluster::ready_with(3, &["--fs-root", folder.to_str().expect("temporary folders have plain names")])
 }
 
-fn create(cluster: &Cluster, keyspace: &str, engine: &Value) {
+pub(crate) fn create(cluster: &Cluster, keyspace: &str, engine: &Value) {
     let settings = json!({"engine": engine}).to_string();
     cluster.connection("n1").expect(201, &Request::json("PUT", &format!("/v1/keyspaces/{keyspace}"), settings));
     for name in NODES {
@@ -39,20 +40,31 @@ fn create(cluster: &Cluster, keyspace: &str, engine: &Value) {
     }
 }
 
-fn problem(node: &mut Connection, status: u16, request: &Request) -> (String, Value, String) {
+pub(crate) fn problem(node: &mut Connection, status: u16, request: &Request) -> (String, Value, String) {
     let problem: Value = node.expect(status, request).json();
     let text = |field: &str| problem[field].as_str().unwrap_or_default().to_owned();
     (text("code"), problem["outcome"].clone(), text("detail"))
 }
 
-fn keys(node: &mut Connection, keyspace: &str, query: &str) -> Vec<String> {
+pub(crate) fn keys(node: &mut Connection, keyspace: &str, query: &str) -> Vec<String> {
     let page: Value = node.expect(200, &Request::new("GET", format!("/v1/kv/{keyspace}")).with_query(query)).json();
     let items = page["items"].as_array().expect("a list").iter();
     items.map(|item| item["key"].as_str().expect("a text").to_owned()).collect()
 }
 
+/// Another keyspace, and the node.
+pub(crate) fn undisturbed(node: &mut Connection) {
+    node.expect(201, &Request::put(b"elsewhere", "v"));
+    node.expect(204, &Request::new("DELETE", "/v1/kv/default/elsewhere"));
+    // Beside other tests a node may have to catch up for a moment, whatever stores do.
+    until("it is ready", LIMIT, || match node.send(&Request::new("GET", "/readyz")) {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
 /// All keys, page by page.
-fn paged(node: &mut Connection, keyspace: &str, query: &str) -> Vec<String> {
+pub(crate) fn paged(node: &mut Connection, keyspace: &str, query: &str) -> Vec<String> {
     let (mut found, mut cursor) = (Vec::new(), String::new());
     loop {
         let query = if cursor.is_empty() { query.to_owned() } else { format!("{query}&cursor={cursor}") };
@@ -78,7 +90,7 @@ fn exported(cluster: &Cluster, node: &str, keyspace: &str) -> Vec<String> {
 }
 
 /// What every shared store does, whatever it is.
-fn use_from_all_nodes(cluster: &Cluster, keyspace: &str) {
+pub(crate) fn use_from_all_nodes(cluster: &Cluster, keyspace: &str) {
     let mut nodes = NODES.map(|name| cluster.connection(name));
     // Written through one, read through the others, conditionally.
     let made = nodes[0].expect(201, &put(keyspace, "a", "1").with_header("if-none-match", "*"));
@@ -272,7 +284,7 @@ fn settings_that_cannot_be_are_refused_with_the_way_out() {
 #[test]
 fn redis_is_shared_and_may_be_down_for_a_while() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let Some(mut redis) = Redis::start(folder.path(), "open sesame") else { return };
+    let Some(mut redis) = redis("open sesame") else { return };
     let credentials = folder.path().join("redis.json");
     fs::write(&credentials, r#"{"password": "sesame, please"}"#).expect("a file can be written");
     let mut cluster = cluster_with(folder.path());
@@ -320,7 +332,7 @@ fn redis_is_shared_and_may_be_down_for_a_while() {
     assert_eq!(nodes[0].expect(200, &on("GET", "shared", "b")).text(), "1");
 
     // The store dies: that is said, and other keyspaces do not notice.
-    redis.stop();
+    redis.kill();
     for node in &mut nodes[..2] {
         let (code, _, detail) = problem(node, 503, &on("GET", "shared", "b"));
         assert_eq!(code, "store_unreachable", "{detail}");
@@ -328,9 +340,7 @@ fn redis_is_shared_and_may_be_down_for_a_while() {
         let (code, outcome, detail) = problem(node, 503, &put("shared", "b", "2"));
         assert_eq!((code.as_str(), outcome), ("store_unreachable", json!("not_applied")), "{detail}");
         assert_eq!(problem(node, 503, &Request::new("GET", "/v1/kv/shared")).0, "store_unreachable");
-        node.expect(201, &Request::put(b"elsewhere", "v"));
-        node.expect(204, &Request::new("DELETE", "/v1/kv/default/elsewhere"));
-        node.expect(200, &Request::new("GET", "/readyz"));
+        undisturbed(node);
     }
     // One that starts while the store is down finds it later.
     cluster.node_mut("n3").start_with(&[]);

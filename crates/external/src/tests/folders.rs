@@ -150,6 +150,25 @@ async fn a_folder_that_is_moved_while_it_is_used_takes_no_writes() {
     assert_eq!(fs::read_to_string(elsewhere.join("a")).unwrap(), "1");
 }
 
+/// The same with a file that is a database.
+#[tokio::test]
+async fn a_database_that_is_moved_while_it_is_used_takes_no_writes() {
+    let (root, time) = (tempfile::tempdir().unwrap(), Time::real());
+    let (disk, elsewhere) = (root.path().join("disk"), root.path().join("elsewhere"));
+    fs::create_dir(&disk).unwrap();
+    let store = opened(json!({"type": "sqlite", "file": disk.join("pairs.sqlite"), "path": "shared"}), &time);
+    store.put(b"a", &put(&time, "1")).await.unwrap();
+    fs::rename(&disk, &elsewhere).unwrap();
+    assert_eq!(store.put(b"a", &put(&time, "2")).await.unwrap_err().kind, ErrorKind::NoContainer);
+    assert_eq!(store.get(b"a").await.unwrap_err().kind, ErrorKind::NoContainer);
+    assert_eq!(store.delete(b"a", &Condition::Always).await.unwrap_err().kind, ErrorKind::NoContainer);
+    fs::rename(&elsewhere, &disk).unwrap();
+    assert_eq!(store.get(b"a").await.unwrap().unwrap().value, "1");
+    store.put(b"a", &put(&time, "3")).await.unwrap();
+    let again = opened(json!({"type": "sqlite", "file": disk.join("pairs.sqlite"), "path": "shared"}), &time);
+    assert_eq!(again.get(b"a").await.unwrap().unwrap().value, "3");
+}
+
 /// A file system that hangs holds up its own store and nobody else, and is told as slow.
 #[tokio::test]
 async fn a_folder_that_hangs_is_a_timeout() {

@@ -68,6 +68,10 @@ impl Refusal {
             StoreError::Outside(error) if error.outcome == StoreOutcome::Unknown => {
                 Self::new(code, error.to_string()).with_outcome(WriteOutcome::Unknown)
             }
+            StoreError::Outside(error) if error.kind == ErrorKind::NoContainer => {
+                let way_out = "make it or mount it, or name another: it is looked for again with each call";
+                Self::new(code, format!("{error}; {way_out}"))
+            }
             StoreError::Internal(detail) => Self::new(code, detail).with_outcome(WriteOutcome::Unknown),
             error @ StoreError::Unknown => Self::new(code, error.to_string()).with_outcome(WriteOutcome::Unknown),
             error => Self::new(code, error.to_string()),

@@ -1,14 +1,12 @@
 //! One node as a child process.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
 use std::time::Duration;
 
+use quorate_test_servers::free_ports;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::http::Connection;
@@ -20,10 +18,6 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate");
 /// How much of a log is shown when a test fails.
 const MAX_TAIL_BYTES: u64 = 12 << 10;
 
-/// Ports of nodes: below those that systems hand out for outgoing connections, or one of these might take a dead node's port
-/// before it is back.
-const PORTS: std::ops::Range<u16> = 10_000..32_000;
-
 /// The program, with nothing in its environment that would change its settings.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(PROGRAM);
@@ -33,21 +27,6 @@ pub(crate) fn program() -> Command {
         }
     }
     command
-}
-
-/// Ports on loopback that nobody listens on and that no other test of this process was given.
-pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().expect("nobody panics with it");
-    let span = u32::from(PORTS.end - PORTS.start);
-    // Two runs on one machine begin at different places.
-    let first = std::process::id().wrapping_mul(211) % span;
-    let in_order = (0..span).map(|step| PORTS.start + ((first + step) % span) as u16);
-    let is_free = |port: &u16| !given.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    let ports: Vec<u16> = in_order.filter(is_free).take(count).collect();
-    given.extend(&ports);
-    assert_eq!(ports.len(), count, "free ports on loopback");
-    ports
 }
 
 /// A node's folder, addresses and, while it runs, its process. Dropping it kills the process.
