@@ -52,7 +52,7 @@ use siphasher::sip::SipHasher13;
 pub use cached::{CacheFigures, CacheSpec, Cached};
 pub use capabilities::{Capabilities, Comparing, Expiry};
 pub use clock::{Clock, Stamp};
-pub use credentials::{Credentials, Secret};
+pub use credentials::{AllowedCredentials, Credentials, Secret};
 pub use error::{ErrorKind, Outcome, StoreError};
 pub use key_encoding::{KeyEncoding, MAX_KEY_BYTES};
 pub use memory::Memory;

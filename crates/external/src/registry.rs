@@ -12,7 +12,7 @@ use crate::guarded::Guarded;
 use crate::objects::{Abilities, Named, Objects, named_capabilities};
 use crate::spec::NODE;
 use crate::{
-    Cached, Capabilities, Clock, Comparing, Envelope, ErrorKind, Expiry, KeyEncoding, Spec, SpecError, Store, StoreError, fs,
+    AllowedCredentials, Cached, Capabilities, Clock, Comparing, Envelope, ErrorKind, Expiry, KeyEncoding, Spec, SpecError, Store, StoreError, fs,
     opendal, opensearch, postgres, redis, service, sqlite,
 };
 
@@ -67,6 +67,8 @@ pub struct Surroundings {
     pub node: String,
     /// Folders below which stores of files may lie. None means that there are no such stores.
     pub fs_roots: Vec<PathBuf>,
+    /// What of it stores may be given as credentials.
+    pub credentials: AllowedCredentials,
     /// Its clock.
     pub clock: Clock,
 }
@@ -116,7 +118,7 @@ pub fn kind(name: &str) -> Option<&'static Kind> {
 /// Opens a store, with its deadlines and retries, and the cache in front if one is set. Reads credentials, and asks nothing of
 /// the store: one that is down is opened all the same. Blocks for as long as small files take. Within a tokio runtime.
 pub fn open(spec: &Spec, surroundings: &Surroundings) -> Result<Arc<dyn Store>, StoreError> {
-    let secrets = spec.credentials.read(spec.kind.name)?;
+    let secrets = spec.credentials.read(spec.kind.name, &surroundings.credentials)?;
     let store = spec.settings.open(&Opening { spec, secrets: &secrets, surroundings })?;
     let guarded = Guarded::new(store, spec.timeout, spec.max_calls, secrets.all());
     match &spec.cache {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use quorate_test_servers::redis;
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Connection, Request, pause, until};
+use crate::support::{Cluster, Connection, Request, free_ports, pause, until};
 
 pub(crate) const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
@@ -23,9 +23,15 @@ pub(crate) fn put(keyspace: &str, key: &str, value: &str) -> Request {
     on("PUT", keyspace, key).with_body(value)
 }
 
+/// What lets a node use a folder, for pairs and for credentials.
+fn allowances(folder: &Path) -> [&str; 4] {
+    let folder = folder.to_str().expect("temporary folders have plain names");
+    ["--fs-root", folder, "--credentials-dir", folder]
+}
+
 /// Three nodes that may use a folder.
 pub(crate) fn cluster_with(folder: &Path) -> Cluster {
-    Cluster::ready_with(3, &["--fs-root", folder.to_str().expect("temporary folders have plain names")])
+    Cluster::ready_with(3, &allowances(folder))
 }
 
 pub(crate) fn create(cluster: &Cluster, keyspace: &str, engine: &Value) {
@@ -211,7 +217,7 @@ fn a_folder_is_shared_by_all_nodes_and_by_other_programs() {
     cluster.node_mut("n2").kill();
     nodes[0].expect(204, &put("reports", "alone.txt", "v"));
     assert_eq!(nodes[2].expect(200, &on("GET", "reports", "alone.txt")).text(), "v");
-    cluster.node_mut("n2").start_with(&["--fs-root", folder.path().to_str().expect("a plain name")]);
+    cluster.node_mut("n2").start_with(&allowances(folder.path()));
     cluster.until_ready();
     let mut again = cluster.connection("n2");
     until("it has its keyspaces again", LIMIT, || match again.send(&on("GET", "reports", "alone.txt")) {
@@ -242,7 +248,7 @@ fn a_folder_is_shared_by_all_nodes_and_by_other_programs() {
 
 #[test]
 fn settings_that_cannot_be_are_refused_with_the_way_out() {
-    let cluster = Cluster::ready(1);
+    let cluster = Cluster::ready_with(1, &["--credentials-env", "OTHER,QUORATE_TEST_*", "--credentials-dir", "/etc/quorate"]);
     let mut node = cluster.connection("n1");
     let redis = |more: Value| {
         let mut engine = json!({"type": "redis", "url": "redis://127.0.0.1:1/0", "path": "shared"});
@@ -258,6 +264,10 @@ fn settings_that_cannot_be_are_refused_with_the_way_out() {
         (redis(json!({"credentials": {"password": "hush-hush"}})), 422, "\"env\""),
         (redis(json!({"password": "hush-hush"})), 422, "credentials"),
         (redis(json!({"credentials": {"env": {"password": "QUORATE_TEST_NOT_SET"}}})), 422, "QUORATE_TEST_NOT_SET"),
+        // Whoever may make keyspaces has nothing else of a node sent to where he likes.
+        (redis(json!({"credentials": {"env": {"password": "HOME"}}})), 422, "--credentials-env"),
+        (redis(json!({"credentials": {"file": "/etc/passwd"}})), 422, "--credentials-dir"),
+        (redis(json!({"credentials": {"file": "/etc/quorate/../passwd"}})), 422, "--credentials-dir"),
         (redis(json!({"cache": {"ttl": "soon"}})), 422, "cache.ttl"),
         (redis(json!({"wobble": 1})), 422, "known: "),
         (json!({"engine": {"type": "abacus"}}), 422, "abacus"),
@@ -279,6 +289,33 @@ fn settings_that_cannot_be_are_refused_with_the_way_out() {
     assert_eq!((&told["capabilities"]["cas"], &told["engine"]["timeout"]), (&json!(true), &json!("500ms")));
     let stats: Value = node.expect(200, &Request::new("GET", "/v1/keyspaces/down/stats")).json();
     assert_eq!((&stats["outside"]["is_open"], &stats["outside"]["is_reachable"]), (&json!(true), &json!(false)), "{stats}");
+}
+
+/// Each node decides for itself what of its own it gives away.
+#[test]
+fn a_node_that_does_not_allow_it_hands_no_credentials_to_a_store() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let credentials = folder.path().join("redis.json");
+    fs::write(&credentials, r#"{"password": "open sesame"}"#).expect("a file can be written");
+    let mut cluster = Cluster::ready_with(1, &allowances(folder.path()));
+    cluster.add("n2");
+    let first = cluster.node("n1").client_address.clone();
+    cluster.node_mut("n2").start(&[&first]);
+    cluster.until_ready();
+    let url = format!("redis://127.0.0.1:{}/0", free_ports(1)[0]);
+    let engine = json!({"type": "redis", "url": url, "path": "shared", "credentials": {"file": credentials}, "timeout": "500ms"});
+    let settings = json!({"engine": engine}).to_string();
+    let [mut allows, mut denies] = ["n1", "n2"].map(|name| cluster.connection(name));
+    // Nobody answers there.
+    allows.expect(201, &Request::json("PUT", "/v1/keyspaces/k", settings.clone()));
+    assert_eq!(problem(&mut allows, 503, &put("k", "a", "1")).0, "store_unreachable");
+    let (code, outcome, detail) = problem(&mut denies, 502, &put("k", "a", "1"));
+    assert_eq!((code.as_str(), outcome), ("store_denied", json!("not_applied")), "{detail}");
+    assert!(detail.contains("--credentials-dir") && !detail.contains("sesame"), "{detail}");
+    let told: Value = denies.expect(422, &Request::json("PUT", "/v1/keyspaces/other", settings)).json();
+    assert!(told["detail"].as_str().expect("a detail").contains("--credentials-dir"), "{told}");
+    let stats: Value = denies.expect(200, &Request::new("GET", "/v1/keyspaces/k/stats")).json();
+    assert_eq!(stats["outside"]["is_open"], false, "{stats}");
 }
 
 #[test]
@@ -343,7 +380,7 @@ fn redis_is_shared_and_may_be_down_for_a_while() {
         undisturbed(node);
     }
     // One that starts while the store is down finds it later.
-    cluster.node_mut("n3").start_with(&[]);
+    cluster.node_mut("n3").start_with(&allowances(folder.path()));
     cluster.until_ready();
     nodes[2] = cluster.connection("n3");
     assert_eq!(problem(&mut nodes[2], 503, &on("GET", "shared", "b")).0, "store_unreachable");

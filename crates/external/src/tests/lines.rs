@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::conformance::{Subject, Time, check};
 use super::fake_gcs::FakeGcs;
 use super::fake_search::FakeSearch;
-use crate::{KeyEncoding, Memory, Spec, Store, Surroundings, open};
+use crate::{AllowedCredentials, KeyEncoding, Memory, Spec, Store, Surroundings, open};
 
 /// As long as values get in the suite.
 const LARGE: usize = 3 << 20;
@@ -27,7 +27,7 @@ pub(super) fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// A store as settings make it, in a node called `n1` that may use `/tmp`.
+/// A store as settings make it, in a node called `n1` that may use the folder of temporary files, also for credentials.
 pub(super) fn opened(settings: Value, time: &Time) -> Arc<dyn Store> {
     let spec = Spec::parse(&object(settings)).unwrap();
     open(&spec, &surroundings(time)).unwrap()
@@ -35,7 +35,8 @@ pub(super) fn opened(settings: Value, time: &Time) -> Arc<dyn Store> {
 
 pub(super) fn surroundings(time: &Time) -> Surroundings {
     let fs_roots = vec![std::env::temp_dir()];
-    Surroundings { node: "n1".to_owned(), fs_roots, clock: time.clock.clone() }
+    let credentials = AllowedCredentials { variables: Vec::new(), folders: fs_roots.clone() };
+    Surroundings { node: "n1".to_owned(), fs_roots, credentials, clock: time.clock.clone() }
 }
 
 /// Runs the suite with each of these additions to the settings.
