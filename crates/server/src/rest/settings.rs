@@ -29,6 +29,9 @@ impl SettingsPatch {
                 known_fields(&format!("{field}: "), fields, &known)?;
             }
         }
+        if let Some(Value::String(kind)) = patch.get("engine").and_then(|engine| engine.get("type")) {
+            check_engine_name(kind)?;
+        }
         if let Some(field) = ["engine", "replication"].into_iter().find(|field| patch.get(*field) == Some(&Value::Null)) {
             return Err(SettingsError::Invalid(format!("{field}: can be changed, but not taken away")));
         }
@@ -131,6 +134,17 @@ fn retention_of(body: RetentionBody) -> Result<RetentionRecord, SettingsError> {
         max_age_ms: given("age", body.age.map(|amount| amount.milliseconds()), max_age_ms)?,
         max_bytes: given("bytes", body.bytes.map(|amount| amount.bytes()), max_bytes)?,
     })
+}
+
+/// Refuses an engine that no node has, and names all that there are: those inside the nodes, and stores outside.
+pub(super) fn check_engine_name(kind: &str) -> Result<(), SettingsError> {
+    let inside = || quorate_engine::KINDS.iter().map(|kind| kind.name);
+    let outside = || quorate_external::KINDS.iter().map(|kind| kind.name);
+    if inside().chain(outside()).any(|name| name == kind) {
+        return Ok(());
+    }
+    let known: Vec<&str> = inside().chain(outside()).collect();
+    Err(invalid("engine", &format!("there is no engine {kind:?}; known: {}", known.join(", "))))
 }
 
 /// Options are read by their unit. One that the engine does not have is left for the check, which names those that it has.
