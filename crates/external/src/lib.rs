@@ -5,7 +5,7 @@
 //! knows nothing of Raft, replication or the REST API. Only it names `OpenDAL` and the clients of stores.
 //!
 //! From the outside in: [`Spec`] is what a keyspace's settings say, checked; [`open`] makes of it a store with retries and
-//! deadlines (`guarded`), and with a cache in front if the settings say so (`cached`). Below stands one file per store. Those
+//! deadlines (`guarded`), counted (`meter`), and with a cache in front if the settings say so (`cached`). Below stands one file per store. Those
 //! that keep objects under names (`objects`) share the encoding of keys (`key_encoding`) and of values (`envelope`); the others
 //! (`redis`, `postgres`, `sqlite`, `opensearch`) have columns of their own for that.
 //!
@@ -24,6 +24,7 @@ mod guarded;
 mod http_client;
 mod key_encoding;
 mod memory;
+mod meter;
 mod objects;
 mod opendal;
 mod opensearch;
@@ -56,7 +57,8 @@ pub use credentials::{AllowedCredentials, Credentials, Secret};
 pub use error::{ErrorKind, Outcome, StoreError};
 pub use key_encoding::{KeyEncoding, MAX_KEY_BYTES};
 pub use memory::Memory;
-pub use registry::{KINDS, Kind, Surroundings, capability_table, common_options, kind, open};
+pub use meter::{Call, CallFigures, LATENCY_BOUNDS, Meter};
+pub use registry::{KINDS, Kind, Surroundings, capability_table, common_options, kind, open, open_metered};
 pub use spec::{Envelope, PathMode, Spec, SpecError};
 
 /// What a store answers, some time.
@@ -86,11 +88,6 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The same, as the store has it now, whatever a cache in front knows: to compare before a write.
     fn get_uncached<'a>(&'a self, key: &'a [u8]) -> Answer<'a, Option<Stored>> {
         self.get(key)
-    }
-
-    /// How the cache in front fares, if there is one.
-    fn cache_figures(&self) -> Option<CacheFigures> {
-        None
     }
 
     /// Writes a value, if the condition holds.
@@ -245,10 +242,6 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn get_uncached<'a>(&'a self, key: &'a [u8]) -> Answer<'a, Option<Stored>> {
         self.as_ref().get_uncached(key)
-    }
-
-    fn cache_figures(&self) -> Option<CacheFigures> {
-        self.as_ref().cache_figures()
     }
 
     fn put<'a>(&'a self, key: &'a [u8], put: &'a Put) -> Answer<'a, Written> {

@@ -362,6 +362,9 @@ fn redis_is_shared_and_may_be_down_for_a_while() {
     });
     let stats: Value = nodes[1].expect(200, &Request::new("GET", "/v1/keyspaces/cached/stats")).json();
     assert!(stats["outside"]["cache"]["fetched"].as_u64() >= Some(2), "{stats}");
+    let metrics = nodes[1].expect(200, &Request::new("GET", "/metrics")).text();
+    let fetched = metrics.lines().find_map(|line| line.strip_prefix("quorate_store_cache_fetched_total{keyspace=\"cached\"} "));
+    assert_eq!(fetched, Some(stats["outside"]["cache"]["fetched"].to_string().as_str()), "{metrics}");
 
     // A node dies: the others go on.
     cluster.node_mut("n3").kill();

@@ -35,6 +35,7 @@ fn stores_of_every_kind_are_shared_and_their_troubles_are_told() {
         trial.is_read_by_http();
         trial.lose_it();
         trial.see_it_hang();
+        trial.is_counted();
         trial.end();
     }
 }
@@ -223,10 +224,9 @@ impl<'a> Trial<'a> {
         let stats: Value = nodes[1].expect(200, &Request::new("GET", format!("/v1/keyspaces/{keyspace}/stats"))).json();
         assert_eq!((&stats["outside"]["is_open"], &stats["outside"]["is_reachable"]), (&json!(true), &json!(false)), "{stats}");
         self.store.begin();
-        let there = if self.store.keeps { 200 } else { 404 };
         for node in &mut nodes {
             until("it is found again", LIMIT, || match node.send(&on("GET", &keyspace, "kept")) {
-                Ok(answer) if answer.status == there => Ok(()),
+                Ok(answer) if answer.status == 200 || answer.status == 404 && !self.store.keeps => Ok(()),
                 other => Err(format!("{other:?}")),
             });
         }
@@ -259,6 +259,44 @@ impl<'a> Trial<'a> {
         }
         nodes[0].expect(204, &put(&keyspace, "hung", "2"));
         assert_eq!(nodes[1].expect(200, &on("GET", &keyspace, "hung")).text(), "2");
+    }
+
+    /// What was asked of it, and how that ended.
+    fn is_counted(&self) {
+        let (keyspace, mut node) = (&self.keyspace, self.cluster.connection("n1"));
+        let lost = if self.store.is_remote() { "store_unreachable" } else { "store_missing" };
+        node.expect(204, &on("DELETE", keyspace, "kept"));
+        let stats: Value = node.expect(200, &Request::new("GET", format!("/v1/keyspaces/{keyspace}/stats"))).json();
+        let calls = |call: &str| {
+            let calls = stats["outside"]["calls"].as_array().expect("calls").iter();
+            calls.clone().find(|found| found["call"] == call).expect("one of each sort").clone()
+        };
+        for call in ["get", "put", "delete", "scan", "check"] {
+            assert!(calls(call)["ended"].as_u64() > Some(0) && calls(call)["in_flight"] == 0, "{call}: {stats}");
+        }
+        assert!(calls("get")["total_us"].as_u64() > Some(0) && calls("get")["failed"][lost].as_u64() > Some(0), "{stats}");
+        assert!(calls("put")["failed"][lost].as_u64() > Some(0), "{stats}");
+        if self.store.can_freeze() {
+            let (get, put) = (calls("get"), calls("put"));
+            assert!(
+                get["failed"]["store_timed_out"].as_u64() > Some(0) && put["failed"]["outcome_unknown"].as_u64() > Some(0),
+                "{stats}"
+            );
+        }
+        if self.store.credentials.is_some() {
+            assert!(calls("get")["failed"]["store_denied"].as_u64() > Some(0), "{stats}");
+        }
+        let metrics = node.expect(200, &Request::new("GET", "/metrics")).text();
+        let value = |line: String| metrics.lines().find_map(|found| found.strip_prefix(&line)).map(str::to_owned);
+        let of_gets = format!("keyspace=\"{keyspace}\",call=\"get\"");
+        let count = value(format!("quorate_store_call_seconds_count{{{of_gets}}} "));
+        assert!(count.is_some() && count == value(format!("quorate_store_call_seconds_bucket{{{of_gets},le=\"+Inf\"}} ")));
+        assert_eq!(count, Some(calls("get")["ended"].to_string()));
+        let failed = value(format!("quorate_store_failed_calls_total{{{of_gets},code=\"{lost}\"}} "));
+        assert_eq!(failed, Some(calls("get")["failed"][lost].to_string()));
+        assert_eq!(value(format!("quorate_store_is_open{{keyspace=\"{keyspace}\"}} ")).as_deref(), Some("1"));
+        let told = String::from_utf8(self.cluster.must_call("n1", &["keyspace", "stats", keyspace])).expect("text");
+        assert!(told.contains("get: ") && told.contains(&format!("{lost} ")), "{told}");
     }
 
     fn end(self) {

@@ -262,7 +262,7 @@ fn code_of(error: &StoreError) -> Code {
         StoreError::ClockSkew { .. } => Code::ClockSkew,
         StoreError::TooFewAnswers { .. } => Code::TooFewAnswers,
         StoreError::NotYet => Code::NotYet,
-        StoreError::Outside(error) => code_of_store(error),
+        StoreError::Outside(error) => code_of_store(error.kind, error.outcome),
         StoreError::Unfit(_) => Code::StoreUnfit,
         StoreError::ShuttingDown => Code::ShuttingDown,
         StoreError::Internal(_) => Code::Internal,
@@ -270,9 +270,9 @@ fn code_of(error: &StoreError) -> Code {
 }
 
 /// Sending a write again whose outcome is not known may do harm, whatever the store's trouble is.
-fn code_of_store(error: &quorate_external::StoreError) -> Code {
-    match error.kind {
-        _ if error.outcome == StoreOutcome::Unknown => Code::OutcomeUnknown,
+pub(crate) fn code_of_store(kind: ErrorKind, outcome: StoreOutcome) -> Code {
+    match kind {
+        _ if outcome == StoreOutcome::Unknown => Code::OutcomeUnknown,
         ErrorKind::Unreachable => Code::StoreUnreachable,
         ErrorKind::Timeout => Code::StoreTimedOut,
         ErrorKind::Throttled { .. } => Code::StoreBusy,
