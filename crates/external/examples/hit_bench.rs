@@ -1,6 +1,6 @@
 //! What a hit costs in a cache in front of a store, beside a read of the engine `cache` itself, in turns in one run.
 //!
-//! `cargo run --release -p quorate-external --example hit_bench [KEYS] [VALUE_BYTES]`; 100,000 keys and 256 bytes without
+//! `cargo run --release -p quorate-external --example hit_bench [KEYS] [VALUE_BYTES]`; 20,000 keys and 256 bytes without
 //! arguments. Nanoseconds of processor time each, of the middle one of seven rounds.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
@@ -24,7 +24,7 @@ const STEP: usize = 7_368_787;
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let asked: Vec<usize> = env::args().skip(1).map(|word| word.parse().expect("a number")).collect();
-    let key_count = asked.first().copied().unwrap_or(100_000).max(1);
+    let key_count = asked.first().copied().unwrap_or(20_000).max(1);
     let value = Bytes::from(vec![b'v'; asked.get(1).copied().unwrap_or(256)]);
     let keys: Vec<Bytes> = (0..key_count).map(|number| Bytes::from(format!("key/{number:012}"))).collect();
 

@@ -35,6 +35,7 @@ mod service;
 mod spec;
 mod sql;
 mod sqlite;
+mod sweep;
 mod walk;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `postgres`: pairs in a table of PostgreSQL, made if it is not there.
 //!
-//! Conditions and order are the database's own. Rows whose time is up stay until their key is written again, or until somebody
-//! runs `DELETE FROM quorate WHERE expires_ms < 1000 * extract(epoch FROM now())`.
+//! Conditions and order are the database's own. Rows whose time is up stay until somebody reads or lists them, or runs
+//! `DELETE FROM quorate WHERE expires_ms < 1000 * extract(epoch FROM now())`.
 //!
 //! Connections are not encrypted: only over a network that is trusted, or through a tunnel.
 
@@ -19,8 +19,9 @@ use tokio_postgres::{Client, Config, NoTls, Row};
 use crate::fields::Fields;
 use crate::registry::{Kind, Opening, Settings};
 use crate::sql::{self, Statements};
+use crate::sweep::Sweeper;
 use crate::{
-    Answer, Capabilities, Clock, Comparing, Condition, Cursor, Entry, ErrorKind, Expiry, MAX_PAGE_BYTES, Page, Put, Scan,
+    Answer, Capabilities, Clock, Comparing, Condition, ErrorKind, Expiry, MAX_PAGE_BYTES, Page, Put, Scan,
     SpecError, Store, StoreError, Stored, Written,
 };
 
@@ -110,6 +111,7 @@ impl Settings for PostgresSettings {
             clock: opening.surroundings.clock.clone(),
             clients: Default::default(),
             next: AtomicUsize::new(0),
+            sweeper: Sweeper::default(),
         }))
     }
 }
@@ -121,6 +123,7 @@ struct Postgres {
     clock: Clock,
     clients: [Mutex<Option<Arc<Client>>>; CONNECTIONS],
     next: AtomicUsize,
+    sweeper: Sweeper,
 }
 
 type Parameters<'a> = [(&'a (dyn ToSql + Sync), Type)];
@@ -233,12 +236,32 @@ impl Postgres {
         Ok(if done { Written::Done(None) } else { Written::ConditionFailed })
     }
 
+    async fn read(&self, key: &[u8]) -> Result<Option<Stored>, StoreError> {
+        let rows = self.rows(&self.statements.get, &[(&key, Type::BYTEA)]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let (stored, now) = (stored(row, 0)?, self.now());
+        if stored.expires_at_ms.is_none_or(|at| sql::milliseconds(at) > now) {
+            return Ok(Some(stored));
+        }
+        self.sweep(key, key, now).await;
+        Ok(None)
+    }
+
+    /// Removes what is over from one key to another.
+    async fn sweep(&self, first: &[u8], last: &[u8], now: i64) {
+        let removal = async {
+            let parameters: &Parameters<'_> = &[(&first, Type::BYTEA), (&last, Type::BYTEA), (&now, Type::INT8)];
+            self.changes(&self.statements.sweep, parameters).await.map(|_| Written::Done(None))
+        };
+        self.sweeper.sweep(removal).await;
+    }
+
     async fn page(&self, scan: &Scan) -> Result<Page, StoreError> {
         let (start, end) = sql::bounds(scan);
         let (limit, max_bytes) = (sql::number(scan.limit()), sql::number(MAX_PAGE_BYTES));
-        let now = self.now();
-        let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> =
-            vec![(&start, Type::BYTEA), (&now, Type::INT8), (&limit, Type::INT8)];
+        let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&start, Type::BYTEA), (&limit, Type::INT8)];
         let statement = if scan.with_values {
             parameters.push((&max_bytes, Type::INT8));
             self.statements.pairs(end.is_some())
@@ -249,17 +272,19 @@ impl Postgres {
             parameters.push((&end, Type::BYTEA));
         }
         let rows = self.rows(&statement, &parameters).await?;
-        let mut entries = Vec::with_capacity(rows.len());
-        let mut bytes = 0;
-        for row in &rows {
+        let row = |row: &Row| {
             let key: Vec<u8> = column(row, 0)?;
             let stored = if scan.with_values { Some(stored(row, 1)?) } else { None };
-            bytes += stored.as_ref().map_or(0, |stored| stored.value.len());
-            entries.push(Entry { key: key.into(), stored });
+            let expires = column(row, if scan.with_values { 4 } else { 1 })?;
+            Ok(sql::Row { key: key.into(), stored, expires })
+        };
+        let rows = rows.iter().map(row).collect::<Result<_, StoreError>>()?;
+        let now = self.now();
+        let (page, swept) = sql::page_of(rows, scan, now);
+        if let Some((first, last)) = swept {
+            self.sweep(&first, &last, now).await;
         }
-        let is_full = entries.len() == scan.limit() || bytes >= MAX_PAGE_BYTES;
-        let next = entries.last().filter(|_| is_full).map(|entry| Cursor(entry.key.clone()));
-        Ok(Page { entries, next })
+        Ok(page)
     }
 }
 
@@ -319,10 +344,7 @@ impl Store for Postgres {
     }
 
     fn get<'a>(&'a self, key: &'a [u8]) -> Answer<'a, Option<Stored>> {
-        Box::pin(async move {
-            let rows = self.rows(&self.statements.get, &[(&key, Type::BYTEA), (&self.now(), Type::INT8)]).await?;
-            rows.first().map(|row| stored(row, 0)).transpose()
-        })
+        Box::pin(self.read(key))
     }
 
     fn put<'a>(&'a self, key: &'a [u8], put: &'a Put) -> Answer<'a, Written> {

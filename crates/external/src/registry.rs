@@ -12,9 +12,10 @@ use crate::guarded::Guarded;
 use crate::meter::{Meter, Metered};
 use crate::objects::{Abilities, Named, Objects, named_capabilities};
 use crate::spec::NODE;
+use crate::sweep::Sweeper;
 use crate::{
-    AllowedCredentials, Cached, Capabilities, Clock, Comparing, Envelope, ErrorKind, Expiry, KeyEncoding, Spec, SpecError, Store, StoreError, fs,
-    opendal, opensearch, postgres, redis, service, sqlite,
+    AllowedCredentials, Cached, Capabilities, Clock, Comparing, Envelope, ErrorKind, Expiry, KeyEncoding, Spec, SpecError, Store,
+    StoreError, fs, opendal, opensearch, postgres, redis, service, sqlite,
 };
 
 /// One kind of store.
@@ -149,7 +150,7 @@ impl Opening<'_> {
     /// Objects as pairs.
     pub(crate) fn named<O: Objects + 'static>(&self, objects: O) -> Arc<dyn Store> {
         let (keys, envelope) = (self.spec.key_encoding, self.spec.envelope);
-        Arc::new(Named { objects, keys, envelope, clock: self.surroundings.clock.clone() })
+        Arc::new(Named { objects, keys, envelope, clock: self.surroundings.clock.clone(), sweeper: Sweeper::default() })
     }
 }
 
