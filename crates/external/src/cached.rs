@@ -355,6 +355,10 @@ impl<S: Store + 'static> Store for Cached<S> {
     fn check(&self) -> Answer<'_, ()> {
         self.inner.store.check()
     }
+
+    fn prepare(&self) -> Answer<'_, ()> {
+        self.inner.store.prepare()
+    }
 }
 
 impl<S: fmt::Debug> fmt::Debug for Inner<S> {

@@ -103,6 +103,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Whether it can be reached, lets us in, and has the bucket, folder or table. Costs a request or two.
     fn check(&self) -> Answer<'_, ()>;
+
+    /// Makes what is made once, when a keyspace is, and by which its store is known ever after: so that the empty folder where
+    /// a disk was mounted is not taken for it. Can be done again. Nothing where the store itself says what it is.
+    fn prepare(&self) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// Names one state of one key in a store: if it is the same, so is the value. Opaque.
@@ -259,5 +265,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn check(&self) -> Answer<'_, ()> {
         self.as_ref().check()
+    }
+
+    fn prepare(&self) -> Answer<'_, ()> {
+        self.as_ref().prepare()
     }
 }

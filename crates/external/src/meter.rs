@@ -226,6 +226,10 @@ impl<S: Store> Store for Metered<S> {
     fn check(&self) -> Answer<'_, ()> {
         self.count(Call::Check, self.store.check())
     }
+
+    fn prepare(&self) -> Answer<'_, ()> {
+        self.store.prepare()
+    }
 }
 
 impl<S: fmt::Debug> fmt::Debug for Metered<S> {

@@ -44,6 +44,11 @@ pub(crate) trait Objects: Send + Sync + fmt::Debug {
 
     /// As [`Store::check`].
     fn check(&self) -> Answer<'_, ()>;
+
+    /// As [`Store::prepare`].
+    fn prepare(&self) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// What a store can do with objects.
@@ -308,5 +313,9 @@ impl<O: Objects> Store for Named<O> {
 
     fn check(&self) -> Answer<'_, ()> {
         self.objects.check()
+    }
+
+    fn prepare(&self) -> Answer<'_, ()> {
+        self.objects.prepare()
     }
 }

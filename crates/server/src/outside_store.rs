@@ -122,6 +122,18 @@ impl Running {
         Err(contended())
     }
 
+    /// Makes what a store needs that a keyspace was made on. Who uses it is told if that does not go, for the store may be there
+    /// later; making the keyspace again makes up for it.
+    pub(crate) async fn prepare_outside(&self, keyspace: &str, deadline: Monotonic) {
+        let Some(found) = self.outside.find(keyspace) else { return };
+        let preparing = async { self.opened(&found, deadline).await?.store.prepare().await.map_err(StoreError::Outside) };
+        match tokio::time::timeout(self.handle.clock.until(deadline), preparing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(keyspace, %error, "a store outside is not ready for the keyspace made on it"),
+            Err(_) => tracing::warn!(keyspace, "a store outside took too long to be made ready for the keyspace made on it"),
+        }
+    }
+
     /// What this node knows of a keyspace outside; the store is asked.
     pub(crate) async fn outside_stats(&self, name: &str, found: &OutsideKeyspace, deadline: Monotonic) -> KeyspaceStats {
         let opened = self.opened(found, deadline).await;

@@ -233,6 +233,24 @@ fn a_folder_is_shared_by_all_nodes_and_by_other_programs() {
     assert!(detail.contains("fs") && detail.contains("lost"), "{detail}");
     assert_eq!(problem(&mut again, 502, &on("GET", "lost", "x")).0, "store_missing");
     assert!(!lost.exists());
+    // Nor is the empty folder taken for it that a disk leaves which is not mounted, until somebody says that it is the one.
+    fs::create_dir(&lost).expect("a folder can be made");
+    let (code, _, detail) = problem(&mut again, 502, &put("lost", "x", "v"));
+    assert!(code == "store_missing" && detail.contains(".quorate/store"), "{detail}");
+    let settings = json!({"engine": {"type": "fs", "path": "shared", "folder": lost}}).to_string();
+    again.expect(200, &Request::json("PUT", "/v1/keyspaces/lost", settings));
+    nodes[1] = cluster.connection("n2");
+    for node in &mut nodes {
+        node.expect(204, &put("lost", "x", "v"));
+    }
+    let away = folder.path().join("away");
+    fs::rename(&lost, &away).expect("a folder can be moved");
+    fs::create_dir(&lost).expect("a folder can be made");
+    for node in &mut nodes {
+        assert_eq!(problem(node, 502, &on("GET", "lost", "x")).0, "store_missing");
+        assert_eq!(problem(node, 502, &put("lost", "x", "w")).0, "store_missing");
+    }
+    assert_eq!(fs::read_dir(&lost).expect("it is there").count(), 0);
     again.expect(200, &on("GET", "pairs", "a"));
 
     // The keyspace goes, and what is in the folder stays.
