@@ -5,9 +5,9 @@
 //! knows nothing of Raft, replication or the REST API. Only it names `OpenDAL` and the clients of stores.
 //!
 //! From the outside in: [`Spec`] is what a keyspace's settings say, checked; [`open`] makes of it a store with retries and
-//! deadlines (`guarded`), counted (`meter`), and with a cache in front if the settings say so (`cached`). Below stands one file per store. Those
-//! that keep objects under names (`objects`) share the encoding of keys (`key_encoding`) and of values (`envelope`); the others
-//! (`redis`, `postgres`, `sqlite`, `opensearch`) have columns of their own for that.
+//! deadlines (`guarded`), counted (`meter`), and with a cache in front if the settings say so (`cached`). Below stands one file
+//! per store. Those that keep objects under names (`objects`) share the encoding of keys (`key_encoding`) and of values
+//! (`envelope`); the others (`redis`, `postgres`, `sqlite`, `opensearch`) have columns of their own for that.
 //!
 //! Time is an input: a [`Clock`] is handed in. Timeouts go by tokio's timers.
 
@@ -36,6 +36,7 @@ mod spec;
 mod sql;
 mod sqlite;
 mod sweep;
+mod tls;
 mod walk;
 
 #[cfg(test)]

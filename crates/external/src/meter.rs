@@ -185,10 +185,7 @@ impl<S: Store> Metered<S> {
         Self { store, meter }
     }
 
-    fn count<'a, T: 'a>(&'a self, call: Call, answer: Answer<'a, T>) -> Answer<'a, T>
-    where
-        T: Send,
-    {
+    fn count<'a, T: Send + 'a>(&'a self, call: Call, answer: Answer<'a, T>) -> Answer<'a, T> {
         Box::pin(async move {
             let mut running = self.meter.begin(call);
             let answer = answer.await;

@@ -3,7 +3,8 @@
 //! Conditions and order are the database's own. Rows whose time is up stay until somebody reads or lists them, or runs
 //! `DELETE FROM quorate WHERE expires_ms < 1000 * extract(epoch FROM now())`.
 //!
-//! Connections are not encrypted: only over a network that is trusted, or through a tunnel.
+//! Connections are encrypted with `?sslmode=require` behind the URL, where the server's certificate must be one that the system
+//! trusts, for its host. Else they are not: only over a network that is trusted, or through a tunnel.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,17 +13,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Mutex;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Client, Config, NoTls, Row, Socket};
 
 use crate::fields::Fields;
 use crate::registry::{Kind, Opening, Settings};
 use crate::sql::{self, Statements};
 use crate::sweep::Sweeper;
+use crate::tls::Tls;
 use crate::{
-    Answer, Capabilities, Clock, Comparing, Condition, ErrorKind, Expiry, MAX_PAGE_BYTES, Page, Put, Scan,
-    SpecError, Store, StoreError, Stored, Written,
+    Answer, Capabilities, Clock, Comparing, Condition, ErrorKind, Expiry, MAX_PAGE_BYTES, Page, Put, Scan, SpecError, Store,
+    StoreError, Stored, Written,
 };
 
 const NAME: &str = "postgres";
@@ -50,7 +54,7 @@ pub(crate) const KIND: Kind = Kind {
     example: r#"{"type": "postgres", "url": "postgres://db.example:5432/database", "table": "quorate", "path": "shared",
         "credentials": {"env": {"username": "PGUSER", "password": "PGPASSWORD"}}}"#,
     options: &[
-        ("url", "`postgres://HOST:PORT/DATABASE`"),
+        ("url", "`postgres://HOST:PORT/DATABASE`; with `?sslmode=require` encrypted"),
         ("table", "`NAME` or `SCHEMA.NAME`, made if it is not there; `{node}` for the node's name; `quorate` by default"),
         ("credentials", "`username` and `password`"),
     ],
@@ -76,8 +80,14 @@ impl PostgresSettings {
         if url.contains('@') {
             return wrong("must hold no user and password: they belong into \"credentials\"");
         }
-        if url.contains('?') || !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+        let (place, query) = url.split_once('?').unwrap_or((url, ""));
+        if !(place.starts_with("postgres://") || place.starts_with("postgresql://")) {
             return wrong("must have the form postgres://HOST:PORT/DATABASE");
+        }
+        if !["", "sslmode=require", "sslmode=disable"].contains(&query) {
+            return wrong(
+                "can have nothing behind ? but sslmode=require, which checks the server's certificate, or sslmode=disable",
+            );
         }
         if url.parse::<Config>().is_err() {
             return wrong("is no address of a database");
@@ -96,6 +106,7 @@ impl Settings for PostgresSettings {
     fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Store>, StoreError> {
         let wrong = |_| StoreError::new(NAME, ErrorKind::Unexpected, "the URL is no address of a database");
         let mut config: Config = opening.place(&self.url).parse().map_err(wrong)?;
+        let tls = if config.get_ssl_mode() == SslMode::Require { Some(Tls::new(NAME)?) } else { None };
         config.connect_timeout(CONNECT_TIMEOUT).application_name("quorate");
         if let Some(username) = opening.secrets.find("username") {
             config.user(username);
@@ -106,6 +117,7 @@ impl Settings for PostgresSettings {
         let table = sql::quoted(NAME, &opening.place(&self.table))?;
         Ok(Arc::new(Postgres {
             config,
+            tls,
             statements: Statements::of(&table, "BYTEA", "octet_length"),
             table,
             clock: opening.surroundings.clock.clone(),
@@ -118,6 +130,8 @@ impl Settings for PostgresSettings {
 
 struct Postgres {
     config: Config,
+    /// If connections are encrypted.
+    tls: Option<Tls>,
     statements: Statements,
     table: String,
     clock: Clock,
@@ -140,18 +154,29 @@ impl Postgres {
         if let Some(there) = client.as_ref().filter(|there| !there.is_closed()) {
             return Ok(there.clone());
         }
-        let connect = self.config.connect(NoTls);
-        let (fresh, connection) = tokio::time::timeout(CONNECT_TIMEOUT * 2, connect)
-            .await
+        let fresh = match &self.tls {
+            Some(tls) => self.connect(tls.clone()).await?,
+            None => self.connect(NoTls).await?,
+        };
+        self.make_table(&fresh).await?;
+        let fresh = Arc::new(fresh);
+        *client = Some(fresh.clone());
+        Ok(fresh)
+    }
+
+    async fn connect<T>(&self, tls: T) -> Result<Client, StoreError>
+    where
+        T: MakeTlsConnect<Socket>,
+        T::Stream: Send + 'static,
+    {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT * 2, self.config.connect(tls)).await;
+        let (client, connection) = connected
             .map_err(|_| Self::error(ErrorKind::Timeout, "no connection was established"))?
             .map_err(|error| meaning(&error, false))?;
         // Ends with the client, or with the connection: then the client says that it is closed.
         #[expect(clippy::let_underscore_future, reason = "the task ends by itself")]
         let _ = tokio::spawn(async move { connection.await.ok() });
-        self.make_table(&fresh).await?;
-        let fresh = Arc::new(fresh);
-        *client = Some(fresh.clone());
-        Ok(fresh)
+        Ok(client)
     }
 
     /// Asks first: who may use a table may not be allowed to make one.

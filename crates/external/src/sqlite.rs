@@ -20,8 +20,8 @@ use crate::registry::{Kind, Opening, Settings};
 use crate::spec::NODE;
 use crate::sql::{self, Statements};
 use crate::{
-    Answer, Capabilities, Clock, Comparing, Condition, ErrorKind, Expiry, MAX_KEY_BYTES, MAX_PAGE_BYTES, Page,
-    Put, Scan, SpecError, Store, StoreError, Stored, Written, fs,
+    Answer, Capabilities, Clock, Comparing, Condition, ErrorKind, Expiry, MAX_KEY_BYTES, MAX_PAGE_BYTES, Page, Put, Scan,
+    SpecError, Store, StoreError, Stored, Written, fs,
 };
 
 const NAME: &str = "sqlite";
@@ -147,10 +147,8 @@ impl Database {
 
     fn open(&self, makes: bool) -> rusqlite::Result<Opened> {
         let create = if makes { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | create
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_WRITE | create | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         let connection = Connection::open_with_flags(&self.file, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_api::keyspace::{Capability, FrontCacheFigures, KeyspaceStats, OutsideStats, StoreCallFigures};
+use quorate_api::keyspace::{Capability, KeyspaceStats};
+use quorate_api::outside::{FrontCacheFigures, OutsideStats, StoreCallFigures};
 use quorate_api::problem::Code;
 use quorate_engine::{Direction, EngineError, KeyRange, ScanItem, Table, View};
 use quorate_external as external;

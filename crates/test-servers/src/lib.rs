@@ -1,11 +1,12 @@
 //! Stores that others wrote, started on loopback in folders of their own, for the tests of stores outside: those of one store
 //! alone, and those of whole nodes. Beside them an HTTP service in the test's own process ([`Items`]).
 //!
-//! What is not installed is `None`, with the reason printed, so that its test passes; with `QUORATE_REQUIRE_SERVERS=1` it fails. What
-//! goes wrong beyond that is a panic: whoever starts servers is a test.
+//! What is not installed is `None`, with the reason printed, so that its test passes; with `QUORATE_REQUIRE_SERVERS=1` it fails.
+//! What goes wrong beyond that is a panic: whoever starts servers is a test.
 //!
 //! What it must not know: what a store is to Quorate.
 
+mod certificates;
 mod items;
 mod ports;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
+pub use certificates::Certificates;
 pub use items::{Http, ItemMap, Items, answer};
 pub use ports::free_ports;
 
@@ -157,16 +159,41 @@ fn parents() -> Vec<(u32, u32)> {
 
 /// Redis, which keeps what it has over a kill.
 pub fn redis(password: &str) -> Option<Server> {
+    redis_with(password, |port| vec!["--port".to_owned(), port.to_string()])
+}
+
+/// The same, which speaks TLS alone.
+pub fn redis_encrypted(password: &str, certificates: &Certificates) -> Option<Server> {
+    let (certificate, key) = (certificates.certificate().display().to_string(), certificates.key().display().to_string());
+    let authority = certificates.authority().display().to_string();
+    redis_with(password, |port| {
+        let port = port.to_string();
+        let arguments = ["--port", "0", "--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+        let more = ["--tls-ca-cert-file", &authority, "--tls-auth-clients", "no"];
+        arguments.into_iter().chain(more).map(str::to_owned).collect()
+    })
+}
+
+fn redis_with(password: &str, listens: impl Fn(u16) -> Vec<String>) -> Option<Server> {
     let Some(program) = find("redis-server") else { return missing("redis-server") };
     let (folder, port) = place();
     let mut command = Command::new(program);
-    command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "yes"]);
+    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]).args(listens(port));
     command.args(["--appendfsync", "always", "--requirepass", password, "--dir"]).arg(folder.path());
     Some(Server::start(folder, port, command, None))
 }
 
 /// PostgreSQL with a user `quorate`. It does not run as root, and is then run as its own user.
 pub fn postgres(password: &str) -> Option<Server> {
+    postgres_with(password, None)
+}
+
+/// The same, which lets nobody in without TLS.
+pub fn postgres_encrypted(password: &str, certificates: &Certificates) -> Option<Server> {
+    postgres_with(password, Some(certificates))
+}
+
+fn postgres_with(password: &str, certificates: Option<&Certificates>) -> Option<Server> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let bin = versions.map(|version| version.path().join("bin")).find(|bin| bin.join("initdb").is_file());
     let Some(bin) = bin else { return missing("postgresql") };
@@ -182,6 +209,12 @@ pub fn postgres(password: &str) -> Option<Server> {
     };
     let (data, secret) = (folder.path().join("data"), folder.path().join("password"));
     std::fs::write(&secret, password).expect("a file can be written");
+    let (certificate, key) = (folder.path().join("server.pem"), folder.path().join("server.key"));
+    if let Some(made) = certificates {
+        // It wants a key of its own, which it alone can read.
+        std::fs::copy(made.certificate(), &certificate).expect("a file can be copied");
+        std::fs::copy(made.key(), &key).expect("a file can be copied");
+    }
     if is_root {
         let done = Command::new("chown").args(["-R", "postgres:postgres"]).arg(folder.path()).status();
         assert!(done.expect("chown can be called").success());
@@ -192,6 +225,13 @@ pub fn postgres(password: &str) -> Option<Server> {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let mut command = run_as_postgres(&bin.join("postgres"));
     command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-k"]).arg(folder.path());
+    if certificates.is_some() {
+        let rules = data.join("pg_hba.conf");
+        let plain = std::fs::read_to_string(&rules).expect("it was made");
+        std::fs::write(&rules, plain.replace("\nhost ", "\nhostssl ")).expect("a file can be written");
+        let setting = |name: &str, path: &Path| format!("{name}={}", path.display());
+        command.args(["-c", "ssl=on", "-c", &setting("ssl_cert_file", &certificate), "-c", &setting("ssl_key_file", &key)]);
+    }
     Some(Server::start(folder, port, command, None))
 }
 

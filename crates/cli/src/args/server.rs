@@ -190,8 +190,10 @@ mod tests {
     fn every_flag_reaches_its_setting() {
         let from_flags = layer(
             "quorate server --name n1 --data-dir /d --listen a:1 --peer-listen a:2 --advertise b:1 --peer-advertise b:2 \
-             --join c:1,zk://d:1,e:1/q --join dns://f:1 --expect 3 --dns-server 127.0.0.1:53 --new-cluster --allow-host x --allow-host y --fs-root /srv/a --fs-root /srv/b \
-             --credentials-env S3_KEY,S3_ID --credentials-env PG* --credentials-dir /etc/q --max-value-bytes 2MiB --max-connections 7 \
+             --join c:1,zk://d:1,e:1/q --join dns://f:1 --expect 3 --dns-server 127.0.0.1:53 --new-cluster --allow-host x --allow-host y \
+             --fs-root /srv/a --fs-root /srv/b \
+             --credentials-env S3_KEY,S3_ID --credentials-env PG* --credentials-dir /etc/q \
+             --max-value-bytes 2MiB --max-connections 7 \
              --max-log-bytes 256MiB --max-keyspace-bytes 2GiB --compat-post-key upsert --log info --log-format json \
              --heartbeat-ms 50 --election-ms 500 --stop-timeout-ms 9000 \
              --stop-delay-ms 700",

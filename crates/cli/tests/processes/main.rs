@@ -25,6 +25,7 @@ mod moves;
 mod once;
 mod outside;
 mod outside_kinds;
+mod outside_tls;
 mod pauses;
 mod replication;
 mod restarts;

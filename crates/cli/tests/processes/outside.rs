@@ -24,7 +24,7 @@ pub(crate) fn put(keyspace: &str, key: &str, value: &str) -> Request {
 }
 
 /// What lets a node use a folder, for pairs and for credentials.
-fn allowances(folder: &Path) -> [&str; 4] {
+pub(crate) fn allowances(folder: &Path) -> [&str; 4] {
     let folder = folder.to_str().expect("temporary folders have plain names");
     ["--fs-root", folder, "--credentials-dir", folder]
 }

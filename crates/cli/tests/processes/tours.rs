@@ -1,7 +1,7 @@
 //! The tours of the pages in `docs/`, as they stand there: an indented line that begins with `$ ` is a command, and what follows
-//! it, up to the next one, is what it prints; lines that begin with `> ` go on with it. `$N1` to `$N3` are where the nodes answer;
-//! blocks that name another server, as `$S3`, are left out where there is none. A block that begins with a method is a request: its first line, its body, the
-//! status of the answer alone in a line, and the answer's JSON.
+//! it, up to the next one, is what it prints; lines that begin with `> ` go on with it. `$N1` to `$N3` are where the nodes
+//! answer; blocks that name another server, as `$S3`, are left out where there is none. A block that begins with a method is a
+//! request: its first line, its body, the status of the answer alone in a line, and the answer's JSON.
 
 use std::path::Path;
 use std::process::Command;

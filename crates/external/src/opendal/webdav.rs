@@ -2,8 +2,8 @@
 //!
 //! It is written to as it is found: servers differ in what they make of conditions, so there are none, and of two writers the
 //! later wins. A put replaces the file in one request; whether a reader may meet half of it meanwhile is the server's affair,
-//! and noticed by the envelope. Folders that long names need are made before; those that are left empty stay. The store's own folder
-//! must be there when it is first asked for, and is not made.
+//! and noticed by the envelope. Folders that long names need are made before; those that are left empty stay. The store's own
+//! folder must be there when it is first asked for, and is not made.
 
 use std::fmt;
 use std::sync::Arc;

@@ -117,6 +117,9 @@ async fn alter<S: Store>(State(app): Shared<S>, name: PathName, query: RawQuery,
     let name = changeable_name(name)?;
     let timeout = timeout(&query, &headers)?;
     let patch = json_object(&headers, &sent, &PATCH_TYPES)?;
+    if let Some(Value::String(kind)) = patch.get("engine").and_then(|engine| engine.get("type")) {
+        check_engine_name(kind).map_err(Refusal::of_settings)?;
+    }
     let patch = SettingsPatch::new(patch, app.config.max_keyspace_bytes).map_err(Refusal::of_settings)?;
     let known = app.store.alter_keyspace(&name, patch, timeout).await.map_err(Refusal::of_write)?;
     Ok(ok(&body(&known, &app.config)))

@@ -29,9 +29,6 @@ impl SettingsPatch {
                 known_fields(&format!("{field}: "), fields, &known)?;
             }
         }
-        if let Some(Value::String(kind)) = patch.get("engine").and_then(|engine| engine.get("type")) {
-            check_engine_name(kind)?;
-        }
         if let Some(field) = ["engine", "replication"].into_iter().find(|field| patch.get(*field) == Some(&Value::Null)) {
             return Err(SettingsError::Invalid(format!("{field}: can be changed, but not taken away")));
         }

@@ -37,6 +37,8 @@ pub(crate) struct NodeProcess {
     pub(crate) peer_address: String,
     pub(crate) data_dir: PathBuf,
     log: PathBuf,
+    /// What its environment has beside what all have.
+    variables: Vec<(&'static str, PathBuf)>,
     child: Option<Child>,
 }
 
@@ -55,6 +57,7 @@ impl NodeProcess {
             peer_address,
             data_dir: folder.join(name),
             log: folder.join(format!("{name}.log")),
+            variables: Vec::new(),
             child: None,
         }
     }
@@ -65,6 +68,12 @@ impl NodeProcess {
         command.args(["server", "--name", &self.name, "--listen", &self.client_address, "--peer-listen", &self.peer_address]);
         command.arg("--data-dir").arg(&self.data_dir);
         command
+    }
+
+    /// Sets a variable in its environment from its next start on.
+    pub(crate) fn set_variable(&mut self, name: &'static str, value: PathBuf) {
+        self.variables.retain(|(known, _)| *known != name);
+        self.variables.push((name, value));
     }
 
     /// Starts the process.
@@ -79,7 +88,7 @@ impl NodeProcess {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).expect("the log can be opened");
         let mut command = self.command();
-        command.args(arguments);
+        command.args(arguments).envs(self.variables.iter().cloned());
         command.arg("--exit-with-stdin").env("QUORATE_LOG", "info").stdin(Stdio::piped());
         command.stdout(log.try_clone().expect("a file can be shared")).stderr(log);
         self.child = Some(command.spawn().expect("the program can be started"));

@@ -50,7 +50,7 @@ impl TestStore {
     pub(crate) fn all(folder: &Path) -> Vec<Self> {
         let by_server = [Self::s3(), Self::azblob(), Self::postgres(), Self::webdav()];
         let mut all: Vec<Self> = by_server.into_iter().flatten().collect();
-        all.extend([Self::sqlite(folder), Self::service(json!({})), Self::service(json!({"conditions": "etag"}))]);
+        all.extend([Self::sqlite(folder), Self::service(&json!({})), Self::service(&json!({"conditions": "etag"}))]);
         all
     }
 
@@ -123,7 +123,7 @@ impl TestStore {
         }
     }
 
-    fn service(more: Value) -> Self {
+    fn service(more: &Value) -> Self {
         // The header of `user` with the right password.
         let items = ItemMap::guarded("Basic dXNlcjpvcGVuLXNlc2FtZQ==");
         let runtime = Runtime::new().expect("a runtime can be made");
