@@ -35,11 +35,12 @@ def seconds_until(is_done):
 
 
 class Node:
-    def __init__(self, program, number, folder, join):
+    def __init__(self, program, number, folder, join, more=()):
         self.port = free_port()
         self.command = [program, "server", "--name", f"n{number}", "--data-dir", f"{folder}/n{number}"]
         self.command += ["--listen", self.address(), "--peer-listen", f"127.0.0.1:{free_port()}"]
         self.command += ["--join", join.address()] if join else []
+        self.command += more
         self.log = f"{folder}/n{number}.log"
         self.start()
 
@@ -81,11 +82,11 @@ class Node:
         return peak_mib(self.process.pid)
 
 
-def cluster(program, count, folder):
-    """So many nodes in a folder that is made for them, each ready before the next one joins the first."""
+def cluster(program, count, folder, more=()):
+    """So many nodes in a folder that is made for them, each ready before the next one joins the first; with further flags."""
     os.makedirs(folder)
     nodes = []
     for number in range(1, count + 1):
-        nodes.append(Node(program, number, folder, nodes[0] if nodes else None))
+        nodes.append(Node(program, number, folder, nodes[0] if nodes else None, more))
         seconds_until(nodes[-1].is_ready)
     return nodes

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration;
+use crate::outside::OutsideStats;
 use crate::quantity::parse_bytes;
 use crate::replication::EventualStats;
 
@@ -428,34 +429,6 @@ pub struct KeyspaceStats {
     /// `data_bytes` are 0 then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside: Option<OutsideStats>,
-}
-
-/// How a node stands with a store outside.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct OutsideStats {
-    /// Whether the node could open it: it has what the settings name, such as credentials.
-    pub is_open: bool,
-    /// Whether the store answered when it was asked just now.
-    pub is_reachable: bool,
-    /// Why not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// How the cache in front fares on this node, if there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cache: Option<FrontCacheFigures>,
-}
-
-/// How a cache in front of a store fares, since the node opened it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct FrontCacheFigures {
-    /// Reads that it answered.
-    pub hits: u64,
-    /// Reads that it answered with a value beyond its time, because the store failed.
-    pub stale: u64,
-    /// Reads that went to the store.
-    pub fetched: u64,
-    /// Reads that waited for another's.
-    pub joined: u64,
 }
 
 /// How the answering node's part of a cache fares. Counts are since the keyspace was opened there.

@@ -12,6 +12,7 @@ pub mod keyspace;
 pub mod lease;
 pub mod lock;
 pub mod node;
+pub mod outside;
 pub mod patch;
 pub mod peer;
 pub mod problem;

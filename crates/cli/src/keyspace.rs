@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use quorate_api::keyspace::{
-    Amount, CacheFigures, Capabilities, Capability, CompactedBody, EngineBody, EngineInfo, EngineOption, FrontCacheFigures,
-    KeyspaceBody, KeyspaceState, LimitsBody, OutsideStats, ReplicationBody, RetentionBody, Setting, SettingsBody,
+    Amount, CacheFigures, Capabilities, Capability, CompactedBody, EngineBody, EngineInfo, EngineOption, KeyspaceBody,
+    KeyspaceState, LimitsBody, ReplicationBody, RetentionBody, Setting, SettingsBody,
 };
+use quorate_api::outside::{FrontCacheFigures, OutsideStats, StoreCallFigures};
 use quorate_api::problem::Code;
 use quorate_api::quantity::format_bytes;
 use quorate_client::{Error, GetOptions, Selection};
@@ -191,7 +192,25 @@ fn outside_rows(outside: &OutsideStats) -> Vec<(&'static str, String)> {
         let count = |number: u64| number.to_string();
         [("hits", count(hits)), ("stale", count(stale)), ("fetched", count(fetched)), ("joined", count(joined))]
     }));
+    let used = outside.calls.iter().filter(|calls| calls.ended + calls.in_flight > 0);
+    rows.extend(used.map(|calls| ("calls", calls_told(calls))));
     rows
+}
+
+/// Such as `get: 12 in 3.4 ms each; 1 under way; failed: store_timed_out 2`.
+fn calls_told(calls: &StoreCallFigures) -> String {
+    let mut told = vec![format!("{}: {}", calls.call, calls.ended)];
+    if let Some(mean_us) = calls.total_us.checked_div(calls.ended) {
+        told[0] = format!("{} in {:.1} ms each", told[0], mean_us as f64 / 1000.0);
+    }
+    if calls.in_flight > 0 {
+        told.push(format!("{} under way", calls.in_flight));
+    }
+    if !calls.failed.is_empty() {
+        let failed: Vec<String> = calls.failed.iter().map(|(code, count)| format!("{code} {count}")).collect();
+        told.push(format!("failed: {}", failed.join(", ")));
+    }
+    told.join("; ")
 }
 
 fn cache_rows(cache: &CacheFigures) -> Vec<(&'static str, String)> {

@@ -26,7 +26,8 @@ use serde_json::{Map, Value};
 
 use crate::fields::Fields;
 use crate::{
-    Answer, Capabilities, Clock, Condition, ErrorKind, Page, Put, Scan, SpecError, Stamp, Store, StoreError, Stored, Tag, Written,
+    Answer, Capabilities, Clock, Condition, ErrorKind, Meter, Page, Put, Scan, SpecError, Stamp, Store, StoreError, Stored, Tag,
+    Written,
 };
 
 /// How the cache is set.
@@ -70,7 +71,7 @@ impl CacheSpec {
     }
 }
 
-/// How a cache in front fares, since it was opened.
+/// How a cache in front fares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheFigures {
     /// Reads that the cache answered, old values not counted.
@@ -96,7 +97,7 @@ struct Inner<S> {
     cache: Cache,
     /// Held while the cache is written to, which has one writer, and while it is decided who fetches.
     flights: Mutex<Flights>,
-    counters: Counters,
+    meter: Arc<Meter>,
 }
 
 #[derive(Default)]
@@ -115,12 +116,21 @@ struct Flight {
 type Fetched = Result<Option<Stored>, StoreError>;
 type Fetching = Shared<Pin<Box<dyn Future<Output = Fetched> + Send>>>;
 
+/// Counts for [`CacheFigures`].
 #[derive(Debug, Default)]
-struct Counters {
+pub(crate) struct CacheCounters {
     hits: AtomicU64,
     stale: AtomicU64,
     fetched: AtomicU64,
     joined: AtomicU64,
+}
+
+impl CacheCounters {
+    pub(crate) fn figures(&self) -> CacheFigures {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Self { hits, stale, fetched, joined } = self;
+        CacheFigures { hits: read(hits), stale: read(stale), fetched: read(fetched), joined: read(joined) }
+    }
 }
 
 /// What the cache knows about a key.
@@ -133,19 +143,12 @@ struct Known {
 }
 
 impl<S: Store + 'static> Cached<S> {
-    /// A store with an empty cache in front.
-    pub fn new(store: S, spec: CacheSpec, clock: Clock) -> Self {
+    /// A store with an empty cache in front, whose figures the meter keeps.
+    pub fn new(store: S, spec: CacheSpec, clock: Clock, meter: Arc<Meter>) -> Self {
         let options = CacheOptions { max_bytes: spec.max_bytes, max_entries: None, idle_ms: None };
         let seed = getrandom::u64().unwrap_or_else(|_| clock.stamp().unix_us);
-        let (cache, flights, counters) = (Cache::new(options, seed), Mutex::default(), Counters::default());
-        Self { inner: Arc::new(Inner { store, spec, clock, cache, flights, counters }) }
-    }
-
-    /// How it fares.
-    pub fn figures(&self) -> CacheFigures {
-        let Counters { hits, stale, fetched, joined } = &self.inner.counters;
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        CacheFigures { hits: read(hits), stale: read(stale), fetched: read(fetched), joined: read(joined) }
+        let (cache, flights) = (Cache::new(options, seed), Mutex::default());
+        Self { inner: Arc::new(Inner { store, spec, clock, cache, flights, meter }) }
     }
 
     async fn read(&self, key: &[u8]) -> Fetched {
@@ -156,7 +159,7 @@ impl<S: Store + 'static> Cached<S> {
             let age = Duration::from_millis(now_ms.saturating_sub(known.fetched_ms));
             let ttl = if known.stored.is_some() { inner.spec.ttl } else { inner.spec.negative_ttl.unwrap_or(Duration::ZERO) };
             if age < ttl {
-                inner.counters.hits.fetch_add(1, Ordering::Relaxed);
+                inner.meter.cache.hits.fetch_add(1, Ordering::Relaxed);
                 if known.stored.is_some() && inner.spec.refresh_after.is_some_and(|after| age >= after) {
                     // It flies on by itself.
                     drop(self.fetch(key));
@@ -167,7 +170,7 @@ impl<S: Store + 'static> Cached<S> {
         match self.fetch(key).await {
             Err(error) if error.kind.is_passing() => match known.and_then(|known| known.stored) {
                 Some(stored) if inner.spec.max_stale > Duration::ZERO => {
-                    inner.counters.stale.fetch_add(1, Ordering::Relaxed);
+                    inner.meter.cache.stale.fetch_add(1, Ordering::Relaxed);
                     Ok(Some(stored))
                 }
                 _ => Err(error),
@@ -180,10 +183,10 @@ impl<S: Store + 'static> Cached<S> {
     fn fetch(&self, key: &[u8]) -> Fetching {
         let mut flights = self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = flights.by_key.get(key) {
-            self.inner.counters.joined.fetch_add(1, Ordering::Relaxed);
+            self.inner.meter.cache.joined.fetch_add(1, Ordering::Relaxed);
             return flight.answer.clone();
         }
-        self.inner.counters.fetched.fetch_add(1, Ordering::Relaxed);
+        self.inner.meter.cache.fetched.fetch_add(1, Ordering::Relaxed);
         flights.count += 1;
         let (key, number, inner) = (Bytes::copy_from_slice(key), flights.count, self.inner.clone());
         let fetched_key = key.clone();
@@ -331,10 +334,6 @@ impl<S: Store + 'static> Store for Cached<S> {
         self.inner.store.get_uncached(key)
     }
 
-    fn cache_figures(&self) -> Option<CacheFigures> {
-        Some(self.figures())
-    }
-
     fn put<'a>(&'a self, key: &'a [u8], put: &'a Put) -> Answer<'a, Written> {
         Box::pin(async move {
             let _forgets = Forgetting { inner: &self.inner, key };
@@ -355,6 +354,10 @@ impl<S: Store + 'static> Store for Cached<S> {
 
     fn check(&self) -> Answer<'_, ()> {
         self.inner.store.check()
+    }
+
+    fn prepare(&self) -> Answer<'_, ()> {
+        self.inner.store.prepare()
     }
 }
 

@@ -36,7 +36,8 @@ pub enum Comparing {
 pub enum Expiry {
     /// The store removes it.
     Removed,
-    /// It is not shown any more, and takes room until the key is written again. Lists of keys alone still name it.
+    /// It is not shown any more, and takes room until somebody comes across it: who reads or lists it removes it, if the store
+    /// can compare; else until the key is written again. Lists of keys alone may still name it.
     Hidden,
     /// Pairs have no such time: a put with one is refused.
     None,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,6 +21,16 @@ pub enum Credentials {
     Env(BTreeMap<String, String>),
     /// In a file: a JSON object, credential to secret.
     File(PathBuf),
+}
+
+/// What of a node may be handed to stores as credentials, whatever settings name: whoever may make keyspaces says where requests
+/// go, and would have anything else of the node's environment and disk sent there. Nothing by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllowedCredentials {
+    /// Environment variables: names, or beginnings of names with `*` behind.
+    pub variables: Vec<String>,
+    /// Folders, as absolute paths, below which files with credentials lie.
+    pub folders: Vec<PathBuf>,
 }
 
 /// A text that is shown nowhere.
@@ -92,19 +102,23 @@ impl Credentials {
         }
     }
 
-    /// Reads them on this node. Blocks for as long as a small file takes.
-    pub(crate) fn read(&self, store: &'static str) -> Result<Secrets, StoreError> {
+    /// Reads them on this node, as far as it allows that. Blocks for as long as a small file takes.
+    pub(crate) fn read(&self, store: &'static str, allowed: &AllowedCredentials) -> Result<Secrets, StoreError> {
         let denied = |message: String| StoreError::new(store, ErrorKind::Denied, message);
         match self {
             Self::None => Ok(Secrets::default()),
             Self::Env(variables) => {
-                let read = |(name, variable): (&String, &String)| match std::env::var(variable) {
-                    Ok(secret) => Ok((name.clone(), Secret(secret))),
-                    Err(_) => Err(denied(format!("the environment variable {variable} for {name} is not set on this node"))),
+                let read = |(name, variable): (&String, &String)| {
+                    allowed.check_variable(variable).map_err(denied)?;
+                    match std::env::var(variable) {
+                        Ok(secret) => Ok((name.clone(), Secret(secret))),
+                        Err(_) => Err(denied(format!("the environment variable {variable} for {name} is not set on this node"))),
+                    }
                 };
                 variables.iter().map(read).collect::<Result<_, _>>().map(Secrets)
             }
             Self::File(path) => {
+                let path = &allowed.find_file(path).map_err(denied)?;
                 let shown = path.display();
                 let len = std::fs::metadata(path).map_err(|error| denied(format!("{shown}: {error}")))?.len();
                 if len > MAX_FILE_BYTES {
@@ -117,6 +131,42 @@ impl Credentials {
                 Ok(Secrets(read.into_iter().map(|(name, secret)| (name, Secret(secret))).collect()))
             }
         }
+    }
+}
+
+impl AllowedCredentials {
+    /// What is wrong with a name of a variable, or with the beginning of one, if it is none.
+    pub fn problem_of(variable: &str) -> Option<&'static str> {
+        let name = variable.strip_suffix('*').unwrap_or(variable);
+        let is_one = is_variable(name) && !variable.is_empty();
+        (!is_one)
+            .then_some("is neither the name of an environment variable (A-Z, 0-9 and _) nor the beginning of one with * behind")
+    }
+
+    fn check_variable(&self, variable: &str) -> Result<(), String> {
+        let names = |allowed: &String| match allowed.strip_suffix('*') {
+            Some(beginning) => variable.starts_with(beginning),
+            None => variable == allowed,
+        };
+        if self.variables.iter().any(names) {
+            return Ok(());
+        }
+        Err(format!("this node hands the environment variable {variable} to no store: --credentials-env names those that it may"))
+    }
+
+    /// Where a file really is, if that is below one of the folders. Links are followed, for that is how secrets are mounted; they
+    /// must not lead out.
+    fn find_file(&self, path: &Path) -> Result<PathBuf, String> {
+        let shown = path.display();
+        // First as it is written: whether there is something elsewhere on the disk is nobody's business.
+        let is_plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        let is_below = |path: &Path, folder: &Path| is_plain && path.starts_with(folder);
+        let not_allowed =
+            || format!("this node hands no file {shown} to a store: --credentials-dir names the folders of those that it may");
+        let folder = self.folders.iter().find(|folder| is_below(path, folder)).ok_or_else(not_allowed)?;
+        let real = |path: &Path| path.canonicalize().map_err(|error| format!("{}: {error}", path.display()));
+        let (file, folder) = (real(path)?, real(folder)?);
+        if is_below(&file, &folder) { Ok(file) } else { Err(not_allowed()) }
     }
 }
 
@@ -178,6 +228,11 @@ mod tests {
 
     const NAMES: &[&str] = &["access_key_id", "secret_access_key"];
 
+    fn allowed(variables: &[&str], folders: &[&Path]) -> AllowedCredentials {
+        let variables = variables.iter().map(|variable| (*variable).to_owned()).collect();
+        AllowedCredentials { variables, folders: folders.iter().map(|folder| folder.to_path_buf()).collect() }
+    }
+
     fn parse(value: &Value) -> Result<Credentials, SpecError> {
         let settings = json!({"credentials": value});
         let mut fields = Fields::of("s3", settings.as_object().unwrap());
@@ -218,7 +273,8 @@ mod tests {
         let path = folder.path().join("store.json");
         std::fs::write(&path, r#"{"secret_access_key": "hush-hush"}"#).unwrap();
         let credentials = parse(&json!({"file": path})).unwrap();
-        let secrets = credentials.read("s3").unwrap();
+        let allowed = allowed(&[], &[folder.path()]);
+        let secrets = credentials.read("s3", &allowed).unwrap();
         assert_eq!(secrets.find("secret_access_key"), Some("hush-hush"));
         assert_eq!(secrets.find("access_key_id"), None);
         assert!(!format!("{secrets:?} {credentials:?} {:?}", secrets.all()).contains("hush"));
@@ -226,14 +282,63 @@ mod tests {
         assert_eq!(message, "bad password ***");
 
         std::fs::write(&path, "hush-hush: no JSON").unwrap();
-        let error = credentials.read("s3").unwrap_err();
+        let error = credentials.read("s3", &allowed).unwrap_err();
         assert!(error.kind == ErrorKind::Denied && !error.to_string().contains("hush"), "{error}");
     }
 
     #[test]
     fn a_variable_that_is_not_set_is_named() {
         let credentials = parse(&json!({"env": {"access_key_id": "QUORATE_NOT_SET_ANYWHERE"}})).unwrap();
-        let error = credentials.read("s3").unwrap_err();
-        assert!(error.kind == ErrorKind::Denied && error.message.contains("QUORATE_NOT_SET_ANYWHERE"), "{error}");
+        let error = credentials.read("s3", &allowed(&["QUORATE_NOT_SET_*"], &[])).unwrap_err();
+        assert!(error.kind == ErrorKind::Denied && error.message.contains("is not set"), "{error}");
+        assert!(error.message.contains("QUORATE_NOT_SET_ANYWHERE"), "{error}");
+    }
+
+    #[test]
+    fn only_variables_that_the_node_allows_are_read() {
+        // `PATH` is set wherever tests run.
+        let credentials = parse(&json!({"env": {"access_key_id": "PATH"}})).unwrap();
+        for variables in [&[][..], &["PAT", "PATHS", "PATH_*", "path"]] {
+            let error = credentials.read("s3", &allowed(variables, &[])).unwrap_err();
+            assert!(error.kind == ErrorKind::Denied && error.message.contains("--credentials-env"), "{error}");
+        }
+        for variables in [&["PATH"][..], &["HOME", "PA*"], &["*"]] {
+            assert!(credentials.read("s3", &allowed(variables, &[])).unwrap().find("access_key_id").is_some());
+        }
+        for wrong in ["", "a", "S3 KEY", "S3_*_KEY", "**", "7UP"] {
+            assert!(AllowedCredentials::problem_of(wrong).is_some(), "{wrong}");
+        }
+        assert_eq!(["S3_KEY", "S3_*", "*"].map(AllowedCredentials::problem_of), [None; 3]);
+    }
+
+    #[test]
+    fn only_files_below_folders_that_the_node_allows_are_read() {
+        use std::os::unix::fs::symlink;
+
+        let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (own, other) = (folder.path().join("own"), outside.path().join("other"));
+        std::fs::write(&other, r#"{"access_key_id": "hush-hush"}"#).unwrap();
+        std::fs::create_dir(folder.path().join("data")).unwrap();
+        std::fs::write(folder.path().join("data/own"), r#"{"access_key_id": "id"}"#).unwrap();
+        // As secrets are mounted, and as somebody might try.
+        symlink("data/own", &own).unwrap();
+        symlink(&other, folder.path().join("link")).unwrap();
+        let read = |path: &Path, allowed: &AllowedCredentials| Credentials::File(path.to_owned()).read("s3", allowed);
+        let within = allowed(&[], &[Path::new("/nowhere"), folder.path()]);
+        assert_eq!(read(&own, &within).unwrap().find("access_key_id"), Some("id"));
+        let beside = folder.path().join("../").join(other.file_name().unwrap());
+        let missing = outside.path().join("missing");
+        for (path, allowed) in [
+            (&own, &AllowedCredentials::default()),
+            (&other, &within),
+            (&missing, &within),
+            (&beside, &within),
+            (&folder.path().join("link"), &within),
+        ] {
+            let error = read(path, allowed).unwrap_err();
+            assert!(error.kind == ErrorKind::Denied && error.message.contains("--credentials-dir"), "{error}");
+        }
+        let error = read(&folder.path().join("missing"), &within).unwrap_err();
+        assert!(error.message.contains("missing: No such file"), "{error}");
     }
 }

@@ -7,6 +7,10 @@
 //! Only folders below those that the node was given (`--fs-root`) are used. Paths are walked from there part by part, and a
 //! symbolic link among them is refused, so that nobody leads out of the folder; this includes links within it.
 //!
+//! An unmounted disk leaves the empty folder where it was mounted. So a folder that has values in envelopes is marked when its
+//! keyspace is made, by a file [`files::MARK`], and one without it is no store. A folder that other programs fill is not marked:
+//! with `envelope` `none` it is used as it is found.
+//!
 //! All writers of Quorate hold a lock while they change a file, so that conditions hold among nodes that share the folder, where
 //! the file system honours `flock`. Other programs know nothing of it.
 //!
@@ -88,7 +92,9 @@ impl Settings for FsSettings {
             .components()
             .map(|part| part.as_os_str().to_string_lossy().into_owned())
             .collect();
+        let is_marked = must_exist == below.len() && opening.spec.envelope == Envelope::Quorate;
         let files = Files::new(root, below, must_exist, opening.surroundings.clock.clone());
+        let files = if is_marked { files.marked() } else { files };
         let threads = Threads::start(NAME, THREADS)?;
         Ok(opening.named(Fs { files: Arc::new(files), threads, keys: opening.spec.key_encoding }))
     }
@@ -165,6 +171,11 @@ impl Objects for Fs {
     fn check(&self) -> Answer<'_, ()> {
         let files = self.files.clone();
         Box::pin(self.threads.run(false, move || files.check()))
+    }
+
+    fn prepare(&self) -> Answer<'_, ()> {
+        let files = self.files.clone();
+        Box::pin(self.threads.run(false, move || files.prepare()))
     }
 }
 

@@ -268,4 +268,9 @@ impl<S: Store> Store for Guarded<S> {
     fn check(&self) -> Answer<'_, ()> {
         Box::pin(self.read(|| self.store.check()))
     }
+
+    fn prepare(&self) -> Answer<'_, ()> {
+        // It can be done again, and so is tried again as reads are.
+        Box::pin(self.read(|| self.store.prepare()))
+    }
 }

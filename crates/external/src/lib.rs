@@ -5,9 +5,9 @@
 //! knows nothing of Raft, replication or the REST API. Only it names `OpenDAL` and the clients of stores.
 //!
 //! From the outside in: [`Spec`] is what a keyspace's settings say, checked; [`open`] makes of it a store with retries and
-//! deadlines (`guarded`), and with a cache in front if the settings say so (`cached`). Below stands one file per store. Those
-//! that keep objects under names (`objects`) share the encoding of keys (`key_encoding`) and of values (`envelope`); the others
-//! (`redis`, `postgres`, `sqlite`, `opensearch`) have columns of their own for that.
+//! deadlines (`guarded`), counted (`meter`), and with a cache in front if the settings say so (`cached`). Below stands one file
+//! per store. Those that keep objects under names (`objects`) share the encoding of keys (`key_encoding`) and of values
+//! (`envelope`); the others (`redis`, `postgres`, `sqlite`, `opensearch`) have columns of their own for that.
 //!
 //! Time is an input: a [`Clock`] is handed in. Timeouts go by tokio's timers.
 
@@ -24,6 +24,7 @@ mod guarded;
 mod http_client;
 mod key_encoding;
 mod memory;
+mod meter;
 mod objects;
 mod opendal;
 mod opensearch;
@@ -34,6 +35,8 @@ mod service;
 mod spec;
 mod sql;
 mod sqlite;
+mod sweep;
+mod tls;
 mod walk;
 
 #[cfg(test)]
@@ -52,11 +55,12 @@ use siphasher::sip::SipHasher13;
 pub use cached::{CacheFigures, CacheSpec, Cached};
 pub use capabilities::{Capabilities, Comparing, Expiry};
 pub use clock::{Clock, Stamp};
-pub use credentials::{Credentials, Secret};
+pub use credentials::{AllowedCredentials, Credentials, Secret};
 pub use error::{ErrorKind, Outcome, StoreError};
 pub use key_encoding::{KeyEncoding, MAX_KEY_BYTES};
 pub use memory::Memory;
-pub use registry::{KINDS, Kind, Surroundings, capability_table, common_options, kind, open};
+pub use meter::{Call, CallFigures, LATENCY_BOUNDS, Meter};
+pub use registry::{KINDS, Kind, Surroundings, capability_table, common_options, kind, open, open_metered};
 pub use spec::{Envelope, PathMode, Spec, SpecError};
 
 /// What a store answers, some time.
@@ -88,11 +92,6 @@ pub trait Store: Send + Sync + fmt::Debug {
         self.get(key)
     }
 
-    /// How the cache in front fares, if there is one.
-    fn cache_figures(&self) -> Option<CacheFigures> {
-        None
-    }
-
     /// Writes a value, if the condition holds.
     fn put<'a>(&'a self, key: &'a [u8], put: &'a Put) -> Answer<'a, Written>;
 
@@ -105,6 +104,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Whether it can be reached, lets us in, and has the bucket, folder or table. Costs a request or two.
     fn check(&self) -> Answer<'_, ()>;
+
+    /// Makes what is made once, when a keyspace is, and by which its store is known ever after: so that the empty folder where
+    /// a disk was mounted is not taken for it. Can be done again. Nothing where the store itself says what it is.
+    fn prepare(&self) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// Names one state of one key in a store: if it is the same, so is the value. Opaque.
@@ -247,10 +252,6 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         self.as_ref().get_uncached(key)
     }
 
-    fn cache_figures(&self) -> Option<CacheFigures> {
-        self.as_ref().cache_figures()
-    }
-
     fn put<'a>(&'a self, key: &'a [u8], put: &'a Put) -> Answer<'a, Written> {
         self.as_ref().put(key, put)
     }
@@ -265,5 +266,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn check(&self) -> Answer<'_, ()> {
         self.as_ref().check()
+    }
+
+    fn prepare(&self) -> Answer<'_, ()> {
+        self.as_ref().prepare()
     }
 }

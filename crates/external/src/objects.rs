@@ -13,6 +13,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::envelope::{Enveloped, HEADER_BYTES};
 use crate::key_encoding::KeyEncoding;
+use crate::sweep::Sweeper;
 use crate::{
     Answer, Capabilities, Clock, Comparing, Condition, Cursor, Entry, Envelope, ErrorKind, Expiry, MAX_PAGE_BYTES, Page, Put,
     Scan, Store, StoreError, Stored, Tag, Written,
@@ -43,6 +44,11 @@ pub(crate) trait Objects: Send + Sync + fmt::Debug {
 
     /// As [`Store::check`].
     fn check(&self) -> Answer<'_, ()>;
+
+    /// As [`Store::prepare`].
+    fn prepare(&self) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// What a store can do with objects.
@@ -111,6 +117,7 @@ pub(crate) struct Named<O> {
     pub(crate) keys: KeyEncoding,
     pub(crate) envelope: Envelope,
     pub(crate) clock: Clock,
+    pub(crate) sweeper: Sweeper,
 }
 
 impl<O: Objects> Named<O> {
@@ -144,10 +151,19 @@ impl<O: Objects> Named<O> {
     }
 
     async fn read(&self, key: &[u8]) -> Result<Option<Stored>, StoreError> {
-        let Some(object) = self.objects.read(&self.name(key)?).await? else {
+        let name = self.name(key)?;
+        let Some(object) = self.objects.read(&name).await? else {
             return Ok(None);
         };
-        Ok(Some(self.opened(&object, key)?).filter(|stored| !self.is_over(stored)))
+        let stored = self.opened(&object, key)?;
+        if !self.is_over(&stored) {
+            return Ok(Some(stored));
+        }
+        // Without a condition it might be another one by now.
+        if self.objects.abilities().comparing != Comparing::Unconditional {
+            self.sweeper.sweep(self.objects.remove(&name, &Condition::Matches(stored.tag))).await;
+        }
+        Ok(None)
     }
 
     async fn write(&self, key: &[u8], put: &Put) -> Result<Written, StoreError> {
@@ -297,5 +313,9 @@ impl<O: Objects> Store for Named<O> {
 
     fn check(&self) -> Answer<'_, ()> {
         self.objects.check()
+    }
+
+    fn prepare(&self) -> Answer<'_, ()> {
+        self.objects.prepare()
     }
 }

@@ -73,7 +73,9 @@ impl Dal {
     fn error(&self, error: &Error) -> StoreError {
         // What the client found out about a request says more than what became of it on the way up.
         if let Some(ours) = transport::client_error(error) {
-            return ours;
+            // Not all stores name what they were asked for.
+            let told = StoreError::new(self.kind, ours.kind, format_args!("{}: {}", self.container, ours.message));
+            return StoreError { outcome: ours.outcome, ..told };
         }
         let kind = match error.kind() {
             DalKind::PermissionDenied => ErrorKind::Denied,

@@ -28,6 +28,7 @@ use tokio::sync::OnceCell;
 use crate::fields::Fields;
 use crate::http_client::{HttpClient, escaped, holds};
 use crate::registry::{Kind, Opening, Settings};
+use crate::sweep::Sweeper;
 use crate::{
     Answer, Capabilities, Clock, Comparing, Condition, Cursor, Entry, ErrorKind, Expiry, KeyEncoding, MAX_PAGE_BYTES, Page, Put,
     Scan, SpecError, Stamp, Store, StoreError, Stored, Tag, Written,
@@ -127,6 +128,7 @@ impl Settings for OpensearchSettings {
             authorization,
             keys: opening.spec.key_encoding,
             clock: opening.surroundings.clock.clone(),
+            sweeper: Sweeper::default(),
             made: OnceCell::new(),
         }))
     }
@@ -138,6 +140,7 @@ struct Opensearch {
     authorization: Option<HeaderValue>,
     keys: KeyEncoding,
     clock: Clock,
+    sweeper: Sweeper,
     /// Set once the index is known to be there.
     made: OnceCell<()>,
 }
@@ -289,10 +292,16 @@ impl Opensearch {
 
     async fn read(&self, key: &[u8]) -> Result<Option<Stored>, StoreError> {
         self.make_index().await?;
-        match self.find(&self.id(key)?).await? {
-            Some(found) => self.stored(&found.source, tag(found.seq_no, found.primary_term)),
-            None => Ok(None),
+        let Some(found) = self.find(&self.id(key)?).await? else {
+            return Ok(None);
+        };
+        let tag = tag(found.seq_no, found.primary_term);
+        let stored = self.stored(&found.source, tag.clone())?;
+        if stored.is_none() {
+            // Its time is up. Lists do not come across such documents: the search leaves them out.
+            self.sweeper.sweep(self.remove(key, &Condition::Matches(tag))).await;
         }
+        Ok(stored)
     }
 
     async fn place(&self, path: &str, document: &Value) -> Result<Written, StoreError> {

@@ -1,9 +1,10 @@
 //! `postgres`: pairs in a table of PostgreSQL, made if it is not there.
 //!
-//! Conditions and order are the database's own. Rows whose time is up stay until their key is written again, or until somebody
-//! runs `DELETE FROM quorate WHERE expires_ms < 1000 * extract(epoch FROM now())`.
+//! Conditions and order are the database's own. Rows whose time is up stay until somebody reads or lists them, or runs
+//! `DELETE FROM quorate WHERE expires_ms < 1000 * extract(epoch FROM now())`.
 //!
-//! Connections are not encrypted: only over a network that is trusted, or through a tunnel.
+//! Connections are encrypted with `?sslmode=require` behind the URL, where the server's certificate must be one that the system
+//! trusts, for its host. Else they are not: only over a network that is trusted, or through a tunnel.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,16 +13,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Mutex;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Client, Config, NoTls, Row, Socket};
 
 use crate::fields::Fields;
 use crate::registry::{Kind, Opening, Settings};
 use crate::sql::{self, Statements};
+use crate::sweep::Sweeper;
+use crate::tls::Tls;
 use crate::{
-    Answer, Capabilities, Clock, Comparing, Condition, Cursor, Entry, ErrorKind, Expiry, MAX_PAGE_BYTES, Page, Put, Scan,
-    SpecError, Store, StoreError, Stored, Written,
+    Answer, Capabilities, Clock, Comparing, Condition, ErrorKind, Expiry, MAX_PAGE_BYTES, Page, Put, Scan, SpecError, Store,
+    StoreError, Stored, Written,
 };
 
 const NAME: &str = "postgres";
@@ -49,7 +54,7 @@ pub(crate) const KIND: Kind = Kind {
     example: r#"{"type": "postgres", "url": "postgres://db.example:5432/database", "table": "quorate", "path": "shared",
         "credentials": {"env": {"username": "PGUSER", "password": "PGPASSWORD"}}}"#,
     options: &[
-        ("url", "`postgres://HOST:PORT/DATABASE`"),
+        ("url", "`postgres://HOST:PORT/DATABASE`; with `?sslmode=require` encrypted"),
         ("table", "`NAME` or `SCHEMA.NAME`, made if it is not there; `{node}` for the node's name; `quorate` by default"),
         ("credentials", "`username` and `password`"),
     ],
@@ -75,8 +80,14 @@ impl PostgresSettings {
         if url.contains('@') {
             return wrong("must hold no user and password: they belong into \"credentials\"");
         }
-        if url.contains('?') || !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+        let (place, query) = url.split_once('?').unwrap_or((url, ""));
+        if !(place.starts_with("postgres://") || place.starts_with("postgresql://")) {
             return wrong("must have the form postgres://HOST:PORT/DATABASE");
+        }
+        if !["", "sslmode=require", "sslmode=disable"].contains(&query) {
+            return wrong(
+                "can have nothing behind ? but sslmode=require, which checks the server's certificate, or sslmode=disable",
+            );
         }
         if url.parse::<Config>().is_err() {
             return wrong("is no address of a database");
@@ -95,6 +106,7 @@ impl Settings for PostgresSettings {
     fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Store>, StoreError> {
         let wrong = |_| StoreError::new(NAME, ErrorKind::Unexpected, "the URL is no address of a database");
         let mut config: Config = opening.place(&self.url).parse().map_err(wrong)?;
+        let tls = if config.get_ssl_mode() == SslMode::Require { Some(Tls::new(NAME)?) } else { None };
         config.connect_timeout(CONNECT_TIMEOUT).application_name("quorate");
         if let Some(username) = opening.secrets.find("username") {
             config.user(username);
@@ -105,22 +117,27 @@ impl Settings for PostgresSettings {
         let table = sql::quoted(NAME, &opening.place(&self.table))?;
         Ok(Arc::new(Postgres {
             config,
+            tls,
             statements: Statements::of(&table, "BYTEA", "octet_length"),
             table,
             clock: opening.surroundings.clock.clone(),
             clients: Default::default(),
             next: AtomicUsize::new(0),
+            sweeper: Sweeper::default(),
         }))
     }
 }
 
 struct Postgres {
     config: Config,
+    /// If connections are encrypted.
+    tls: Option<Tls>,
     statements: Statements,
     table: String,
     clock: Clock,
     clients: [Mutex<Option<Arc<Client>>>; CONNECTIONS],
     next: AtomicUsize,
+    sweeper: Sweeper,
 }
 
 type Parameters<'a> = [(&'a (dyn ToSql + Sync), Type)];
@@ -137,18 +154,29 @@ impl Postgres {
         if let Some(there) = client.as_ref().filter(|there| !there.is_closed()) {
             return Ok(there.clone());
         }
-        let connect = self.config.connect(NoTls);
-        let (fresh, connection) = tokio::time::timeout(CONNECT_TIMEOUT * 2, connect)
-            .await
+        let fresh = match &self.tls {
+            Some(tls) => self.connect(tls.clone()).await?,
+            None => self.connect(NoTls).await?,
+        };
+        self.make_table(&fresh).await?;
+        let fresh = Arc::new(fresh);
+        *client = Some(fresh.clone());
+        Ok(fresh)
+    }
+
+    async fn connect<T>(&self, tls: T) -> Result<Client, StoreError>
+    where
+        T: MakeTlsConnect<Socket>,
+        T::Stream: Send + 'static,
+    {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT * 2, self.config.connect(tls)).await;
+        let (client, connection) = connected
             .map_err(|_| Self::error(ErrorKind::Timeout, "no connection was established"))?
             .map_err(|error| meaning(&error, false))?;
         // Ends with the client, or with the connection: then the client says that it is closed.
         #[expect(clippy::let_underscore_future, reason = "the task ends by itself")]
         let _ = tokio::spawn(async move { connection.await.ok() });
-        self.make_table(&fresh).await?;
-        let fresh = Arc::new(fresh);
-        *client = Some(fresh.clone());
-        Ok(fresh)
+        Ok(client)
     }
 
     /// Asks first: who may use a table may not be allowed to make one.
@@ -233,12 +261,32 @@ impl Postgres {
         Ok(if done { Written::Done(None) } else { Written::ConditionFailed })
     }
 
+    async fn read(&self, key: &[u8]) -> Result<Option<Stored>, StoreError> {
+        let rows = self.rows(&self.statements.get, &[(&key, Type::BYTEA)]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let (stored, now) = (stored(row, 0)?, self.now());
+        if stored.expires_at_ms.is_none_or(|at| sql::milliseconds(at) > now) {
+            return Ok(Some(stored));
+        }
+        self.sweep(key, key, now).await;
+        Ok(None)
+    }
+
+    /// Removes what is over from one key to another.
+    async fn sweep(&self, first: &[u8], last: &[u8], now: i64) {
+        let removal = async {
+            let parameters: &Parameters<'_> = &[(&first, Type::BYTEA), (&last, Type::BYTEA), (&now, Type::INT8)];
+            self.changes(&self.statements.sweep, parameters).await.map(|_| Written::Done(None))
+        };
+        self.sweeper.sweep(removal).await;
+    }
+
     async fn page(&self, scan: &Scan) -> Result<Page, StoreError> {
         let (start, end) = sql::bounds(scan);
         let (limit, max_bytes) = (sql::number(scan.limit()), sql::number(MAX_PAGE_BYTES));
-        let now = self.now();
-        let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> =
-            vec![(&start, Type::BYTEA), (&now, Type::INT8), (&limit, Type::INT8)];
+        let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&start, Type::BYTEA), (&limit, Type::INT8)];
         let statement = if scan.with_values {
             parameters.push((&max_bytes, Type::INT8));
             self.statements.pairs(end.is_some())
@@ -249,17 +297,19 @@ impl Postgres {
             parameters.push((&end, Type::BYTEA));
         }
         let rows = self.rows(&statement, &parameters).await?;
-        let mut entries = Vec::with_capacity(rows.len());
-        let mut bytes = 0;
-        for row in &rows {
+        let row = |row: &Row| {
             let key: Vec<u8> = column(row, 0)?;
             let stored = if scan.with_values { Some(stored(row, 1)?) } else { None };
-            bytes += stored.as_ref().map_or(0, |stored| stored.value.len());
-            entries.push(Entry { key: key.into(), stored });
+            let expires = column(row, if scan.with_values { 4 } else { 1 })?;
+            Ok(sql::Row { key: key.into(), stored, expires })
+        };
+        let rows = rows.iter().map(row).collect::<Result<_, StoreError>>()?;
+        let now = self.now();
+        let (page, swept) = sql::page_of(rows, scan, now);
+        if let Some((first, last)) = swept {
+            self.sweep(&first, &last, now).await;
         }
-        let is_full = entries.len() == scan.limit() || bytes >= MAX_PAGE_BYTES;
-        let next = entries.last().filter(|_| is_full).map(|entry| Cursor(entry.key.clone()));
-        Ok(Page { entries, next })
+        Ok(page)
     }
 }
 
@@ -319,10 +369,7 @@ impl Store for Postgres {
     }
 
     fn get<'a>(&'a self, key: &'a [u8]) -> Answer<'a, Option<Stored>> {
-        Box::pin(async move {
-            let rows = self.rows(&self.statements.get, &[(&key, Type::BYTEA), (&self.now(), Type::INT8)]).await?;
-            rows.first().map(|row| stored(row, 0)).transpose()
-        })
+        Box::pin(self.read(key))
     }
 
     fn put<'a>(&'a self, key: &'a [u8], put: &'a Put) -> Answer<'a, Written> {

@@ -7,7 +7,8 @@
 //! A list goes by `SCAN`: in no order, and a key that is written meanwhile may come twice. Keys of others in the same database
 //! are passed over if they do not begin with `prefix`.
 //!
-//! Connections are not encrypted: only over a network that is trusted, or through a tunnel.
+//! Connections are encrypted with `rediss://`, where the server's certificate must be one that the system trusts, for its host.
+//! With `redis://` they are not: only over a network that is trusted, or through a tunnel.
 
 use std::fmt;
 use std::ops::Bound;
@@ -55,7 +56,7 @@ pub(crate) const KIND: Kind = Kind {
     example: r#"{"type": "redis", "url": "redis://cache.example:6379/0", "prefix": "sessions:", "path": "shared",
         "credentials": {"env": {"password": "REDIS_PASSWORD"}}}"#,
     options: &[
-        ("url", "`redis://HOST:PORT/DATABASE`"),
+        ("url", "`redis://HOST:PORT/DATABASE`; `rediss://` encrypts"),
         ("prefix", "what all keys begin with in Redis; `{node}` for the node's name; nothing by default"),
         ("credentials", "`username` and `password`"),
     ],
@@ -105,8 +106,9 @@ impl RedisSettings {
         if url.contains('@') {
             return wrong("must hold no user and password: they belong into \"credentials\"");
         }
-        if !url.starts_with("redis://") || url.contains(['?', '#']) || url.into_connection_info().is_err() {
-            return wrong("must have the form redis://HOST:PORT/DATABASE");
+        let is_ours = ["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme));
+        if !is_ours || url.contains(['?', '#']) || url.into_connection_info().is_err() {
+            return wrong("must have the form redis://HOST:PORT/DATABASE, or rediss:// with TLS");
         }
         let prefix = fields.text("prefix", "sessions:")?.unwrap_or_default().to_owned();
         Ok(Self { place: format!("{url} {prefix}"), url: url.to_owned(), prefix })

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use crate::credentials::Secrets;
 use crate::fields::Fields;
 use crate::guarded::Guarded;
+use crate::meter::{Meter, Metered};
 use crate::objects::{Abilities, Named, Objects, named_capabilities};
 use crate::spec::NODE;
+use crate::sweep::Sweeper;
 use crate::{
-    Cached, Capabilities, Clock, Comparing, Envelope, ErrorKind, Expiry, KeyEncoding, Spec, SpecError, Store, StoreError, fs,
-    opendal, opensearch, postgres, redis, service, sqlite,
+    AllowedCredentials, Cached, Capabilities, Clock, Comparing, Envelope, ErrorKind, Expiry, KeyEncoding, Spec, SpecError, Store,
+    StoreError, fs, opendal, opensearch, postgres, redis, service, sqlite,
 };
 
 /// One kind of store.
@@ -67,6 +69,8 @@ pub struct Surroundings {
     pub node: String,
     /// Folders below which stores of files may lie. None means that there are no such stores.
     pub fs_roots: Vec<PathBuf>,
+    /// What of it stores may be given as credentials.
+    pub credentials: AllowedCredentials,
     /// Its clock.
     pub clock: Clock,
 }
@@ -116,12 +120,18 @@ pub fn kind(name: &str) -> Option<&'static Kind> {
 /// Opens a store, with its deadlines and retries, and the cache in front if one is set. Reads credentials, and asks nothing of
 /// the store: one that is down is opened all the same. Blocks for as long as small files take. Within a tokio runtime.
 pub fn open(spec: &Spec, surroundings: &Surroundings) -> Result<Arc<dyn Store>, StoreError> {
-    let secrets = spec.credentials.read(spec.kind.name)?;
+    open_metered(spec, surroundings, &Arc::default())
+}
+
+/// The same, counted by a meter, which goes on where it was.
+pub fn open_metered(spec: &Spec, surroundings: &Surroundings, meter: &Arc<Meter>) -> Result<Arc<dyn Store>, StoreError> {
+    let secrets = spec.credentials.read(spec.kind.name, &surroundings.credentials)?;
     let store = spec.settings.open(&Opening { spec, secrets: &secrets, surroundings })?;
     let guarded = Guarded::new(store, spec.timeout, spec.max_calls, secrets.all());
+    let metered = Metered::new(guarded, meter.clone());
     match &spec.cache {
-        Some(cache) => Ok(Arc::new(Cached::new(guarded, cache.clone(), surroundings.clock.clone()))),
-        None => Ok(Arc::new(guarded)),
+        Some(cache) => Ok(Arc::new(Cached::new(metered, cache.clone(), surroundings.clock.clone(), meter.clone()))),
+        None => Ok(Arc::new(metered)),
     }
 }
 
@@ -140,7 +150,7 @@ impl Opening<'_> {
     /// Objects as pairs.
     pub(crate) fn named<O: Objects + 'static>(&self, objects: O) -> Arc<dyn Store> {
         let (keys, envelope) = (self.spec.key_encoding, self.spec.envelope);
-        Arc::new(Named { objects, keys, envelope, clock: self.surroundings.clock.clone() })
+        Arc::new(Named { objects, keys, envelope, clock: self.surroundings.clock.clone(), sweeper: Sweeper::default() })
     }
 }
 

@@ -196,6 +196,7 @@ mod tests {
         let surroundings = crate::Surroundings {
             node: "n1".to_owned(),
             fs_roots: vec![folder.path().to_owned()],
+            credentials: crate::AllowedCredentials::default(),
             clock: crate::Clock::new(1, || 0),
         };
         for (kind, more) in [

@@ -11,15 +11,16 @@
 
 use std::ops::Bound;
 
+use bytes::Bytes;
 use quorate_engine::KeyRange;
 
-use crate::{Cursor, ErrorKind, Scan, SpecError, Stamp, StoreError, Tag};
+use crate::{Cursor, Entry, ErrorKind, MAX_PAGE_BYTES, Page, Scan, SpecError, Stamp, StoreError, Stored, Tag};
 
 /// The statements for one table.
 #[derive(Debug)]
 pub(crate) struct Statements {
     pub(crate) create: String,
-    /// $1 key, $2 now.
+    /// $1 key. Also what is over.
     pub(crate) get: String,
     /// $1 key, $2 value, $3 and $4 stamp, $5 expiry.
     pub(crate) put: String,
@@ -31,6 +32,8 @@ pub(crate) struct Statements {
     pub(crate) delete: String,
     /// $1 key, $2 now, $3 and $4 the tag.
     pub(crate) delete_matches: String,
+    /// Removes what is over: $1 the first key, $2 the last, $3 now.
+    pub(crate) sweep: String,
     table: String,
     length: &'static str,
 }
@@ -51,10 +54,7 @@ impl Statements {
                 "CREATE TABLE IF NOT EXISTS {table} (key {bytes} NOT NULL PRIMARY KEY, value {bytes} NOT NULL, \
                  stamp_us BIGINT NOT NULL, writer BIGINT NOT NULL, expires_ms BIGINT)"
             ),
-            get: format!(
-                "SELECT value, stamp_us, writer, expires_ms FROM {table} \
-                 WHERE key = $1 AND (expires_ms IS NULL OR expires_ms > $2)"
-            ),
+            get: format!("SELECT value, stamp_us, writer, expires_ms FROM {table} WHERE key = $1"),
             put_absent: format!("{insert} WHERE t.expires_ms <= $6"),
             put: insert,
             put_matches: format!(
@@ -65,35 +65,54 @@ impl Statements {
             delete_matches: format!(
                 "DELETE FROM {table} WHERE key = $1 AND (expires_ms IS NULL OR expires_ms > $2) AND stamp_us = $3 AND writer = $4"
             ),
+            sweep: format!("DELETE FROM {table} WHERE key >= $1 AND key <= $2 AND expires_ms <= $3"),
             table: table.to_owned(),
             length,
         }
     }
 
-    /// Keys of a page: $1 the first key, $2 now, $3 how many, $4 the end if there is one.
+    /// Keys of a page with when they end, those that are over included: $1 the first key, $2 how many, $3 the end if there is
+    /// one.
     pub(crate) fn keys(&self, has_end: bool) -> String {
-        format!("SELECT key FROM {} {}", self.table, Self::page(has_end))
+        format!("SELECT key, expires_ms FROM {} {}", self.table, Self::page(has_end))
     }
 
-    /// Pairs of a page, which ends once the values before are $4 bytes long: parameters as for `keys`, the end is $5. Lengths
+    /// Pairs of a page, which ends once the values before are $3 bytes long: parameters as for `keys`, the end is $4. Lengths
     /// are known without reading values, so that no more are read than are wanted.
     pub(crate) fn pairs(&self, has_end: bool) -> String {
-        let page = Self::page(has_end).replace("$4", "$5");
+        let page = Self::page(has_end).replace("$3", "$4");
         let Self { table, length, .. } = self;
         format!(
             "SELECT key, value, stamp_us, writer, expires_ms FROM (SELECT *, \
              SUM({length}(value)) OVER (ORDER BY key) - {length}(value) AS before FROM (SELECT * FROM {table} {page}) AS page) \
-             AS counted WHERE before < $4 ORDER BY key"
+             AS counted WHERE before < $3 ORDER BY key"
         )
     }
 
     fn page(has_end: bool) -> &'static str {
-        if has_end {
-            "WHERE key >= $1 AND (expires_ms IS NULL OR expires_ms > $2) AND key < $4 ORDER BY key LIMIT $3"
-        } else {
-            "WHERE key >= $1 AND (expires_ms IS NULL OR expires_ms > $2) ORDER BY key LIMIT $3"
-        }
+        if has_end { "WHERE key >= $1 AND key < $3 ORDER BY key LIMIT $2" } else { "WHERE key >= $1 ORDER BY key LIMIT $2" }
     }
+}
+
+/// Some rows, as a page of what is not over; and from where to where to sweep, if some are.
+pub(crate) fn page_of(rows: Vec<Row>, scan: &Scan, now: i64) -> (Page, Option<(Bytes, Bytes)>) {
+    let bytes: usize = rows.iter().filter_map(|row| row.stored.as_ref()).map(|stored| stored.value.len()).sum();
+    let is_full = rows.len() == scan.limit() || bytes >= MAX_PAGE_BYTES;
+    let next = rows.last().filter(|_| is_full).map(|row| Cursor(row.key.clone()));
+    let ends = rows.first().zip(rows.last()).map(|(first, last)| (first.key.clone(), last.key.clone()));
+    let count = rows.len();
+    let alive = rows.into_iter().filter(|row| row.expires.is_none_or(|at| at > now));
+    let entries: Vec<Entry> = alive.map(|Row { key, stored, .. }| Entry { key, stored }).collect();
+    let swept = ends.filter(|_| entries.len() < count);
+    (Page { entries, next }, swept)
+}
+
+/// A row of a page.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) key: Bytes,
+    pub(crate) stored: Option<Stored>,
+    pub(crate) expires: Option<i64>,
 }
 
 /// The first key of a page, and the first one behind it.

@@ -1,8 +1,12 @@
 //! `sqlite`: pairs in a table of an SQLite file, made if it is not there.
 //!
+//! The file is made with the keyspace, or by a node of whose name it is; one that is missing later is missed, for an unmounted
+//! disk leaves an empty folder.
+//!
 //! A write is on disk when it is answered (write-ahead log, `synchronous=FULL`). Several processes on one machine may use the
 //! file at once; a file system on a network does not do, for SQLite's locks and shared memory do not work there.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,10 +17,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, 
 use crate::blocking::Threads;
 use crate::fields::Fields;
 use crate::registry::{Kind, Opening, Settings};
+use crate::spec::NODE;
 use crate::sql::{self, Statements};
 use crate::{
-    Answer, Capabilities, Clock, Comparing, Condition, Cursor, Entry, ErrorKind, Expiry, MAX_KEY_BYTES, MAX_PAGE_BYTES, Page,
-    Put, Scan, SpecError, Store, StoreError, Stored, Written, fs,
+    Answer, Capabilities, Clock, Comparing, Condition, ErrorKind, Expiry, MAX_KEY_BYTES, MAX_PAGE_BYTES, Page, Put, Scan,
+    SpecError, Store, StoreError, Stored, Written, fs,
 };
 
 const NAME: &str = "sqlite";
@@ -76,6 +81,7 @@ impl Settings for SqliteSettings {
         let (_, file) = fs::below_roots(NAME, opening, &self.file)?;
         let table = sql::quoted(NAME, &opening.place(&self.table))?;
         let database = Database {
+            is_made: self.file.contains(NODE),
             file,
             statements: Statements::of(&table, "BLOB", "length"),
             clock: opening.surroundings.clock.clone(),
@@ -95,47 +101,61 @@ struct Sqlite {
 #[derive(Debug)]
 struct Database {
     file: PathBuf,
+    /// Whether a file that is missing is made, whoever asks.
+    is_made: bool,
     statements: Statements,
     clock: Clock,
-    connection: Mutex<Option<Connection>>,
+    connection: Mutex<Option<Opened>>,
+}
+
+/// A connection, and which file it is to: device and number.
+#[derive(Debug)]
+struct Opened {
+    connection: Connection,
+    file: (u64, u64),
 }
 
 impl Database {
-    /// Calls with the connection, which is opened if it is not. One that failed in an odd way is closed.
+    /// Calls with the connection, which is opened if it is not, or if the file of that name is another by now, or none: its
+    /// folder was moved, or a disk was mounted over it. One that failed in an odd way is closed.
     fn with<T>(&self, changes: bool, call: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let mut held = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let connection = match held.take() {
-            Some(connection) => connection,
-            None => self.open().map_err(|error| self.meaning(&error, false))?,
+        let opened = match held.take().filter(|opened| self.file_now() == Some(opened.file)) {
+            Some(opened) => opened,
+            None => self.open(self.is_made).map_err(|error| self.meaning(&error, false))?,
         };
-        match call(&connection) {
+        match call(&opened.connection) {
             Ok(answer) => {
-                *held = Some(connection);
+                *held = Some(opened);
                 Ok(answer)
             }
             Err(error) => {
                 let error = self.meaning(&error, changes);
                 if error.kind.is_passing() {
-                    drop(connection);
+                    drop(opened);
                 } else {
-                    *held = Some(connection);
+                    *held = Some(opened);
                 }
                 Err(error)
             }
         }
     }
 
-    fn open(&self) -> rusqlite::Result<Connection> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    fn file_now(&self) -> Option<(u64, u64)> {
+        std::fs::metadata(&self.file).ok().map(|file| (file.dev(), file.ino()))
+    }
+
+    fn open(&self, makes: bool) -> rusqlite::Result<Opened> {
+        let create = if makes { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_WRITE | create | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         let connection = Connection::open_with_flags(&self.file, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.execute_batch(&self.statements.create)?;
-        Ok(connection)
+        // None: it went a moment ago, and is missed by the next call.
+        Ok(Opened { connection, file: self.file_now().unwrap_or_default() })
     }
 
     fn meaning(&self, error: &rusqlite::Error, changes: bool) -> StoreError {
@@ -158,15 +178,34 @@ impl Database {
         if changes && is_unknown { error.unknown() } else { error }
     }
 
+    fn make(&self) -> Result<(), StoreError> {
+        self.open(true).map(drop).map_err(|error| self.meaning(&error, false))
+    }
+
     fn now(&self) -> i64 {
         sql::milliseconds(self.clock.unix_ms())
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Stored>, StoreError> {
-        self.with(false, |connection| {
+        let found = self.with(false, |connection| {
             let mut statement = connection.prepare_cached(&numbered(&self.statements.get))?;
-            statement.query_row(params![key, self.now()], |row| stored(row, 0)).optional()
-        })
+            statement.query_row(params![key], |row| stored(row, 0)).optional()
+        })?;
+        let now = self.now();
+        let is_over = |stored: &Stored| stored.expires_at_ms.is_some_and(|at| sql::milliseconds(at) <= now);
+        if found.as_ref().is_some_and(is_over) {
+            self.sweep(key, key, now);
+            return Ok(None);
+        }
+        Ok(found)
+    }
+
+    /// Removes what is over from one key to another, if that goes now.
+    fn sweep(&self, first: &[u8], last: &[u8], now: i64) {
+        let removal = |connection: &Connection| {
+            connection.prepare_cached(&numbered(&self.statements.sweep))?.execute(params![first, last, now])
+        };
+        self.with(true, removal).ok();
     }
 
     fn put(&self, key: &[u8], put: &Put) -> Result<Written, StoreError> {
@@ -215,8 +254,7 @@ impl Database {
     fn page(&self, scan: &Scan) -> Result<Page, StoreError> {
         let (start, end) = sql::bounds(scan);
         let (limit, max_bytes) = (sql::number(scan.limit()), sql::number(MAX_PAGE_BYTES));
-        let now = self.now();
-        let mut parameters: Vec<&dyn ToSql> = vec![&start, &now, &limit];
+        let mut parameters: Vec<&dyn ToSql> = vec![&start, &limit];
         let statement = if scan.with_values {
             parameters.push(&max_bytes);
             self.statements.pairs(end.is_some())
@@ -226,19 +264,22 @@ impl Database {
         if end.is_some() {
             parameters.push(&end);
         }
-        let entries = self.with(false, |connection| {
+        let rows = self.with(false, |connection| {
             let mut statement = connection.prepare_cached(&numbered(&statement))?;
             let read = |row: &Row<'_>| {
                 let key: Vec<u8> = row.get(0)?;
                 let stored = if scan.with_values { Some(stored(row, 1)?) } else { None };
-                Ok(Entry { key: key.into(), stored })
+                let expires = row.get(if scan.with_values { 4 } else { 1 })?;
+                Ok(sql::Row { key: key.into(), stored, expires })
             };
             statement.query_map(&parameters[..], read)?.collect::<rusqlite::Result<Vec<_>>>()
         })?;
-        let bytes: usize = entries.iter().filter_map(|entry| entry.stored.as_ref()).map(|stored| stored.value.len()).sum();
-        let is_full = entries.len() == scan.limit() || bytes >= MAX_PAGE_BYTES;
-        let next = entries.last().filter(|_| is_full).map(|entry| Cursor(entry.key.clone()));
-        Ok(Page { entries, next })
+        let now = self.now();
+        let (page, swept) = sql::page_of(rows, scan, now);
+        if let Some((first, last)) = swept {
+            self.sweep(&first, &last, now);
+        }
+        Ok(page)
     }
 }
 
@@ -291,5 +332,10 @@ impl Store for Sqlite {
     fn check(&self) -> Answer<'_, ()> {
         let database = self.database.clone();
         Box::pin(self.threads.run(false, move || database.with(false, |_| Ok(()))))
+    }
+
+    fn prepare(&self) -> Answer<'_, ()> {
+        let database = self.database.clone();
+        Box::pin(self.threads.run(false, move || database.make()))
     }
 }

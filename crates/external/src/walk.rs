@@ -61,12 +61,6 @@ pub(crate) struct Smallest {
 }
 
 impl Smallest {
-    /// One child of the root, for those who only want to know whether it is there.
-    pub(crate) fn of_root(keys: KeyEncoding) -> Self {
-        let listing = Listing { prefix: String::new(), after: None, max_names: 1 };
-        Self::of(keys, Child::root(), &listing, None, 1)
-    }
-
     fn of(keys: KeyEncoding, folder: Child, listing: &Listing, after_child: Option<Child>, max: usize) -> Self {
         let (prefix, after) = (listing.prefix.clone(), listing.after.clone());
         Self { keys, folder, prefix, after, after_child, max, kept: BinaryHeap::new(), is_cut: false }

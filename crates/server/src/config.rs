@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use quorate_api::key::{MAX_NAME_BYTES, is_node_name};
 use quorate_api::quantity::format_bytes;
 use quorate_discovery::{Spec, split_address};
+use quorate_external::AllowedCredentials;
 use serde::{Deserialize, Serialize};
 
 pub use layer::{CompatLayer, ConfigLayer};
@@ -49,6 +50,11 @@ pub struct ServerConfig {
     /// Folders, as absolute paths, below which keyspaces may keep pairs in files (engines `fs` and `sqlite`); without any
     /// there are no such keyspaces.
     pub fs_roots: Vec<PathBuf>,
+    /// Environment variables that keyspaces may have handed to stores outside as credentials: names, or beginnings of names with
+    /// `*` behind; none by default.
+    pub credentials_env: Vec<String>,
+    /// Folders, as absolute paths, below which files with such credentials lie; none by default.
+    pub credentials_dirs: Vec<PathBuf>,
     /// The largest value, in bytes.
     pub max_value_bytes: u64,
     /// Client connections at once; further ones are closed when they are accepted.
@@ -88,6 +94,8 @@ impl Default for ServerConfig {
             new_cluster: false,
             allow_hosts: Vec::new(),
             fs_roots: Vec::new(),
+            credentials_env: Vec::new(),
+            credentials_dirs: Vec::new(),
             max_value_bytes: 3 << 19,
             max_connections: 20_000,
             max_log_bytes: 1 << 30,
@@ -198,8 +206,15 @@ impl ServerConfig {
         if let Some(host) = self.allow_hosts.iter().find(|host| !is_host(host)) {
             return invalid("allow_hosts", format!("holds `{host}`, which is no host name"));
         }
-        if let Some(root) = self.fs_roots.iter().find(|root| !root.is_absolute()) {
-            return invalid("fs_roots", format!("holds `{}`: folders are named by absolute paths", root.display()));
+        for (setting, folders) in [("fs_roots", &self.fs_roots), ("credentials_dirs", &self.credentials_dirs)] {
+            if let Some(folder) = folders.iter().find(|folder| !folder.is_absolute()) {
+                return invalid(setting, format!("holds `{}`: folders are named by absolute paths", folder.display()));
+            }
+        }
+        for variable in &self.credentials_env {
+            if let Some(problem) = AllowedCredentials::problem_of(variable) {
+                return invalid("credentials_env", format!("holds `{variable}`, which {problem}"));
+            }
         }
         if self.log_filter.trim().is_empty() {
             return invalid(
@@ -416,5 +431,11 @@ mod tests {
             assert_eq!(rejected(&config), Some(key));
         }
         assert_eq!(rejected(&ServerConfig { allow_hosts: vec!["a/b".to_owned()], ..config() }), Some("allow_hosts"));
+        assert_eq!(rejected(&ServerConfig { fs_roots: vec!["srv".into()], ..config() }), Some("fs_roots"));
+        assert_eq!(rejected(&ServerConfig { credentials_dirs: vec!["etc".into()], ..config() }), Some("credentials_dirs"));
+        for (variable, told) in [("S3_*", None), ("S3_*_KEY", Some("credentials_env")), ("", Some("credentials_env"))] {
+            let credentials_env = vec![variable.to_owned()];
+            assert_eq!(rejected(&ServerConfig { credentials_env, ..config() }), told, "{variable}");
+        }
     }
 }

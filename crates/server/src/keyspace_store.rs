@@ -61,6 +61,9 @@ impl Running {
         let is_new = self.change_catalog(deadline, plan).await?;
         let mut known = self.keyspace(name, Freshness::LATEST, deadline).await?;
         known.is_ready = self.is_usable(&known, deadline).await;
+        if settings.engine.outside.is_some() {
+            self.prepare_outside(name, deadline).await;
+        }
         Ok((is_new, known))
     }
 

@@ -1,12 +1,17 @@
 //! The node's metrics in Prometheus' text form.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
+use std::time::Duration;
 
 use quorate_api::keyspace::CacheFigures;
+use quorate_external::{Call, CallFigures, LATENCY_BOUNDS};
 use quorate_node::eventual_replication::{PeerStatus, Status};
 use quorate_node::{Catalog, Hosted, NodeStatus, ReplicaStatus};
 
 use crate::keyspace_store::cache_figures;
+use crate::outside_store::failures_by_code;
+use crate::outside_stores::OutsideKeyspace;
 use crate::peers::LinkStatus;
 
 /// A gauge or counter of each thing of a kind: name, kind, help, value.
@@ -37,6 +42,14 @@ const CACHE_METRICS: [Metric<CacheFigures>; 4] = [
     ("quorate_cache_misses_total", "counter", "Reads of one key that did not.", |c| c.misses),
     ("quorate_cache_weight_bytes", "gauge", "Pairs with the engine's overhead.", |c| c.weight_bytes),
     ("quorate_cache_max_bytes", "gauge", "The bound.", |c| c.max_bytes),
+];
+
+/// Per cache in front of a store outside.
+const FRONT_CACHE_METRICS: [Metric<quorate_external::CacheFigures>; 4] = [
+    ("quorate_store_cache_hits_total", "counter", "Reads that the cache in front answered.", |c| c.hits),
+    ("quorate_store_cache_stale_total", "counter", "Reads it answered beyond their time since the store failed.", |c| c.stale),
+    ("quorate_store_cache_fetched_total", "counter", "Reads that went to the store.", |c| c.fetched),
+    ("quorate_store_cache_joined_total", "counter", "Reads that waited for another's fetch.", |c| c.joined),
 ];
 
 /// Per replica of an eventual keyspace.
@@ -142,6 +155,57 @@ pub(crate) fn caches(out: &mut String, hosted: &Hosted) {
             let _ = writeln!(out, "quorate_cache_gone_total{{keyspace=\"{keyspace}\",cause=\"{cause}\"}} {count}");
         }
     }
+}
+
+/// Appends what this node asked of stores outside; nothing if there are none.
+pub(crate) fn stores(out: &mut String, stores: &BTreeMap<String, OutsideKeyspace>) {
+    if stores.is_empty() {
+        return;
+    }
+    head(out, ("quorate_store_is_open", "gauge", "1 if the node has what it needs to use the store."));
+    for (keyspace, store) in stores {
+        let _ = writeln!(out, "quorate_store_is_open{{keyspace=\"{keyspace}\"}} {}", u8::from(store.is_open()));
+    }
+    let each = |(keyspace, store): (&String, &OutsideKeyspace)| {
+        Call::ALL.map(|call| (format!("keyspace=\"{keyspace}\",call=\"{}\"", call.name()), store.meter.figures(call)))
+    };
+    let calls: Vec<(String, CallFigures)> = stores.iter().flat_map(each).collect();
+    head(out, ("quorate_store_calls_in_flight", "gauge", "Calls that run, or wait until they may."));
+    for (labels, figures) in &calls {
+        let _ = writeln!(out, "quorate_store_calls_in_flight{{{labels}}} {}", figures.in_flight);
+    }
+    head(out, ("quorate_store_failed_calls_total", "counter", "Calls that failed, by code."));
+    for (labels, figures) in &calls {
+        for (code, count) in failures_by_code(figures) {
+            let _ = writeln!(out, "quorate_store_failed_calls_total{{{labels},code=\"{code}\"}} {count}");
+        }
+    }
+    head(out, ("quorate_store_call_seconds", "histogram", "How long calls took that ended, retries included."));
+    for (labels, figures) in &calls {
+        latencies(out, "quorate_store_call_seconds", labels, figures);
+    }
+    let caches = stores.iter().filter(|(_, store)| store.is_cached);
+    let caches: Vec<(String, quorate_external::CacheFigures)> =
+        caches.map(|(keyspace, store)| (format!("keyspace=\"{keyspace}\""), store.meter.cache_figures())).collect();
+    if !caches.is_empty() {
+        families(
+            out,
+            &FRONT_CACHE_METRICS,
+            &caches.iter().map(|(labels, figures)| (labels.clone(), figures)).collect::<Vec<_>>(),
+        );
+    }
+}
+
+/// One histogram, whose buckets count what took as long or less.
+fn latencies(out: &mut String, name: &str, labels: &str, figures: &CallFigures) {
+    let mut so_far = 0;
+    let bounds = LATENCY_BOUNDS.iter().map(|bound| bound.as_secs_f64().to_string()).chain(["+Inf".to_owned()]);
+    for (bound, count) in bounds.zip(figures.by_latency) {
+        so_far += count;
+        let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {so_far}");
+    }
+    let seconds = Duration::from_micros(figures.total_us).as_secs_f64();
+    let _ = writeln!(out, "{name}_sum{{{labels}}} {seconds}\n{name}_count{{{labels}}} {so_far}");
 }
 
 /// Appends each metric of all things, which have their labels with them.

@@ -396,6 +396,7 @@ impl Store for NodeStore {
             crate::metrics::node(out, &views.status.load(), &running.peers.status());
             crate::metrics::eventuals(out, &views.status.load(), &views.catalog.load());
             crate::metrics::caches(out, &views.hosted.load());
+            crate::metrics::stores(out, &running.outside.all());
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Keyspaces whose pairs are in a store outside: what the REST API asks of them, put to the store.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_api::keyspace::{Capability, FrontCacheFigures, KeyspaceStats, OutsideStats};
+use quorate_api::keyspace::{Capability, KeyspaceStats};
+use quorate_api::outside::{FrontCacheFigures, OutsideStats, StoreCallFigures};
+use quorate_api::problem::Code;
 use quorate_engine::{Direction, EngineError, KeyRange, ScanItem, Table, View};
 use quorate_external as external;
-use quorate_external::{ErrorKind, Scan, Stored};
+use quorate_external::{Call, ErrorKind, Scan, Stored};
 use quorate_node::Monotonic;
 use quorate_node::keyspace::{Condition, Detail, Guard, KeyMeta, Limits, OpResult, Outcome, Put, Removed, Revision, Write};
 use tokio::task::JoinSet;
@@ -15,7 +18,7 @@ use crate::clock::Clock;
 use crate::eventual_store::{Plan, plan_of, too_large};
 use crate::node_store::{Found, Running};
 use crate::outside_stores::OutsideKeyspace;
-use crate::rest::{Outside, StoreError, UNKNOWN, Written, meta_of_tag};
+use crate::rest::{Outside, StoreError, UNKNOWN, Written, code_of_store, meta_of_tag};
 
 /// Keys of a range that one step removes: each is a call of its own.
 const MAX_KEYS_PER_STEP: usize = 256;
@@ -120,10 +123,21 @@ impl Running {
         Err(contended())
     }
 
+    /// Makes what a store needs that a keyspace was made on. Who uses it is told if that does not go, for the store may be there
+    /// later; making the keyspace again makes up for it.
+    pub(crate) async fn prepare_outside(&self, keyspace: &str, deadline: Monotonic) {
+        let Some(found) = self.outside.find(keyspace) else { return };
+        let preparing = async { self.opened(&found, deadline).await?.store.prepare().await.map_err(StoreError::Outside) };
+        match tokio::time::timeout(self.handle.clock.until(deadline), preparing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(keyspace, %error, "a store outside is not ready for the keyspace made on it"),
+            Err(_) => tracing::warn!(keyspace, "a store outside took too long to be made ready for the keyspace made on it"),
+        }
+    }
+
     /// What this node knows of a keyspace outside; the store is asked.
     pub(crate) async fn outside_stats(&self, name: &str, found: &OutsideKeyspace, deadline: Monotonic) -> KeyspaceStats {
         let opened = self.opened(found, deadline).await;
-        let cache = opened.as_ref().ok().and_then(|outside| outside.store.cache_figures());
         let is_open = opened.is_ok();
         let checked = match opened {
             Ok(outside) => {
@@ -132,8 +146,7 @@ impl Running {
             }
             Err(error) => Err(error),
         };
-        let figures =
-            |external::CacheFigures { hits, stale, fetched, joined }| FrontCacheFigures { hits, stale, fetched, joined };
+        let external::CacheFigures { hits, stale, fetched, joined } = found.meter.cache_figures();
         KeyspaceStats {
             name: name.to_owned(),
             served_by: self.name.clone(),
@@ -147,10 +160,32 @@ impl Running {
                 is_open,
                 is_reachable: checked.is_ok(),
                 error: checked.err().map(|error| error.to_string()),
-                cache: cache.map(figures),
+                cache: found.is_cached.then_some(FrontCacheFigures { hits, stale, fetched, joined }),
+                calls: Call::ALL.into_iter().map(|call| call_figures(call, &found.meter.figures(call))).collect(),
             }),
         }
     }
+}
+
+fn call_figures(call: Call, figures: &external::CallFigures) -> StoreCallFigures {
+    StoreCallFigures {
+        call: call.name().to_owned(),
+        ended: figures.ended,
+        in_flight: figures.in_flight,
+        total_us: figures.total_us,
+        failed: failures_by_code(figures),
+    }
+}
+
+/// How many calls ended with which code.
+pub(crate) fn failures_by_code(figures: &external::CallFigures) -> BTreeMap<String, u64> {
+    let known = figures.failed.iter().map(|(kind, count)| (code_of_store(*kind, external::Outcome::NotApplied), *count));
+    let unknown = (Code::OutcomeUnknown, figures.unknown);
+    let mut by_code = BTreeMap::new();
+    for (code, count) in known.chain([unknown]).filter(|(_, count)| *count > 0) {
+        *by_code.entry(code.facts().code.to_owned()).or_default() += count;
+    }
+    by_code
 }
 
 /// What conditions come to now. The store is asked past any cache: an old value would fail what holds.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use quorate_external::{ErrorKind, Spec, Stamp, Store, StoreError, Surroundings};
+use quorate_external::{ErrorKind, Meter, Spec, Stamp, Store, StoreError, Surroundings};
 use quorate_node::{Catalog, EngineSettings};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -31,6 +31,10 @@ pub(crate) struct OutsideStores {
 pub(crate) struct OutsideKeyspace {
     pub(crate) epoch: u64,
     pub(crate) kind: String,
+    /// Whether a cache is in front.
+    pub(crate) is_cached: bool,
+    /// Counts what this node asks of the store, as long as it knows the keyspace.
+    pub(crate) meter: Arc<Meter>,
     keeper: Arc<Keeper>,
 }
 
@@ -92,27 +96,35 @@ impl OutsideStores {
 
     /// Opens a store and lets go of it: whether this node can. The store is not asked.
     pub(crate) async fn try_open(&self, engine: &EngineSettings) -> Result<(), StoreError> {
-        open(engine.clone(), self.surroundings.clone()).await.map(drop)
+        open(engine.clone(), self.surroundings.clone(), Arc::default()).await.map(drop)
+    }
+
+    /// All keyspaces that are kept outside, by name.
+    pub(crate) fn all(&self) -> Arc<BTreeMap<String, OutsideKeyspace>> {
+        self.keyspaces.load_full()
     }
 
     fn keep(&self, name: &str, epoch: u64, engine: &EngineSettings) -> OutsideKeyspace {
         let (sender, state) = watch::channel(State::Opening);
-        let is_denied = Arc::new(Notify::new());
-        let keeping = keep(name.to_owned(), engine.clone(), self.surroundings.clone(), sender, Arc::clone(&is_denied));
-        let keeper = Keeper { state, is_denied, task: self.io.spawn(keeping) };
-        OutsideKeyspace { epoch, kind: engine.kind.clone(), keeper: Arc::new(keeper) }
+        let (is_denied, meter) = (Arc::new(Notify::new()), Arc::<Meter>::default());
+        let (surroundings, told) = (self.surroundings.clone(), Arc::clone(&is_denied));
+        let opening = Opening { engine: engine.clone(), surroundings, meter: Arc::clone(&meter) };
+        let keeper = Keeper { state, is_denied, task: self.io.spawn(keep(name.to_owned(), opening, sender, told)) };
+        let is_cached = engine.options.contains_key("cache");
+        OutsideKeyspace { epoch, kind: engine.kind.clone(), is_cached, meter, keeper: Arc::new(keeper) }
     }
 }
 
-async fn keep(
-    name: String,
+/// What a store is opened with, again and again.
+struct Opening {
     engine: EngineSettings,
     surroundings: Surroundings,
-    state: watch::Sender<State>,
-    is_denied: Arc<Notify>,
-) {
+    meter: Arc<Meter>,
+}
+
+async fn keep(name: String, with: Opening, state: watch::Sender<State>, is_denied: Arc<Notify>) {
     loop {
-        match open(engine.clone(), surroundings.clone()).await {
+        match open(with.engine.clone(), with.surroundings.clone(), Arc::clone(&with.meter)).await {
             Ok(store) => {
                 state.send_replace(State::Open(store));
                 is_denied.notified().await;
@@ -127,10 +139,10 @@ async fn keep(
 }
 
 /// Reads small files, and so is done where that may take a while.
-async fn open(engine: EngineSettings, surroundings: Surroundings) -> Result<Arc<dyn Store>, StoreError> {
+async fn open(engine: EngineSettings, surroundings: Surroundings, meter: Arc<Meter>) -> Result<Arc<dyn Store>, StoreError> {
     let opening = tokio::task::spawn_blocking(move || {
         let spec = Spec::parse(&engine_json(&engine)).map_err(|error| unusable(&error))?;
-        quorate_external::open(&spec, &surroundings)
+        quorate_external::open_metered(&spec, &surroundings, &meter)
     });
     opening.await.unwrap_or_else(|error| Err(unusable(&error)))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quorate_api::cluster::{AddressChange, JoinRequest};
 use quorate_discovery::{Discovery, Entry, Options as DiscoveryOptions};
-use quorate_external::Surroundings;
+use quorate_external::{AllowedCredentials, Surroundings};
 use quorate_log::{Log, LogError, Options, RealDisk};
 use quorate_node::{Config as NodeConfig, Identity, Node, NodeStatus, OpenError, StopReason};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -389,6 +389,7 @@ fn begin(
     let surroundings = Surroundings {
         node: identity.name.clone(),
         fs_roots: config.fs_roots.clone(),
+        credentials: AllowedCredentials { variables: config.credentials_env.clone(), folders: config.credentials_dirs.clone() },
         clock: quorate_external::Clock::new(draw()?, Clock::calendar_ms),
     };
     let outside = Arc::new(OutsideStores::new(surroundings));

@@ -70,6 +70,18 @@ pub(crate) struct ServerArgs {
     /// Folders below which keyspaces may keep their pairs in files; without any, none may
     #[arg(long = "fs-root", env = "QUORATE_FS_ROOTS", value_name = "DIR,...", value_delimiter = ',', hide_env_values = true)]
     fs_roots: Option<Vec<PathBuf>>,
+    /// Environment variables that stores outside may be given as credentials, as NAME or PREFIX*; without any, none are
+    #[arg(long, env = "QUORATE_CREDENTIALS_ENV", value_name = "NAME,...", value_delimiter = ',', hide_env_values = true)]
+    credentials_env: Option<Vec<String>>,
+    /// Folders below which files with such credentials lie; without any, none are read
+    #[arg(
+        long = "credentials-dir",
+        env = "QUORATE_CREDENTIALS_DIRS",
+        value_name = "DIR,...",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    credentials_dirs: Option<Vec<PathBuf>>,
     /// The largest value [default: 1.5MiB]
     #[arg(long, env = "QUORATE_MAX_VALUE_BYTES", value_name = "BYTES", value_parser = parse_bytes, hide_env_values = true)]
     max_value_bytes: Option<u64>,
@@ -124,6 +136,8 @@ impl ServerArgs {
             new_cluster: self.new_cluster,
             allow_hosts: self.allow_hosts,
             fs_roots: self.fs_roots,
+            credentials_env: self.credentials_env,
+            credentials_dirs: self.credentials_dirs,
             max_value_bytes: self.max_value_bytes,
             max_connections: self.max_connections,
             max_log_bytes: self.max_log_bytes,
@@ -176,7 +190,10 @@ mod tests {
     fn every_flag_reaches_its_setting() {
         let from_flags = layer(
             "quorate server --name n1 --data-dir /d --listen a:1 --peer-listen a:2 --advertise b:1 --peer-advertise b:2 \
-             --join c:1,zk://d:1,e:1/q --join dns://f:1 --expect 3 --dns-server 127.0.0.1:53 --new-cluster --allow-host x --allow-host y --fs-root /srv/a --fs-root /srv/b --max-value-bytes 2MiB --max-connections 7 \
+             --join c:1,zk://d:1,e:1/q --join dns://f:1 --expect 3 --dns-server 127.0.0.1:53 --new-cluster --allow-host x --allow-host y \
+             --fs-root /srv/a --fs-root /srv/b \
+             --credentials-env S3_KEY,S3_ID --credentials-env PG* --credentials-dir /etc/q \
+             --max-value-bytes 2MiB --max-connections 7 \
              --max-log-bytes 256MiB --max-keyspace-bytes 2GiB --compat-post-key upsert --log info --log-format json \
              --heartbeat-ms 50 --election-ms 500 --stop-timeout-ms 9000 \
              --stop-delay-ms 700",
@@ -195,6 +212,8 @@ mod tests {
             new_cluster = true
             allow_hosts = ["x", "y"]
             fs_roots = ["/srv/a", "/srv/b"]
+            credentials_env = ["S3_KEY", "S3_ID", "PG*"]
+            credentials_dirs = ["/etc/q"]
             max_value_bytes = "2MiB"
             max_connections = 7
             max_log_bytes = "256MiB"

@@ -24,6 +24,8 @@ mod membership;
 mod moves;
 mod once;
 mod outside;
+mod outside_kinds;
+mod outside_tls;
 mod pauses;
 mod replication;
 mod restarts;

@@ -5,29 +5,36 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use quorate_test_servers::redis;
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Connection, Redis, Request, pause, until};
+use crate::support::{Cluster, Connection, Request, free_ports, pause, until};
 
-const NODES: [&str; 3] = ["n1", "n2", "n3"];
+pub(crate) const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
 /// How long a node may take until it hears of a keyspace, or finds a store again.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-fn on(method: &'static str, keyspace: &str, key: &str) -> Request {
+pub(crate) fn on(method: &'static str, keyspace: &str, key: &str) -> Request {
     Request::new(method, format!("/v1/kv/{keyspace}/{key}"))
 }
 
-fn put(keyspace: &str, key: &str, value: &str) -> Request {
+pub(crate) fn put(keyspace: &str, key: &str, value: &str) -> Request {
     on("PUT", keyspace, key).with_body(value)
 }
 
-/// Three nodes that may use a folder.
-fn cluster_with(folder: &Path) -> Cluster {
-    Cluster::ready_with(3, &["--fs-root", folder.to_str().expect("temporary folders have plain names")])
+/// What lets a node use a folder, for pairs and for credentials.
+pub(crate) fn allowances(folder: &Path) -> [&str; 4] {
+    let folder = folder.to_str().expect("temporary folders have plain names");
+    ["--fs-root", folder, "--credentials-dir", folder]
 }
 
-fn create(cluster: &Cluster, keyspace: &str, engine: &Value) {
+/// Three nodes that may use a folder.
+pub(crate) fn cluster_with(folder: &Path) -> Cluster {
+    Cluster::ready_with(3, &allowances(folder))
+}
+
+pub(crate) fn create(cluster: &Cluster, keyspace: &str, engine: &Value) {
     let settings = json!({"engine": engine}).to_string();
     cluster.connection("n1").expect(201, &Request::json("PUT", &format!("/v1/keyspaces/{keyspace}"), settings));
     for name in NODES {
@@ -39,20 +46,31 @@ fn create(cluster: &Cluster, keyspace: &str, engine: &Value) {
     }
 }
 
-fn problem(node: &mut Connection, status: u16, request: &Request) -> (String, Value, String) {
+pub(crate) fn problem(node: &mut Connection, status: u16, request: &Request) -> (String, Value, String) {
     let problem: Value = node.expect(status, request).json();
     let text = |field: &str| problem[field].as_str().unwrap_or_default().to_owned();
     (text("code"), problem["outcome"].clone(), text("detail"))
 }
 
-fn keys(node: &mut Connection, keyspace: &str, query: &str) -> Vec<String> {
+pub(crate) fn keys(node: &mut Connection, keyspace: &str, query: &str) -> Vec<String> {
     let page: Value = node.expect(200, &Request::new("GET", format!("/v1/kv/{keyspace}")).with_query(query)).json();
     let items = page["items"].as_array().expect("a list").iter();
     items.map(|item| item["key"].as_str().expect("a text").to_owned()).collect()
 }
 
+/// Another keyspace, and the node.
+pub(crate) fn undisturbed(node: &mut Connection) {
+    node.expect(201, &Request::put(b"elsewhere", "v"));
+    node.expect(204, &Request::new("DELETE", "/v1/kv/default/elsewhere"));
+    // Beside other tests a node may have to catch up for a moment, whatever stores do.
+    until("it is ready", LIMIT, || match node.send(&Request::new("GET", "/readyz")) {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
 /// All keys, page by page.
-fn paged(node: &mut Connection, keyspace: &str, query: &str) -> Vec<String> {
+pub(crate) fn paged(node: &mut Connection, keyspace: &str, query: &str) -> Vec<String> {
     let (mut found, mut cursor) = (Vec::new(), String::new());
     loop {
         let query = if cursor.is_empty() { query.to_owned() } else { format!("{query}&cursor={cursor}") };
@@ -78,7 +96,7 @@ fn exported(cluster: &Cluster, node: &str, keyspace: &str) -> Vec<String> {
 }
 
 /// What every shared store does, whatever it is.
-fn use_from_all_nodes(cluster: &Cluster, keyspace: &str) {
+pub(crate) fn use_from_all_nodes(cluster: &Cluster, keyspace: &str) {
     let mut nodes = NODES.map(|name| cluster.connection(name));
     // Written through one, read through the others, conditionally.
     let made = nodes[0].expect(201, &put(keyspace, "a", "1").with_header("if-none-match", "*"));
@@ -199,7 +217,7 @@ fn a_folder_is_shared_by_all_nodes_and_by_other_programs() {
     cluster.node_mut("n2").kill();
     nodes[0].expect(204, &put("reports", "alone.txt", "v"));
     assert_eq!(nodes[2].expect(200, &on("GET", "reports", "alone.txt")).text(), "v");
-    cluster.node_mut("n2").start_with(&["--fs-root", folder.path().to_str().expect("a plain name")]);
+    cluster.node_mut("n2").start_with(&allowances(folder.path()));
     cluster.until_ready();
     let mut again = cluster.connection("n2");
     until("it has its keyspaces again", LIMIT, || match again.send(&on("GET", "reports", "alone.txt")) {
@@ -215,6 +233,24 @@ fn a_folder_is_shared_by_all_nodes_and_by_other_programs() {
     assert!(detail.contains("fs") && detail.contains("lost"), "{detail}");
     assert_eq!(problem(&mut again, 502, &on("GET", "lost", "x")).0, "store_missing");
     assert!(!lost.exists());
+    // Nor is the empty folder taken for it that a disk leaves which is not mounted, until somebody says that it is the one.
+    fs::create_dir(&lost).expect("a folder can be made");
+    let (code, _, detail) = problem(&mut again, 502, &put("lost", "x", "v"));
+    assert!(code == "store_missing" && detail.contains(".quorate/store"), "{detail}");
+    let settings = json!({"engine": {"type": "fs", "path": "shared", "folder": lost}}).to_string();
+    again.expect(200, &Request::json("PUT", "/v1/keyspaces/lost", settings));
+    nodes[1] = cluster.connection("n2");
+    for node in &mut nodes {
+        node.expect(204, &put("lost", "x", "v"));
+    }
+    let away = folder.path().join("away");
+    fs::rename(&lost, &away).expect("a folder can be moved");
+    fs::create_dir(&lost).expect("a folder can be made");
+    for node in &mut nodes {
+        assert_eq!(problem(node, 502, &on("GET", "lost", "x")).0, "store_missing");
+        assert_eq!(problem(node, 502, &put("lost", "x", "w")).0, "store_missing");
+    }
+    assert_eq!(fs::read_dir(&lost).expect("it is there").count(), 0);
     again.expect(200, &on("GET", "pairs", "a"));
 
     // The keyspace goes, and what is in the folder stays.
@@ -230,7 +266,7 @@ fn a_folder_is_shared_by_all_nodes_and_by_other_programs() {
 
 #[test]
 fn settings_that_cannot_be_are_refused_with_the_way_out() {
-    let cluster = Cluster::ready(1);
+    let cluster = Cluster::ready_with(1, &["--credentials-env", "OTHER,QUORATE_TEST_*", "--credentials-dir", "/etc/quorate"]);
     let mut node = cluster.connection("n1");
     let redis = |more: Value| {
         let mut engine = json!({"type": "redis", "url": "redis://127.0.0.1:1/0", "path": "shared"});
@@ -246,6 +282,10 @@ fn settings_that_cannot_be_are_refused_with_the_way_out() {
         (redis(json!({"credentials": {"password": "hush-hush"}})), 422, "\"env\""),
         (redis(json!({"password": "hush-hush"})), 422, "credentials"),
         (redis(json!({"credentials": {"env": {"password": "QUORATE_TEST_NOT_SET"}}})), 422, "QUORATE_TEST_NOT_SET"),
+        // Whoever may make keyspaces has nothing else of a node sent to where he likes.
+        (redis(json!({"credentials": {"env": {"password": "HOME"}}})), 422, "--credentials-env"),
+        (redis(json!({"credentials": {"file": "/etc/passwd"}})), 422, "--credentials-dir"),
+        (redis(json!({"credentials": {"file": "/etc/quorate/../passwd"}})), 422, "--credentials-dir"),
         (redis(json!({"cache": {"ttl": "soon"}})), 422, "cache.ttl"),
         (redis(json!({"wobble": 1})), 422, "known: "),
         (json!({"engine": {"type": "abacus"}}), 422, "abacus"),
@@ -269,10 +309,37 @@ fn settings_that_cannot_be_are_refused_with_the_way_out() {
     assert_eq!((&stats["outside"]["is_open"], &stats["outside"]["is_reachable"]), (&json!(true), &json!(false)), "{stats}");
 }
 
+/// Each node decides for itself what of its own it gives away.
+#[test]
+fn a_node_that_does_not_allow_it_hands_no_credentials_to_a_store() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let credentials = folder.path().join("redis.json");
+    fs::write(&credentials, r#"{"password": "open sesame"}"#).expect("a file can be written");
+    let mut cluster = Cluster::ready_with(1, &allowances(folder.path()));
+    cluster.add("n2");
+    let first = cluster.node("n1").client_address.clone();
+    cluster.node_mut("n2").start(&[&first]);
+    cluster.until_ready();
+    let url = format!("redis://127.0.0.1:{}/0", free_ports(1)[0]);
+    let engine = json!({"type": "redis", "url": url, "path": "shared", "credentials": {"file": credentials}, "timeout": "500ms"});
+    let settings = json!({"engine": engine}).to_string();
+    let [mut allows, mut denies] = ["n1", "n2"].map(|name| cluster.connection(name));
+    // Nobody answers there.
+    allows.expect(201, &Request::json("PUT", "/v1/keyspaces/k", settings.clone()));
+    assert_eq!(problem(&mut allows, 503, &put("k", "a", "1")).0, "store_unreachable");
+    let (code, outcome, detail) = problem(&mut denies, 502, &put("k", "a", "1"));
+    assert_eq!((code.as_str(), outcome), ("store_denied", json!("not_applied")), "{detail}");
+    assert!(detail.contains("--credentials-dir") && !detail.contains("sesame"), "{detail}");
+    let told: Value = denies.expect(422, &Request::json("PUT", "/v1/keyspaces/other", settings)).json();
+    assert!(told["detail"].as_str().expect("a detail").contains("--credentials-dir"), "{told}");
+    let stats: Value = denies.expect(200, &Request::new("GET", "/v1/keyspaces/k/stats")).json();
+    assert_eq!(stats["outside"]["is_open"], false, "{stats}");
+}
+
 #[test]
 fn redis_is_shared_and_may_be_down_for_a_while() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let Some(mut redis) = Redis::start(folder.path(), "open sesame") else { return };
+    let Some(mut redis) = redis("open sesame") else { return };
     let credentials = folder.path().join("redis.json");
     fs::write(&credentials, r#"{"password": "sesame, please"}"#).expect("a file can be written");
     let mut cluster = cluster_with(folder.path());
@@ -313,6 +380,9 @@ fn redis_is_shared_and_may_be_down_for_a_while() {
     });
     let stats: Value = nodes[1].expect(200, &Request::new("GET", "/v1/keyspaces/cached/stats")).json();
     assert!(stats["outside"]["cache"]["fetched"].as_u64() >= Some(2), "{stats}");
+    let metrics = nodes[1].expect(200, &Request::new("GET", "/metrics")).text();
+    let fetched = metrics.lines().find_map(|line| line.strip_prefix("quorate_store_cache_fetched_total{keyspace=\"cached\"} "));
+    assert_eq!(fetched, Some(stats["outside"]["cache"]["fetched"].to_string().as_str()), "{metrics}");
 
     // A node dies: the others go on.
     cluster.node_mut("n3").kill();
@@ -320,7 +390,7 @@ fn redis_is_shared_and_may_be_down_for_a_while() {
     assert_eq!(nodes[0].expect(200, &on("GET", "shared", "b")).text(), "1");
 
     // The store dies: that is said, and other keyspaces do not notice.
-    redis.stop();
+    redis.kill();
     for node in &mut nodes[..2] {
         let (code, _, detail) = problem(node, 503, &on("GET", "shared", "b"));
         assert_eq!(code, "store_unreachable", "{detail}");
@@ -328,12 +398,10 @@ fn redis_is_shared_and_may_be_down_for_a_while() {
         let (code, outcome, detail) = problem(node, 503, &put("shared", "b", "2"));
         assert_eq!((code.as_str(), outcome), ("store_unreachable", json!("not_applied")), "{detail}");
         assert_eq!(problem(node, 503, &Request::new("GET", "/v1/kv/shared")).0, "store_unreachable");
-        node.expect(201, &Request::put(b"elsewhere", "v"));
-        node.expect(204, &Request::new("DELETE", "/v1/kv/default/elsewhere"));
-        node.expect(200, &Request::new("GET", "/readyz"));
+        undisturbed(node);
     }
     // One that starts while the store is down finds it later.
-    cluster.node_mut("n3").start_with(&[]);
+    cluster.node_mut("n3").start_with(&allowances(folder.path()));
     cluster.until_ready();
     nodes[2] = cluster.connection("n3");
     assert_eq!(problem(&mut nodes[2], 503, &on("GET", "shared", "b")).0, "store_unreachable");

@@ -1,10 +1,12 @@
 //! The tours of the pages in `docs/`, as they stand there: an indented line that begins with `$ ` is a command, and what follows
-//! it, up to the next one, is what it prints. A block that begins with a method is a request: its first line, its body, the
-//! status of the answer alone in a line, and the answer's JSON.
+//! it, up to the next one, is what it prints; lines that begin with `> ` go on with it. `$N1` to `$N3` are where the nodes
+//! answer; blocks that name another server, as `$S3`, are left out where there is none. A block that begins with a method is a
+//! request: its first line, its body, the status of the answer alone in a line, and the answer's JSON.
 
 use std::path::Path;
 use std::process::Command;
 
+use quorate_test_servers::moto;
 use serde_json::Value;
 
 use crate::support::{Cluster, Request, program};
@@ -22,26 +24,36 @@ fn blocks(page: &str) -> Vec<Vec<&str>> {
     blocks
 }
 
-fn run_commands(block: &[&str], cluster: &Cluster, folder: &Path) -> usize {
+fn run_commands(block: &[&str], cluster: &Cluster, place: &Place<'_>) -> usize {
     let mut commands = 0;
     let mut rest = block;
     while let Some((command, after)) = rest.split_first() {
-        let command = command.strip_prefix("$ ").expect("a block of commands begins with one");
+        let mut command = command.strip_prefix("$ ").expect("a block of commands begins with one").to_owned();
+        let (more, after) = after.split_at(after.iter().take_while(|line| line.starts_with("> ")).count());
+        for line in more {
+            command = format!("{command}\n{}", &line[2..]);
+        }
         let (printed, next) = after.split_at(after.iter().position(|line| line.starts_with("$ ")).unwrap_or(after.len()));
-        assert_eq!(output_of(command, cluster, folder), printed, "{command}");
+        assert_eq!(output_of(&command, cluster, place), printed, "{command}");
         commands += 1;
         rest = next;
     }
     commands
 }
 
+/// Where commands run: a folder, and a server that was started for them, by the variable that holds where it answers.
+struct Place<'a> {
+    folder: &'a Path,
+    server: Option<(&'a str, String)>,
+}
+
 /// What a command prints, on both streams, by line; in a shell that knows the program.
-fn output_of(command: &str, cluster: &Cluster, folder: &Path) -> Vec<String> {
+fn output_of(command: &str, cluster: &Cluster, place: &Place<'_>) -> Vec<String> {
     let own_program = program();
     let programs = Path::new(own_program.get_program()).parent().expect("it lies in a folder");
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
     let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("exec 2>&1; {command}")]).current_dir(folder);
+    shell.args(["-c", &format!("exec 2>&1; {command}")]).current_dir(place.folder);
     for (name, value) in own_program.get_envs() {
         match value {
             Some(value) => shell.env(name, value),
@@ -49,6 +61,8 @@ fn output_of(command: &str, cluster: &Cluster, folder: &Path) -> Vec<String> {
         };
     }
     shell.env("PATH", path).env("QUORATE_ENDPOINTS", cluster.addresses().join(","));
+    let nodes = (1..).zip(cluster.addresses()).map(|(number, address)| (format!("N{number}"), format!("http://{address}")));
+    shell.envs(nodes).envs(place.server.clone());
     let output = shell.output().expect("a shell can be started");
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
@@ -68,14 +82,25 @@ fn send_request(block: &[&str], cluster: &Cluster, node: &str) {
 /// Takes the tour of a page, on a cluster of its own. How many commands and requests it has, so that none is overlooked.
 #[track_caller]
 fn tour(page: &str) -> (usize, usize) {
+    tour_with(page, None)
+}
+
+/// The same, beside a server: the variable that says where it answers, and that.
+#[track_caller]
+fn tour_with(page: &str, server: Option<(&str, String)>) -> (usize, usize) {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
     let page = std::fs::read_to_string(page).expect("the page is there");
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let cluster = Cluster::ready_with(3, &["--fs-root", folder.path().to_str().expect("temporary folders have plain names")]);
+    let plain = folder.path().to_str().expect("temporary folders have plain names");
+    let cluster = Cluster::ready_with(3, &["--fs-root", plain, "--credentials-dir", plain]);
+    let place = Place { folder: folder.path(), server };
     let (mut commands, mut requests) = (0, 0);
     for block in blocks(&page) {
+        if place.server.is_none() && block.iter().any(|line| line.contains("$S3")) {
+            continue;
+        }
         if block[0].starts_with("$ ") {
-            commands += run_commands(&block, &cluster, folder.path());
+            commands += run_commands(&block, &cluster, &place);
         } else if block[0].starts_with("POST ") {
             send_request(&block, &cluster, ["n1", "n2", "n3"][requests % 3]);
             requests += 1;
@@ -111,7 +136,10 @@ fn the_tour_of_history_is_as_it_says() {
 
 #[test]
 fn the_tour_of_stores_outside_is_as_it_says() {
-    assert_eq!(tour("engines.md"), (7, 0));
+    let bucket = moto();
+    let server = bucket.as_ref().map(|bucket| ("S3", format!("http://127.0.0.1:{}", bucket.port)));
+    let commands = if server.is_some() { 19 } else { 8 };
+    assert_eq!(tour_with("engines.md", server), (commands, 0));
 }
 
 #[test]

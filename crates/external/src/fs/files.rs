@@ -29,6 +29,9 @@ const MAX_RACES: usize = 8;
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// Says that a folder is one of ours; in the folder [`OWN_PREFIX`]. An empty file.
+pub(super) const MARK: &str = "store";
+
 /// The files below a folder.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -36,6 +39,8 @@ pub(super) struct Files {
     below: Vec<String>,
     /// So many of `below` are not made.
     must_exist: usize,
+    /// Whether a folder without the mark is none of ours.
+    is_marked: bool,
     clock: Clock,
     process: u64,
     written: AtomicU64,
@@ -79,7 +84,13 @@ fn system(what: &str, errno: Errno) -> StoreError {
 impl Files {
     pub(super) fn new(root: PathBuf, below: Vec<String>, must_exist: usize, clock: Clock) -> Self {
         let process = getrandom::u64().unwrap_or_else(|_| clock.stamp().unix_us);
-        Self { root, below, must_exist, clock, process, written: AtomicU64::new(0), opened: Mutex::new(None) }
+        let (written, opened) = (AtomicU64::new(0), Mutex::new(None));
+        Self { root, below, must_exist, is_marked: false, clock, process, written, opened }
+    }
+
+    /// The same, if the folder has the mark.
+    pub(super) fn marked(self) -> Self {
+        Self { is_marked: true, ..self }
     }
 
     /// The folder itself; opened again if another is of that name by now, or none: it was moved, or a disk was mounted over it.
@@ -102,6 +113,20 @@ impl Files {
     }
 
     fn open(&self) -> Result<Opened, StoreError> {
+        let folder = self.open_folder()?;
+        if self.is_marked && !has_mark(&folder)? {
+            let place = self.root.join(self.below.join("/"));
+            let way_out = "a disk that is not mounted? A keyspace marks its folder when it is made; making it again does, too";
+            return Err(error(ErrorKind::NoContainer, format_args!("{} has no {OWN_PREFIX}/{MARK}: {way_out}", place.display())));
+        }
+        let own = open_or_make(&folder, OWN_PREFIX)?;
+        let (temporary, locks) = (open_or_make(&own, "tmp")?, open_or_make(&own, "locks")?);
+        self.remove_leftovers(&temporary);
+        Ok(Opened { folder, temporary, locks })
+    }
+
+    /// The folder, made as far as it may be.
+    fn open_folder(&self) -> Result<OwnedFd, StoreError> {
         let missing = |what: &str, errno| match errno {
             Errno::NOENT => error(ErrorKind::NoContainer, format_args!("there is no folder {what}")),
             errno => system(what, errno),
@@ -117,10 +142,19 @@ impl Files {
                 Ok(folder) => folder,
             };
         }
-        let own = open_or_make(&folder, OWN_PREFIX)?;
-        let (temporary, locks) = (open_or_make(&own, "tmp")?, open_or_make(&own, "locks")?);
-        self.remove_leftovers(&temporary);
-        Ok(Opened { folder, temporary, locks })
+        Ok(folder)
+    }
+
+    /// Marks the folder, durably.
+    pub(super) fn prepare(&self) -> Result<(), StoreError> {
+        if !self.is_marked {
+            return Ok(());
+        }
+        let own = open_or_make(&self.open_folder()?, OWN_PREFIX)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
+        let marked = rustix::fs::openat(&own, MARK, flags, mode).and_then(|_| rustix::fs::fsync(&own));
+        marked.map_err(|errno| system(MARK, errno))
     }
 
     /// What a crash left; what cannot be removed stays.
@@ -244,6 +278,14 @@ impl Files {
 
     fn next_name(&self) -> String {
         format!("{:016x}-{}", self.process, self.written.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+fn has_mark(folder: &OwnedFd) -> Result<bool, StoreError> {
+    match rustix::fs::statat(folder, format!("{OWN_PREFIX}/{MARK}"), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Err(errno) => Err(system(MARK, errno)),
     }
 }
 

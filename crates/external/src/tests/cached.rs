@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 
 use super::conformance::{Subject, Time, check};
 use crate::{
-    Answer, CacheFigures, CacheSpec, Cached, Capabilities, Condition, ErrorKind, Memory, Page, Put, Scan, Store, StoreError,
-    Stored, Written,
+    Answer, CacheFigures, CacheSpec, Cached, Capabilities, Condition, ErrorKind, Memory, Meter, Page, Put, Scan, Store,
+    StoreError, Stored, Written,
 };
 
 /// A store in memory that counts reads, fails when it is told to, and answers only while it may.
@@ -90,13 +90,15 @@ struct Bench {
     time: Time,
     slow: Slow,
     cached: Cached<Slow>,
+    meter: Arc<Meter>,
 }
 
 impl Bench {
     fn new(spec: CacheSpec) -> Self {
         let time = Time::real();
         let slow = Slow::new(&time);
-        Self { cached: Cached::new(slow.clone(), spec, time.clock.clone()), time, slow }
+        let meter = Arc::<Meter>::default();
+        Self { cached: Cached::new(slow.clone(), spec, time.clock.clone(), meter.clone()), time, slow, meter }
     }
 
     /// By another node: past the cache.
@@ -118,7 +120,7 @@ impl Bench {
 async fn a_store_behind_a_cache_conforms() {
     let time = Time::real();
     let guarded = crate::guarded::Guarded::new(Memory::new(time.clock.clone()), Duration::from_secs(10), 64, Vec::new());
-    let store = Arc::new(Cached::new(guarded, SPEC, time.clock.clone()));
+    let store = Arc::new(Cached::new(guarded, SPEC, time.clock.clone(), Arc::default()));
     check(&Subject { store, time, takes_any_key: true, large: 3 << 20 }).await;
 }
 
@@ -132,7 +134,7 @@ async fn values_are_as_old_as_their_time_allows() {
     bench.time.pass(11_000);
     assert_eq!(bench.get().await.unwrap().unwrap(), "2");
     assert_eq!(bench.slow.reads(), 2);
-    let figures = bench.cached.figures();
+    let figures = bench.meter.cache_figures();
     assert_eq!(figures, CacheFigures { hits: 1, stale: 0, fetched: 2, joined: 0 });
 }
 
@@ -174,7 +176,7 @@ async fn a_key_that_many_ask_for_is_fetched_once() {
     let answers = futures_util::future::join_all((0..50).map(|_| bench.get())).await;
     assert!(answers.into_iter().all(|answer| answer.unwrap().unwrap() == "1"));
     assert_eq!(bench.slow.reads(), 1);
-    assert_eq!(bench.cached.figures().joined, 49);
+    assert_eq!(bench.meter.cache_figures().joined, 49);
 }
 
 /// Who gave up does not take the answer away from the others.
@@ -217,7 +219,7 @@ async fn old_values_stand_in_while_the_store_fails() {
     bench.slow.fail(true);
     bench.time.pass(11_000);
     assert_eq!(bench.get().await.unwrap().unwrap(), "1");
-    assert_eq!(bench.cached.figures().stale, 1);
+    assert_eq!(bench.meter.cache_figures().stale, 1);
     bench.time.pass(60_000);
     assert_eq!(bench.get().await.unwrap_err().kind, ErrorKind::Unreachable);
     bench.slow.fail(false);

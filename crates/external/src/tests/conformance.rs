@@ -34,6 +34,11 @@ impl Time {
     pub(super) fn pass(&self, ms: u64) {
         self.ahead_ms.fetch_add(ms, Ordering::Relaxed);
     }
+
+    /// Takes back what passed, to see what was hidden and what is gone.
+    fn go_back(&self, ms: u64) {
+        self.ahead_ms.fetch_sub(ms, Ordering::Relaxed);
+    }
 }
 
 /// A store under test, empty at first.
@@ -119,6 +124,7 @@ pub(super) async fn check(subject: &Subject) {
     conditions_hold(subject).await;
     counters_lose_nothing(subject).await;
     time_to_live_ends(subject).await;
+    what_is_over_is_swept(subject).await;
     if subject.can().listable {
         lists_are_whole(subject).await;
         pages_end_when_they_are_long(subject).await;
@@ -300,6 +306,41 @@ async fn time_to_live_ends(subject: &Subject) {
     assert_eq!(subject.get(key).await.unwrap().expires_at_ms, None);
     subject.delete(key).await;
     subject.clear().await;
+}
+
+/// What a store only hides is removed by who comes across it, if nobody can lose anything by that.
+async fn what_is_over_is_swept(subject: &Subject) {
+    if subject.can().expiry != Expiry::Hidden {
+        return;
+    }
+    let compares = subject.can().comparing != Comparing::Unconditional;
+    let is_left = async |key: &[u8]| {
+        subject.time.go_back(60_000);
+        let is_left = subject.get(key).await.is_some();
+        subject.time.pass(60_000);
+        is_left
+    };
+    let mortal = async |key: &[u8]| {
+        let put = Put { expires_at_ms: Some(subject.time.clock.unix_ms() + 30_000), ..subject.put_of(b"v", Condition::Always) };
+        subject.store.put(key, &put).await.unwrap().done(key);
+    };
+    mortal(b"read").await;
+    mortal(b"left").await;
+    subject.put(b"stays", b"v").await;
+    subject.time.pass(60_000);
+    assert!(is_left(b"read").await && is_left(b"left").await);
+    assert_eq!(subject.get(b"read").await, None);
+    assert_eq!((is_left(b"read").await, is_left(b"left").await), (!compares, true));
+    if subject.can().listable {
+        let listed = subject.all(Scan::of(KeyRange::all()).with_values()).await;
+        assert_eq!(listed.iter().map(|entry| &entry.key[..]).collect::<Vec<_>>(), [b"stays"]);
+        // A search leaves out what is over, and so does not come across it.
+        assert_eq!(is_left(b"left").await, !compares || subject.store.kind() == "opensearch");
+    }
+    subject.time.go_back(60_000);
+    for key in [&b"read"[..], b"left", b"stays"] {
+        subject.delete(key).await;
+    }
 }
 
 /// Numbers that look random, the same in every run.

@@ -6,9 +6,10 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
+use quorate_test_servers::{Http, answer};
 use serde_json::{Value, json};
 
-use super::http_services::{Http, answer, as_json, unescaped};
+use super::fake_search::{as_json, unescaped};
 
 /// A bucket `bucket`.
 #[derive(Debug)]

@@ -7,13 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use quorate_engine::KeyRange;
+use quorate_test_servers::{AZURITE_KEY, Http, ItemMap, answer};
 use serde_json::{Value, json};
 
 use super::conformance::Time;
 use super::faulty::{Fault, Link};
-use super::http_services::{Http, ItemMap, answer, make_azure_container};
-use super::lines::{AZURITE_KEY, credentials, opened};
-use super::servers;
+use super::lines::{credentials, opened};
 use crate::{Condition, ErrorKind, Outcome, Put, Scan, Store, StoreError, Tag, Written};
 
 struct Bench {
@@ -44,21 +43,21 @@ fn is_done(written: &Result<Written, StoreError>) -> bool {
 /// Stores over a connection that fails, all with an envelope or columns of their own.
 async fn over_links(timeout: &str) -> Vec<(&'static str, Link, Bench, Box<dyn std::any::Any>)> {
     let mut benches: Vec<(&'static str, Link, Bench, Box<dyn std::any::Any>)> = Vec::new();
-    if let Some(server) = servers::redis("pass-word") {
+    if let Some(server) = quorate_test_servers::redis("pass-word") {
         let link = Link::to(server.port).await;
         let credentials = credentials(&server.folder, &json!({"password": "pass-word"}));
         let url = format!("redis://127.0.0.1:{}", link.port);
         let settings = json!({"type": "redis", "url": url, "path": "shared", "timeout": timeout, "credentials": credentials});
         benches.push(("redis", link, Bench::of(settings), Box::new(server)));
     }
-    if let Some(server) = servers::postgres("pass-word") {
+    if let Some(server) = quorate_test_servers::postgres("pass-word") {
         let link = Link::to(server.port).await;
         let credentials = credentials(&server.folder, &json!({"username": "quorate", "password": "pass-word"}));
         let url = format!("postgres://127.0.0.1:{}/postgres", link.port);
         let settings = json!({"type": "postgres", "url": url, "path": "shared", "timeout": timeout, "credentials": credentials});
         benches.push(("postgres", link, Bench::of(settings), Box::new(server)));
     }
-    if let Some(server) = servers::moto() {
+    if let Some(server) = quorate_test_servers::moto() {
         let link = Link::to(server.port).await;
         let endpoint = format!("http://127.0.0.1:{}", link.port);
         let credentials = credentials(&server.folder, &json!({"access_key_id": "id", "secret_access_key": "secret-key"}));
@@ -143,7 +142,7 @@ async fn a_store_that_is_gone_comes_back() {
 /// A store that is down when it is opened is opened, and what it had is there when it is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_was_killed_comes_back() {
-    let Some(mut server) = servers::redis("pass-word") else { return };
+    let Some(mut server) = quorate_test_servers::redis("pass-word") else { return };
     server.kill();
     let credentials = credentials(&server.folder, &json!({"password": "pass-word"}));
     let url = format!("redis://127.0.0.1:{}", server.port);
@@ -171,13 +170,13 @@ async fn wrong_credentials_and_missing_containers_are_told_apart() {
             assert!(!error.to_string().contains("wrong-secret"), "{error}");
         }
     };
-    if let Some(server) = servers::redis("pass-word") {
+    if let Some(server) = quorate_test_servers::redis("pass-word") {
         let url = format!("redis://127.0.0.1:{}", server.port);
         let wrong = credentials(&server.folder, &json!({"password": "wrong-secret"}));
         expect(json!({"type": "redis", "url": url, "path": "shared", "credentials": wrong}), ErrorKind::Denied).await;
         expect(json!({"type": "redis", "url": url, "path": "shared"}), ErrorKind::Denied).await;
     }
-    if let Some(server) = servers::postgres("pass-word") {
+    if let Some(server) = quorate_test_servers::postgres("pass-word") {
         let url = |database: &str| format!("postgres://127.0.0.1:{}/{database}", server.port);
         let wrong = credentials(&server.folder, &json!({"username": "quorate", "password": "wrong-secret"}));
         expect(json!({"type": "postgres", "url": url("postgres"), "path": "shared", "credentials": wrong}), ErrorKind::Denied)
@@ -186,14 +185,13 @@ async fn wrong_credentials_and_missing_containers_are_told_apart() {
         let missing = json!({"type": "postgres", "url": url("nowhere"), "path": "shared", "credentials": right});
         expect(missing, ErrorKind::NoContainer).await;
     }
-    if let Some(server) = servers::moto() {
+    if let Some(server) = quorate_test_servers::moto() {
         let endpoint = format!("http://127.0.0.1:{}", server.port);
         expect(json!({"type": "s3", "url": "s3://nowhere", "path": "shared", "endpoint": endpoint}), ErrorKind::NoContainer)
             .await;
     }
-    if let Some(server) = servers::azurite() {
+    if let Some(server) = quorate_test_servers::azurite() {
         let endpoint = format!("http://127.0.0.1:{}/devstoreaccount1", server.port);
-        make_azure_container(&endpoint).await;
         let settings = |container: &str, key: &str| {
             let credentials = credentials(&server.folder, &json!({"account_key": key}));
             json!({"type": "azblob", "url": format!("azblob://{container}"), "endpoint": endpoint, "path": "shared",
@@ -202,7 +200,7 @@ async fn wrong_credentials_and_missing_containers_are_told_apart() {
         expect(settings("nowhere", AZURITE_KEY), ErrorKind::NoContainer).await;
         expect(settings("container", "d3Jvbmctc2VjcmV0"), ErrorKind::Denied).await;
     }
-    if let Some(server) = servers::webdav("user", "pass-word") {
+    if let Some(server) = quorate_test_servers::webdav("user", "pass-word") {
         let url = format!("http://127.0.0.1:{}", server.port);
         let wrong = credentials(&server.folder, &json!({"username": "user", "password": "wrong-secret"}));
         expect(json!({"type": "webdav", "url": url, "path": "shared", "credentials": wrong}), ErrorKind::Denied).await;
@@ -345,8 +343,9 @@ async fn a_page_of_somebody_else_is_no_value() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_without_end_is_cut_off() {
-    let items =
-        Items::start(|_, _| Response::builder().header("etag", "\"x\"").body(vec![b'x'; 300 << 20].into()).unwrap()).await;
+    // Made once, before the store's time begins.
+    let endless = Bytes::from(vec![b'x'; 300 << 20]);
+    let items = Items::start(move |_, _| Response::builder().header("etag", "\"x\"").body(endless.clone()).unwrap()).await;
     let error = items.service().value("a").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::TooLarge);
     let long = Items::start(|_, _| answer(500, vec![b'x'; 1 << 20])).await;

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +22,13 @@ fn put(time: &Time, value: &str) -> Put {
 
 fn plain(folder: &Path) -> Value {
     json!({"type": "fs", "folder": folder, "path": "shared", "key_encoding": "path", "envelope": "none"})
+}
+
+/// A store as a keyspace is made on it.
+async fn prepared(settings: Value, time: &Time) -> Arc<dyn Store> {
+    let store = opened(settings, time);
+    store.prepare().await.unwrap();
+    store
 }
 
 async fn keys(store: &dyn Store) -> Vec<String> {
@@ -58,7 +66,7 @@ async fn a_folder_of_others_is_served_as_it_is() {
 async fn what_others_wrote_is_no_value_in_an_envelope() {
     let folder = tempfile::tempdir().unwrap();
     let time = Time::real();
-    let store = opened(json!({"type": "fs", "folder": folder.path(), "path": "shared"}), &time);
+    let store = prepared(json!({"type": "fs", "folder": folder.path(), "path": "shared"}), &time).await;
     store.put(b"a", &put(&time, "1")).await.unwrap();
     fs::write(folder.path().join("b"), "not ours").unwrap();
     fs::write(folder.path().join("no.key"), "not ours").unwrap();
@@ -110,9 +118,23 @@ async fn only_folders_that_were_given_are_used() {
     assert_eq!(store.check().await.unwrap_err().kind, ErrorKind::NoContainer);
     assert_eq!(store.put(b"a", &put(&time, "1")).await.unwrap_err().kind, ErrorKind::NoContainer);
     assert!(!root.path().join("disk").exists());
-    // It is used as soon as it is there, and a node's own folder is made.
+    // Nor is the folder where it was mounted taken for it. It is used as soon as it is there, and a node's own folder is made.
     fs::create_dir(root.path().join("disk")).unwrap();
+    let error = store.put(b"a", &put(&time, "1")).await.unwrap_err();
+    assert!(error.kind == ErrorKind::NoContainer && error.message.contains(".quorate/store"), "{error}");
+    assert_eq!(fs::read_dir(root.path().join("disk")).unwrap().count(), 0);
+    store.prepare().await.unwrap();
     store.put(b"a", &put(&time, "1")).await.unwrap();
+    let again = open(&spec(&root.path().join("disk")), &within).unwrap();
+    assert_eq!(again.get(b"a").await.unwrap().unwrap().value, "1");
+    fs::rename(root.path().join("disk"), root.path().join("away")).unwrap();
+    fs::create_dir(root.path().join("disk")).unwrap();
+    for store in [&store, &again] {
+        assert_eq!(store.get(b"a").await.unwrap_err().kind, ErrorKind::NoContainer);
+    }
+    fs::remove_dir(root.path().join("disk")).unwrap();
+    fs::rename(root.path().join("away"), root.path().join("disk")).unwrap();
+    assert_eq!(store.get(b"a").await.unwrap().unwrap().value, "1");
     let own = json!({"type": "fs", "folder": root.path().join("disk/of-{node}")});
     let store = open(&Spec::parse(&object(own)).unwrap(), &within).unwrap();
     store.put(b"a", &put(&time, "1")).await.unwrap();
@@ -150,13 +172,37 @@ async fn a_folder_that_is_moved_while_it_is_used_takes_no_writes() {
     assert_eq!(fs::read_to_string(elsewhere.join("a")).unwrap(), "1");
 }
 
+/// The same with a file that is a database.
+#[tokio::test]
+async fn a_database_that_is_moved_while_it_is_used_takes_no_writes() {
+    let (root, time) = (tempfile::tempdir().unwrap(), Time::real());
+    let (disk, elsewhere) = (root.path().join("disk"), root.path().join("elsewhere"));
+    fs::create_dir(&disk).unwrap();
+    let store = prepared(json!({"type": "sqlite", "file": disk.join("pairs.sqlite"), "path": "shared"}), &time).await;
+    store.put(b"a", &put(&time, "1")).await.unwrap();
+    fs::rename(&disk, &elsewhere).unwrap();
+    assert_eq!(store.put(b"a", &put(&time, "2")).await.unwrap_err().kind, ErrorKind::NoContainer);
+    assert_eq!(store.get(b"a").await.unwrap_err().kind, ErrorKind::NoContainer);
+    assert_eq!(store.delete(b"a", &Condition::Always).await.unwrap_err().kind, ErrorKind::NoContainer);
+    // Nor is one made where the disk was.
+    fs::create_dir(&disk).unwrap();
+    assert_eq!(store.put(b"a", &put(&time, "2")).await.unwrap_err().kind, ErrorKind::NoContainer);
+    assert_eq!(fs::read_dir(&disk).unwrap().count(), 0);
+    fs::remove_dir(&disk).unwrap();
+    fs::rename(&elsewhere, &disk).unwrap();
+    assert_eq!(store.get(b"a").await.unwrap().unwrap().value, "1");
+    store.put(b"a", &put(&time, "3")).await.unwrap();
+    let again = opened(json!({"type": "sqlite", "file": disk.join("pairs.sqlite"), "path": "shared"}), &time);
+    assert_eq!(again.get(b"a").await.unwrap().unwrap().value, "3");
+}
+
 /// A file system that hangs holds up its own store and nobody else, and is told as slow.
 #[tokio::test]
 async fn a_folder_that_hangs_is_a_timeout() {
     let folder = tempfile::tempdir().unwrap();
     let time = Time::real();
     let mut settings = object(json!({"type": "fs", "folder": folder.path(), "path": "shared", "timeout": "400ms"}));
-    let store = opened(Value::Object(settings.clone()), &time);
+    let store = prepared(Value::Object(settings.clone()), &time).await;
     store.put(b"a", &put(&time, "1")).await.unwrap();
     // Somebody holds all locks for ever, as a server of files does that is gone.
     let locks: Vec<_> = (0..64)
@@ -177,7 +223,7 @@ async fn a_folder_that_hangs_is_a_timeout() {
     // Another store in another folder.
     let other = tempfile::tempdir().unwrap();
     settings.insert("folder".to_owned(), json!(other.path()));
-    let others = opened(Value::Object(settings), &time);
+    let others = prepared(Value::Object(settings), &time).await;
     others.put(b"a", &put(&time, "1")).await.unwrap();
     drop(locks);
     for _ in 0..100 {
@@ -206,7 +252,7 @@ async fn a_kill_leaves_whole_values_and_loses_none() {
         let acknowledged = said.lines().filter_map(|line| line.strip_prefix("wrote ")?.parse::<u64>().ok()).max().unwrap_or(0);
 
         let time = Time::real();
-        let store = opened(json!({"type": "fs", "folder": folder.path(), "path": "shared"}), &time);
+        let store = prepared(json!({"type": "fs", "folder": folder.path(), "path": "shared"}), &time).await;
         let found = match store.get(b"counter").await.unwrap() {
             Some(stored) => std::str::from_utf8(&stored.value[..8]).unwrap().parse().unwrap(),
             None => 0,

@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
+use quorate_test_servers::{AZURITE_KEY, Items};
 use serde_json::{Map, Value, json};
 
 use super::conformance::{Subject, Time, check};
 use super::fake_gcs::FakeGcs;
-use super::{http_services, servers};
-use crate::{KeyEncoding, Memory, Spec, Store, Surroundings, open};
-
-/// The key that every Azurite has.
-pub(super) const AZURITE_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+use super::fake_search::FakeSearch;
+use crate::{AllowedCredentials, KeyEncoding, Memory, Spec, Store, Surroundings, open};
 
 /// As long as values get in the suite.
 const LARGE: usize = 3 << 20;
@@ -29,7 +27,7 @@ pub(super) fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// A store as settings make it, in a node called `n1` that may use `/tmp`.
+/// A store as settings make it, in a node called `n1` that may use the folder of temporary files, also for credentials.
 pub(super) fn opened(settings: Value, time: &Time) -> Arc<dyn Store> {
     let spec = Spec::parse(&object(settings)).unwrap();
     open(&spec, &surroundings(time)).unwrap()
@@ -37,7 +35,8 @@ pub(super) fn opened(settings: Value, time: &Time) -> Arc<dyn Store> {
 
 pub(super) fn surroundings(time: &Time) -> Surroundings {
     let fs_roots = vec![std::env::temp_dir()];
-    Surroundings { node: "n1".to_owned(), fs_roots, clock: time.clock.clone() }
+    let credentials = AllowedCredentials { variables: Vec::new(), folders: fs_roots.clone() };
+    Surroundings { node: "n1".to_owned(), fs_roots, credentials, clock: time.clock.clone() }
 }
 
 /// Runs the suite with each of these additions to the settings.
@@ -86,7 +85,7 @@ async fn sqlite() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis() {
-    let Some(server) = servers::redis("pass-word") else { return };
+    let Some(server) = quorate_test_servers::redis("pass-word") else { return };
     let url = format!("redis://127.0.0.1:{}/1", server.port);
     let credentials = credentials(&server.folder, &json!({"password": "pass-word"}));
     let settings = json!({"type": "redis", "url": url, "path": "shared", "credentials": credentials});
@@ -95,7 +94,7 @@ async fn redis() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres() {
-    let Some(server) = servers::postgres("pass-word") else { return };
+    let Some(server) = quorate_test_servers::postgres("pass-word") else { return };
     let url = format!("postgres://127.0.0.1:{}/postgres", server.port);
     let credentials = credentials(&server.folder, &json!({"username": "quorate", "password": "pass-word"}));
     let settings = json!({"type": "postgres", "url": url, "path": "shared", "credentials": credentials});
@@ -104,7 +103,7 @@ async fn postgres() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s3() {
-    let Some(server) = servers::moto() else { return };
+    let Some(server) = quorate_test_servers::moto() else { return };
     let credentials = credentials(&server.folder, &json!({"access_key_id": "id", "secret_access_key": "secret-key"}));
     let endpoint = format!("http://127.0.0.1:{}", server.port);
     let settings = json!({"type": "s3", "url": "s3://bucket/some/{node}", "endpoint": endpoint, "credentials": credentials});
@@ -113,10 +112,9 @@ async fn s3() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn azblob() {
-    let Some(server) = servers::azurite() else { return };
+    let Some(server) = quorate_test_servers::azurite() else { return };
     let credentials = credentials(&server.folder, &json!({"account_key": AZURITE_KEY}));
     let endpoint = format!("http://127.0.0.1:{}/devstoreaccount1", server.port);
-    http_services::make_azure_container(&endpoint).await;
     let settings = json!({"type": "azblob", "url": "azblob://container/some/{node}", "endpoint": endpoint,
         "account": "devstoreaccount1", "credentials": credentials});
     conform(&settings, &both_ways()).await;
@@ -131,7 +129,7 @@ async fn gcs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn webdav() {
-    let Some(server) = servers::webdav("user", "pass-word") else { return };
+    let Some(server) = quorate_test_servers::webdav("user", "pass-word") else { return };
     let credentials = credentials(&server.folder, &json!({"username": "user", "password": "pass-word"}));
     let url = format!("http://127.0.0.1:{}/", server.port);
     let settings = json!({"type": "webdav", "url": url, "path": "shared", "credentials": credentials});
@@ -140,17 +138,17 @@ async fn webdav() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn service() {
-    let service = http_services::Items::start().await;
+    let service = Items::start().await;
     let settings = json!({"type": "service", "url": service.url("/items/{key}"), "path": "shared"});
     conform(&settings, &[json!({}), json!({"key_encoding": "bytes", "envelope": "quorate"})]).await;
-    let service = http_services::Items::start().await;
+    let service = Items::start().await;
     let settings = json!({"type": "service", "url": service.url("/items/{key}"), "path": "shared", "envelope": "quorate"});
     conform(&settings, &[json!({"envelope": "none"}), json!({"conditions": "etag"})]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn opensearch() {
-    let fake = http_services::FakeSearch::start().await;
+    let fake = FakeSearch::start().await;
     let settings = json!({"type": "opensearch", "url": fake.url(""), "index": "pairs-{node}"});
     conform(&settings, &[json!({}), json!({"index": "others-{node}", "key_encoding": "path"})]).await;
 }

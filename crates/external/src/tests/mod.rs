@@ -3,11 +3,10 @@
 mod cached;
 mod conformance;
 mod fake_gcs;
+mod fake_search;
 mod faults;
 mod faulty;
 mod folders;
-mod http_services;
 mod late;
 mod lines;
 mod secrets;
-mod servers;

@@ -1,10 +1,10 @@
 //! What nobody gets to see.
 
 use bytes::Bytes;
+use quorate_test_servers::{Http, answer};
 use serde_json::{Value, json};
 
 use super::conformance::Time;
-use super::http_services::{Http, answer};
 use super::lines::{credentials, object, surroundings};
 use crate::{Condition, Put, Spec, open};
 

@@ -36,6 +36,10 @@ pub struct ConfigLayer {
     pub allow_hosts: Option<Vec<String>>,
     /// See [`ServerConfig::fs_roots`].
     pub fs_roots: Option<Vec<PathBuf>>,
+    /// See [`ServerConfig::credentials_env`].
+    pub credentials_env: Option<Vec<String>>,
+    /// See [`ServerConfig::credentials_dirs`].
+    pub credentials_dirs: Option<Vec<PathBuf>>,
     /// See [`ServerConfig::max_value_bytes`]; a number or text such as `"1.5MiB"`.
     #[serde(deserialize_with = "bytes")]
     pub max_value_bytes: Option<u64>,
@@ -108,6 +112,8 @@ impl ConfigLayer {
             new_cluster: self.new_cluster.or(lower.new_cluster),
             allow_hosts: self.allow_hosts.or(lower.allow_hosts),
             fs_roots: self.fs_roots.or(lower.fs_roots),
+            credentials_env: self.credentials_env.or(lower.credentials_env),
+            credentials_dirs: self.credentials_dirs.or(lower.credentials_dirs),
             max_value_bytes: self.max_value_bytes.or(lower.max_value_bytes),
             max_connections: self.max_connections.or(lower.max_connections),
             max_log_bytes: self.max_log_bytes.or(lower.max_log_bytes),
@@ -138,6 +144,8 @@ impl ConfigLayer {
             new_cluster: self.new_cluster.unwrap_or(default.new_cluster),
             allow_hosts: self.allow_hosts.unwrap_or(default.allow_hosts),
             fs_roots: self.fs_roots.unwrap_or(default.fs_roots),
+            credentials_env: self.credentials_env.unwrap_or(default.credentials_env),
+            credentials_dirs: self.credentials_dirs.unwrap_or(default.credentials_dirs),
             max_value_bytes: self.max_value_bytes.unwrap_or(default.max_value_bytes),
             max_connections: self.max_connections.unwrap_or(default.max_connections),
             max_log_bytes: self.max_log_bytes.unwrap_or(default.max_log_bytes),
@@ -233,6 +241,8 @@ mod tests {
             new_cluster = true
             allow_hosts = ["db"]
             fs_roots = ["/srv"]
+            credentials_env = ["S3_*"]
+            credentials_dirs = ["/etc/q"]
             max_value_bytes = "2MiB"
             max_connections = 7
             max_log_bytes = 268435456
@@ -259,6 +269,8 @@ mod tests {
             new_cluster: true,
             allow_hosts: vec!["db".to_owned()],
             fs_roots: vec!["/srv".into()],
+            credentials_env: vec!["S3_*".to_owned()],
+            credentials_dirs: vec!["/etc/q".into()],
             max_value_bytes: 2 << 20,
             max_connections: 7,
             max_log_bytes: 256 << 20,

@@ -29,7 +29,8 @@ use super::history;
 use super::query::{Treatment, parameters};
 use super::refusal::Refusal;
 use super::settings::{
-    SettingsPatch, amount_of, engine_body, limits_body, mode_amount, parse, replication_body, retention_body, settings_of,
+    SettingsPatch, amount_of, check_engine_name, engine_body, limits_body, mode_amount, parse, replication_body, retention_body,
+    settings_of,
 };
 use super::store::{Freshness, KnownKeyspace, Store, StoreError, Synced};
 
@@ -101,7 +102,10 @@ async fn create<S: Store>(State(app): Shared<S>, name: PathName, query: RawQuery
     let name = changeable_name(name)?;
     let timeout = timeout(&query, &headers)?;
     let fields = if sent.is_empty() { Map::new() } else { json_object(&headers, &sent, &PATCH_TYPES[..1])? };
-    let asked = parse(Value::Object(fields)).and_then(|body| settings_of(body, app.config.max_keyspace_bytes));
+    let asked = parse(Value::Object(fields)).and_then(|body| {
+        body.engine.as_ref().map_or(Ok(()), |engine| check_engine_name(&engine.kind))?;
+        settings_of(body, app.config.max_keyspace_bytes)
+    });
     let settings = asked.map_err(Refusal::of_settings)?;
     settings.check().map_err(Refusal::of_settings)?;
     let (is_new, known) = app.store.create_keyspace(&name, settings, timeout).await.map_err(Refusal::of_write)?;
@@ -113,6 +117,9 @@ async fn alter<S: Store>(State(app): Shared<S>, name: PathName, query: RawQuery,
     let name = changeable_name(name)?;
     let timeout = timeout(&query, &headers)?;
     let patch = json_object(&headers, &sent, &PATCH_TYPES)?;
+    if let Some(Value::String(kind)) = patch.get("engine").and_then(|engine| engine.get("type")) {
+        check_engine_name(kind).map_err(Refusal::of_settings)?;
+    }
     let patch = SettingsPatch::new(patch, app.config.max_keyspace_bytes).map_err(Refusal::of_settings)?;
     let known = app.store.alter_keyspace(&name, patch, timeout).await.map_err(Refusal::of_write)?;
     Ok(ok(&body(&known, &app.config)))

@@ -61,6 +61,7 @@ pub use connections::serve;
 pub use feeds::{Feeds, LiveFeed, Watcher};
 pub(crate) use keyspaces::point_in_time;
 pub(crate) use outside::{UNKNOWN, meta_of_tag};
+pub(crate) use refusal::code_of_store;
 pub(crate) use settings::{engine_body, engine_json};
 
 pub use outside::Outside;

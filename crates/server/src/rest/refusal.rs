@@ -68,6 +68,10 @@ impl Refusal {
             StoreError::Outside(error) if error.outcome == StoreOutcome::Unknown => {
                 Self::new(code, error.to_string()).with_outcome(WriteOutcome::Unknown)
             }
+            StoreError::Outside(error) if error.kind == ErrorKind::NoContainer => {
+                let way_out = "make it or mount it, or name another: it is looked for again with each call";
+                Self::new(code, format!("{error}; {way_out}"))
+            }
             StoreError::Internal(detail) => Self::new(code, detail).with_outcome(WriteOutcome::Unknown),
             error @ StoreError::Unknown => Self::new(code, error.to_string()).with_outcome(WriteOutcome::Unknown),
             error => Self::new(code, error.to_string()),
@@ -258,7 +262,7 @@ fn code_of(error: &StoreError) -> Code {
         StoreError::ClockSkew { .. } => Code::ClockSkew,
         StoreError::TooFewAnswers { .. } => Code::TooFewAnswers,
         StoreError::NotYet => Code::NotYet,
-        StoreError::Outside(error) => code_of_store(error),
+        StoreError::Outside(error) => code_of_store(error.kind, error.outcome),
         StoreError::Unfit(_) => Code::StoreUnfit,
         StoreError::ShuttingDown => Code::ShuttingDown,
         StoreError::Internal(_) => Code::Internal,
@@ -266,9 +270,9 @@ fn code_of(error: &StoreError) -> Code {
 }
 
 /// Sending a write again whose outcome is not known may do harm, whatever the store's trouble is.
-fn code_of_store(error: &quorate_external::StoreError) -> Code {
-    match error.kind {
-        _ if error.outcome == StoreOutcome::Unknown => Code::OutcomeUnknown,
+pub(crate) fn code_of_store(kind: ErrorKind, outcome: StoreOutcome) -> Code {
+    match kind {
+        _ if outcome == StoreOutcome::Unknown => Code::OutcomeUnknown,
         ErrorKind::Unreachable => Code::StoreUnreachable,
         ErrorKind::Timeout => Code::StoreTimedOut,
         ErrorKind::Throttled { .. } => Code::StoreBusy,

@@ -133,6 +133,17 @@ fn retention_of(body: RetentionBody) -> Result<RetentionRecord, SettingsError> {
     })
 }
 
+/// Refuses an engine that no node has, and names all that there are: those inside the nodes, and stores outside.
+pub(super) fn check_engine_name(kind: &str) -> Result<(), SettingsError> {
+    let inside = || quorate_engine::KINDS.iter().map(|kind| kind.name);
+    let outside = || quorate_external::KINDS.iter().map(|kind| kind.name);
+    if inside().chain(outside()).any(|name| name == kind) {
+        return Ok(());
+    }
+    let known: Vec<&str> = inside().chain(outside()).collect();
+    Err(invalid("engine", &format!("there is no engine {kind:?}; known: {}", known.join(", "))))
+}
+
 /// Options are read by their unit. One that the engine does not have is left for the check, which names those that it has.
 fn engine_of(body: EngineBody) -> Result<EngineSettings, SettingsError> {
     if quorate_external::kind(&body.kind).is_some() {

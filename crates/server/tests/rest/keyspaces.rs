@@ -95,7 +95,7 @@ async fn a_patch_changes_what_it_names() {
 async fn settings_that_cannot_be_had_are_refused_with_what_can() {
     let server = Server::start().await;
     let cases = [
-        (json!({"engine": {"type": "abacus"}}), "invalid_settings", "known: hash, trie, cache, btree, lsm"),
+        (json!({"engine": {"type": "abacus"}}), "invalid_settings", "known: hash, trie, cache, btree, lsm, fs, s3, "),
         (json!({"engine": {"type": "trie", "beads": 3}}), "invalid_settings", "has no option \"beads\""),
         (json!({"engine": {"max_bytes": 3}}), "invalid_settings", "missing field `type`"),
         (json!({"engine": "trie"}), "invalid_settings", "invalid type"),

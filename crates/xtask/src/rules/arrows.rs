@@ -11,23 +11,24 @@ pub(crate) const PREFIX: &str = "quorate-";
 /// so an arrow is added here only together with its reason in ARCHITECTURE.md.
 const ARROWS: &[(&str, &[&str])] = &[
     ("api", &[]),
-    ("cli", &["server", "client", "api", "discovery", "proxy"]),
+    ("cli", &["server", "client", "api", "discovery", "proxy", "test-servers"]),
     ("client", &["api"]),
     ("discovery", &[]),
     ("engine", &[]),
     ("eventual", &["engine"]),
-    ("external", &["engine"]),
+    ("external", &["engine", "test-servers"]),
     ("keyspace", &["engine"]),
     ("log", &[]),
     ("node", &["keyspace", "eventual", "log", "engine", "api"]),
     ("proxy", &["api"]),
     ("server", &["node", "api", "log", "engine", "external", "discovery"]),
     ("sim", &["node", "keyspace", "eventual", "log", "engine", "api"]),
+    ("test-servers", &[]),
     ("xtask", &[]),
 ];
 
 /// Crates that talk to sockets and so may run on a runtime; all others are driven by whoever calls them.
-const SHELLS: [&str; 5] = ["cli", "client", "discovery", "external", "server"];
+const SHELLS: [&str; 6] = ["cli", "client", "discovery", "external", "server", "test-servers"];
 
 /// Packages that mean sockets, timers or HTTP: none is reached from the core, not even through somebody else.
 const RUNTIMES: [&str; 9] = ["async-std", "axum", "hyper", "mio", "reqwest", "rustls", "smol", "tokio", "tonic"];

@@ -1,14 +1,12 @@
 //! One node as a child process.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
 use std::time::Duration;
 
+use quorate_test_servers::free_ports;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::http::Connection;
@@ -19,10 +17,6 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate");
 
 /// How much of a log is shown when a test fails.
 const MAX_TAIL_BYTES: u64 = 12 << 10;
-
-/// Ports of nodes: below those that systems hand out for outgoing connections, or one of these might take a dead node's port
-/// before it is back.
-const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
 /// The program, with nothing in its environment that would change its settings.
 pub(crate) fn program() -> Command {
@@ -35,21 +29,6 @@ pub(crate) fn program() -> Command {
     command
 }
 
-/// Ports on loopback that nobody listens on and that no other test of this process was given.
-pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().expect("nobody panics with it");
-    let span = u32::from(PORTS.end - PORTS.start);
-    // Two runs on one machine begin at different places.
-    let first = std::process::id().wrapping_mul(211) % span;
-    let in_order = (0..span).map(|step| PORTS.start + ((first + step) % span) as u16);
-    let is_free = |port: &u16| !given.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    let ports: Vec<u16> = in_order.filter(is_free).take(count).collect();
-    given.extend(&ports);
-    assert_eq!(ports.len(), count, "free ports on loopback");
-    ports
-}
-
 /// A node's folder, addresses and, while it runs, its process. Dropping it kills the process.
 #[derive(Debug)]
 pub(crate) struct NodeProcess {
@@ -58,6 +37,8 @@ pub(crate) struct NodeProcess {
     pub(crate) peer_address: String,
     pub(crate) data_dir: PathBuf,
     log: PathBuf,
+    /// What its environment has beside what all have.
+    variables: Vec<(&'static str, PathBuf)>,
     child: Option<Child>,
 }
 
@@ -76,6 +57,7 @@ impl NodeProcess {
             peer_address,
             data_dir: folder.join(name),
             log: folder.join(format!("{name}.log")),
+            variables: Vec::new(),
             child: None,
         }
     }
@@ -86,6 +68,12 @@ impl NodeProcess {
         command.args(["server", "--name", &self.name, "--listen", &self.client_address, "--peer-listen", &self.peer_address]);
         command.arg("--data-dir").arg(&self.data_dir);
         command
+    }
+
+    /// Sets a variable in its environment from its next start on.
+    pub(crate) fn set_variable(&mut self, name: &'static str, value: PathBuf) {
+        self.variables.retain(|(known, _)| *known != name);
+        self.variables.push((name, value));
     }
 
     /// Starts the process.
@@ -100,7 +88,7 @@ impl NodeProcess {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).expect("the log can be opened");
         let mut command = self.command();
-        command.args(arguments);
+        command.args(arguments).envs(self.variables.iter().cloned());
         command.arg("--exit-with-stdin").env("QUORATE_LOG", "info").stdin(Stdio::piped());
         command.stdout(log.try_clone().expect("a file can be shared")).stderr(log);
         self.child = Some(command.spawn().expect("the program can be started"));

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use quorate_test_servers::free_ports;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::process::free_ports;
 use super::time::{pause, tell, until};
 
 /// How long a server may take to start; Java takes a while on a machine that does other things too.
@@ -18,52 +18,6 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Where Debian's package puts it, with what it needs named inside.
 const ZOOKEEPER_JAR: &str = "/usr/share/java/zookeeper.jar";
-
-/// A Redis server with a password, which keeps what it has over a kill. Dropping it kills it.
-pub(crate) struct Redis {
-    folder: PathBuf,
-    pub(crate) port: u16,
-    password: String,
-    child: Option<Child>,
-}
-
-impl Redis {
-    /// A running server with its data in `folder`.
-    pub(crate) fn start(folder: &Path, password: &str) -> Option<Self> {
-        let in_path = std::env::split_paths(&std::env::var_os("PATH")?).any(|folder| folder.join("redis-server").is_file());
-        if !in_path {
-            return missing("Redis", "redis-server");
-        }
-        let folder = folder.join("redis");
-        fs::create_dir_all(&folder).expect("a folder can be made");
-        let mut server = Self { folder, port: free_ports(1)[0], password: password.to_owned(), child: None };
-        server.begin();
-        Some(server)
-    }
-
-    /// Kills the server.
-    pub(crate) fn stop(&mut self) {
-        end(self.child.take());
-    }
-
-    /// Starts it again, with the data that it has.
-    pub(crate) fn begin(&mut self) {
-        let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--appendonly", "yes"]);
-        command.args(["--appendfsync", "always", "--requirepass", &self.password, "--dir"]).arg(&self.folder);
-        self.child = Some(spawn(command, &self.folder.join("log")));
-        until("Redis answers", START_LIMIT, || match TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        });
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
 
 /// A ZooKeeper server. Dropping it kills it.
 pub(crate) struct ZooKeeper {

@@ -1,112 +1,12 @@
-//! HTTP services in this process: one that keeps items, and a fake of a search engine.
+//! A fake of a search engine, in this process.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use bytes::Bytes;
-use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use http::{Method, Request, Response};
+use quorate_test_servers::{Http, answer};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-
-/// What a service answers.
-pub(super) type Handler = dyn Fn(&Request<Bytes>) -> Response<Bytes> + Send + Sync;
-
-/// Serves HTTP on loopback until it is dropped.
-#[derive(Debug)]
-pub(super) struct Http {
-    pub(super) port: u16,
-    task: JoinHandle<()>,
-}
-
-impl Http {
-    pub(super) async fn start(handler: impl Fn(&Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let handler: Arc<Handler> = Arc::new(handler);
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let handler = handler.clone();
-                let answer = move |request: Request<hyper::body::Incoming>| {
-                    let handler = handler.clone();
-                    async move {
-                        let (head, body) = request.into_parts();
-                        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-                        Ok::<_, Infallible>(handler(&Request::from_parts(head, body)).map(Full::new))
-                    }
-                };
-                let connection =
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
-                tokio::spawn(async move { connection.await.ok() });
-            }
-        });
-        Self { port, task }
-    }
-}
-
-impl Drop for Http {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-pub(super) fn answer(status: u16, body: impl Into<Bytes>) -> Response<Bytes> {
-    Response::builder().status(status).body(body.into()).unwrap()
-}
-
-/// Items under paths, with strong entity tags and conditions.
-#[derive(Debug)]
-pub(super) struct Items {
-    http: Http,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct ItemMap {
-    items: BTreeMap<String, (Bytes, u64)>,
-    writes: u64,
-}
-
-impl Items {
-    pub(super) async fn start() -> Self {
-        let items = Mutex::new(ItemMap::default());
-        Self { http: Http::start(move |request| items.lock().unwrap().answer(request)).await }
-    }
-
-    pub(super) fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.http.port)
-    }
-}
-
-impl ItemMap {
-    pub(super) fn answer(&mut self, request: &Request<Bytes>) -> Response<Bytes> {
-        let path = request.uri().path().to_owned();
-        let there = self.items.get(&path).map(|(value, write)| (value.clone(), format!("\"{write}\"")));
-        let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-        let tag = there.as_ref().map(|(_, tag)| tag.as_str());
-        if header(IF_MATCH).is_some_and(|wanted| Some(wanted) != tag) || header(IF_NONE_MATCH) == Some("*") && tag.is_some() {
-            return answer(412, "no");
-        }
-        match (request.method().clone(), there) {
-            (Method::GET, Some((value, tag))) => Response::builder().header(ETAG, tag).body(value).unwrap(),
-            (Method::GET | Method::DELETE, None) => answer(404, "no such item"),
-            (Method::PUT, _) => {
-                self.writes += 1;
-                self.items.insert(path, (request.body().clone(), self.writes));
-                Response::builder().status(201).header(ETAG, format!("\"{}\"", self.writes)).body(Bytes::new()).unwrap()
-            }
-            (Method::DELETE, Some(_)) => {
-                self.items.remove(&path);
-                answer(204, "")
-            }
-            _ => answer(405, "no"),
-        }
-    }
-}
 
 /// A FAKE of OpenSearch's document API, as far as the store uses it, after its documentation: real ones need more memory than
 /// a test machine has to give. Kept honest: it answers what it does not know with 400, ids and sequence numbers are as there.
@@ -236,17 +136,4 @@ impl Index {
             .collect();
         as_json(200, &json!({"hits": {"hits": hits}}))
     }
-}
-
-/// A token for every Azurite, whose key is known to all, made once and good until 2099: to make a container with.
-pub(super) const AZURITE_TOKEN: &str =
-    "sv=2019-02-02&ss=b&srt=sco&sp=rwdlac&se=2099-01-01T00%3A00%3A00Z&sig=rozzYs%2Bf1%2Fw%2FnIBXj2YYuCjiGm7I%2B3P9hBpamTwq9as%3D";
-
-/// Makes the container `container`.
-pub(super) async fn make_azure_container(endpoint: &str) {
-    let client = crate::http_client::HttpClient::new("azblob").unwrap();
-    let uri = format!("{endpoint}/container?restype=container&{AZURITE_TOKEN}");
-    let request = Request::builder().method(Method::PUT).uri(uri).header("content-length", 0).body(Bytes::new()).unwrap();
-    let made = client.send(request, 1 << 16).await.unwrap();
-    assert_eq!(made.status(), StatusCode::CREATED, "{:?}", made.body());
 }
