@@ -181,7 +181,9 @@ impl Simulation {
         }
         let token = self.next_token(Asker::Writer(index));
         self.trace.note(self.now, format_args!("w{index} asks {host} #{token}: {what:?}"));
-        let is_in_session = self.random.chance(700);
+        // Not drawn, so that all else is as it was before there were sessions; and who brings writes along hides who lost them.
+        let is_overstated = self.scenario.mutation == Some(Mutation::ReplicatedOverstated);
+        let is_in_session = !is_overstated && !token.is_multiple_of(3);
         self.writers.under_way[index] = Some(UnderWay { token, host, what, is_in_session });
         self.ask(host, token, self.scenario.load.timeout_ms + 2500);
     }
