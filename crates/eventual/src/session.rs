@@ -13,7 +13,7 @@ use quorate_engine::codec::{DecodeError, Reader, Writer};
 
 use crate::version::{Hlc, InstanceId, Version};
 
-/// Stamps of at most so many replicas; those that were stamped first are kept under [`ANYBODY`] beyond it. What all replicas have
+/// Stamps of at most so many replicas; those that were stamped first are kept under the id 0 beyond it. What all replicas have
 /// is left out, so that a session rarely knows of more than the members.
 pub const MAX_SESSION_STAMPS: usize = 64;
 

@@ -283,6 +283,7 @@ impl Simulation {
                 self.enter(Phase::Healing);
                 self.heal_all();
                 self.heal_wall_clocks();
+                self.end_dead_connections();
             }
             Phase::Healing if self.is_whole() => {
                 self.coverage.at_least("longest way back to a whole cluster, ms", lasted_ms);

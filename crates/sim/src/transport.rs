@@ -342,6 +342,16 @@ impl Simulation {
         }
     }
 
+    /// Ends all connections to processes that ended. Whoever sends finds out by itself; who has nothing to say would be connected
+    /// to nobody for ever, where in truth the system tells.
+    pub(crate) fn end_dead_connections(&mut self) {
+        let hosts = &mut self.hosts;
+        let mut is_dead = |connection: &Connection| hosts[connection.to.0].process_of(connection.to_boot).is_none();
+        let connections = self.transport.connections.iter();
+        let dead: Vec<ConnectionId> = connections.filter(|(_, connection)| is_dead(connection)).map(|(id, _)| *id).collect();
+        dead.into_iter().for_each(|id| self.break_connection(id, 0));
+    }
+
     /// Breaks all connections from one host to another; what was under way arrives in part.
     pub(crate) fn reset_connections(&mut self, from: HostId, to: HostId) {
         for id in self.transport.open_between(from, to) {
