@@ -14,6 +14,8 @@ pub(crate) struct Peer {
     pub(crate) state: MemberState,
     /// When it was heard of last.
     pub(crate) heard_ms: Option<u64>,
+    /// The greatest epoch at which it was heard of.
+    pub(crate) epoch: u64,
     /// Its wall clock less our steady time, when it reported last.
     pub(crate) wall_shift_ms: i64,
     /// It reports again within this time.
@@ -131,6 +133,7 @@ impl Peer {
         Self {
             state,
             heard_ms: None,
+            epoch: 0,
             wall_shift_ms: 0,
             interval_ms: 0,
             stream: None,

@@ -24,13 +24,17 @@ pub(crate) struct Reads {
     waiting: usize,
 }
 
-/// Others are asked for one key; all clients who want it meanwhile wait for the same answers, or for the next.
+/// Others are asked for one key; all clients who want it meanwhile wait for the same answers, or for the next. Whoever is in a
+/// session asks for himself.
 #[derive(Debug)]
 struct Read {
     key: Bytes,
-    readers: Vec<Waiting>,
+    tokens: Vec<u64>,
     /// Came after others were asked: what was answered may be older than they must see.
-    late: Vec<Reader>,
+    late: Vec<u64>,
+    /// What the client has seen, if it is in a session; and whom that needs an answer of.
+    session: Option<Session>,
+    needs: BTreeSet<InstanceId>,
     asked: BTreeSet<InstanceId>,
     answers: BTreeMap<InstanceId, Option<Version>>,
     /// Who could not say.
@@ -47,30 +51,10 @@ struct Read {
     needed_until_ms: u64,
 }
 
-/// A client that reads.
-#[derive(Debug)]
-pub(crate) struct Reader {
-    pub(crate) token: u64,
-    pub(crate) session: Option<Session>,
-}
-
-/// A client whose read is under way.
-#[derive(Debug)]
-struct Waiting {
-    reader: Reader,
-    /// Whom its session needs an answer of.
-    needs: BTreeSet<InstanceId>,
-}
-
 impl Read {
-    fn is_needed(&self, id: InstanceId) -> bool {
-        self.readers.iter().any(|reader| reader.needs.contains(&id))
-    }
-
     /// Until when entries are fetched.
     fn limit_ms(&self) -> u64 {
-        let has_needs = self.readers.iter().any(|reader| !reader.needs.is_empty());
-        if has_needs { self.needed_until_ms.max(self.deadline_ms) } else { self.deadline_ms }
+        if self.needs.is_empty() { self.deadline_ms } else { self.needed_until_ms.max(self.deadline_ms) }
     }
 
     /// Until when something is waited for: answers, or the entry that is being fetched.
@@ -80,7 +64,7 @@ impl Read {
         }
         let is_open = |id: &&InstanceId| !self.answers.contains_key(*id) && !self.unknown.contains(*id);
         let open = self.asked.iter().filter(is_open);
-        open.map(|id| if self.is_needed(*id) { self.limit_ms() } else { self.deadline_ms }).max().unwrap_or(0)
+        open.map(|id| if self.needs.contains(id) { self.limit_ms() } else { self.deadline_ms }).max().unwrap_or(0)
     }
 }
 
@@ -91,28 +75,34 @@ impl Reads {
 }
 
 impl Replica {
-    pub(crate) fn on_read(&mut self, reader: Reader, key: Bytes, deadline_ms: u64) -> Result<(), ReplicaError> {
+    pub(crate) fn on_read(
+        &mut self,
+        token: u64,
+        key: Bytes,
+        session: Option<Session>,
+        deadline_ms: u64,
+    ) -> Result<(), ReplicaError> {
         if !self.is_up() {
-            self.reply(reader.token, Answer::Refused(Refusal::NotUp));
+            self.reply(token, Answer::Refused(Refusal::NotUp));
             return Ok(());
         }
         if self.reads.waiting >= MAX_WAITING_READS {
-            self.reply(reader.token, Answer::Refused(Refusal::Overloaded));
+            self.reply(token, Answer::Refused(Refusal::Overloaded));
             return Ok(());
         }
         self.reads.waiting += 1;
-        // Whoever in a session waits for somebody holds up nobody else.
-        if reader.session.is_some() {
-            return self.begin_read(key, vec![reader], deadline_ms);
+        if let Some(session) = session {
+            // Whoever waits for somebody holds up nobody else.
+            return self.begin_read(key, vec![token], Some((session, deadline_ms)));
         }
         if let Some(read) = self.reads.by_key.get(&key).and_then(|id| self.reads.open.get_mut(id)) {
-            read.late.push(reader);
+            read.late.push(token);
             return Ok(());
         }
-        self.begin_read(key, vec![reader], deadline_ms)
+        self.begin_read(key, vec![token], None)
     }
 
-    fn begin_read(&mut self, key: Bytes, readers: Vec<Reader>, until_ms: u64) -> Result<(), ReplicaError> {
+    fn begin_read(&mut self, key: Bytes, tokens: Vec<u64>, session: Option<(Session, u64)>) -> Result<(), ReplicaError> {
         let (fanout, deadline_ms) = match self.options.trigger {
             Trigger::Read { fanout, deadline_ms, .. } => (fanout, deadline_ms),
             Trigger::Write(_) | Trigger::Copy(_) => (0, 0),
@@ -123,26 +113,24 @@ impl Replica {
             let out = self.draw(asked.len() as u64) as usize;
             asked.swap_remove(out);
         }
-        let with_needs = |reader: Reader| {
-            let needs = reader.session.as_ref().map(|session| self.whom_it_needs(session, Some(&key))).unwrap_or_default();
-            Waiting { reader, needs }
-        };
-        let readers: Vec<Waiting> = readers.into_iter().map(with_needs).collect();
-        let needed = readers.iter().flat_map(|reader| &reader.needs).copied();
-        let asked: BTreeSet<InstanceId> = asked.into_iter().chain(needed).collect();
+        let (session, until_ms) = session.unzip();
+        let needs = session.as_ref().map(|session| self.whom_it_needs(session, Some(&key))).unwrap_or_default();
+        let asked: BTreeSet<InstanceId> = asked.into_iter().chain(needs.iter().copied()).collect();
         self.reads.next += 1;
         let id = self.start << 32 | self.reads.next;
         for other in &asked {
             self.send(*other, Payload::VersionAsk { read: id, key: key.clone() });
         }
-        if readers.iter().all(|waiting| waiting.reader.session.is_none()) {
+        if session.is_none() {
             self.reads.by_key.insert(key.clone(), id);
         }
         let now_ms = self.now.mono_ms;
         let read = Read {
             key,
-            readers,
+            tokens,
             late: Vec::new(),
+            session,
+            needs,
             asked,
             answers: BTreeMap::new(),
             unknown: BTreeSet::new(),
@@ -150,7 +138,7 @@ impl Replica {
             fetched: None,
             failed: BTreeSet::new(),
             deadline_ms: now_ms + deadline_ms,
-            needed_until_ms: until_ms.min(now_ms + SESSION_WAIT_MS),
+            needed_until_ms: until_ms.unwrap_or_default().min(now_ms + SESSION_WAIT_MS),
         };
         self.reads.open.insert(id, read);
         self.advance_read(id)
@@ -285,39 +273,29 @@ impl Replica {
                 self.send(from, Payload::Repair { pairs });
             }
         }
-        self.reads.waiting -= read.readers.len();
-        let found = entry.filter(|entry| entry.is_live(self.now.wall_ms));
-        for Waiting { reader: Reader { token, session }, needs } in std::mem::take(&mut read.readers) {
-            let fresh = self.is_fresh(own, session.as_ref(), &needs, &told);
-            let answer = match fresh {
-                _ if answered < needed => Answer::Refused(Refusal::TooFewAnswers { answered, needed }),
-                None => Answer::Refused(Refusal::NotYet),
-                Some(is_served) => {
-                    let session = session.map(|session| Box::new(self.seen_in(session, own)));
-                    Answer::Found { entry: found.clone().filter(|_| is_served), answered, asked, session }
-                }
-            };
-            self.reply(token, answer);
-        }
-        // What is late is in no session, and needs nobody.
-        if read.late.is_empty() { Ok(()) } else { self.begin_read(read.key, read.late, self.now.mono_ms) }
+        self.reads.waiting -= read.tokens.len();
+        let answer = match self.is_fresh(own, &read, &told) {
+            _ if answered < needed => Answer::Refused(Refusal::TooFewAnswers { answered, needed }),
+            None => Answer::Refused(Refusal::NotYet),
+            Some(is_served) => {
+                let entry = entry.filter(|entry| is_served && entry.is_live(self.now.wall_ms));
+                let session = read.session.map(|session| Box::new(self.seen_in(session, own)));
+                Answer::Found { entry, answered, asked, session }
+            }
+        };
+        read.tokens.into_iter().for_each(|token| self.reply(token, answer.clone()));
+        if read.late.is_empty() { Ok(()) } else { self.begin_read(read.key, read.late, None) }
     }
 
     /// Whether what is here is no older than what a client has seen, by what those told who may know; none if they did not. A
     /// cache serves nothing instead of what is older.
-    fn is_fresh(
-        &self,
-        own: Option<Version>,
-        session: Option<&Session>,
-        needs: &BTreeSet<InstanceId>,
-        told: &BTreeMap<InstanceId, Option<Version>>,
-    ) -> Option<bool> {
+    fn is_fresh(&self, own: Option<Version>, read: &Read, told: &BTreeMap<InstanceId, Option<Version>>) -> Option<bool> {
         let mut is_served = true;
-        for needed in needs {
+        for needed in &read.needs {
             match *told.get(needed)? {
                 Some(version) if Some(version) <= own || (version.hlc <= self.fence && !self.is_cache()) => {}
                 // What it had was evicted since, and may have been what the client has seen.
-                None if self.is_cache() => is_served &= own >= session.map(Session::latest),
+                None if self.is_cache() => is_served &= own >= read.session.as_ref().map(Session::latest),
                 Some(_) if self.is_cache() => is_served = false,
                 None => {}
                 Some(_) => return None,

@@ -16,7 +16,7 @@ use crate::mirror::{Inbound, MirrorEnd};
 use crate::options::{Options, SILENT_INTERVALS};
 use crate::outbox::Outbox;
 use crate::peer::Peer;
-use crate::reading::{Reader, Reads};
+use crate::reading::Reads;
 use crate::reporting::{Report, Reporting};
 use crate::round::{differing, pairs_with};
 use crate::schedule::Scheduled;
@@ -196,7 +196,7 @@ impl Replica {
         match input {
             Input::Write(write) => self.on_write(write),
             Input::Read { token, key, session, deadline_ms } => {
-                return self.on_read(Reader { token, session }, key, deadline_ms);
+                return self.on_read(token, key, session, deadline_ms);
             }
             Input::Message(message) => return self.on_message(message),
             Input::Durable { index } => self.on_durable(index),
@@ -221,6 +221,7 @@ impl Replica {
         let now_ms = self.now.mono_ms;
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         peer.heard_ms = Some(now_ms);
+        peer.epoch = peer.epoch.max(epoch);
         self.clock.observe(clock);
         match payload {
             Payload::Push { stream, base, first, last, pairs } => {
@@ -399,9 +400,10 @@ impl Replica {
         self.store.has_full_backlog()
     }
 
-    /// Whether another member was heard of lately.
+    /// Whether another member was heard of lately, and knows who the members are: one that shall go has to know it.
     pub fn hears(&self, member: InstanceId) -> bool {
-        self.peers.get(&member).is_some_and(|peer| peer.is_reachable(self.now.mono_ms, self.silent_ms()))
+        let is_heard = |peer: &Peer| peer.is_reachable(self.now.mono_ms, self.silent_ms()) && peer.epoch >= self.members.epoch;
+        self.peers.get(&member).is_some_and(is_heard)
     }
 
     /// Whether this replica serves.

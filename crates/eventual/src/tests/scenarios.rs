@@ -6,7 +6,7 @@ use super::cluster::{Cluster, key};
 use crate::io::{Answer, Refusal};
 use crate::{Ack, Batching, Body, CopyWhen, Entry, MemberState, Options, Trigger};
 
-fn options(trigger: Trigger) -> Options {
+pub(super) fn options(trigger: Trigger) -> Options {
     Options {
         sync_interval_ms: 0,
         report_interval_ms: 100,
@@ -16,7 +16,7 @@ fn options(trigger: Trigger) -> Options {
     }
 }
 
-fn of_three(options: Options) -> Cluster {
+pub(super) fn of_three(options: Options) -> Cluster {
     let mut cluster = Cluster::new(3, options, None);
     // The first write of a while waits for its clock's bound: not in these stories.
     for slot in 0..3 {
@@ -565,4 +565,22 @@ fn checkpoints_keep_the_log_short_and_lose_nothing() {
     cluster.restart(0);
     let after: Vec<Option<Entry>> = (0..10).map(|at| shown(&cluster, 0, at)).collect();
     assert_eq!(before, after);
+}
+
+#[test]
+fn who_does_not_know_the_members_is_not_heard() {
+    let mut cluster = of_three(options(Trigger::push()));
+    let [first, last] = [0, 2].map(|slot| cluster.instance(slot).unwrap());
+    cluster.members.states.insert(last, MemberState::Leaving);
+    cluster.members.epoch += 1;
+    (0..2).for_each(|slot| cluster.adopt(slot));
+    for _ in 0..20 {
+        cluster.exchange(2);
+        cluster.pass_ms(100);
+    }
+    let hears = |cluster: &Cluster, slot: usize, of| cluster.replica(slot).unwrap().hears(of);
+    assert!(hears(&cluster, 1, first) && !hears(&cluster, 1, last), "it reports, and does not know that it shall go");
+    cluster.adopt(2);
+    cluster.exchange(2);
+    assert!(hears(&cluster, 1, last));
 }

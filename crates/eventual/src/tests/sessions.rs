@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use quorate_engine::codec::Reader;
 
-use super::cluster::{Cluster, key, key as key_of};
+use super::cluster::{Cluster, key};
+use super::scenarios::{self, of_three};
 use crate::io::{Answer, Refusal};
 use crate::replica::Replica;
 use crate::{CacheOptions, CopyWhen, Hlc, InstanceId, MAX_SESSION_STAMPS, MemberState, Options, Session, Trigger, Version};
@@ -84,7 +85,7 @@ impl Sessions {
                 session.as_deref()
             }
             (Answer::Level { session }, None) => {
-                for key in (0..4).map(key_of) {
+                for key in (0..4).map(super::cluster::key) {
                     let version = at.get_durable(&key).map(|entry| entry.version);
                     check(&key, version);
                     // What came after the answer was made it may see, and does not have to see again.
@@ -111,22 +112,9 @@ impl Sessions {
     }
 }
 
+/// Nobody reports in time for what is tested.
 fn options(trigger: Trigger) -> Options {
-    Options {
-        sync_interval_ms: 0,
-        report_interval_ms: 60_000,
-        max_report_interval_ms: 60_000,
-        digest_levels: 2,
-        ..Options::new(trigger)
-    }
-}
-
-/// Three that have heard of each other, and write without waiting for their clocks.
-fn of_three(options: Options) -> Cluster {
-    let mut cluster = Cluster::new(3, options, None);
-    (0..3).for_each(|slot| _ = cluster.delete(slot, 200));
-    cluster.run_ms(1_000);
-    cluster
+    Options { report_interval_ms: 60_000, max_report_interval_ms: 60_000, ..scenarios::options(trigger) }
 }
 
 fn is_found(cluster: &Cluster, token: Option<u64>) -> bool {
@@ -231,7 +219,7 @@ fn a_cache_serves_nothing_instead_of_what_is_older() {
 
 #[test]
 fn a_session_forgets_what_everybody_has() {
-    let mut cluster = of_three(Options { report_interval_ms: 100, ..options(Trigger::push()) });
+    let mut cluster = of_three(scenarios::options(Trigger::push()));
     cluster.session_write(1, 0, 3, false);
     cluster.run_ms(3_000);
     let token = cluster.session_read(1, 1, 3);
