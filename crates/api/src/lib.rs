@@ -18,6 +18,7 @@ pub mod peer;
 pub mod problem;
 pub mod quantity;
 pub mod replication;
+pub mod session;
 pub mod text64;
 pub mod txn;
 pub mod user_meta;

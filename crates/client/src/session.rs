@@ -5,17 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, HeaderValue};
 use quorate_api::header;
+use quorate_api::session::{MAX_TOKENS, NEW};
 
 use crate::error::Error;
 
-/// What a session begins with at a node.
-const NEW: &str = "new";
-
 /// Where keys are; what else there is knows no sessions.
 const PATH: &str = "/v1/kv/";
-
-/// Requests of one session and keyspace that go beside each other.
-const MAX_TOKENS: usize = 64;
 
 /// What was seen through a client, so that no node shows less of it, and no write is stamped below it: see
 /// [`crate::Client::in_session`]. Clones are the same session.

@@ -18,13 +18,7 @@ pub(crate) fn create(cluster: &Cluster, keyspace: &str, replication: &str) {
 fn create_on(cluster: &Cluster, engine: &str, keyspace: &str, replication: &str) {
     let settings = format!(r#"{{"engine":{{"type":"{engine}"}},"replication":{replication}}}"#);
     cluster.connection("n1").expect(201, &Request::json("PUT", &format!("/v1/keyspaces/{keyspace}"), settings));
-    for name in cluster.running() {
-        let show = Request::new("GET", format!("/v1/keyspaces/{keyspace}?consistency=local"));
-        until("the keyspace is there", Duration::from_secs(10), || match cluster.connection(&name).send(&show) {
-            Ok(answer) if answer.status == 200 && answer.text().contains(r#""state":"ready""#) => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
-    }
+    cluster.until_keyspace(keyspace);
 }
 
 fn put(cluster: &Cluster, name: &str, keyspace: &str, key: &str, value: &str) -> u16 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quorate_proxy::Link;
 
-use crate::support::{Cluster, Linked, Request, program, until};
+use crate::support::{Cluster, Linked, program, until};
 
 fn call(endpoints: &str, keyspace: &str, session: Option<&Path>, arguments: &[&str]) -> Output {
     let mut command = program();
@@ -18,16 +18,6 @@ fn call(endpoints: &str, keyspace: &str, session: Option<&Path>, arguments: &[&s
 fn text(output: &Output) -> (Option<i32>, String) {
     let told = if output.status.success() { &output.stdout } else { &output.stderr };
     (output.status.code(), String::from_utf8_lossy(told).trim().to_owned())
-}
-
-fn until_there(cluster: &Cluster, keyspace: &str) {
-    for name in cluster.running() {
-        let show = Request::new("GET", format!("/v1/keyspaces/{keyspace}?consistency=local"));
-        until("the keyspace is there", Duration::from_secs(10), || match cluster.connection(&name).send(&show) {
-            Ok(answer) if answer.status == 200 && answer.text().contains(r#""state":"ready""#) => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
-    }
 }
 
 /// Nothing travels by itself here: only a session brings it.
@@ -42,7 +32,7 @@ fn what_a_client_wrote_it_finds_at_every_node() {
         let every: &[&str] = if mode == "schedule" { &["--mode-option", "every=1h"] } else { &[] };
         let create = [&["keyspace", "create", keyspace, "--engine", engine], &options[..], every].concat();
         cluster.must_call("n1", &create);
-        until_there(&cluster, keyspace);
+        cluster.until_keyspace(keyspace);
         let at = |name: &str| format!("http://{}", cluster.node(name).client_address);
         let run = |name: &str, session, arguments: &[&str]| text(&call(&at(name), keyspace, session, arguments));
         assert_eq!(run("n1", Some(&file), &["put", "a", "1"]).0, Some(0));
@@ -74,7 +64,7 @@ fn a_node_that_cannot_know_says_so_and_the_next_is_asked() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let file = folder.path().join("session");
     cluster.must_call("n1", &["keyspace", "create", "carts", "--mode", "push"]);
-    until_there(cluster, "carts");
+    cluster.until_keyspace("carts");
     let at = |name: &str| format!("http://{}", cluster.node(name).client_address);
     linked.set(1, Link::Cut);
     assert_eq!(text(&call(&at("n1"), "carts", Some(&file), &["put", "anna", "milk"])).0, Some(0));

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue};
 use quorate_api::header;
 use quorate_api::keyspace::Capability;
 use quorate_api::problem::Code;
+use quorate_api::session::{MAX_TOKENS, NEW};
 use quorate_api::text64;
 use quorate_engine::codec::{DecodeError, Reader};
 use quorate_node::eventual_replication::Session as Seen;
@@ -24,14 +25,8 @@ use crate::clock::Clock;
 
 const SESSION: HeaderName = HeaderName::from_static(header::SESSION);
 
-/// With this a session begins.
-const NEW: &str = "new";
-
 /// The first byte of each token.
 const TOKEN_VERSION: u8 = 1;
-
-/// Tokens in one request, from requests that went beside each other.
-const MAX_TOKENS: usize = 64;
 
 /// Stamps that are further ahead of this node's wall clock were made by nobody. A write of the session would be stamped above
 /// them, and so would everything after it, on all nodes.
@@ -131,8 +126,10 @@ impl Session {
     /// It sees this now.
     pub(super) fn note(&mut self, revision: Revision, seen: Option<&Seen>) {
         self.revision = self.revision.max(revision);
-        // What all nodes have by now is left out of what is told of it now.
-        self.seen = seen.cloned().unwrap_or_else(|| std::mem::take(&mut self.seen));
+        if let Some(seen) = seen {
+            // Not joined: what all nodes have by now is left out of it.
+            self.seen.clone_from(seen);
+        }
     }
 
     fn parse(text: &[u8]) -> Result<Self, DecodeError> {

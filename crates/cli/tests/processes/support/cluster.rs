@@ -201,6 +201,18 @@ impl Cluster {
         since(start)
     }
 
+    /// Waits until every running node can use a keyspace.
+    #[track_caller]
+    pub(crate) fn until_keyspace(&self, keyspace: &str) {
+        for name in self.running() {
+            let show = Request::new("GET", format!("/v1/keyspaces/{keyspace}?consistency=local"));
+            until(&format!("{name} has {keyspace}"), READY_LIMIT, || match self.connection(&name).send(&show) {
+                Ok(answer) if answer.status == 200 && answer.text().contains(r#""state":"ready""#) => Ok(()),
+                other => Err(format!("{other:?}")),
+            });
+        }
+    }
+
     /// Calls the program as a client of this node.
     pub(crate) fn call(&self, name: &str, arguments: &[&str]) -> Output {
         let mut command = program();
