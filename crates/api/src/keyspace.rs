@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration;
-use crate::outside::OutsideStats;
+use crate::outside::{BehindBody, OutsideStats};
 use crate::quantity::parse_bytes;
 use crate::replication::EventualStats;
 
@@ -244,15 +244,17 @@ pub enum Capability {
     Revisions,
     /// Writes that wait for other nodes as the request says: `ack`.
     Ack,
-    /// Sending and comparing when it is asked for: `flush` and `sync`.
+    /// Comparing when it is asked for: `sync`.
     Sync,
     /// What a client has seen goes with it from node to node: `Quorate-Session`.
     Sessions,
+    /// Sending what was collected, or writing it to the store behind the replica, when it is asked for: `flush`.
+    Flush,
 }
 
 impl Capability {
     /// All, in the order in which they are told.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Ordered,
         Self::Prefix,
         Self::Range,
@@ -271,6 +273,7 @@ impl Capability {
         Self::Ack,
         Self::Sync,
         Self::Sessions,
+        Self::Flush,
     ];
 
     /// Its name in answers.
@@ -294,6 +297,7 @@ impl Capability {
             Self::Ack => "ack",
             Self::Sync => "sync",
             Self::Sessions => "sessions",
+            Self::Flush => "flush",
         }
     }
 }
@@ -341,6 +345,9 @@ pub struct Capabilities {
     /// [`Capability::Sessions`].
     #[serde(default)]
     pub sessions: bool,
+    /// [`Capability::Flush`].
+    #[serde(default)]
+    pub flush: bool,
     /// Longest key, in bytes.
     #[serde(rename = "max_key")]
     pub max_key_bytes: u64,
@@ -373,6 +380,7 @@ impl Capabilities {
             ack: can(Capability::Ack),
             sync: can(Capability::Sync),
             sessions: can(Capability::Sessions),
+            flush: can(Capability::Flush),
             max_key_bytes,
             max_value_bytes,
             consistency: consistency.iter().map(|&name| name.to_owned()).collect(),
@@ -399,6 +407,7 @@ impl Capabilities {
             Capability::Ack => self.ack,
             Capability::Sync => self.sync,
             Capability::Sessions => self.sessions,
+            Capability::Flush => self.flush,
             Capability::Linearizable => self.consistency.iter().any(|name| name == "linearizable"),
         }
     }
@@ -429,6 +438,9 @@ pub struct KeyspaceStats {
     /// `data_bytes` are 0 then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside: Option<OutsideStats>,
+    /// How far the store behind this node's replica is, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<BehindBody>,
 }
 
 /// How the answering node's part of a cache fares. Counts are since the keyspace was opened there.

@@ -23,6 +23,35 @@ pub struct OutsideStats {
     pub calls: Vec<StoreCallFigures>,
 }
 
+/// How far a store outside is behind a node's replica. Counts are since the replica was opened there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BehindBody {
+    /// Keys that the store has not got as the replica has them; with `is_spilled`, there are more.
+    pub waiting_keys: u64,
+    /// Bytes of these keys and values, and 256 for each.
+    pub waiting_bytes: u64,
+    /// The bound: then writes wait, and are refused after a while.
+    pub max_waiting_bytes: u64,
+    /// More keys wait than are kept in memory; the node's disk knows which.
+    pub is_spilled: bool,
+    /// For how long the first of them has waited, in milliseconds; 0 if none does.
+    pub oldest_ms: u64,
+    /// Values and removals that the store has taken.
+    pub written: u64,
+    /// Changes that the store was spared, because their key changed again before its turn came.
+    pub coalesced: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+    /// Keys that the store does not take as they are: too large, or not to be named so. They are tried again now and then.
+    pub refused_keys: u64,
+    /// Why the last attempt failed, if none has succeeded since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What this node asked of the store since it started: one for each sort of call.
+    #[serde(default)]
+    pub calls: Vec<StoreCallFigures>,
+}
+
 /// How calls of one sort to a store outside fared. Retries are within a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StoreCallFigures {

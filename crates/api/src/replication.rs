@@ -41,6 +41,10 @@ pub struct SyncBody {
     pub reached: u64,
     /// How many there are.
     pub others: u64,
+    /// Whether the store behind the answering node's replica has got all that the replica had; left out where there is none, and
+    /// by `sync`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stored: bool,
 }
 
 /// How the answering node's replica of an eventual keyspace is. Counts are since it was opened there.

@@ -7,7 +7,7 @@ use quorate_api::keyspace::{
     Amount, CacheFigures, Capabilities, Capability, CompactedBody, EngineBody, EngineInfo, EngineOption, KeyspaceBody,
     KeyspaceState, LimitsBody, ReplicationBody, RetentionBody, Setting, SettingsBody,
 };
-use quorate_api::outside::{FrontCacheFigures, OutsideStats, StoreCallFigures};
+use quorate_api::outside::{BehindBody, FrontCacheFigures, OutsideStats, StoreCallFigures};
 use quorate_api::problem::Code;
 use quorate_api::quantity::format_bytes;
 use quorate_client::{Error, GetOptions, Selection};
@@ -32,7 +32,7 @@ pub(crate) async fn run(command: KeyspaceCommand, client: &ClientArgs) -> Result
         KeyspaceCommand::Alter(args) => alter(&mut output, client, args).await?,
         KeyspaceCommand::Compact(args) => compact(&mut output, client, args).await?,
         KeyspaceCommand::Replicas(args) => replication::replicas(&mut output, client, args).await?,
-        KeyspaceCommand::Flush { name } => replication::flush(&mut output, client, &name).await?,
+        KeyspaceCommand::Flush { name, rewrite } => replication::flush(&mut output, client, &name, rewrite).await?,
         KeyspaceCommand::Sync { name } => replication::sync(&mut output, client, &name).await?,
         KeyspaceCommand::Delete(args) => delete(&mut output, client, args).await?,
     }
@@ -172,6 +172,7 @@ async fn stats(output: &mut Output, client: &ClientArgs, name: &str) -> Result<(
         rows.extend(replication::rows(replica));
     }
     rows.extend(stats.cache.as_ref().map(cache_rows).into_iter().flatten());
+    rows.extend(stats.behind.as_ref().map(behind_rows).into_iter().flatten());
     if let Some(outside) = &stats.outside {
         // Nobody counts what is in a store outside.
         rows.retain(|(field, _)| !["keys", "bytes"].contains(field));
@@ -194,6 +195,25 @@ fn outside_rows(outside: &OutsideStats) -> Vec<(&'static str, String)> {
     }));
     let used = outside.calls.iter().filter(|calls| calls.ended + calls.in_flight > 0);
     rows.extend(used.map(|calls| ("calls", calls_told(calls))));
+    rows
+}
+
+fn behind_rows(behind: &BehindBody) -> Vec<(&'static str, String)> {
+    let bytes = |bytes| format_bytes(bytes);
+    let more = if behind.is_spilled { " and more" } else { "" };
+    let (waiting, max) = (bytes(behind.waiting_bytes), bytes(behind.max_waiting_bytes));
+    let mut rows = vec![
+        ("waiting for the store", format!("{} keys{more}, {waiting} of {max}", behind.waiting_keys)),
+        ("written to it", format!("{}, and spared {}", behind.written, behind.coalesced)),
+    ];
+    if behind.oldest_ms > 0 {
+        rows.push(("waiting since", format!("{:.1} s", behind.oldest_ms as f64 / 1000.0)));
+    }
+    if behind.refused_keys > 0 {
+        rows.push(("refused by it", format!("{} keys", behind.refused_keys)));
+    }
+    rows.extend(behind.error.clone().map(|error| ("error", error)));
+    rows.extend(behind.calls.iter().filter(|calls| calls.ended > 0).map(|calls| ("calls", calls_told(calls))));
     rows
 }
 

@@ -50,8 +50,9 @@ pub(crate) async fn modes(client: &ClientArgs) -> Result<(), Failure> {
     output.finish()
 }
 
-pub(crate) async fn flush(output: &mut Output, client: &ClientArgs, name: &str) -> Result<(), Failure> {
-    let done = client.client().flush_keyspace(name).await;
+pub(crate) async fn flush(output: &mut Output, client: &ClientArgs, name: &str, rewrites: bool) -> Result<(), Failure> {
+    let client = client.client();
+    let done = if rewrites { client.rewrite_keyspace(name).await } else { client.flush_keyspace(name).await };
     let done = done.map_err(|error| Failure::of_request(format!("flush keyspace {name}"), &error))?;
     tell(output, done, "was sent to")
 }
@@ -63,10 +64,13 @@ pub(crate) async fn sync(output: &mut Output, client: &ClientArgs, name: &str) -
 }
 
 fn tell(output: &mut Output, done: SyncBody, what: &str) -> Result<(), Failure> {
-    let SyncBody { reached, others } = done;
+    let SyncBody { reached, others, stored } = done;
     if output.format == Format::Json {
         output.json(&done)?;
-    } else {
+    } else if stored {
+        output.line("the store behind the node's replica has what the replica has")?;
+    }
+    if output.format != Format::Json && (others > 0 || !stored) {
         output.line(format_args!("what the node has {what} {reached} of {others} other nodes"))?;
     }
     if reached >= others {

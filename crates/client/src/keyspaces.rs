@@ -52,6 +52,13 @@ impl Client {
         self.call(Request::write(Method::POST, format!("{}/flush", path_of(name)))).await?.json(WriteOutcome::Applied)
     }
 
+    /// The same, and has everything written again to the store behind the answering node's replica, which may have lost it.
+    pub async fn rewrite_keyspace(&self, name: &str) -> Result<SyncBody, Error> {
+        self.call(Request::write(Method::POST, format!("{}/flush?rewrite=true", path_of(name))))
+            .await?
+            .json(WriteOutcome::Applied)
+    }
+
     /// Compares what the answering node has of an eventual keyspace with all others, both ways; how many that reached within the
     /// time limit. Of other keyspaces that is [`Error::Refused`].
     pub async fn sync_keyspace(&self, name: &str) -> Result<SyncBody, Error> {

@@ -95,6 +95,7 @@ impl LocalEngines {
 impl Engines for LocalEngines {
     fn open(&self, place: Place, spec: &EngineSpec) -> Result<Arc<dyn Engine>, EngineError> {
         let kind = spec.check().map_err(|error| EngineError::Io(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        assert!(spec.behind.is_none(), "who opens an engine with a store behind it opens the store, too");
         let in_use = self.take(place)?;
         (kind.open)(&Opening { spec, in_use: &in_use, resources: &self.resources, hash_seed: self.hash_seed })
     }

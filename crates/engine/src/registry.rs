@@ -60,6 +60,29 @@ pub struct EngineSpec {
     pub kind: String,
     /// Options by name; those that are not here have their defaults.
     pub options: BTreeMap<String, u64>,
+    /// The store outside the node to which its pairs are written as well, behind the writer.
+    pub behind: Option<BehindSpec>,
+}
+
+/// A store outside the node that an engine's pairs are written to behind the writer. Engines know nothing of it: who opens them
+/// for a node does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BehindSpec {
+    /// The kind of store, as it is called in a keyspace's settings.
+    pub kind: String,
+    /// The store's settings, in JSON. No secret.
+    pub settings: String,
+    /// What the engine's pairs are.
+    pub pairs: PairForm,
+}
+
+/// What who writes to an engine keeps in [`Table::Current`](crate::Table::Current): which says what its value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PairForm {
+    /// Records of a shard's state machine.
+    Record,
+    /// Entries of an eventual replica, tombstones among them.
+    Entry,
 }
 
 /// Why a spec cannot be used. One line for people, naming what is known.
@@ -144,7 +167,12 @@ pub fn kind(name: &str) -> Option<&'static Kind> {
 impl EngineSpec {
     /// A kind with its defaults.
     pub fn of(kind: &str) -> Self {
-        Self { kind: kind.to_owned(), options: BTreeMap::new() }
+        Self { kind: kind.to_owned(), options: BTreeMap::new(), behind: None }
+    }
+
+    /// What people call it: the store outside, if there is one behind it.
+    pub fn name(&self) -> &str {
+        self.behind.as_ref().map_or(&self.kind, |behind| &behind.kind)
     }
 
     /// The kind, if there is one of this name with these options.

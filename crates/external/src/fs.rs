@@ -8,8 +8,8 @@
 //! symbolic link among them is refused, so that nobody leads out of the folder; this includes links within it.
 //!
 //! An unmounted disk leaves the empty folder where it was mounted. So a folder that has values in envelopes is marked when its
-//! keyspace is made, by a file [`files::MARK`], and one without it is no store. A folder that other programs fill is not marked:
-//! with `envelope` `none` it is used as it is found.
+//! keyspace is made, and a node's own folder when the node first has it open, by a file [`files::MARK`], and one without it is no
+//! store. A folder that other programs fill is not marked: with `envelope` `none` it is used as it is found.
 //!
 //! All writers of Quorate hold a lock while they change a file, so that conditions hold among nodes that share the folder, where
 //! the file system honours `flock`. Other programs know nothing of it.
@@ -28,7 +28,7 @@ use crate::blocking::Threads;
 use crate::fields::Fields;
 use crate::objects::{Abilities, Listing, Names, Object, Objects};
 use crate::registry::{Kind, Opening, Settings, capabilities_of};
-use crate::spec::NODE;
+use crate::spec::{NODE, PathMode};
 use crate::walk::{Folders, Smallest, walk};
 use crate::{
     Answer, Comparing, Condition, Envelope, ErrorKind, KeyEncoding, MAX_KEY_BYTES, SpecError, Store, StoreError, Written,
@@ -92,7 +92,9 @@ impl Settings for FsSettings {
             .components()
             .map(|part| part.as_os_str().to_string_lossy().into_owned())
             .collect();
-        let is_marked = must_exist == below.len() && opening.spec.envelope == Envelope::Quorate;
+        // What is a node's own is of no other program, whatever lies around values.
+        let is_own = opening.spec.path == PathMode::PerNode;
+        let is_marked = is_own || (must_exist == below.len() && opening.spec.envelope == Envelope::Quorate);
         let files = Files::new(root, below, must_exist, opening.surroundings.clock.clone());
         let files = if is_marked { files.marked() } else { files };
         let threads = Threads::start(NAME, THREADS)?;

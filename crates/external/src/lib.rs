@@ -7,7 +7,8 @@
 //! From the outside in: [`Spec`] is what a keyspace's settings say, checked; [`open`] makes of it a store with retries and
 //! deadlines (`guarded`), counted (`meter`), and with a cache in front if the settings say so (`cached`). Below stands one file
 //! per store. Those that keep objects under names (`objects`) share the encoding of keys (`key_encoding`) and of values
-//! (`envelope`); the others (`redis`, `postgres`, `sqlite`, `opensearch`) have columns of their own for that.
+//! (`envelope`); the others (`redis`, `postgres`, `sqlite`, `opensearch`) have columns of their own for that. A store may also
+//! stand behind the engine of a replica (`write_behind`).
 //!
 //! Time is an input: a [`Clock`] is handed in. Timeouts go by tokio's timers.
 
@@ -38,6 +39,7 @@ mod sqlite;
 mod sweep;
 mod tls;
 mod walk;
+mod write_behind;
 
 #[cfg(test)]
 mod tests;
@@ -61,7 +63,8 @@ pub use key_encoding::{KeyEncoding, MAX_KEY_BYTES};
 pub use memory::Memory;
 pub use meter::{Call, CallFigures, LATENCY_BOUNDS, Meter};
 pub use registry::{KINDS, Kind, Surroundings, capability_table, common_options, kind, open, open_metered};
-pub use spec::{Envelope, PathMode, Spec, SpecError};
+pub use spec::{DEFAULT_LOCAL, Envelope, PathMode, Spec, SpecError};
+pub use write_behind::{Behind, OpenStore, SteadyMs, ValueOf, WriteBehind};
 
 /// What a store answers, some time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;

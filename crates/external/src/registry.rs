@@ -92,7 +92,9 @@ pub const KINDS: &[Kind] = &[
 
 /// What can be set for a kind besides what only it has, each with a line for people.
 pub fn common_options(kind: &Kind) -> Vec<(&'static str, &'static str)> {
-    let mut options = vec![("path", "`shared`: all nodes use the same, which is the only copy")];
+    let path = "`shared`: all nodes use the same, which is the only copy; `per-node`, which is the default, with `{node}` where \
+                the store is: each node has its own part, behind a replica of its own";
+    let mut options = vec![("path", path)];
     if let Some(default) = kind.names {
         let bytes = "how keys become names: `bytes`, which is the default, takes every key; `path` is as readable as it can be";
         let path = "how keys become names: `path`, which is the default, is as readable as it can be; `bytes` takes every key";
@@ -107,7 +109,9 @@ pub fn common_options(kind: &Kind) -> Vec<(&'static str, &'static str)> {
     options.extend([
         ("timeout", "a call takes no longer, retries included; `10s` by default"),
         ("max_calls", "so many calls run at once; 64 by default"),
-        ("cache", "in front, on each node: `max_bytes`, `ttl`, `negative_ttl`, `refresh_after`, `max_stale`; none by default"),
+        ("local", "with `per-node`: the engine that a node's pairs are in and are read from, `lsm` or `btree`; `lsm` by default"),
+        ("queue_max", "with `per-node`: so much waits for the store before writes wait, too; `64MiB` by default"),
+        ("cache", "with `shared`, in front: `max_bytes`, `ttl`, `negative_ttl`, `refresh_after`, `max_stale`; none by default"),
     ]);
     options
 }

@@ -27,8 +27,12 @@ pub struct Spec {
     pub timeout: Duration,
     /// So many calls run at once.
     pub max_calls: usize,
-    /// The cache in front.
+    /// The cache in front; none where each node has its own part.
     pub cache: Option<CacheSpec>,
+    /// The kind of engine that a node has its pairs in where it has its own part of the store: they are read there.
+    pub local: &'static str,
+    /// How much waits there for the store, in bytes, before who writes must wait, too.
+    pub queue_max: u64,
     /// Where a node finds its credentials.
     pub(crate) credentials: Credentials,
     /// What only this kind of store has.
@@ -79,6 +83,10 @@ impl SpecError {
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const TIMEOUT_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_mins(10));
 const DEFAULT_MAX_CALLS: u64 = 64;
+/// The kind of engine that a node's pairs are in if its part of a store stands behind it and nothing is said.
+pub const DEFAULT_LOCAL: &str = "lsm";
+const DEFAULT_QUEUE_MAX: u64 = 64 << 20;
+const QUEUE_BOUNDS: (u64, u64) = (64 << 10, 16 << 30);
 
 impl Spec {
     /// Checks settings: everything that can be known without asking the store.
@@ -97,6 +105,8 @@ impl Spec {
             Some(object) => Some(CacheSpec::parse(object)?),
             None => None,
         };
+        let local = fields.word("local", &[("lsm", "lsm"), ("btree", "btree")])?;
+        let queue_max = fields.bytes("queue_max", QUEUE_BOUNDS)?;
         let (mut key_encoding, mut envelope) = (KeyEncoding::default(), Envelope::None);
         if let Some(default) = kind.names {
             let words = [("bytes", KeyEncoding::Bytes), ("path", KeyEncoding::Path)];
@@ -120,11 +130,14 @@ impl Spec {
             timeout,
             max_calls: usize::try_from(max_calls).unwrap_or(usize::MAX),
             cache,
+            local: local.unwrap_or(DEFAULT_LOCAL),
+            queue_max: queue_max.unwrap_or(DEFAULT_QUEUE_MAX),
             credentials,
             settings,
             json: json.clone(),
         };
         spec.check_path()?;
+        spec.check_side((local.is_some(), queue_max.is_some()))?;
         Ok(spec)
     }
 
@@ -157,6 +170,30 @@ impl Spec {
                 let problem =
                     "\"per-node\", which is the default, needs {node} where the store is, or all nodes would use the same";
                 Err(SpecError::new("path", problem, r#""path": "shared""#))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What stands behind a node's own pairs needs no cache in front, and what all nodes share has nothing of a node's before it.
+    fn check_side(&self, (has_local, has_queue): (bool, bool)) -> Result<(), SpecError> {
+        let wrong = |field, problem: &str, example: &str| Err(SpecError::new(field, problem, example));
+        match self.path {
+            PathMode::Shared if has_local || has_queue => {
+                let field = if has_local { "local" } else { "queue_max" };
+                wrong(
+                    field,
+                    "goes with \"path\": \"per-node\": of a store that all share nodes have nothing",
+                    r#""path": "per-node""#,
+                )
+            }
+            PathMode::PerNode if self.cache.is_some() => wrong(
+                "cache",
+                "goes with \"path\": \"shared\": of a node's own part the pairs are on its disk, and read there",
+                r#""path": "shared""#,
+            ),
+            PathMode::PerNode if !self.capabilities().writable => {
+                wrong("path", "\"per-node\" needs a store that can be written to", r#""path": "shared""#)
             }
             _ => Ok(()),
         }
@@ -256,6 +293,23 @@ mod tests {
         let error = parse(r#"{"type": "s3", "url": "s3://bucket/{node}", "path": "shared"}"#).unwrap_err();
         assert_eq!(error.field, "path");
         parse(r#"{"type": "s3", "url": "s3://bucket/{node}"}"#).unwrap();
+    }
+
+    #[test]
+    fn what_is_for_one_side_is_refused_on_the_other() {
+        let spec = parse(r#"{"type": "s3", "url": "s3://bucket/{node}", "local": "btree", "queue_max": "1MiB"}"#).unwrap();
+        assert_eq!((spec.local, spec.queue_max), ("btree", 1 << 20));
+        for (json, field) in [
+            (r#"{"type": "s3", "url": "s3://bucket", "path": "shared", "local": "lsm"}"#, "local"),
+            (r#"{"type": "s3", "url": "s3://bucket", "path": "shared", "queue_max": "1MiB"}"#, "queue_max"),
+            (r#"{"type": "s3", "url": "s3://bucket/{node}", "cache": {}}"#, "cache"),
+            (r#"{"type": "http", "url": "http://localhost/{node}/{key}"}"#, "path"),
+            (r#"{"type": "s3", "url": "s3://bucket/{node}", "local": "hash"}"#, "local"),
+            (r#"{"type": "s3", "url": "s3://bucket/{node}", "queue_max": "1KiB"}"#, "queue_max"),
+        ] {
+            let error = parse(json).unwrap_err();
+            assert_eq!(error.field, field, "{error}");
+        }
     }
 
     #[test]

@@ -164,7 +164,8 @@ impl Catalog {
             replication: ReplicationSettings::of(Mode::Raft),
             ttl_ms: None,
             limits: LimitsRecord {
-                max_bytes: settings::default_max_bytes(engine, config.default_max_bytes),
+                max_bytes: quorate_engine::kind(engine)
+                    .and_then(|engine| settings::default_max_bytes(engine, config.default_max_bytes)),
                 ..LimitsRecord::default()
             },
             retention: None,

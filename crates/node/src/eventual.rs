@@ -251,7 +251,7 @@ impl<D: Disk> Node<D> {
             options,
             seed: self.seed ^ group.0,
         };
-        let (place, spec) = (state.place(group), keyspace.engine.spec());
+        let (place, spec) = (state.place(group), keyspace.engine.eventual_spec());
         if is_on_disk(keyspace) {
             self.begin_opening(place, spec, setup);
             return Ok(false);

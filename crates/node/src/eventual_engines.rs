@@ -60,7 +60,7 @@ impl Openings {
 
 /// Whether the pairs of a keyspace are on disks, and come back by themselves.
 pub(crate) fn is_on_disk(keyspace: &KeyspaceRecord) -> bool {
-    quorate_engine::kind(&keyspace.engine.kind).is_some_and(|kind| kind.capabilities.durable)
+    keyspace.engine.replica_kind().is_some_and(|kind| kind.capabilities.durable)
 }
 
 impl Eventual {

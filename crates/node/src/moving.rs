@@ -100,7 +100,7 @@ impl Moves {
             Phase::Behind(shard) => ("replaying", shard.header().applied_index),
             Phase::Replaying => ("replaying", applied_index),
         };
-        Some(MoveStatus { to: current.target.kind.clone(), phase, applied_index, last_error: self.last_error.clone() })
+        Some(MoveStatus { to: current.target.name().to_owned(), phase, applied_index, last_error: self.last_error.clone() })
     }
 }
 

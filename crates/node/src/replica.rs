@@ -224,6 +224,12 @@ impl<D: Disk> Replica<D> {
         self.machine.engine()
     }
 
+    /// Whether it leads, and a store behind its engine has so much to get yet that no more is to be proposed.
+    pub(crate) fn leads_too_fast(&self) -> bool {
+        let behind = || self.engine().and_then(|engine| engine.behind());
+        self.is_leader() && behind().is_some_and(|behind| behind.is_full())
+    }
+
     pub(crate) fn log(&self) -> &GroupLog<D> {
         self.raw.store()
     }

@@ -11,6 +11,7 @@ use crate::node::{LeaderWait, Node, no_leader};
 use crate::outbox::{Done, Proposal};
 use crate::pending::Place;
 use crate::reads::{Read, Reader};
+use crate::replica::Replica;
 
 /// A forwarded write without an answer for this long is sent again; its request id keeps it from being applied twice.
 pub(crate) const SILENT_MS: u64 = 1_000;
@@ -49,9 +50,10 @@ impl<D: Disk> Node<D> {
     fn on_write(&mut self, token: u64, group: u64, deadline: crate::Monotonic, write: &Bytes) {
         let is_full = self.pending.len() >= self.config.max_pending_requests
             || self.pending.bytes() + write.len() > self.config.max_pending_bytes;
+        let leads_too_fast = self.replicas.get(&group).is_some_and(Replica::leads_too_fast);
         match () {
             () if self.is_disk_full => self.fail(token, Failure::DiskFull),
-            () if is_full => self.fail(token, Failure::Overloaded),
+            () if is_full || leads_too_fast => self.fail(token, Failure::Overloaded),
             () if self.is_stopping() => self.fail(token, Failure::ShuttingDown),
             () => {
                 let sequence = self.pending.add(token, quorate_log::GroupId(group), write, deadline);
@@ -157,13 +159,14 @@ impl<D: Disk> Node<D> {
         }
         let leading = self.replicas.get_mut(&group).filter(|replica| replica.is_leader());
         match leading {
+            Some(replica) if replica.leads_too_fast() => self.reply_to(from, group, id, ForwardResult::Overloaded),
             Some(_) if self.is_disk_full => self.reply_to(from, group, id, ForwardResult::DiskFull),
             Some(replica) => {
                 replica.propose(Proposal { id, asked_by: Some(from), command: forward.command });
                 self.dirty.insert(group);
             }
             None => {
-                let leader = self.replicas.get(&group).map_or(0, super::replica::Replica::leader);
+                let leader = self.replicas.get(&group).map_or(0, Replica::leader);
                 self.reply_to(from, group, id, ForwardResult::NotLeader(leader));
             }
         }
@@ -241,7 +244,7 @@ impl<D: Disk> Node<D> {
             self.hand_over(sequence);
         }
         self.ask_new_leader(group);
-        let leader = self.replicas.get(&group).map_or(0, super::replica::Replica::leader);
+        let leader = self.replicas.get(&group).map_or(0, Replica::leader);
         let arrived = self.leader_waits.extract_if(.., |wait| wait.group == group && leader != 0 && leader != wait.from);
         let tokens: Vec<u64> = arrived.map(|wait| wait.token).collect();
         self.effects.extend(tokens.into_iter().map(|token| Effect::Reply { token, answer: Answer::Transferred }));

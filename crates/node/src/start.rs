@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_api::cluster::JoinAnswer;
-use quorate_engine::{EngineError, EngineSpec, Engines, Place};
+use quorate_engine::{BehindSpec, EngineError, EngineSpec, Engines, PairForm, Place};
 use quorate_keyspace::{Command, EntryHeader, Limits, RequestId, Settings, ShardError, encode_entry};
 use quorate_log::{Disk, GroupId, HardState, Log, LogError, LogId, LogIndex, Reader, Record, Term};
 
@@ -124,15 +124,18 @@ pub struct Founding {
 /// The log position of a group's founding.
 pub(crate) const FOUNDED_AT: LogId = LogId { term: Term(1), index: LogIndex(1) };
 
-const STATE_VERSION: u8 = 3;
+/// As long as no store is behind the engine; nodes of before know it.
+const PLAIN_STATE_VERSION: u8 = 3;
+
+const STATE_VERSION: u8 = 4;
 
 impl ReplicaState {
-    /// Version, replica, epoch, names of keyspace and engine, the engine's options and build, membership, and, if there is a
-    /// founding, a 1, its settings, voters and entry. Version 1 had no options, build and membership, and one limit; version 2
-    /// had limits only.
+    /// Version, replica, epoch, names of keyspace and engine, the engine's options, in version 4 kind and settings of the store
+    /// behind it, build, membership, and, if there is a founding, a 1, its settings, voters and entry. Version 1 had no options,
+    /// build and membership, and one limit; version 2 had limits only.
     pub(crate) fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::new();
-        out.put_u8(STATE_VERSION);
+        out.put_u8(if self.engine.behind.is_some() { STATE_VERSION } else { PLAIN_STATE_VERSION });
         out.put_u64_le(self.replica);
         out.put_u64_le(self.epoch);
         put_name(&self.keyspace, &mut out);
@@ -141,6 +144,10 @@ impl ReplicaState {
         for (name, value) in &self.engine.options {
             put_name(name, &mut out);
             out.put_u64_le(*value);
+        }
+        if let Some(behind) = &self.engine.behind {
+            put_name(&behind.kind, &mut out);
+            put_name(&behind.settings, &mut out);
         }
         out.put_u64_le(self.build);
         out.put_u32_le(self.membership.len() as u32);
@@ -178,6 +185,10 @@ impl ReplicaState {
         if version >= 2 {
             for _ in 0..bytes.try_get_u16_le().ok()? {
                 engine.options.insert(take_name(&mut bytes)?, bytes.try_get_u64_le().ok()?);
+            }
+            if version >= 4 {
+                let (kind, settings) = (take_name(&mut bytes)?, take_name(&mut bytes)?);
+                engine.behind = Some(BehindSpec { kind, settings, pairs: PairForm::Record });
             }
             build = bytes.try_get_u64_le().ok()?;
             let length = bytes.try_get_u32_le().ok()? as usize;
@@ -378,7 +389,7 @@ mod tests {
     #[test]
     fn replica_states_round_trip() {
         let options = BTreeMap::from([("max_bytes".to_owned(), 1 << 30), ("max_entries".to_owned(), 9)]);
-        let engine = EngineSpec { kind: "cache".to_owned(), options };
+        let engine = EngineSpec { options, ..EngineSpec::of("cache") };
         let plain = ReplicaState {
             replica: 4,
             epoch: 2,
@@ -393,12 +404,17 @@ mod tests {
             Settings { limits, ttl_ms: Some(6), retention: Retention { max_revisions: 5, max_age_ms: 4, max_bytes: 3 } };
         let founding = Founding { settings, voters: vec![1, 2], entry: Bytes::from_static(b"entry") };
         let founded = ReplicaState { founding: Some(founding), ..plain.clone() };
-        for state in [plain, founded] {
+        let behind = BehindSpec { kind: "s3".to_owned(), settings: r#"{"type":"s3"}"#.to_owned(), pairs: PairForm::Record };
+        let engine = EngineSpec { behind: Some(behind), ..EngineSpec::of("lsm") };
+        let carried = ReplicaState { engine, ..founded.clone() };
+        assert_eq!((plain.to_bytes()[0], carried.to_bytes()[0]), (3, 4), "what says nothing new is read by nodes of before");
+        for state in [plain, founded, carried] {
             let bytes = state.to_bytes();
             assert_eq!(ReplicaState::decode(bytes.clone()), Some(state));
             assert_eq!(ReplicaState::decode(bytes.slice(..12)), None);
         }
     }
+
     #[test]
     fn a_replica_state_of_version_1_is_read() {
         let mut bytes = vec![1];

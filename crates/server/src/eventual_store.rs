@@ -172,7 +172,7 @@ impl Running {
     pub(crate) async fn sync(&self, keyspace: &str, ask: EventualAsk, deadline: Monotonic) -> Result<Synced, StoreError> {
         let group = self.hosted(keyspace, deadline).await?.group;
         match self.ask_replica(group, ask, deadline).await? {
-            Some(Told::Done { reached, others }) => Ok(Synced { reached, others }),
+            Some(Told::Done { reached, others }) => Ok(Synced { reached, others, stored: false }),
             Some(Told::Refused(refusal)) => Err(refused(refusal)),
             None => Err(StoreError::NoLeader),
             Some(Told::Written { .. } | Told::Found { .. } | Told::Level { .. }) => Err(mismatch()),

@@ -45,9 +45,12 @@ impl Running {
         settings: &KeyspaceSettings,
         deadline: Monotonic,
     ) -> Result<(bool, KnownKeyspace), StoreError> {
+        if settings.engine.local.is_some() && self.is_new(name) {
+            self.check_behind(settings, deadline).await?;
+        }
         if settings.engine.outside.is_some() {
             // What is missing on this node is said at once; the store itself may be down.
-            self.outside.try_open(&settings.engine).await.map_err(|error| {
+            self.outside.try_open(&settings.engine).await.map(drop).map_err(|error| {
                 let why = format!("engine: node {} cannot open the store: {error}", self.name);
                 StoreError::Settings(SettingsError::Unsupported(why))
             })?;
@@ -196,6 +199,7 @@ impl Running {
             eventual: eventual.map(|replica| eventual_stats(replica, &catalog)).collect(),
             cache: hosted.engine.cache_stats().map(|stats| cache_figures(&stats)),
             outside: None,
+            behind: hosted.engine.behind().map(|stats| self.behind_body(hosted.group, stats)),
         })
     }
 
@@ -234,6 +238,11 @@ impl Running {
         let is_open = self.outside.find(name).is_none_or(|found| found.is_open());
         let is_ready = is_led && is_open && self.is_hosted(name, record.epoch);
         KnownKeyspace { name: name.to_owned(), record, is_ready }
+    }
+
+    /// Whether this node does not know of such a keyspace.
+    fn is_new(&self, name: &str) -> bool {
+        !self.handle.views.catalog.load().keyspaces.contains_key(name)
     }
 
     fn is_hosted(&self, name: &str, epoch: u64) -> bool {

@@ -3,6 +3,7 @@
 //! It decides nothing about consensus: what the node wants done is done, and what happens is told to it.
 
 mod abort;
+mod behind;
 mod clock;
 pub mod config;
 mod data_dir;
@@ -18,6 +19,7 @@ mod node_calls;
 mod node_loop;
 mod node_store;
 mod open_files;
+mod outside_engines;
 mod outside_store;
 mod outside_stores;
 mod peer_events;

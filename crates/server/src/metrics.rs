@@ -5,6 +5,7 @@ use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use quorate_api::keyspace::CacheFigures;
+use quorate_api::outside::BehindBody;
 use quorate_external::{Call, CallFigures, LATENCY_BOUNDS};
 use quorate_node::eventual_replication::{PeerStatus, Status};
 use quorate_node::{Catalog, Hosted, NodeStatus, ReplicaStatus};
@@ -50,6 +51,19 @@ const FRONT_CACHE_METRICS: [Metric<quorate_external::CacheFigures>; 4] = [
     ("quorate_store_cache_stale_total", "counter", "Reads it answered beyond their time since the store failed.", |c| c.stale),
     ("quorate_store_cache_fetched_total", "counter", "Reads that went to the store.", |c| c.fetched),
     ("quorate_store_cache_joined_total", "counter", "Reads that waited for another's fetch.", |c| c.joined),
+];
+
+/// Per replica with a store outside behind it.
+const BEHIND_METRICS: [Metric<BehindBody>; 9] = [
+    ("quorate_behind_waiting_keys", "gauge", "Keys that the store has not got as the replica has them.", |b| b.waiting_keys),
+    ("quorate_behind_waiting_bytes", "gauge", "Their bytes, as they count towards the bound.", |b| b.waiting_bytes),
+    ("quorate_behind_max_waiting_bytes", "gauge", "The bound.", |b| b.max_waiting_bytes),
+    ("quorate_behind_is_spilled", "gauge", "1 if more keys wait than are kept in memory.", |b| u64::from(b.is_spilled)),
+    ("quorate_behind_oldest_ms", "gauge", "For how long the first of them has waited.", |b| b.oldest_ms),
+    ("quorate_behind_refused_keys", "gauge", "Keys that the store does not take as they are.", |b| b.refused_keys),
+    ("quorate_behind_written_total", "counter", "Values and removals that the store has taken.", |b| b.written),
+    ("quorate_behind_coalesced_total", "counter", "Changes that the store was spared.", |b| b.coalesced),
+    ("quorate_behind_failed_total", "counter", "Attempts that failed.", |b| b.failed),
 ];
 
 /// Per replica of an eventual keyspace.
@@ -193,6 +207,21 @@ pub(crate) fn stores(out: &mut String, stores: &BTreeMap<String, OutsideKeyspace
             &FRONT_CACHE_METRICS,
             &caches.iter().map(|(labels, figures)| (labels.clone(), figures)).collect::<Vec<_>>(),
         );
+    }
+}
+
+/// Appends how far stores behind this node's replicas are, and what was asked of them; nothing if there are none.
+pub(crate) fn behind(out: &mut String, behind: &[(String, BehindBody)]) {
+    if behind.is_empty() {
+        return;
+    }
+    let labelled: Vec<_> = behind.iter().map(|(keyspace, body)| (format!("keyspace=\"{keyspace}\""), body)).collect();
+    families(out, &BEHIND_METRICS, &labelled);
+    head(out, ("quorate_behind_calls_total", "counter", "Calls to the store behind that ended, well or not."));
+    for (labels, body) in &labelled {
+        for calls in body.calls.iter().filter(|calls| calls.ended > 0) {
+            let _ = writeln!(out, "quorate_behind_calls_total{{{labels},call=\"{}\"}} {}", calls.call, calls.ended);
+        }
     }
 }
 

@@ -23,12 +23,13 @@ use tokio::sync::Mutex;
 use crate::clock::Clock;
 use crate::eventual_view::EntryView;
 use crate::node_loop::LoopHandle;
+use crate::outside_engines::OutsideEngines;
 use crate::outside_store::not_here;
 use crate::outside_stores::{OutsideKeyspace, OutsideStores};
 use crate::peers::Peers;
 use crate::rest::{
-    Check, Freshness, KeyReading, KnownKeyspace, LiveFeed, Outside, Reading, SettingsPatch, Store, StoreError, Synced, Wish,
-    Written,
+    Check, Freshness, KeyReading, KnownKeyspace, LiveFeed, Outside, Reading, SettingsPatch, Store, StoreError, Synced, Syncing,
+    Wish, Written,
 };
 use crate::waiting::Waiting;
 
@@ -64,6 +65,7 @@ pub(crate) struct Running {
     pub(crate) node: u64,
     pub(crate) cluster: u64,
     pub(crate) outside: Arc<OutsideStores>,
+    pub(crate) engines: Arc<OutsideEngines>,
     /// Held while the catalog is changed through this node. Of changes that are planned at the same time one is written, and all
     /// others are planned anew: many at once would hardly come to an end, and the last ones not in time.
     catalog_turn: Mutex<()>,
@@ -115,7 +117,7 @@ impl Store for NodeStore {
             return running.write_outside(&outside, keyspace, write, deadline).await;
         }
         loop {
-            let hosted = running.hosted(keyspace, deadline).await?;
+            let hosted = running.hosted_in_pace(keyspace, deadline).await?;
             let written = if hosted.mode.is_eventual() {
                 running.write_eventually(hosted, keyspace, write.clone(), wish.clone(), deadline).await?
             } else {
@@ -184,10 +186,21 @@ impl Store for NodeStore {
         running.level(keyspace, session, deadline).await
     }
 
-    async fn sync(&self, keyspace: &str, compares: bool, timeout: Duration) -> Result<Synced, StoreError> {
+    async fn sync(&self, keyspace: &str, how: Syncing, timeout: Duration) -> Result<Synced, StoreError> {
         let (running, deadline) = self.running(timeout).await?;
-        let ask = if compares { EventualAsk::Sync } else { EventualAsk::Flush };
-        running.sync(keyspace, ask, deadline).await
+        if how == Syncing::Compare {
+            return running.sync(keyspace, EventualAsk::Sync, deadline).await;
+        }
+        if how == Syncing::Rewrite {
+            running.rewrite_behind(keyspace, deadline).await?;
+        }
+        let is_eventual = running.hosted(keyspace, deadline).await?.mode.is_eventual();
+        let sent = if is_eventual {
+            running.sync(keyspace, EventualAsk::Flush, deadline).await?
+        } else {
+            Synced { reached: 0, others: 0, stored: false }
+        };
+        Ok(Synced { stored: running.flush_behind(keyspace, deadline).await?, ..sent })
     }
 
     fn cluster(&self) -> ClusterStatus {
@@ -397,14 +410,20 @@ impl Store for NodeStore {
             crate::metrics::eventuals(out, &views.status.load(), &views.catalog.load());
             crate::metrics::caches(out, &views.hosted.load());
             crate::metrics::stores(out, &running.outside.all());
+            crate::metrics::behind(out, &running.all_behind());
         }
     }
 }
 
 impl Running {
-    pub(crate) fn new(handle: LoopHandle, peers: Peers, outside: Arc<OutsideStores>, identity: Identity) -> Self {
+    pub(crate) fn new(
+        handle: LoopHandle,
+        peers: Peers,
+        (outside, engines): (Arc<OutsideStores>, Arc<OutsideEngines>),
+        identity: Identity,
+    ) -> Self {
         let Identity { cluster, node, name, .. } = identity;
-        Self { handle, peers, name, node, cluster, outside, catalog_turn: Mutex::default() }
+        Self { handle, peers, name, node, cluster, outside, engines, catalog_turn: Mutex::default() }
     }
 
     /// Where a keyspace is. What is missing here may have been made through another node a moment ago, so the cluster is asked

@@ -9,7 +9,7 @@ use quorate_api::outside::{FrontCacheFigures, OutsideStats, StoreCallFigures};
 use quorate_api::problem::Code;
 use quorate_engine::{Direction, EngineError, KeyRange, ScanItem, Table, View};
 use quorate_external as external;
-use quorate_external::{Call, ErrorKind, Scan, Stored};
+use quorate_external::{Call, ErrorKind, Meter, Scan, Stored};
 use quorate_node::Monotonic;
 use quorate_node::keyspace::{Condition, Detail, Guard, KeyMeta, Limits, OpResult, Outcome, Put, Removed, Revision, Write};
 use tokio::task::JoinSet;
@@ -161,10 +161,16 @@ impl Running {
                 is_reachable: checked.is_ok(),
                 error: checked.err().map(|error| error.to_string()),
                 cache: found.is_cached.then_some(FrontCacheFigures { hits, stale, fetched, joined }),
-                calls: Call::ALL.into_iter().map(|call| call_figures(call, &found.meter.figures(call))).collect(),
+                calls: calls_of(&found.meter),
             }),
+            behind: None,
         }
     }
+}
+
+/// What was asked of a store.
+pub(crate) fn calls_of(meter: &Meter) -> Vec<StoreCallFigures> {
+    Call::ALL.into_iter().map(|call| call_figures(call, &meter.figures(call))).collect()
 }
 
 fn call_figures(call: Call, figures: &external::CallFigures) -> StoreCallFigures {

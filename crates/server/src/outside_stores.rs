@@ -94,9 +94,9 @@ impl OutsideStores {
         self.surroundings.clock.stamp()
     }
 
-    /// Opens a store and lets go of it: whether this node can. The store is not asked.
-    pub(crate) async fn try_open(&self, engine: &EngineSettings) -> Result<(), StoreError> {
-        open(engine.clone(), self.surroundings.clone(), Arc::default()).await.map(drop)
+    /// Opens a store, for who asks whether this node can, or has a question of his own. The store is not asked.
+    pub(crate) async fn try_open(&self, engine: &EngineSettings) -> Result<Arc<dyn Store>, StoreError> {
+        open(engine.clone(), self.surroundings.clone(), Arc::default()).await
     }
 
     /// All keyspaces that are kept outside, by name.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use quorate_api::cluster::{AddressChange, JoinRequest};
 use quorate_discovery::{Discovery, Entry, Options as DiscoveryOptions};
+use quorate_engine::Engines;
 use quorate_external::{AllowedCredentials, Surroundings};
 use quorate_log::{Log, LogError, Options, RealDisk};
 use quorate_node::{Config as NodeConfig, Identity, Node, NodeStatus, OpenError, StopReason};
@@ -26,6 +27,7 @@ use crate::log_writer::LogWriter;
 use crate::node_loop::{LoopHandle, NodeLoop};
 use crate::node_store::{NodeStore, Running};
 use crate::open_files;
+use crate::outside_engines::OutsideEngines;
 use crate::outside_stores::OutsideStores;
 use crate::peer_events::ToLoop;
 use crate::peers::{PeerConfig, Peers};
@@ -367,8 +369,10 @@ fn begin(
     let log_reader = log.reader();
     let now = clock.now();
     let seed_and_now = (draw()?, now);
-    let engines = folder.engines(draw()?)?;
-    let stores = (Arc::clone(&files), Arc::clone(&engines));
+    let surroundings = surroundings(config, &identity)?;
+    let engines = Arc::new(OutsideEngines::new(folder.engines(draw()?)?, surroundings.clone(), clock));
+    let opener: Arc<dyn Engines> = Arc::clone(&engines) as Arc<dyn Engines>;
+    let stores = (Arc::clone(&files), Arc::clone(&opener));
     let node = Node::open(node_config(config), identity.clone(), log_reader.clone(), stores, seed_and_now)
         .map_err(|source| open_error(config, source))?;
     report_damage(&node.status());
@@ -384,14 +388,8 @@ fn begin(
     let events = ToLoop { inputs: handle.inputs.clone(), folder, seen: Arc::new(Mutex::new(seen)) };
     let peers = Peers::start(peer_config, Arc::new(events))?;
     peers.set_addresses(member.first_peers);
-    let jobs = JobWorkers::start(&files, &engines, &handle.inputs)?;
+    let jobs = JobWorkers::start(&files, &opener, &handle.inputs)?;
     let (log, log_thread) = LogWriter::start(log)?;
-    let surroundings = Surroundings {
-        node: identity.name.clone(),
-        fs_roots: config.fs_roots.clone(),
-        credentials: AllowedCredentials { variables: config.credentials_env.clone(), folders: config.credentials_dirs.clone() },
-        clock: quorate_external::Clock::new(draw()?, Clock::calendar_ms),
-    };
     let outside = Arc::new(OutsideStores::new(surroundings));
     let (own_handle, own_peers, own_outside) = (handle.clone(), peers.clone(), Arc::clone(&outside));
     let node_loop = NodeLoop { node, handle: own_handle, log, log_reader, jobs, peers: own_peers, outside: own_outside };
@@ -401,8 +399,18 @@ fn begin(
         let _io = io.enter();
         node_loop.run(queues);
     })?;
-    store.begin(Running::new(handle.clone(), peers.clone(), outside, identity));
+    store.begin(Running::new(handle.clone(), peers.clone(), (outside, engines), identity));
     Ok((handle, peers, node_thread, log_thread))
+}
+
+/// What stores outside are opened with.
+fn surroundings(config: &ServerConfig, identity: &Identity) -> Result<Surroundings, StartError> {
+    Ok(Surroundings {
+        node: identity.name.clone(),
+        fs_roots: config.fs_roots.clone(),
+        credentials: AllowedCredentials { variables: config.credentials_env.clone(), folders: config.credentials_dirs.clone() },
+        clock: quorate_external::Clock::new(draw()?, Clock::calendar_ms),
+    })
 }
 
 /// An engine that could not come back is made up for without anybody's help; whoever operates the node must hear of it all the

@@ -34,11 +34,15 @@ pub(crate) enum KeyspaceCommand {
     /// How the replicas of an eventual keyspace are, node by node, and whether they are equal
     #[command(after_help = super::examples::KEYSPACE_REPLICAS)]
     Replicas(ReplicasArgs),
-    /// Let the answering node send what it has collected of an eventual keyspace, or copy it, to all others now
+    /// Let the answering node send what it has collected of an eventual keyspace, or copy it, to all others now, and wait until
+    /// the store behind its replica, if there is one, has got everything
     Flush {
         /// Its name
         #[arg(add = ArgValueCompleter::new(completion::keyspaces))]
         name: String,
+        /// Write everything again to the store behind the node's replica, which may have lost what it had
+        #[arg(long)]
+        rewrite: bool,
     },
     /// Let the answering node compare what it has of an eventual keyspace with all others now
     Sync {

@@ -17,7 +17,10 @@ const NODES: [&str; 3] = ["n1", "n2", "n3"];
 /// Engines that replicas under raft can have, by their own list.
 fn engines(connection: &mut Connection) -> Vec<String> {
     let engines: Value = connection.expect(200, &Request::new("GET", "/v1/engines")).json();
-    let is_for_raft = |engine: &&Value| engine["replication"].as_array().expect("modes").contains(&json!("raft"));
+    // Stores outside need to be told where they are.
+    let is_for_raft = |engine: &&Value| {
+        engine["outside"].is_null() && engine["replication"].as_array().expect("modes").contains(&json!("raft"))
+    };
     let items = engines["items"].as_array().expect("engines");
     items.iter().filter(is_for_raft).map(|engine| engine["type"].as_str().expect("a type").to_owned()).collect()
 }

@@ -24,6 +24,7 @@ mod membership;
 mod moves;
 mod once;
 mod outside;
+mod outside_behind;
 mod outside_kinds;
 mod outside_tls;
 mod pauses;

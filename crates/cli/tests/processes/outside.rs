@@ -278,7 +278,8 @@ fn settings_that_cannot_be_are_refused_with_the_way_out() {
     let cases = [
         (json!({"engine": {"type": "fs", "path": "shared", "folder": "/srv/x"}}), 422, "--fs-root"),
         (raft, 422, "redis does not go with replication raft"),
-        (json!({"engine": {"type": "redis", "url": "redis://127.0.0.1:1/0", "prefix": "{node}/"}}), 422, "\"path\": \"shared\""),
+        (json!({"engine": {"type": "redis", "url": "redis://127.0.0.1:1/0"}}), 422, "\"path\": \"shared\""),
+        (redis(json!({"prefix": "{node}/"})), 422, "{node}"),
         (redis(json!({"credentials": {"password": "hush-hush"}})), 422, "\"env\""),
         (redis(json!({"password": "hush-hush"})), 422, "credentials"),
         (redis(json!({"credentials": {"env": {"password": "QUORATE_TEST_NOT_SET"}}})), 422, "QUORATE_TEST_NOT_SET"),

@@ -117,6 +117,7 @@ impl Written {
 
 /// Runs the suite.
 pub(super) async fn check(subject: &Subject) {
+    subject.store.prepare().await.unwrap();
     subject.store.check().await.unwrap();
     values_come_back(subject).await;
     keys_come_back(subject).await;

@@ -137,6 +137,8 @@ async fn only_folders_that_were_given_are_used() {
     assert_eq!(store.get(b"a").await.unwrap().unwrap().value, "1");
     let own = json!({"type": "fs", "folder": root.path().join("disk/of-{node}")});
     let store = open(&Spec::parse(&object(own)).unwrap(), &within).unwrap();
+    assert_eq!(store.put(b"a", &put(&time, "1")).await.unwrap_err().kind, ErrorKind::NoContainer);
+    store.prepare().await.unwrap();
     store.put(b"a", &put(&time, "1")).await.unwrap();
     assert!(root.path().join("disk/of-n1/a").exists());
     // The name of a node leads nowhere either.

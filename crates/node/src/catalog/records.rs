@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use quorate_api::keyspace::Capability;
-use quorate_engine::EngineSpec;
+use quorate_engine::{BehindSpec, EngineSpec, Kind, PairForm};
 use quorate_eventual::{InstanceId, Options};
 use quorate_keyspace::{Limits, Retention, Settings};
 use serde::{Deserialize, Serialize};
@@ -140,6 +140,10 @@ pub struct EngineSettings {
     /// its shell reads and writes the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside: Option<OutsideRecord>,
+    /// Set if `kind` and `options` are of a store outside of which each node has a part of its own, behind the engine of this
+    /// kind that its replica has: pairs are read from there, and written to the store as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<String>,
 }
 
 /// The value of an engine's option. Engines of the nodes have numbers alone.
@@ -260,7 +264,7 @@ impl KeyspaceRecord {
     /// What its eventual replicas run with; none where it has none. `seed` is the same for all of them; `source` is the instance
     /// that is written to, if it is one alone.
     pub(crate) fn eventual_options(&self, seed: u64, source: Option<InstanceId>) -> Option<Options> {
-        let evicts = quorate_engine::kind(&self.engine.kind).is_some_and(|kind| kind.capabilities.evicts);
+        let evicts = self.engine.replica_kind().is_some_and(|kind| kind.capabilities.evicts);
         let cache_ttl_ms = self.ttl_ms.filter(|_| evicts);
         self.replication.eventual_options(Beside { max_bytes: self.max_bytes(), seed, source, cache_ttl_ms })
     }
@@ -381,7 +385,7 @@ impl ReplicaRecord {
 impl EngineSettings {
     /// An engine with its defaults.
     pub fn of(kind: &str) -> Self {
-        Self { kind: kind.to_owned(), options: BTreeMap::new(), outside: None }
+        Self { kind: kind.to_owned(), options: BTreeMap::new(), outside: None, local: None }
     }
 
     /// Whether this is the engine.
@@ -389,13 +393,36 @@ impl EngineSettings {
         self.spec() == *engine
     }
 
-    /// As the engines take it, which know numbers alone.
+    /// The kind of engine that replicas have, if this version knows it.
+    pub fn replica_kind(&self) -> Option<&'static Kind> {
+        quorate_engine::kind(self.local.as_ref().unwrap_or(&self.kind))
+    }
+
+    /// As the engines of a shard's replicas are opened, which know numbers alone.
     pub fn spec(&self) -> EngineSpec {
+        if let Some(kind) = &self.local {
+            let behind = BehindSpec { kind: self.kind.clone(), settings: self.json(), pairs: PairForm::Record };
+            return EngineSpec { behind: Some(behind), ..EngineSpec::of(kind) };
+        }
         let number = |(name, value): (&String, &EngineValue)| match value {
             EngineValue::Number(number) => Some((name.clone(), *number)),
             EngineValue::Text(_) | EngineValue::Fields(_) => None,
         };
-        EngineSpec { kind: self.kind.clone(), options: self.options.iter().filter_map(number).collect() }
+        EngineSpec { options: self.options.iter().filter_map(number).collect(), ..EngineSpec::of(&self.kind) }
+    }
+
+    /// The same, as the engines of eventual replicas are opened.
+    pub(crate) fn eventual_spec(&self) -> EngineSpec {
+        let mut spec = self.spec();
+        spec.behind.iter_mut().for_each(|behind| behind.pairs = PairForm::Entry);
+        spec
+    }
+
+    /// Type and options, as they were asked for. The same settings are the same text.
+    pub fn json(&self) -> String {
+        let mut fields = self.options.clone();
+        fields.insert("type".to_owned(), EngineValue::Text(self.kind.clone()));
+        serde_json::to_string(&fields).expect("plain data has string keys")
     }
 
     /// How much it takes in the catalog, about, in bytes.
@@ -412,7 +439,7 @@ impl EngineSettings {
 impl From<EngineSpec> for EngineSettings {
     fn from(spec: EngineSpec) -> Self {
         let options = spec.options.into_iter().map(|(name, value)| (name, EngineValue::Number(value)));
-        Self { kind: spec.kind, options: options.collect(), outside: None }
+        Self { options: options.collect(), ..Self::of(&spec.kind) }
     }
 }
 

@@ -58,7 +58,7 @@ impl KeyspaceSettings {
     /// An engine and a mode, with everything else by default. `memory_bytes` is how much a keyspace holds whose pairs are in
     /// memory.
     pub fn with_defaults(engine: EngineSettings, replication: ReplicationSettings, memory_bytes: u64) -> Self {
-        let max_bytes = match default_max_bytes(&engine.kind, memory_bytes) {
+        let max_bytes = match engine.replica_kind().and_then(|kind| default_max_bytes(kind, memory_bytes)) {
             _ if replication.is_copied_on_write() => Some(MAX_COPIED_ON_WRITE_BYTES),
             max_bytes => max_bytes,
         };
@@ -79,7 +79,9 @@ impl KeyspaceSettings {
             return self.check_outside(store, mode);
         }
         let kind = self.engine.spec().check()?;
-        if let Some((name, _)) = self.engine.options.iter().find(|(_, value)| !matches!(value, EngineValue::Number(_))) {
+        if self.engine.local.is_some() {
+            self.check_behind()?;
+        } else if let Some((name, _)) = self.engine.options.iter().find(|(_, value)| !matches!(value, EngineValue::Number(_))) {
             return Err(SettingsError::Invalid(format!("engine.{name}: a number, or text with a unit")));
         }
         check_pair(kind, mode)?;
@@ -90,14 +92,25 @@ impl KeyspaceSettings {
         self.check_retention(kind, mode)
     }
 
-    /// Refuses what is not possible with pairs in a store outside, whose own settings were checked by who knows stores.
+    /// Refuses what a store outside cannot be that is written to behind replicas. Its own settings were checked by who knows
+    /// stores.
+    fn check_behind(&self) -> Result<(), SettingsError> {
+        if self.engine.size() > MAX_OUTSIDE_BYTES {
+            return Err(SettingsError::Invalid(format!("engine: its settings have {MAX_OUTSIDE_BYTES} bytes at most")));
+        }
+        Ok(())
+    }
+
+    /// Refuses what is not possible with pairs in a store outside that all nodes share, whose own settings were checked by who
+    /// knows stores.
     fn check_outside(&self, store: OutsideRecord, mode: Mode) -> Result<(), SettingsError> {
         let kind = &self.engine.kind;
         let unsupported = |why: String| Err(SettingsError::Unsupported(why));
         if mode != Mode::None {
             return unsupported(format!(
                 "engine: {kind} does not go with replication {}: the store is the only copy, which all nodes share, and there is \
-                 nothing to agree on. Possible: {kind} with none",
+                 nothing to agree on. Possible: {kind} with none; or with {}, if the path is \"per-node\" and {{node}} is in it",
+                mode.name(),
                 mode.name()
             ));
         }
@@ -262,8 +275,9 @@ pub(super) fn keyspace_can(engine: &EngineSettings, replication: &ReplicationSet
     if let Some(store) = engine.outside {
         return replication.is_alone() && outside_can(store, capability);
     }
-    let pair = quorate_engine::kind(&engine.kind).zip(replication.check().ok());
-    pair.is_some_and(|(kind, mode)| can(kind, mode, capability))
+    let pair = engine.replica_kind().zip(replication.check().ok());
+    let is_behind = engine.local.is_some() && capability == Capability::Flush;
+    pair.is_some_and(|(kind, mode)| can(kind, mode, capability) || (is_behind && is_possible(kind, mode)))
 }
 
 /// What a keyspace on this engine, with replicas that agree in this way, can do: the one table, from which refusals come as
@@ -287,7 +301,7 @@ fn can(kind: &Kind, mode: Mode, capability: Capability) -> bool {
             | Capability::AtomicBatch
             | Capability::Snapshot => is_raft,
             Capability::Ack => matches!(mode, Mode::Push | Mode::Batch),
-            Capability::Sync => mode.is_eventual(),
+            Capability::Sync | Capability::Flush => mode.is_eventual(),
             Capability::Sessions => is_raft || mode.is_eventual(),
             Capability::History => is_raft && kind.capabilities.ordered,
         }
@@ -313,6 +327,7 @@ fn outside_can(store: OutsideRecord, capability: Capability) -> bool {
         | Capability::Revisions
         | Capability::Ack
         | Capability::Sync
+        | Capability::Flush
         | Capability::Sessions => false,
     }
 }
@@ -327,8 +342,8 @@ fn has_history(kind: &Kind, mode: Mode) -> bool {
 
 /// The limit of a keyspace that names none: `memory_bytes` if its pairs are in memory, or all replicas would run out of it
 /// together, and again when they start; what the disk takes if they are there; its own bound in an engine that has one.
-pub(super) fn default_max_bytes(engine: &str, memory_bytes: u64) -> Option<u64> {
-    let capabilities = quorate_engine::kind(engine)?.capabilities;
+pub(super) fn default_max_bytes(engine: &Kind, memory_bytes: u64) -> Option<u64> {
+    let capabilities = engine.capabilities;
     (!capabilities.durable && !capabilities.evicts).then_some(memory_bytes)
 }
 

@@ -312,7 +312,7 @@ fn a_cache_is_told_what_is_new_or_only_that_what_it_has_is_old() {
     for (sends, there) in [("values", Some("w")), ("invalidations", None)] {
         let mut cluster = Cluster::of(3);
         let replication = format!(r#"{{"mode":"push","sends":"{sends}"}}"#);
-        let engine = EngineSpec { kind: "cache".to_owned(), options: [("max_bytes".to_owned(), 1 << 20)].into() };
+        let engine = EngineSpec { kind: "cache".to_owned(), options: [("max_bytes".to_owned(), 1 << 20)].into(), behind: None };
         let replication = serde_json::from_str(&replication).expect("settings of a mode");
         let mut cached = KeyspaceSettings::with_defaults(engine.into(), replication, 1 << 30);
         cached.ttl_ms = Some(60_000);

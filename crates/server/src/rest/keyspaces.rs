@@ -32,7 +32,7 @@ use super::settings::{
     SettingsPatch, amount_of, check_engine_name, engine_body, limits_body, mode_amount, parse, replication_body, retention_body,
     settings_of,
 };
-use super::store::{Freshness, KnownKeyspace, Store, StoreError, Synced};
+use super::store::{Freshness, KnownKeyspace, Store, StoreError, Synced, Syncing};
 
 pub(super) type PathName = std::result::Result<Path<String>, PathRejection>;
 
@@ -139,19 +139,34 @@ async fn stats<S: Store>(State(app): Shared<S>, name: PathName, query: RawQuery,
 }
 
 async fn flush<S: Store>(State(app): Shared<S>, name: PathName, query: RawQuery, headers: HeaderMap) -> Result {
-    sync_now(&app, name, false, (&query, &headers)).await
+    let name = keyspace_name(name)?;
+    let (mut treatment, mut rewrites) = (Treatment::default(), None);
+    for parameter in parameters(query.0.as_deref()) {
+        match parameter.name {
+            "rewrite" => parameter.set(&mut rewrites, parameter.flag()?)?,
+            _ if treatment.take_write(parameter)? => {}
+            _ => return Err(parameter.unknown(&["rewrite", "timeout"])),
+        }
+    }
+    require(&app, &name, Capability::Flush)?;
+    let how = if rewrites == Some(true) { Syncing::Rewrite } else { Syncing::Flush };
+    sync_now(&app, &name, how, treatment.timeout(&headers)?).await
 }
 
 async fn sync<S: Store>(State(app): Shared<S>, name: PathName, query: RawQuery, headers: HeaderMap) -> Result {
-    sync_now(&app, name, true, (&query, &headers)).await
+    let name = keyspace_name(name)?;
+    let timeout = timeout(&query, &headers)?;
+    require(&app, &name, Capability::Sync)?;
+    sync_now(&app, &name, Syncing::Compare, timeout).await
 }
 
-async fn sync_now<S: Store>(app: &App<S>, name: PathName, compares: bool, (query, headers): (&RawQuery, &HeaderMap)) -> Result {
-    let name = keyspace_name(name)?;
-    let timeout = timeout(query, headers)?;
-    require(app, &name, Capability::Sync)?;
-    let Synced { reached, others } = app.store.sync(&name, compares, timeout).await.map_err(Refusal::of_read)?;
-    Ok(ok(&SyncBody { reached: reached.into(), others: others.into() }))
+async fn sync_now<S: Store>(app: &App<S>, name: &str, how: Syncing, timeout: Duration) -> Result {
+    let Synced { reached, others, stored } = app.store.sync(name, how, timeout).await.map_err(Refusal::of_read)?;
+    if how == Syncing::Rewrite && !stored {
+        let detail = format!("rewrite: there is no store behind the replicas of keyspace {name}");
+        return Err(Refusal::new(Code::UnsupportedCapability, detail));
+    }
+    Ok(ok(&SyncBody { reached: reached.into(), others: others.into(), stored }))
 }
 
 async fn modes(query: RawQuery) -> Result {
@@ -284,6 +299,10 @@ fn engine_info(kind: &Kind) -> EngineInfo {
 /// A kind of store outside. What all of them have in common is told of each.
 fn outside_info(kind: &quorate_external::Kind) -> EngineInfo {
     let can = (kind.capabilities)();
+    // With any other than none it stands behind replicas of each node, in an engine that is on a disk.
+    let behind = quorate_engine::kind(quorate_external::DEFAULT_LOCAL).filter(|_| can.writable);
+    let is_possible = |mode: &Mode| *mode == Mode::None || behind.is_some_and(|engine| mode.is_possible_with(engine));
+    let modes = Mode::ALL.into_iter().filter(is_possible);
     let option = |(name, help): &(&str, &str)| EngineOption {
         name: (*name).to_owned(),
         unit: "text".to_owned(),
@@ -296,7 +315,7 @@ fn outside_info(kind: &quorate_external::Kind) -> EngineInfo {
         kind: kind.name.to_owned(),
         summary: kind.summary.to_owned(),
         is_default: false,
-        replication: vec![Mode::None.name().to_owned()],
+        replication: modes.map(|mode| mode.name().to_owned()).collect(),
         capabilities: EngineCapabilities { ordered: can.ordered, durable: true, pinned_views: false, evicts: false },
         options: kind.options.iter().chain(&quorate_external::common_options(kind)).map(option).collect(),
         outside: Some(OutsideInfo {

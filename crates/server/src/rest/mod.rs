@@ -62,12 +62,12 @@ pub use feeds::{Feeds, LiveFeed, Watcher};
 pub(crate) use keyspaces::point_in_time;
 pub(crate) use outside::{UNKNOWN, meta_of_tag};
 pub(crate) use refusal::code_of_store;
-pub(crate) use settings::{engine_body, engine_json};
+pub(crate) use settings::{engine_body, engine_json, spec_of};
 
 pub use outside::Outside;
 pub use settings::SettingsPatch;
 pub use store::{
-    Answered, Check, Freshness, KeyReading, KnownKeyspace, Reading, Replicated, Store, StoreError, Synced, Wish, Written,
+    Answered, Check, Freshness, KeyReading, KnownKeyspace, Reading, Replicated, Store, StoreError, Synced, Syncing, Wish, Written,
 };
 
 /// Time limit of a request that names none.

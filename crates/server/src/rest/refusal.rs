@@ -264,6 +264,7 @@ fn code_of(error: &StoreError) -> Code {
         StoreError::NotYet => Code::NotYet,
         StoreError::Outside(error) => code_of_store(error.kind, error.outcome),
         StoreError::Unfit(_) => Code::StoreUnfit,
+        StoreError::Behind(_) => Code::StoreBusy,
         StoreError::ShuttingDown => Code::ShuttingDown,
         StoreError::Internal(_) => Code::Internal,
     }

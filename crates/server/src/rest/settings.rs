@@ -1,5 +1,6 @@
 //! Keyspace settings between how they travel and how the catalog has them.
 
+use quorate_api::key::MAX_KEY_BYTES;
 use quorate_api::keyspace::{
     Amount, Capability, EngineBody, LIMITS_FIELDS, LimitsBody, RETENTION_FIELDS, ReplicationBody, RetentionBody, SETTINGS_FIELDS,
     Setting, SettingsBody,
@@ -89,14 +90,14 @@ pub(super) fn parse(body: Value) -> Result<SettingsBody, SettingsError> {
 
 /// What was asked for, with defaults filled in. It may be something that cannot be had.
 pub(super) fn settings_of(body: SettingsBody, memory_bytes: u64) -> Result<KeyspaceSettings, SettingsError> {
-    let is_outside = body.engine.as_ref().is_some_and(|engine| quorate_external::kind(&engine.kind).is_some());
+    let engine = body.engine.map(engine_of).transpose()?;
     let replication = match body.replication {
         Some(replication) => replication_of(replication)?,
-        None if is_outside => ReplicationSettings::of(Mode::None),
+        None if engine.as_ref().is_some_and(|engine| engine.outside.is_some()) => ReplicationSettings::of(Mode::None),
         None => ReplicationSettings::of(Mode::default()),
     };
-    let engine = match body.engine {
-        Some(engine) => engine_of(engine)?,
+    let engine = match engine {
+        Some(engine) => engine,
         None => {
             let kind = replication.known_mode().unwrap_or_default().default_engine();
             EngineSettings::of(kind)
@@ -113,6 +114,7 @@ pub(super) fn settings_of(body: SettingsBody, memory_bytes: u64) -> Result<Keysp
         max_key_bytes: limit("max_key_bytes", limits.max_key_bytes)?,
         max_value_bytes: limit("max_value_bytes", limits.max_value_bytes)?,
     };
+    limit_by_store(&settings.engine, &mut settings.limits)?;
     let retention = body.retention.map(retention_of).transpose()?;
     // Who asks for the default has asked for nothing in particular.
     let is_default = settings.can(Capability::History) && retention == Some(DEFAULT_RETENTION);
@@ -167,15 +169,14 @@ fn engine_of(body: EngineBody) -> Result<EngineSettings, SettingsError> {
     Ok(settings)
 }
 
-/// A store outside, checked by who knows stores. Only what all nodes share can be had as yet.
+/// A store outside, checked by who knows stores.
 fn outside_engine_of(body: EngineBody) -> Result<EngineSettings, SettingsError> {
     let options = body.options.into_iter().map(|(name, setting)| (name, engine_value(setting))).collect();
     let mut settings = EngineSettings { options, ..EngineSettings::of(&body.kind) };
-    let spec = Spec::parse(&engine_json(&settings)).map_err(|error| SettingsError::Invalid(error.to_string()))?;
+    let spec = spec_of(&settings)?;
     if spec.path == PathMode::PerNode {
-        let why = "engine.path: \"per-node\" is not there yet; possible: \"path\": \"shared\", where the store is the only copy \
-                   and all nodes use the same, without {node}";
-        return Err(SettingsError::Unsupported(why.to_owned()));
+        settings.local = Some(spec.local.to_owned());
+        return Ok(settings);
     }
     let can = spec.capabilities();
     settings.outside = Some(OutsideRecord {
@@ -185,6 +186,37 @@ fn outside_engine_of(body: EngineBody) -> Result<EngineSettings, SettingsError> 
         expires: can.expiry != Expiry::None,
     });
     Ok(settings)
+}
+
+/// The store of such settings.
+pub(crate) fn spec_of(settings: &EngineSettings) -> Result<Spec, SettingsError> {
+    Spec::parse(&engine_json(settings)).map_err(|error| SettingsError::Invalid(error.to_string()))
+}
+
+/// The largest write that a node takes: a store that takes as much sets no limit.
+const MAX_WRITE_BYTES: u64 = 12 << 20;
+
+/// Behind replicas there is a store that must take what they take: later than they are answered it can refuse nothing.
+fn limit_by_store(engine: &EngineSettings, limits: &mut LimitsRecord) -> Result<(), SettingsError> {
+    if engine.local.is_none() {
+        return Ok(());
+    }
+    let can = spec_of(engine)?.capabilities();
+    let bounds = [
+        ("max_key_bytes", &mut limits.max_key_bytes, can.max_key_bytes as u64, MAX_KEY_BYTES as u64),
+        ("max_value_bytes", &mut limits.max_value_bytes, can.max_value_bytes, MAX_WRITE_BYTES),
+    ];
+    for (name, limit, most, longest) in bounds {
+        match *limit {
+            Some(limit) if limit > most => {
+                let why = format!("limits.{name}: {} takes {most} bytes at most", engine.kind);
+                return Err(SettingsError::Unsupported(why));
+            }
+            None if most < longest => *limit = Some(most),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn engine_value(setting: Setting) -> EngineValue {
@@ -333,9 +365,8 @@ mod tests {
     fn full() -> KeyspaceSettings {
         KeyspaceSettings {
             engine: EngineSettings {
-                kind: "made-up".to_owned(),
                 options: [("max_entries".to_owned(), EngineValue::Number(7))].into(),
-                outside: None,
+                ..EngineSettings::of("made-up")
             },
             replication: ReplicationSettings::of(Mode::None),
             ttl_ms: Some(1_800_000),

@@ -50,8 +50,9 @@ pub trait Store: Send + Sync + 'static {
         timeout: Duration,
     ) -> impl Future<Output = Result<Session, StoreError>> + Send;
 
-    /// Sends the others what an eventual keyspace has collected here, or, if it `compares`, compares with all of them.
-    fn sync(&self, keyspace: &str, compares: bool, timeout: Duration) -> impl Future<Output = Result<Synced, StoreError>> + Send;
+    /// Sends the others what an eventual keyspace has collected here, and waits for a store behind this node's replica; or
+    /// compares with all the others.
+    fn sync(&self, keyspace: &str, how: Syncing, timeout: Duration) -> impl Future<Output = Result<Synced, StoreError>> + Send;
 
     /// A view to read from, at least as fresh as asked for. That of a keyspace whose pairs are outside has its epoch
     /// alone: they are read by [`Store::outside`].
@@ -276,6 +277,17 @@ pub struct Answered {
     pub asked: u32,
 }
 
+/// What is done when it is asked for, and not when it is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syncing {
+    /// What was collected is sent, and what waits for the store behind the replica is written.
+    Flush,
+    /// The same, and to that store everything is written again.
+    Rewrite,
+    /// Replicas are compared.
+    Compare,
+}
+
 /// What a flush or a comparison reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Synced {
@@ -283,6 +295,8 @@ pub struct Synced {
     pub reached: u32,
     /// How many there are.
     pub others: u32,
+    /// Whether a store behind this node's replica has got everything.
+    pub stored: bool,
 }
 
 /// A view to read from.
@@ -393,6 +407,9 @@ pub enum StoreError {
     /// The store outside that holds the pairs failed, or refused; the error says what became of a write.
     #[error("{0}")]
     Outside(quorate_external::StoreError),
+    /// The store behind the replica has too much to get yet; nothing was done.
+    #[error("{0}")]
+    Behind(String),
     /// The store outside has no place for a part of what was to be written; nothing was done.
     #[error("{0}")]
     Unfit(&'static str),

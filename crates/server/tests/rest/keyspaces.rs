@@ -222,7 +222,10 @@ async fn engines_tell_their_options() {
     assert_eq!(items.len(), KINDS.len() + quorate_external::KINDS.len());
     for (item, kind) in items[KINDS.len()..].iter().zip(quorate_external::KINDS) {
         let can = (kind.capabilities)();
-        assert_eq!((item["type"].as_str(), &item["replication"]), (Some(kind.name), &json!(["none"])));
+        let modes = item["replication"].as_array().unwrap();
+        assert_eq!((item["type"].as_str(), modes.contains(&json!("none"))), (Some(kind.name), true));
+        // Behind replicas there stands what can be written to.
+        assert_eq!(["raft", "push", "full-copy"].map(|mode| modes.contains(&json!(mode))), [can.writable; 3], "{modes:?}");
         assert_eq!(item["outside"]["writes"], json!(can.writable));
         assert_eq!(item["outside"]["conditions"], json!(can.comparing.name()));
         let names: Vec<&str> = item["options"].as_array().unwrap().iter().filter_map(|option| option["name"].as_str()).collect();

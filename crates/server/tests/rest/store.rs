@@ -21,7 +21,8 @@ use quorate_node::{
     ReplicaRole, ReplicationSettings, ShardRecord,
 };
 use quorate_server::rest::{
-    Check, Freshness, KeyReading, KnownKeyspace, LiveFeed, Reading, SettingsPatch, Store, StoreError, Synced, Wish, Written,
+    Check, Freshness, KeyReading, KnownKeyspace, LiveFeed, Reading, SettingsPatch, Store, StoreError, Synced, Syncing, Wish,
+    Written,
 };
 
 /// The epoch of every keyspace.
@@ -242,9 +243,14 @@ impl Store for MemoryStore {
         Ok(None)
     }
 
-    async fn sync(&self, keyspace: &str, compares: bool, _timeout: Duration) -> Result<Synced, StoreError> {
-        self.called(format!("{} {keyspace}", if compares { "sync" } else { "flush" })).await?;
-        Ok(Synced { reached: 1, others: 2 })
+    async fn sync(&self, keyspace: &str, how: Syncing, _timeout: Duration) -> Result<Synced, StoreError> {
+        let word = match how {
+            Syncing::Flush => "flush",
+            Syncing::Rewrite => "rewrite",
+            Syncing::Compare => "sync",
+        };
+        self.called(format!("{word} {keyspace}")).await?;
+        Ok(Synced { reached: 1, others: 2, stored: false })
     }
 
     async fn read(&self, keyspace: &str, freshness: Freshness, _timeout: Duration) -> Result<Reading, StoreError> {
@@ -386,6 +392,7 @@ impl Store for MemoryStore {
             eventual: Vec::new(),
             cache: None,
             outside: None,
+            behind: None,
         })
     }
 

@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 
 use super::document::of;
 use super::operations::{BODY, Content, IN_KEYSPACE, JSON, MERGE_PATCH, Operation, QUERY, READ, SETTINGS, WRITE};
-use super::parameters::{CATALOG, TIMEOUT};
+use super::parameters::{CATALOG, FLUSH, TIMEOUT};
 
 pub(super) fn keyspaces() -> Vec<Operation> {
     let now = |name, summary| {
         let path = if name == "flush" { "/v1/keyspaces/{keyspace}/flush" } else { "/v1/keyspaces/{keyspace}/sync" };
         Operation::new("post", path, name, "keyspaces", summary)
             .takes(&["keyspace"])
-            .takes(&TIMEOUT)
+            .takes(if name == "flush" { &FLUSH } else { &TIMEOUT })
             .answers(
                 200,
                 Content::Json(of::<SyncBody>),

@@ -19,6 +19,9 @@ pub(super) const CATALOG: [&str; 4] = ["consistency", "timeout", "header_consist
 /// What a change takes.
 pub(super) const TIMEOUT: [&str; 2] = ["timeout", "header_timeout"];
 
+/// What a flush takes.
+pub(super) const FLUSH: [&str; 3] = ["rewrite", "timeout", "header_timeout"];
+
 /// Which keys of a keyspace.
 pub(super) const SELECTION: [&str; 6] = crate::rest::selection::PARAMETERS;
 
@@ -142,7 +145,7 @@ const ONCE_ABOUT: &str = "A name that the client makes up for this request. The 
     through whichever node; a repetition is answered as the first was, with `Idempotency-Replayed: true`. Only with the \
     capability `idempotency`.";
 
-fn of_lists() -> [(String, Value); 24] {
+fn of_lists() -> [(String, Value); 25] {
     let part = || json!({"type": "string", "maxLength": MAX_KEY_BYTES});
     let part64 = || json!({"type": "string", "pattern": "^[A-Za-z0-9_-]*$"});
     let not_empty = || json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES});
@@ -190,6 +193,7 @@ fn of_lists() -> [(String, Value); 24] {
         ),
         query("strict", flag(), "If `if` does not hold and there is no `else`, answers 412 instead of 200."),
         query("verbose", flag(), "One line for each check, also if all is well."),
+        query("rewrite", flag(), "To the store behind the node's replica everything is written again: it may have lost it."),
     ]
 }
 

@@ -1,0 +1,198 @@
+//! The task that writes to the store what waits.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use quorate_engine::{EngineError, Table};
+
+use super::queue::{Wanted, Work};
+use super::{Behind, Shared, ValueOf, rows};
+use crate::{Clock, Condition, ErrorKind, Put, Store, StoreError};
+
+/// How long a store is left alone that cannot be opened, or denies access, before it is opened anew: credentials may have been
+/// put right.
+const OPEN_PAUSE: Duration = Duration::from_secs(3);
+
+/// What the process before had on its way to the store has come there, or never will, when the engine has been open for this
+/// long: it ended with its connections. Whether there was one before, an engine that was never flushed does not know.
+const START_PAUSE: Duration = Duration::from_secs(1);
+
+/// Values of so many bytes at most are in memory at once, and one more.
+const MAX_BYTES_UNDER_WAY: u64 = 32 << 20;
+
+/// Why the carrier stops writing to a store that it has open.
+enum End {
+    /// The engine is gone, or of no use any more.
+    Over,
+    /// The store is to be opened anew, after a while: it denies access.
+    Denied,
+    /// It is to be made ready again.
+    Unready,
+}
+
+/// Writes what waits, for as long as there is the engine.
+pub(super) async fn carry(shared: Weak<Shared>, behind: Behind) {
+    tokio::time::sleep(START_PAUSE).await;
+    loop {
+        match open(&shared, &behind).await {
+            Ok(None) => return,
+            Ok(Some(store)) => match write_all(&shared, &behind, &store).await {
+                End::Over => return,
+                End::Denied => {}
+                End::Unready => continue,
+            },
+            Err(error) => {
+                let Some(shared) = shared.upgrade() else { return };
+                shared.queue().fail(&error, shared.now_ms());
+            }
+        }
+        tokio::time::sleep(OPEN_PAUSE).await;
+    }
+}
+
+/// Opens the store, and makes it ready if that has not been done. None: the engine is gone, or of no use any more.
+async fn open(shared: &Weak<Shared>, behind: &Behind) -> Result<Option<Arc<dyn Store>>, StoreError> {
+    let open = Arc::clone(&behind.open);
+    let opened = tokio::task::spawn_blocking(move || open()).await;
+    let store = opened.unwrap_or_else(|error| Err(StoreError::new(behind.kind, ErrorKind::Unexpected, error)))?;
+    let Some(own) = shared.upgrade() else { return Ok(None) };
+    match blocking(move || own.is_prepared()).await {
+        Ok(true) => {}
+        Ok(false) => store.prepare().await?,
+        Err(_) => return Ok(None),
+    }
+    let Some(own) = shared.upgrade() else { return Ok(None) };
+    Ok(blocking(move || own.set_prepared(true)).await.ok().map(|()| store))
+}
+
+type Done = (Work, Result<(), StoreError>);
+
+async fn write_all(shared: &Weak<Shared>, behind: &Behind, store: &Arc<dyn Store>) -> End {
+    let mut under_way = FuturesUnordered::new();
+    let mut bytes_under_way = 0;
+    loop {
+        // Not held while nothing is to be done: who opens the engine again waits until nobody has it.
+        let Some(own) = shared.upgrade() else { return End::Over };
+        if read_rows(&own).await.is_err() {
+            return End::Over;
+        }
+        if !own.queue().is_ready() && under_way.is_empty() {
+            return End::Unready;
+        }
+        while under_way.len() < behind.max_calls && bytes_under_way < MAX_BYTES_UNDER_WAY {
+            let Some(work) = own.queue().next(own.now_ms()) else { break };
+            bytes_under_way += work.bytes;
+            under_way.push(write(shared.clone(), Arc::clone(store), work, (behind.value_of, behind.clock.clone())));
+        }
+        let pause = own.queue().next_at_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(own.now_ms()).max(1)));
+        // With all calls under way, what may be tried has to wait for one to end.
+        let pause = pause.filter(|_| under_way.len() < behind.max_calls && bytes_under_way < MAX_BYTES_UNDER_WAY);
+        let wake = Arc::clone(&own.wake);
+        drop(own);
+        tokio::select! {
+            Some(first) = under_way.next(), if !under_way.is_empty() => {
+                let mut done: Vec<Done> = vec![first];
+                while let Some(Some(next)) = under_way.next().now_or_never() {
+                    done.push(next);
+                }
+                bytes_under_way -= done.iter().map(|(work, _)| work.bytes).sum::<u64>();
+                let is_denied = done.iter().any(|(_, result)| matches!(result, Err(error) if error.kind == ErrorKind::Denied));
+                let Some(own) = shared.upgrade() else { return End::Over };
+                if settle(own, done).await.is_err() {
+                    return End::Over;
+                }
+                if is_denied && under_way.is_empty() {
+                    return End::Denied;
+                }
+            }
+            () = wake.notified() => {}
+            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+        }
+    }
+}
+
+/// Writes a key as the engine has it now.
+async fn write(shared: Weak<Shared>, store: Arc<dyn Store>, work: Work, (value_of, clock): (ValueOf, Clock)) -> Done {
+    let key = work.key.clone();
+    let value = tokio::task::spawn_blocking(move || read(&shared, &key, value_of)).await;
+    let kind = store.kind();
+    let value = match value {
+        Ok(Ok(value)) => value,
+        Ok(Err(why)) => return (work, Err(StoreError::new(kind, ErrorKind::BadData, why))),
+        Err(error) => return (work, Err(StoreError::new(kind, ErrorKind::BadData, error))),
+    };
+    let written = match value {
+        Some(value) => {
+            let put = Put { value, expires_at_ms: None, condition: Condition::Always, stamp: clock.stamp() };
+            store.put(&work.key, &put).await
+        }
+        None => store.delete(&work.key, &Condition::Always).await,
+    };
+    (work, written.map(drop))
+}
+
+fn read(shared: &Weak<Shared>, key: &Bytes, value_of: ValueOf) -> Result<Option<Bytes>, String> {
+    let shared = shared.upgrade().ok_or("the engine is closed")?;
+    let pair = shared.engine.view().peek(Table::Current, key).map_err(|error| error.to_string())?;
+    pair.map_or(Ok(None), value_of)
+}
+
+/// Takes in rows that were left to themselves, if there is room for them.
+async fn read_rows(shared: &Arc<Shared>) -> Result<(), EngineError> {
+    if shared.queue().wants_rows().is_none() {
+        return Ok(());
+    }
+    let shared = Arc::clone(shared);
+    blocking(move || {
+        loop {
+            // Not in the condition of the loop, which would hold the queue throughout.
+            let wanted = shared.queue().wants_rows();
+            let Some(Wanted { after }) = wanted else { return Ok(()) };
+            let view = shared.engine.view();
+            let mut has_more = false;
+            for key in rows::waiting_after(view.as_ref(), after.as_ref()) {
+                let key = key?;
+                let value_bytes = view.peek(Table::Current, &key)?.map_or(0, |pair| pair.len() as u64);
+                let now_ms = shared.now_ms();
+                // The key is a slice of what was read from the disk.
+                has_more = shared.queue().take_row(Bytes::copy_from_slice(&key), value_bytes, now_ms);
+                if !has_more {
+                    return Ok(());
+                }
+            }
+            if !has_more {
+                // Once more from the first, if others were left to theirs meanwhile.
+                shared.queue().end_rows();
+            }
+        }
+    })
+    .await
+}
+
+/// Notes what came of attempts, and takes out the rows of what is settled.
+async fn settle(shared: Arc<Shared>, done: Vec<Done>) -> Result<(), EngineError> {
+    blocking(move || {
+        let _writing = shared.writing();
+        let now_ms = shared.now_ms();
+        let mut changes = Vec::new();
+        for (work, result) in done {
+            if shared.queue().done(&work, &result, now_ms) {
+                changes.push(rows::settled(&work.key));
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        shared.apply_own(changes)
+    })
+    .await
+}
+
+/// Does what may wait for a disk where that holds up nobody else.
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T, EngineError> + Send + 'static) -> Result<T, EngineError> {
+    let done = tokio::task::spawn_blocking(act).await;
+    done.unwrap_or_else(|error| Err(EngineError::Io(std::io::Error::other(error))))
+}

@@ -1,0 +1,326 @@
+//! An engine whose pairs are written to a store outside as well, behind the writer: so that each node keeps its part of a
+//! replicated keyspace where other programs can read it, or where it outlives the node.
+//!
+//! The engine has everything, and is what is read: a store that is down, slow, or holds something else is no reason to wait, to
+//! lose a pair, or to serve a wrong one. A change and the note that its key waits are in one batch of the engine, so a crash
+//! loses neither. The carrier writes each key that waits as the engine has it when its turn comes; of many changes of a key the
+//! store gets the last. Nothing here waits for the store, but who writes to a keyspace is to look at [`Engine::behind`], and
+//! waits while it is full.
+//!
+//! The module, from the outside in: `mod` is the engine; `carrier` writes to the store; `queue` is what waits, in memory and in
+//! turn; `rows` is what waits, in the engine.
+//!
+//! # What the store has
+//!
+//! Once nothing waits, every pair, and no pair that was there once. Meanwhile each key as it was at some moment, in no order
+//! among keys. After a crash keys may go back, before they are written again. Pairs that others write there are left alone, and
+//! written over. A store is made ready once, when its carrier first has it open, and what has not been is not taken for it: so
+//! that the empty folder where a disk was mounted is none.
+//!
+//! A write whose outcome is unknown may come about long after: so its key is written once more, when twice the store's timeout
+//! has passed, and after a start nothing is written for a second. One that comes about later still stays until the key changes.
+
+mod carrier;
+mod queue;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_engine::{Batch, BehindStats, Capabilities, Change, Engine, EngineError, Rebuild, Stats, Table, View};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use self::queue::Queue;
+use self::rows::CallersView;
+use crate::{Clock, Store, StoreError};
+
+/// The value in a pair of [`Table::Current`], as its writer encoded it; none if it says that there is none any more. Or why it
+/// cannot be read, for people.
+pub type ValueOf = fn(Bytes) -> Result<Option<Bytes>, String>;
+
+/// Opens the store, again and again. May block for as long as small files take; called within a tokio runtime.
+pub type OpenStore = Arc<dyn Fn() -> Result<Arc<dyn Store>, StoreError> + Send + Sync>;
+
+/// Tells a time without jumps, in milliseconds.
+pub type SteadyMs = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// What stands behind an engine.
+pub struct Behind {
+    /// The kind of store, as the engine is called from now on.
+    pub kind: &'static str,
+    /// Opens the store.
+    pub open: OpenStore,
+    /// Finds the value in a pair.
+    pub value_of: ValueOf,
+    /// Names writes.
+    pub clock: Clock,
+    /// A time without jumps, in milliseconds.
+    pub steady_ms: SteadyMs,
+    /// How much waits before who writes must wait, too: in bytes of keys and values, and 256 for each key.
+    pub max_bytes: u64,
+    /// So many calls run at once.
+    pub max_calls: usize,
+    /// No call takes longer.
+    pub timeout: Duration,
+}
+
+/// An engine with a store behind it.
+///
+/// *Durability*: that of the engine.
+#[derive(Debug)]
+pub struct WriteBehind {
+    shared: Arc<Shared>,
+    kind: &'static str,
+    carrier: JoinHandle<()>,
+}
+
+/// What the engine and its carrier have in common.
+struct Shared {
+    engine: Arc<dyn Engine>,
+    queue: Mutex<Queue>,
+    /// Held by who writes to the engine: its caller, or the carrier, who takes out the rows of what is settled.
+    writing: Mutex<()>,
+    /// Something waits that did not.
+    wake: Arc<Notify>,
+    steady_ms: SteadyMs,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Behind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Behind").field("kind", &self.kind).field("max_bytes", &self.max_bytes).finish_non_exhaustive()
+    }
+}
+
+impl Drop for WriteBehind {
+    fn drop(&mut self) {
+        self.carrier.abort();
+    }
+}
+
+impl WriteBehind {
+    /// Over an engine that nobody else writes to; it is the one that it was if it has been opened so before. The carrier runs in
+    /// this runtime.
+    pub fn new(engine: Arc<dyn Engine>, behind: Behind, io: &Handle) -> Self {
+        let late_ms = u64::try_from(2 * behind.timeout.as_millis()).unwrap_or(u64::MAX);
+        let shared = Arc::new(Shared {
+            engine,
+            queue: Mutex::new(Queue::new(behind.max_bytes, late_ms)),
+            writing: Mutex::default(),
+            wake: Arc::default(),
+            steady_ms: Arc::clone(&behind.steady_ms),
+        });
+        let kind = behind.kind;
+        let carrier = io.spawn(carrier::carry(Arc::downgrade(&shared), behind));
+        Self { shared, kind, carrier }
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ms(&self) -> u64 {
+        (self.steady_ms)()
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), EngineError> {
+        let _writing = self.writing();
+        let mut noted = Vec::new();
+        let mut changes = Vec::with_capacity(batch.changes.len());
+        {
+            let queue = self.queue();
+            for change in batch.changes {
+                if let Some((key, value_bytes)) = pair_of(&change) {
+                    if queue.needs_row(key) {
+                        changes.push(rows::waiting(key));
+                    }
+                    noted.push((key.clone(), value_bytes));
+                }
+                changes.push(rows::inside(change));
+            }
+        }
+        self.engine.apply(Batch { changes, ..batch })?;
+        if !noted.is_empty() {
+            let now_ms = self.now_ms();
+            let mut queue = self.queue();
+            noted.into_iter().for_each(|(key, value_bytes)| queue.note(&key, value_bytes, now_ms));
+            drop(queue);
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Writes rows that are none of the caller's. To be called by who holds `writing`.
+    fn apply_own(&self, changes: Vec<Change>) -> Result<(), EngineError> {
+        let view = self.engine.view();
+        let (applied, revision) = (view.applied(), view.revision());
+        drop(view);
+        self.engine.apply(Batch { applied, revision, changes })
+    }
+
+    /// Whether the store has been made ready; if not, that is done before anything is written to it.
+    fn is_prepared(&self) -> Result<bool, EngineError> {
+        rows::is_prepared(self.engine.view().as_ref())
+    }
+
+    fn set_prepared(&self, is_so: bool) -> Result<(), EngineError> {
+        let _writing = self.writing();
+        self.apply_own(vec![rows::prepared(is_so)])?;
+        self.queue().set_ready(is_so);
+        Ok(())
+    }
+
+    /// Notes pairs that have not changed.
+    fn note_again(&self, pairs: Vec<(Bytes, Bytes)>) -> Result<(), EngineError> {
+        let _writing = self.writing();
+        let changes = {
+            let queue = self.queue();
+            pairs.iter().filter(|(key, _)| queue.needs_row(key)).map(|(key, _)| rows::waiting(key)).collect()
+        };
+        self.apply_own(changes)?;
+        let now_ms = self.now_ms();
+        let mut queue = self.queue();
+        for (key, pair) in pairs {
+            // The key is a slice of what was read from the disk.
+            queue.note(&Bytes::copy_from_slice(&key), pair.len() as u64, now_ms);
+        }
+        drop(queue);
+        self.wake.notify_one();
+        Ok(())
+    }
+}
+
+/// The pair that a change is of, and how long its value is.
+fn pair_of(change: &Change) -> Option<(&Bytes, u64)> {
+    match change {
+        Change::Put { table: Table::Current, key, value } | Change::PutUntil { table: Table::Current, key, value, .. } => {
+            Some((key, value.len() as u64))
+        }
+        Change::Delete { table: Table::Current, key } => Some((key, 0)),
+        _ => None,
+    }
+}
+
+impl Engine for WriteBehind {
+    fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.shared.engine.capabilities()
+    }
+
+    fn view(&self) -> Arc<dyn View> {
+        Arc::new(CallersView(self.shared.engine.view()))
+    }
+
+    fn advance(&self, now_ms: u64) {
+        self.shared.engine.advance(now_ms);
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), EngineError> {
+        self.shared.apply(batch)
+    }
+
+    fn durable_applied(&self) -> u64 {
+        self.shared.engine.durable_applied()
+    }
+
+    fn flush(&self) -> Result<u64, EngineError> {
+        self.shared.engine.flush()
+    }
+
+    fn rebuild(&self) -> Result<Box<dyn Rebuild>, EngineError> {
+        let mut inner = self.shared.engine.rebuild()?;
+        // What is not in the new content has to go from the store, and what was to go has to go yet.
+        let view = self.shared.engine.view();
+        let mut put = |row: Change| match row {
+            Change::Put { table, key, value } => inner.put(table, key, value),
+            _ => Ok(()),
+        };
+        if rows::is_prepared(view.as_ref())? {
+            put(rows::prepared(true))?;
+        }
+        let mut note = |key: &[u8]| put(rows::waiting(key));
+        for pair in view.pairs(Table::Current) {
+            note(&pair?.0)?;
+        }
+        let mut after = None;
+        loop {
+            let keys: Vec<_> = rows::waiting_after(view.as_ref(), after.as_ref()).collect::<Result<_, _>>()?;
+            keys.iter().try_for_each(|key| note(key))?;
+            match keys.last() {
+                Some(last) => after = Some(last.clone()),
+                None => break,
+            }
+        }
+        Ok(Box::new(Anew { inner, shared: Arc::clone(&self.shared) }))
+    }
+
+    fn stats(&self) -> Stats {
+        self.shared.engine.stats()
+    }
+
+    fn rewrite_behind(&self) -> Result<(), EngineError> {
+        // It may be another disk by now.
+        self.shared.set_prepared(false)?;
+        let view = self.shared.engine.view();
+        let mut pairs = view.pairs(Table::Current).peekable();
+        while pairs.peek().is_some() {
+            let next: Vec<_> = pairs.by_ref().take(rows::MAX_ROWS).collect::<Result<_, _>>()?;
+            self.shared.note_again(next)?;
+        }
+        // No log knows of these rows.
+        self.shared.engine.flush().map(drop)
+    }
+
+    fn behind(&self) -> Option<BehindStats> {
+        Some(self.shared.queue().stats(self.shared.now_ms()))
+    }
+}
+
+/// New content, all of which waits.
+#[derive(Debug)]
+struct Anew {
+    inner: Box<dyn Rebuild>,
+    shared: Arc<Shared>,
+}
+
+impl Rebuild for Anew {
+    fn put(&mut self, table: Table, key: Bytes, value: Bytes) -> Result<(), EngineError> {
+        if table == Table::Current
+            && let Change::Put { table, key, value } = rows::waiting(&key)
+        {
+            self.inner.put(table, key, value)?;
+        }
+        match rows::callers(table, &key) {
+            Some(row) => self.inner.put(table, row, value),
+            None => self.inner.put(table, key, value),
+        }
+    }
+
+    fn commit(self: Box<Self>, applied: u64, revision: u64) -> Result<(), EngineError> {
+        let _writing = self.shared.writing();
+        self.inner.commit(applied, revision)?;
+        self.shared.queue().begin_anew(self.shared.now_ms());
+        self.shared.wake.notify_one();
+        Ok(())
+    }
+}

@@ -1,0 +1,422 @@
+//! An engine with a store behind it is an engine, and the store comes to have what it has.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+use quorate_engine::testing::SimulatedEngines;
+use quorate_engine::{EngineSpec, Engines, KeyRange, LocalEngines, Place, conformance};
+use tokio::time::Instant;
+
+use super::*;
+use crate::{Answer, Capabilities as StoreCapabilities, Condition, ErrorKind, Memory, Page, Put, Scan, Stored, Written};
+
+/// Twice of it is less than what a carrier waits at a start.
+const TIMEOUT: Duration = Duration::from_millis(200);
+
+/// What the tests keep in an engine: a 1 and the value, or a 0 if there is none.
+#[expect(clippy::needless_pass_by_value, reason = "it is a `ValueOf`")]
+fn value_of(pair: Bytes) -> Result<Option<Bytes>, String> {
+    match pair.first() {
+        Some(1) => Ok(Some(pair.slice(1..))),
+        Some(0) => Ok(None),
+        _ => Err("neither a value nor none".to_owned()),
+    }
+}
+
+/// By tokio's time, which passes when nothing else is to be done.
+fn now() -> Instant {
+    crate::clock::after(Duration::ZERO)
+}
+
+fn clock() -> Clock {
+    Clock::new(7, || 0)
+}
+
+/// Behind whatever an engine holds, for those who look at the engine alone.
+#[expect(clippy::unnecessary_wraps, reason = "it is a `ValueOf`")]
+fn any_value(pair: Bytes) -> Result<Option<Bytes>, String> {
+    Ok(Some(pair))
+}
+
+fn behind(store: Arc<dyn Store>, value_of: ValueOf, max_bytes: u64) -> Behind {
+    let begun = AtomicU64::new(0);
+    Behind {
+        kind: "memory",
+        open: Arc::new(move || Ok(Arc::clone(&store))),
+        value_of,
+        clock: clock(),
+        // Counts looks, too: there is no time that stands still.
+        steady_ms: Arc::new(move || begun.fetch_add(1, Ordering::Relaxed) / 64),
+        max_bytes,
+        max_calls: 4,
+        timeout: TIMEOUT,
+    }
+}
+
+#[test]
+fn it_is_an_engine() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    for kind in ["lsm", "btree", "trie"] {
+        let folder = tempfile::tempdir().unwrap();
+        let engines = LocalEngines::new(folder.path(), 7).unwrap();
+        let count = AtomicU64::new(0);
+        conformance::check_one_in(16, || {
+            let place = Place { group: 1, build: count.fetch_add(1, Ordering::Relaxed) };
+            let engine = engines.open(place, &EngineSpec::of(kind)).unwrap();
+            let store = Arc::new(Memory::new(clock()));
+            // So small that rows are left to themselves.
+            Arc::new(WriteBehind::new(engine, behind(store, any_value, 600), runtime.handle()))
+        });
+    }
+}
+
+/// A store that fails as a seed says.
+#[derive(Debug)]
+struct Planted {
+    memory: Memory,
+    seed: AtomicU64,
+    /// In so many of a hundred calls.
+    percent: AtomicU64,
+    calls: AtomicUsize,
+    /// Writes that come about later than they are answered.
+    late: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Planted {
+    fn new(seed: u64, percent: u64) -> Self {
+        Self {
+            memory: Memory::new(clock()),
+            seed: AtomicU64::new(seed),
+            percent: percent.into(),
+            calls: AtomicUsize::new(0),
+            late: Mutex::default(),
+        }
+    }
+
+    /// A number below `bound` (splitmix64).
+    fn draw(&self, bound: u64) -> u64 {
+        let mut number = self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (number ^ (number >> 31)) % bound
+    }
+
+    /// Fails before, after, or long before it comes about.
+    async fn write<T: Send + 'static>(&self, act: impl Future<Output = T> + Send + 'static) -> Result<T, StoreError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(self.draw(30))).await;
+        let error = StoreError::new("memory", ErrorKind::Unreachable, "planted");
+        if self.draw(100) >= self.percent.load(Ordering::Relaxed) {
+            return Ok(act.await);
+        }
+        match self.draw(3) {
+            0 => Err(error),
+            1 => {
+                act.await;
+                Err(error.unknown())
+            }
+            _ => {
+                let late = Duration::from_millis(self.draw(2 * TIMEOUT.as_millis() as u64));
+                let task = tokio::spawn(async move {
+                    tokio::time::sleep(late).await;
+                    act.await;
+                });
+                self.late.lock().unwrap().push(task);
+                Err(error.unknown())
+            }
+        }
+    }
+
+    async fn content(&self) -> BTreeMap<Bytes, Bytes> {
+        let page = self.memory.scan(&Scan::of(KeyRange::all()).with_values()).await.unwrap();
+        page.entries.into_iter().map(|entry| (entry.key, entry.stored.unwrap().value)).collect()
+    }
+}
+
+impl Store for Planted {
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    fn capabilities(&self) -> StoreCapabilities {
+        self.memory.capabilities()
+    }
+
+    fn get<'a>(&'a self, key: &'a [u8]) -> Answer<'a, Option<Stored>> {
+        self.memory.get(key)
+    }
+
+    fn put<'a>(&'a self, key: &'a [u8], put: &'a Put) -> Answer<'a, Written> {
+        let (memory, key, put) = (self.memory.clone(), key.to_vec(), put.clone());
+        Box::pin(async move { self.write(async move { memory.put(&key, &put).await }).await? })
+    }
+
+    fn delete<'a>(&'a self, key: &'a [u8], condition: &'a Condition) -> Answer<'a, Written> {
+        let (memory, key, condition) = (self.memory.clone(), key.to_vec(), condition.clone());
+        Box::pin(async move { self.write(async move { memory.delete(&key, &condition).await }).await? })
+    }
+
+    fn scan<'a>(&'a self, scan: &'a Scan) -> Answer<'a, Page> {
+        self.memory.scan(scan)
+    }
+
+    fn check(&self) -> Answer<'_, ()> {
+        self.memory.check()
+    }
+}
+
+/// What happens to an engine and the store behind it.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Changes in one batch: a value, a note that there is none, or nothing.
+    Apply(Vec<(u8, Set)>),
+    Flush,
+    /// Time passes, in milliseconds.
+    Wait(u16),
+    /// The process ends, and another begins: the engine is at its durable point, and its log is applied again.
+    Crash,
+    /// Everything is to be written again, to a store that has lost a key.
+    Rewrite(u8),
+    /// The content is replaced.
+    Rebuild(Vec<(u8, u8)>),
+}
+
+/// What a key is set to.
+#[derive(Clone, Copy, Debug)]
+enum Set {
+    To(u8),
+    /// The pair says that there is no value.
+    Tombstone,
+    /// The pair goes.
+    Gone,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let set = prop_oneof![6 => any::<u8>().prop_map(Set::To), 2 => Just(Set::Tombstone), 2 => Just(Set::Gone)];
+    let change = (0..12_u8, set);
+    let step = prop_oneof![
+        8 => prop::collection::vec(change, 1..6).prop_map(Step::Apply),
+        2 => Just(Step::Flush),
+        5 => (0..400_u16).prop_map(Step::Wait),
+        1 => Just(Step::Crash),
+        1 => (0..12_u8).prop_map(Step::Rewrite),
+        1 => prop::collection::vec((0..12_u8, any::<u8>()), 0..6).prop_map(Step::Rebuild),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+/// An engine on a simulated disk, with its log.
+struct Run {
+    engines: SimulatedEngines,
+    engine: Option<Arc<WriteBehind>>,
+    store: Arc<Planted>,
+    log: Vec<Batch>,
+    max_bytes: u64,
+    began: Instant,
+}
+
+const PLACE: Place = Place { group: 1, build: 0 };
+
+impl Run {
+    fn new(seed: u64, max_bytes: u64) -> Self {
+        let store = Arc::new(Planted::new(seed, 30));
+        let engines = SimulatedEngines::default();
+        let mut run = Self { engines, engine: None, store, log: Vec::new(), max_bytes, began: now() };
+        run.open();
+        run
+    }
+
+    fn open(&mut self) {
+        let engine = self.engines.open(PLACE, &EngineSpec::of("lsm")).unwrap();
+        let began = self.began;
+        let steady_ms: SteadyMs = Arc::new(move || began.elapsed().as_millis() as u64);
+        let behind = Behind { steady_ms, ..behind(Arc::clone(&self.store) as Arc<dyn Store>, value_of, self.max_bytes) };
+        self.engine = Some(Arc::new(WriteBehind::new(engine, behind, &Handle::current())));
+    }
+
+    fn engine(&self) -> &Arc<WriteBehind> {
+        self.engine.as_ref().unwrap()
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) {
+        let number = self.engine().view().applied() + 1;
+        let batch = Batch { applied: number, revision: number, changes };
+        self.log.push(batch.clone());
+        self.engine().apply(batch).unwrap();
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Apply(changes) => {
+                let change = |(key, set): (u8, Set)| match (Bytes::from(vec![key]), set) {
+                    (key, Set::To(value)) => Change::Put { table: Table::Current, key, value: pair(value) },
+                    (key, Set::Tombstone) => Change::Put { table: Table::Current, key, value: Bytes::from_static(&[0]) },
+                    (key, Set::Gone) => Change::Delete { table: Table::Current, key },
+                };
+                self.apply(changes.into_iter().map(change).collect());
+            }
+            Step::Flush => drop(self.engine().flush().unwrap()),
+            Step::Wait(ms) => tokio::time::sleep(Duration::from_millis(ms.into())).await,
+            Step::Crash => self.crash().await,
+            Step::Rewrite(lost) => {
+                self.store.memory.delete(&[lost], &Condition::Always).await.unwrap();
+                self.engine().rewrite_behind().unwrap();
+            }
+            Step::Rebuild(pairs) => {
+                let number = self.engine().view().applied() + 1;
+                let mut anew = self.engine().rebuild().unwrap();
+                for (key, value) in pairs {
+                    anew.put(Table::Current, Bytes::from(vec![key]), pair(value)).unwrap();
+                }
+                anew.commit(number, number).unwrap();
+                // The new content is durable, and the log goes on from there.
+                self.log.clear();
+            }
+        }
+    }
+
+    async fn crash(&mut self) {
+        self.engine = None;
+        // Some of what was on its way comes about yet, and before a carrier may rely on that it has.
+        for task in self.store.late.lock().unwrap().drain(..) {
+            if self.store.draw(2) == 0 {
+                task.abort();
+            }
+        }
+        // Whoever looks at it just now is gone in a moment.
+        for _ in 0..100 {
+            match self.engines.open(PLACE, &EngineSpec::of("lsm")) {
+                Ok(engine) => {
+                    drop(engine);
+                    break;
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+        self.open();
+        let at = self.engine().view().applied();
+        for batch in self.log.iter().filter(|batch| batch.applied > at) {
+            self.engine().apply(batch.clone()).unwrap();
+        }
+    }
+
+    fn content(&self) -> BTreeMap<Bytes, Bytes> {
+        let view = self.engine().view();
+        let pairs: Vec<_> = view.pairs(Table::Current).map(Result::unwrap).collect();
+        pairs.into_iter().filter_map(|(key, pair)| Some((key, value_of(pair).unwrap()?))).collect()
+    }
+
+    /// Waits until nothing does any more.
+    async fn quiesce(&self) -> BehindStats {
+        self.store.percent.store(0, Ordering::Relaxed);
+        let noted = self.engine().behind().unwrap().noted;
+        for _ in 0..10_000 {
+            let stats = self.engine().behind().unwrap();
+            if stats.settled >= noted && stats.waiting_keys == 0 {
+                return stats;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the store does not get everything: {:?}", self.engine().behind());
+    }
+}
+
+fn pair(value: u8) -> Bytes {
+    Bytes::from(vec![1, value])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// Whatever fails, crashes and comes late: in the end the store has what the engine has.
+    #[test]
+    fn the_store_comes_to_have_what_the_engine_has(steps in steps(), seed: u64, is_small: bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            // Room for three keys, or for all.
+            let mut run = Run::new(seed, if is_small { 800 } else { 1 << 20 });
+            for step in steps {
+                run.step(step).await;
+            }
+            let stats = run.quiesce().await;
+            // What was on its way has come by now.
+            tokio::time::sleep(TIMEOUT * 3).await;
+            assert_eq!(run.store.content().await, run.content(), "{stats:?}");
+            assert_eq!((stats.waiting_bytes, stats.is_spilled, stats.refused_keys), (0, false, 0));
+            let view = run.engine().shared.engine.view();
+            assert_eq!(rows::waiting_after(view.as_ref(), None).count(), 0, "no row is left");
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_changes_the_store_gets_the_last() {
+    let mut run = Run::new(1, 1 << 20);
+    run.store.percent.store(0, Ordering::Relaxed);
+    for value in 0..200 {
+        run.step(Step::Apply(vec![(1, Set::To(value))])).await;
+    }
+    let stats = run.quiesce().await;
+    assert_eq!(run.store.content().await, BTreeMap::from([(Bytes::from_static(&[1]), Bytes::from_static(&[199]))]));
+    assert!(stats.written <= 2 && stats.coalesced >= 198, "{stats:?}");
+    assert_eq!(run.store.calls.load(Ordering::Relaxed) as u64, stats.written);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_writes_is_told_that_the_store_is_behind() {
+    let mut run = Run::new(1, 3 * 300);
+    run.store.percent.store(100, Ordering::Relaxed);
+    for key in 0..12 {
+        run.step(Step::Apply(vec![(key, Set::To(1))])).await;
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let stats = run.engine().behind().unwrap();
+    assert!(stats.is_full() && stats.is_spilled && stats.oldest_ms >= 30_000, "{stats:?}");
+    assert!(stats.last_error.clone().unwrap().contains("planted") && stats.failed > 0, "{stats:?}");
+    assert!(stats.failed < 40, "it is not asked all the time: {stats:?}");
+    assert_eq!(run.content().len(), 12, "the engine takes everything");
+    run.quiesce().await;
+    assert_eq!(run.store.content().await.len(), 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_cannot_be_read_holds_up_no_other() {
+    let mut run = Run::new(1, 1 << 20);
+    run.store.percent.store(0, Ordering::Relaxed);
+    let put = |key: &'static [u8], value: &'static [u8]| Change::Put {
+        table: Table::Current,
+        key: Bytes::from_static(key),
+        value: Bytes::from_static(value),
+    };
+    run.apply(vec![put(b"odd", b"x"), put(b"even", b"\x01y")]);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let stats = run.engine().behind().unwrap();
+    assert_eq!((stats.refused_keys, stats.written), (1, 1));
+    assert!(stats.last_error.is_none_or(|error| error.contains("odd")));
+    run.apply(vec![put(b"odd", b"\x01z")]);
+    assert_eq!(run.quiesce().await.refused_keys, 0);
+    assert_eq!(run.store.content().await.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_cannot_be_opened_is_opened_later() {
+    let engine = SimulatedEngines::default().open(PLACE, &EngineSpec::of("lsm")).unwrap();
+    let store: Arc<dyn Store> = Arc::new(Memory::new(clock()));
+    let tries = Arc::new(AtomicUsize::new(0));
+    let (tried, opened) = (Arc::clone(&tries), Arc::clone(&store));
+    let open: OpenStore = Arc::new(move || match tried.fetch_add(1, Ordering::Relaxed) {
+        0 | 1 => Err(StoreError::new("memory", ErrorKind::Denied, "no credentials")),
+        _ => Ok(Arc::clone(&opened)),
+    });
+    let began = now();
+    let steady_ms: SteadyMs = Arc::new(move || began.elapsed().as_millis() as u64);
+    let engine = WriteBehind::new(engine, Behind { open, steady_ms, ..behind(store, value_of, 1 << 20) }, &Handle::current());
+    let changes = vec![Change::Put { table: Table::Current, key: Bytes::from_static(b"k"), value: pair(1) }];
+    engine.apply(Batch { applied: 1, revision: 1, changes }).unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(engine.behind().unwrap().last_error.unwrap().contains("no credentials"));
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let stats = engine.behind().unwrap();
+    assert_eq!((tries.load(Ordering::Relaxed), stats.waiting_keys, stats.last_error), (3, 0, None));
+}

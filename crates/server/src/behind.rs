@@ -1,0 +1,163 @@
+//! Keyspaces whose replicas have a store outside behind them: writes keep its pace, and a flush waits for it.
+
+use std::time::Duration;
+
+use quorate_api::outside::BehindBody;
+use quorate_engine::{BehindStats, KeyRange};
+use quorate_external::Scan;
+use quorate_log::GroupId;
+use quorate_node::{EngineSettings, EngineValue, HostedKeyspace, KeyspaceSettings, Monotonic, SettingsError};
+
+use crate::node_store::Running;
+use crate::outside_store::calls_of;
+use crate::rest::{StoreError, spec_of};
+
+/// So long a write waits for a store that is too far behind, and is refused then: whoever waits longer had better know why.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether the store has caught up.
+const POLL: Duration = Duration::from_millis(10);
+
+/// A write waits so long when the queue is about full, and less the emptier it is; nothing when it is half full.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+impl Running {
+    /// A keyspace to write to, once the store behind this node's replica, if there is one, is not too far behind.
+    pub(crate) async fn hosted_in_pace(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
+        let hosted = self.hosted(keyspace, deadline).await?;
+        let Some(stats) = hosted.engine.behind().filter(|stats| stats.waiting_bytes > stats.max_waiting_bytes / 2) else {
+            return Ok(hosted);
+        };
+        // Who waits holds no engine: one that failed is opened again only when nobody does.
+        drop(hosted);
+        tokio::time::sleep(pause_at(&stats)).await;
+        let until = deadline.min(self.handle.clock.now().plus_ms(PATIENCE.as_millis() as u64));
+        loop {
+            let hosted = self.hosted(keyspace, deadline).await?;
+            let Some(stats) = hosted.engine.behind().filter(BehindStats::is_full) else {
+                return Ok(hosted);
+            };
+            if self.handle.clock.now() >= until {
+                return Err(StoreError::Behind(too_far(hosted.engine.kind(), &stats)));
+            }
+            drop(hosted);
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Has everything written again to the store behind this node's replica, if there is one: it may have lost what it had.
+    pub(crate) async fn rewrite_behind(&self, keyspace: &str, deadline: Monotonic) -> Result<(), StoreError> {
+        let hosted = self.hosted(keyspace, deadline).await?;
+        let noted = tokio::task::spawn_blocking(move || hosted.engine.rewrite_behind()).await;
+        let failed = |error: &dyn std::fmt::Display| StoreError::Internal(error.to_string());
+        noted.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+    }
+
+    /// Waits until the store behind this node's replica has all that the replica has now. Whether there is one.
+    pub(crate) async fn flush_behind(&self, keyspace: &str, deadline: Monotonic) -> Result<bool, StoreError> {
+        let Some(upto) = self.hosted(keyspace, deadline).await?.engine.behind().map(|stats| stats.noted) else {
+            return Ok(false);
+        };
+        loop {
+            let hosted = self.hosted(keyspace, deadline).await?;
+            let Some(stats) = hosted.engine.behind().filter(|stats| stats.settled < upto) else {
+                return Ok(true);
+            };
+            if self.handle.clock.now() >= deadline {
+                return Err(StoreError::Behind(too_far(hosted.engine.kind(), &stats)));
+            }
+            drop(hosted);
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Refuses a store for replicas that this node cannot open, or in whose part for this node there is something already: a
+    /// keyspace begins empty, and what others wrote there would stay beside it for good. One that cannot be asked may be down.
+    pub(crate) async fn check_behind(&self, settings: &KeyspaceSettings, deadline: Monotonic) -> Result<(), StoreError> {
+        let unsupported = |why: String| StoreError::Settings(SettingsError::Unsupported(why));
+        self.outside
+            .try_open(&settings.engine)
+            .await
+            .map_err(|error| unsupported(format!("engine: node {} cannot open the store: {error}", self.name)))?;
+        if !spec_of(&settings.engine)?.capabilities().listable {
+            return Ok(());
+        }
+        let part = part_of(&settings.engine, &self.name);
+        let looking = async {
+            let first = Scan { max_entries: 1, ..Scan::of(KeyRange::all()) };
+            self.outside.try_open(&part).await?.scan(&first).await
+        };
+        match tokio::time::timeout(self.handle.clock.until(deadline) / 2, looking).await {
+            Ok(Ok(page)) if !page.entries.is_empty() => Err(unsupported(format!(
+                "engine: there are pairs in the part of {} that node {} would have: name a place that is empty, or serve what is \
+                 there with \"path\": \"shared\"",
+                settings.engine.kind, self.name
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A node's part of a store, as somebody sees it who only looks for names.
+fn part_of(engine: &EngineSettings, node: &str) -> EngineSettings {
+    let mut part = EngineSettings { options: engine.options.clone(), ..EngineSettings::of(&engine.kind) };
+    for value in part.options.values_mut() {
+        if let EngineValue::Text(text) = value {
+            *text = text.replace("{node}", node);
+        }
+    }
+    ["local", "queue_max"].iter().for_each(|name| drop(part.options.remove(*name)));
+    let mut set = |name: &str, word: &str| part.options.insert(name.to_owned(), EngineValue::Text(word.to_owned()));
+    set("path", "shared");
+    if quorate_external::kind(&engine.kind).is_some_and(|kind| kind.envelope.is_some()) {
+        set("envelope", "none");
+    }
+    part
+}
+
+fn pause_at(stats: &BehindStats) -> Duration {
+    let half = (stats.max_waiting_bytes / 2).max(1);
+    let above = stats.waiting_bytes.saturating_sub(half).min(half);
+    LONGEST_PAUSE.mul_f64(above as f64 / half as f64)
+}
+
+/// For people.
+fn too_far(kind: &str, stats: &BehindStats) -> String {
+    let BehindStats { waiting_keys, waiting_bytes, max_waiting_bytes, last_error, .. } = stats;
+    let more = if stats.is_spilled { " and more" } else { "" };
+    let why =
+        last_error.as_ref().map_or_else(|| "it takes them too slowly".to_owned(), |error| format!("its last error: {error}"));
+    format!(
+        "the store {kind} behind this node's replica has not got {waiting_keys} keys{more} yet, {waiting_bytes} bytes of at most \
+         {max_waiting_bytes}: {why}"
+    )
+}
+
+impl Running {
+    /// All keyspaces here that have a store behind them.
+    pub(crate) fn all_behind(&self) -> Vec<(String, BehindBody)> {
+        let hosted = self.handle.views.hosted.load();
+        let told = |(name, hosted): (&String, &HostedKeyspace)| {
+            Some((name.clone(), self.behind_body(hosted.group, hosted.engine.behind()?)))
+        };
+        hosted.keyspaces.iter().filter_map(told).collect()
+    }
+
+    /// How far the store behind a group's engine is, as it is told.
+    pub(crate) fn behind_body(&self, group: GroupId, stats: BehindStats) -> BehindBody {
+        let calls = self.engines.meter(group.0).map(|meter| calls_of(&meter)).unwrap_or_default();
+        BehindBody {
+            calls,
+            waiting_keys: stats.waiting_keys,
+            waiting_bytes: stats.waiting_bytes,
+            max_waiting_bytes: stats.max_waiting_bytes,
+            is_spilled: stats.is_spilled,
+            oldest_ms: stats.oldest_ms,
+            written: stats.written,
+            coalesced: stats.coalesced,
+            failed: stats.failed,
+            refused_keys: stats.refused_keys,
+            error: stats.last_error,
+        }
+    }
+}
