@@ -31,8 +31,14 @@ pub const TTL: &str = "quorate-ttl";
 pub const LEASE: &str = "quorate-lease";
 /// How many keys a `DELETE` removed.
 pub const DELETED: &str = "quorate-deleted";
-/// In the answer to a watch: names the keyspace for ever, with a revision behind a dot the id of an event.
+/// In the answer to a watch: names the keyspace for ever, with a revision behind a dot the id of an event. Where a watch is of
+/// one node, it names the node's count of revisions, too, which ends with the process.
 pub const EPOCH: &str = "quorate-epoch";
+/// In the answer to a watch of an eventual keyspace: `node`. What it tells, and its revisions, are of the node that answers.
+pub const WATCH_SCOPE: &str = "quorate-watch-scope";
+/// In an eventual keyspace, in the answer to a read with `wait`: what `index` is to be, for the next one to wait for what comes
+/// after this one. Opaque.
+pub const INDEX: &str = "quorate-index";
 /// Before each name of user metadata, with a write and in answers: `quorate-meta-owner: me`.
 pub const META_PREFIX: &str = "quorate-meta-";
 /// With a write: it is done once under this key, however often it is sent.

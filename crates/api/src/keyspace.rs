@@ -322,6 +322,9 @@ pub struct Capabilities {
     pub leases: bool,
     /// [`Capability::Watch`].
     pub watch: bool,
+    /// Whose changes a watch tells, and whose revisions; none, if there are no watches, or by a node of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch_scope: Option<WatchScope>,
     /// [`Capability::History`].
     pub history: bool,
     /// [`Capability::Snapshot`].
@@ -358,6 +361,31 @@ pub struct Capabilities {
     pub consistency: Vec<String>,
 }
 
+/// Whose changes a watch tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WatchScope {
+    /// All changes of the keyspace, in the one order that they have: any node goes on where another ended.
+    Cluster,
+    /// What the node that is asked changed of its own replica, in its order. No other node can go on, nor this one after a
+    /// restart.
+    Node,
+}
+
+impl WatchScope {
+    fn of(has_revisions: bool) -> Self {
+        if has_revisions { Self::Cluster } else { Self::Node }
+    }
+
+    /// Its name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster",
+            Self::Node => "node",
+        }
+    }
+}
+
 impl Capabilities {
     /// Those for which `can` holds.
     pub fn of(can: impl Fn(Capability) -> bool, max_key_bytes: u64, max_value_bytes: u64) -> Self {
@@ -371,6 +399,7 @@ impl Capabilities {
             txn: can(Capability::Txn),
             leases: can(Capability::Leases),
             watch: can(Capability::Watch),
+            watch_scope: can(Capability::Watch).then(|| WatchScope::of(can(Capability::Revisions))),
             history: can(Capability::History),
             snapshot: can(Capability::Snapshot),
             counters: can(Capability::Counters),

@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use quorate_api::keyspace::{
     Amount, CacheFigures, Capabilities, Capability, CompactedBody, EngineBody, EngineInfo, EngineOption, KeyspaceBody,
-    KeyspaceState, LimitsBody, ReplicationBody, RetentionBody, Setting, SettingsBody,
+    KeyspaceState, LimitsBody, ReplicationBody, RetentionBody, Setting, SettingsBody, WatchScope,
 };
 use quorate_api::outside::{BehindBody, FrontCacheFigures, OutsideStats, StoreCallFigures};
 use quorate_api::problem::Code;
@@ -486,7 +486,11 @@ fn shown_state(keyspace: &KeyspaceBody) -> String {
 
 fn shown_capabilities(capabilities: &Capabilities) -> String {
     let can = Capability::ALL.into_iter().filter(|capability| capabilities.can(*capability));
-    can.map(Capability::name).collect::<Vec<_>>().join(", ")
+    let name = |capability: Capability| match capability {
+        Capability::Watch if capabilities.watch_scope == Some(WatchScope::Node) => "watch (per node)",
+        capability => capability.name(),
+    };
+    can.map(name).collect::<Vec<_>>().join(", ")
 }
 
 fn option_row(engine: &str, option: &EngineOption) -> Vec<String> {

@@ -23,12 +23,20 @@ pub(crate) async fn run(args: WatchArgs, client: &ClientArgs) -> Result<(), Fail
     let mut output = Output::without_raw(client.output)?;
     let mut stream = client.client().watch(client.keyspace(), args.query()?);
     let mut left = args.count;
+    let mut told_by = None;
     let mut interrupted = std::pin::pin!(interrupted());
     while left != Some(0) {
         let news = tokio::select! {
             () = &mut interrupted => break,
             news = next(&mut stream, client) => news?,
         };
+        if let Some(endpoint) = stream.told_by().filter(|endpoint| told_by.as_deref() != Some(*endpoint)) {
+            note(format_args!(
+                "quorate: nodes of keyspace {} take writes on their own: this is what the one at {endpoint} has, in its order",
+                client.keyspace()
+            ));
+            told_by = Some(endpoint.to_owned());
+        }
         if matches!(news, News::Change { .. }) {
             left = left.map(|left| left - 1);
         }
@@ -66,13 +74,15 @@ async fn next(stream: &mut WatchStream, client: &ClientArgs) -> Result<News, Fai
     }
 }
 
-/// The messages as nodes write them, one a line.
+/// The messages as nodes write them, one a line. That another node tells from now on stands in none of them: what is there comes
+/// again, and `sync`.
 fn show_json(output: &mut Output, news: &News) -> Result<(), Failure> {
     let message = match news {
         News::Change { revision, events } => WatchMessage::Change { revision: *revision, events: bodies(events) },
         News::Snapshot { revision, events, .. } => WatchMessage::Snapshot { revision: *revision, events: bodies(events) },
         News::Sync { revision } => WatchMessage::Sync { revision: *revision },
         News::Progress { revision } => WatchMessage::Progress { revision: *revision },
+        News::Anew => return Ok(()),
     };
     let line = serde_json::to_string(&message).map_err(std::io::Error::from)?;
     output.line(line)
@@ -103,6 +113,7 @@ fn show(output: &mut Output, news: &News) -> Result<(), Failure> {
         }
         News::Sync { revision } => return output.line(format_args!("{revision:>8}  what changes:")),
         News::Progress { .. } => return Ok(()),
+        News::Anew => return output.line("          another node tells from now on: what was told before counts no more"),
     };
     for Happened { kind, entry, prev, .. } in events {
         let name = if is_present { "is" } else { kind.name() };

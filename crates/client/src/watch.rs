@@ -5,7 +5,8 @@ use std::time::Duration;
 use http::{HeaderValue, Method, header};
 use quorate_api::entry::NDJSON;
 use quorate_api::header as own_header;
-use quorate_api::problem::WriteOutcome;
+use quorate_api::keyspace::WatchScope;
+use quorate_api::problem::{Code, Problem, WriteOutcome};
 use quorate_api::text64;
 use quorate_api::watch::{EventType, Happened, WatchBody, WatchEvent, WatchMessage, WatchSelection};
 
@@ -92,6 +93,10 @@ pub enum News {
         /// The revision.
         revision: u64,
     },
+    /// Of an eventual keyspace, with [`WatchQuery::is_initial`]: the node that told so far is gone, or does not know any more
+    /// what comes next, and another count of revisions begins. What was told is to be forgotten; what is there comes next, as at
+    /// the beginning.
+    Anew,
 }
 
 /// A watch that goes on.
@@ -106,13 +111,24 @@ pub struct WatchStream {
     /// The last revision of which everything was told.
     told: Option<u64>,
     is_in_snapshot: bool,
+    /// What is told is what one node changed itself.
+    is_of_node: bool,
 }
 
 impl Client {
     /// Begins to watch. Nothing is asked for before [`WatchStream::next`].
     pub fn watch(&self, keyspace: &str, query: WatchQuery) -> WatchStream {
         let keyspace = keyspace.to_owned();
-        WatchStream { client: self.clone(), keyspace, query, lines: None, epoch: None, told: None, is_in_snapshot: false }
+        WatchStream {
+            client: self.clone(),
+            keyspace,
+            query,
+            lines: None,
+            epoch: None,
+            told: None,
+            is_in_snapshot: false,
+            is_of_node: false,
+        }
     }
 }
 
@@ -120,16 +136,24 @@ impl WatchStream {
     /// What comes next; waits for it, as long as it takes. If the node goes away, or says that it cannot go on, another one goes
     /// on from where this one ended: no change is missed, and none comes twice.
     ///
+    /// Of an eventual keyspace each node tells what it changed itself, and no other one goes on from there, nor the same after a
+    /// restart. Where what is there was asked for ([`WatchQuery::is_initial`]), another one begins with that ([`News::Anew`]);
+    /// otherwise the next try fails with the problem `compacted`.
+    ///
     /// An error is of a try to begin or to go on. After one that may pass (no node was reached) this may be called again, and
     /// goes on from where it was; after the problem `compacted` it will fail again: what happened meanwhile is not kept any more.
     pub async fn next(&mut self) -> Result<News, Error> {
         loop {
             if self.lines.is_none() {
-                self.lines = Some(self.open().await?);
+                match self.open().await {
+                    Ok(lines) => self.lines = Some(lines),
+                    Err(Error::Refused { problem, .. }) if self.begins_anew(&problem) => return Ok(News::Anew),
+                    Err(error) => return Err(error),
+                }
             }
             let Some(lines) = &mut self.lines else { continue };
             let Ok(line) = lines.next().await else {
-                self.go_elsewhere();
+                self.lose();
                 continue;
             };
             if line.is_empty() {
@@ -142,6 +166,9 @@ impl WatchStream {
                     let endpoint = lines.endpoint().to_owned();
                     self.lines = None;
                     self.is_in_snapshot = false;
+                    if self.begins_anew(&problem) {
+                        return Ok(News::Anew);
+                    }
                     return Err(Error::Refused { endpoint, problem });
                 }
                 message => return self.take(message),
@@ -152,6 +179,31 @@ impl WatchStream {
     /// The last revision of which everything was told; none before the first.
     pub fn told(&self) -> Option<u64> {
         self.told
+    }
+
+    /// Of an eventual keyspace, where the node is whose changes are told; none of another keyspace, or while there is none.
+    pub fn told_by(&self) -> Option<&str> {
+        self.lines.as_ref().filter(|_| self.is_of_node).map(Lines::endpoint)
+    }
+
+    /// Whether it is to begin with what is there: what comes next is not known any more, or not to this node.
+    fn begins_anew(&mut self, problem: &Problem) -> bool {
+        let is_lost = Code::from_word(&problem.code) == Some(Code::Compacted) && self.is_of_node;
+        if is_lost && self.query.is_initial && self.told.is_some() {
+            (self.told, self.epoch) = (None, None);
+            return true;
+        }
+        false
+    }
+
+    /// The connection is lost. If the node is still there, it alone may know what comes next.
+    fn lose(&mut self) {
+        if self.is_of_node {
+            self.lines = None;
+            self.is_in_snapshot = false;
+        } else {
+            self.go_elsewhere();
+        }
     }
 
     fn go_elsewhere(&mut self) {
@@ -201,6 +253,7 @@ impl WatchStream {
             request.headers.insert("last-event-id", id.map_err(|error| Error::InvalidRequest { reason: error.to_string() })?);
         }
         let answer = self.client.open(request).await?;
+        self.is_of_node = answer.text(own_header::WATCH_SCOPE) == Some(WatchScope::Node.name());
         if self.told.is_none() {
             self.epoch = answer.text(own_header::EPOCH).map(str::to_owned);
         }

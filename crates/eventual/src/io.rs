@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_engine::Batch;
 
+use crate::changes::Changes;
 use crate::entry::{Body, Entry};
 use crate::message::Message;
 use crate::options::Ack;
@@ -134,6 +135,9 @@ pub enum Effect {
         /// What.
         batch: Batch,
     },
+    /// Tell those who watch what a batch changed that the engine has now: by revision, each once, and before any answer that
+    /// relies on it. Begins with the first poll; what was read back from the log before is not told.
+    Changes(Changes),
     /// Flush the engine, beside everything else, then [`Input::Flushed`]. One at a time, and only if it is durable.
     Flush,
     /// The log is not needed any more up to this index.

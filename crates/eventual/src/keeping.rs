@@ -390,6 +390,7 @@ impl Replica {
         } else {
             self.store.commit(keeping.durable)?;
         }
+        effects.extend(self.store.take_told().map(Effect::Changes));
         let last = keeping.last;
         keeping.held.extend(self.out.drain(..).map(|effect| {
             let waits_for = if relies_on_durability(&effect) { last } else { 0 };
@@ -438,7 +439,7 @@ fn relies_on_durability(effect: &Effect) -> bool {
             | Payload::EntryTell { .. }
             | Payload::Repair { .. } => true,
         },
-        Effect::Append { .. } | Effect::Apply { .. } | Effect::Flush | Effect::Purge { .. } => false,
+        Effect::Append { .. } | Effect::Apply { .. } | Effect::Changes(_) | Effect::Flush | Effect::Purge { .. } => false,
     }
 }
 

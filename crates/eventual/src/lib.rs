@@ -8,6 +8,7 @@
 //!
 //! What it must not know: I/O, clocks, randomness, threads, Raft, the network, HTTP.
 
+mod changes;
 mod clock;
 mod conflicts;
 mod digest;
@@ -38,6 +39,7 @@ mod version;
 mod watermark;
 mod writing;
 
+pub use changes::{Cause, Changes, Event};
 pub use conflicts::Conflict;
 pub use digest::{Digest, Node};
 pub use entry::{Body, Entry};

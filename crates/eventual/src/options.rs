@@ -170,7 +170,17 @@ pub(crate) const MAX_DISK_PAIRS: usize = 256;
 /// An engine that may stall is given about so much at once; what belongs together is one batch, however much it is.
 pub(crate) const MAX_BATCH_BYTES: usize = 4 << 20;
 
-/// What waits for such an engine. Beyond it writes are refused, and what peers send is not taken in: they send it again.
+/// Any other is given about so much at once, so that what is told of one batch stays small.
+pub(crate) const MAX_MEMORY_BATCH_BYTES: usize = 1 << 20;
+
+/// Keys and entries of a batch of which watchers are told; they are told all of it in one message. More than any batch has but
+/// that of a copy, which takes its place at once.
+pub(crate) const MAX_TOLD_BYTES: usize = 8 << 20;
+
+const _: () = assert!(MAX_MEMORY_BATCH_BYTES <= MAX_BATCH_BYTES && 2 * MAX_BATCH_BYTES <= MAX_TOLD_BYTES);
+
+/// What waits for an engine that may stall. Beyond it writes are refused, and what peers send is not taken in: they send it
+/// again.
 pub(crate) const MAX_BACKLOG_BYTES: usize = 64 << 20;
 
 /// Frames of own writes on their way to a peer: enough to fill a round trip, few enough for a slow peer to slow its sender down.

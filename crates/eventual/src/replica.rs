@@ -155,6 +155,7 @@ impl Replica {
     pub fn poll(&mut self, now: Time, inputs: &mut Vec<Input>, effects: &mut Vec<Effect>) -> Result<(), ReplicaError> {
         assert!(now.mono_ms >= self.now.mono_ms, "time does not go back");
         self.now = now;
+        self.store.begin_telling();
         // What a cache has forgotten, it does not take in again. In all else nothing is forgotten here.
         self.fence = self.fence.max(self.store.advance(now));
         for input in inputs.drain(..) {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_engine::{Batch, Change, Engine, EngineError, Table};
 
+use crate::changes::{Cause, Changes, Gathered, Shown};
 use crate::digest::{Digest, Node, Tree};
 use crate::entry::{Body, Entry};
 use crate::io::Time;
 use crate::message::Pair;
 use crate::mirror::Swap;
-use crate::options::{MAX_BACKLOG_BYTES, MAX_BATCH_BYTES, MAX_DISK_PAIRS, MAX_MESSAGE_PAIRS};
+use crate::options::{MAX_BACKLOG_BYTES, MAX_BATCH_BYTES, MAX_DISK_PAIRS, MAX_MEMORY_BATCH_BYTES, MAX_MESSAGE_PAIRS};
 use crate::recent::Recent;
 use crate::session::Session;
 use crate::version::{Hlc, InstanceId, Version};
@@ -88,6 +89,12 @@ struct Waiting {
     value: Option<Bytes>,
     /// When it goes by itself, by the steady time; in a cache.
     until_ms: Option<u64>,
+    /// What it is to those who watch.
+    shown: Shown,
+    /// Another change of the key waited when it came.
+    comes_again: bool,
+    /// Readers see it together with the one before.
+    is_joined: bool,
 }
 
 /// A batch that the engine is given elsewhere.
@@ -98,6 +105,8 @@ struct Applying {
     bytes: usize,
     /// The changes, by key and number.
     changes: Vec<(Bytes, u64)>,
+    /// The same, for those who watch.
+    told: Option<Changes>,
 }
 
 /// Pairs by key, and in memory beside them by hash their versions, by deadline those that end, and by version those that are
@@ -141,6 +150,9 @@ pub(crate) struct Store {
     data_bytes: u64,
     /// Batches so far: the engine's revision.
     batches: u64,
+    /// What batches that the engine has changed, for those who watch; nothing as long as the log is read back.
+    told: Vec<Changes>,
+    is_telling: bool,
     /// The engine is a cache: what it holds is known to it alone, and here is what it cannot know.
     recent: Option<Recent>,
     now: Time,
@@ -167,6 +179,8 @@ impl Store {
             came_back_at: 0,
             data_bytes: 0,
             batches: 0,
+            told: Vec::new(),
+            is_telling: false,
             recent: None,
             now: Time::default(),
             seen: Session::default(),
@@ -237,7 +251,8 @@ impl Store {
     /// In a cache, what is older than this version goes; it need not be replaced.
     pub(crate) fn evict_older(&mut self, key: &Bytes, version: Version) {
         if self.recent.is_some() && self.version(key).is_some_and(|known| known < version) {
-            self.change(0, key.clone(), None, None);
+            let newer = Entry { version, deadline_ms: 0, body: Body::Expired };
+            self.drop_cached(key, &newer);
         }
     }
 
@@ -251,13 +266,21 @@ impl Store {
         let Some(recent) = &mut self.recent else { return Merged::Lost };
         if entry.is_dead() {
             recent.insert(key, entry.version, entry.body == Body::Tombstone, now.mono_ms);
-            self.change(0, key.clone(), None, None);
+            self.drop_cached(key, entry);
         } else {
             recent.update(key, entry.version);
             let left_ms = entry.deadline_ms.saturating_sub(now.wall_ms);
-            self.change(0, key.clone(), Some(entry.to_bytes()), Some(now.mono_ms.saturating_add(left_ms)));
+            let until_ms = now.mono_ms.saturating_add(left_ms);
+            self.change(0, key.clone(), (Some(entry.to_bytes()), Some(until_ms)), Shown::put(true));
         }
         Merged::Won(old)
+    }
+
+    /// A key goes from a cache. That is told whether it is there or not: nobody was told if it was evicted.
+    fn drop_cached(&mut self, key: &Bytes, entry: &Entry) {
+        let cause = if entry.body == Body::Tombstone { Cause::Delete } else { Cause::Expire };
+        let shown = Shown { entry: Some(entry.to_bytes()), ..Shown::gone(cause, true) };
+        self.change(0, key.clone(), (None, None), shown);
     }
 
     pub(crate) fn digest(&self) -> &Tree {
@@ -345,12 +368,17 @@ impl Store {
     /// Puts an entry in the place of whatever there is.
     fn set(&mut self, at: (u64, Bytes), entry: &Entry, index: u64) {
         let key = at.1.clone();
-        self.note(at, entry);
-        self.change(index, key, Some(entry.to_bytes()), None);
+        let was_there = self.note(at, entry).is_some_and(|kept| !kept.is_dead);
+        let shown = match entry.body {
+            Body::Value { .. } => Shown::put(was_there),
+            Body::Tombstone => Shown::gone(Cause::Delete, was_there),
+            Body::Expired => Shown::gone(Cause::Expire, was_there),
+        };
+        self.change(index, key, (Some(entry.to_bytes()), None), shown);
     }
 
-    /// Has the books say that this is what there is for a key.
-    fn note(&mut self, at: (u64, Bytes), entry: &Entry) {
+    /// Has the books say that this is what there is for a key. Returns what they said before.
+    fn note(&mut self, at: (u64, Bytes), entry: &Entry) -> Option<Kept> {
         let (hash, key) = (at.0, &at.1.clone());
         let now = Kept::of(key, entry);
         self.seen.note(entry.version);
@@ -366,10 +394,12 @@ impl Store {
             self.deadlines.insert((entry.deadline_ms, key.clone()));
         }
         self.data_bytes += now.size_bytes;
+        kept
     }
 
     /// A copy takes the place of what there is, whatever the versions; for readers at once, when this log position is durable.
     pub(crate) fn swap(&mut self, swap: &Swap, index: u64) {
+        let first = self.queue.len();
         for Pair { key, entry } in &swap.pairs {
             self.set((self.digest.key_hash(key), key.clone()), entry, index);
         }
@@ -378,9 +408,10 @@ impl Store {
             if let Some(kept) = self.index.remove(&at) {
                 self.forget(key, kept);
                 self.digest.replace(at.0, key, Some(kept.version), None);
-                self.change(index, key.clone(), None, None);
+                self.change(index, key.clone(), (None, None), Shown::gone(Cause::Delete, !kept.is_dead));
             }
         }
+        self.queue.iter_mut().skip(first + 1).for_each(|change| change.is_joined = true);
     }
 
     /// Whether there is something above a stamp that this instance did not write.
@@ -393,12 +424,12 @@ impl Store {
         self.index.iter().filter(move |(_, kept)| kept.version.hlc <= at).map(|((_, key), _)| key)
     }
 
-    fn change(&mut self, index: u64, key: Bytes, value: Option<Bytes>, until_ms: Option<u64>) {
+    fn change(&mut self, index: u64, key: Bytes, (value, until_ms): (Option<Bytes>, Option<u64>), shown: Shown) {
         self.changes += 1;
         let number = self.changes;
         self.waiting_bytes += bytes_of(&key, value.as_ref());
-        self.waiting.insert(key.clone(), (number, value.clone()));
-        self.queue.push_back(Waiting { index, number, key, value, until_ms });
+        let comes_again = self.waiting.insert(key.clone(), (number, value.clone())).is_some();
+        self.queue.push_back(Waiting { index, number, key, value, until_ms, shown, comes_again, is_joined: false });
     }
 
     /// Takes out of the books what is there for a key, except for index and digest.
@@ -425,7 +456,7 @@ impl Store {
             self.expired.insert((deadline_ms, key.clone()));
             let expired = Entry { version, deadline_ms, body: Body::Expired };
             self.index.insert((self.digest.key_hash(&key), key.clone()), Kept::of(&key, &expired));
-            self.change(index, key, Some(expired.to_bytes()), None);
+            self.change(index, key, (Some(expired.to_bytes()), None), Shown::gone(Cause::Expire, true));
         }
     }
 
@@ -457,7 +488,7 @@ impl Store {
             self.index.remove(&(hash, key.clone()));
             self.digest.replace(hash, &key, Some(version), None);
             self.data_bytes -= key.len() as u64;
-            self.change(index, key, None, None);
+            self.change(index, key, (None, None), Shown::gone(Cause::Delete, false));
         }
         self.dead.first().is_none_or(|(version, _)| version.hlc > fence)
     }
@@ -509,13 +540,24 @@ impl Store {
 
     /// The engine has what it was given last.
     pub(crate) fn on_applied(&mut self) {
-        let Some(Applying { bytes, changes, .. }) = self.applying.take() else { return };
+        let Some(Applying { bytes, changes, told, .. }) = self.applying.take() else { return };
+        self.told.extend(told);
         self.waiting_bytes -= bytes;
         for (key, number) in changes {
             if self.waiting.get(&key).is_some_and(|(newest, _)| *newest == number) {
                 self.waiting.remove(&key);
             }
         }
+    }
+
+    /// The log was read back: from now on those who watch are told what changes.
+    pub(crate) fn begin_telling(&mut self) {
+        self.is_telling = true;
+    }
+
+    /// What they are to be told, by revision.
+    pub(crate) fn take_told(&mut self) -> std::vec::Drain<'_, Changes> {
+        self.told.drain(..)
     }
 
     /// Up to which log position readers of the engine see everything, out of what is durable.
@@ -528,14 +570,21 @@ impl Store {
     /// All changes up to some log position. It says that position: an engine that comes back with it has all of them, and none of
     /// a later one.
     fn next_batch(&mut self, durable: u64) -> Option<Batch> {
-        let max_bytes = if self.may_stall { MAX_BATCH_BYTES } else { usize::MAX };
+        let max_bytes = if self.may_stall { MAX_BATCH_BYTES } else { MAX_MEMORY_BATCH_BYTES };
+        let may_stall = self.may_stall;
         let first = self.queue.front().map(|next| next.index).filter(|first| *first <= durable)?;
         let mut applying = Applying { first, ..Applying::default() };
         let (mut changes, mut applied, table) = (Vec::new(), first, Table::Current);
-        while let Some(Waiting { index, number, key, value, until_ms }) = self.queue.pop_front_if(|next| {
-            let fits = next.index == applied || applying.bytes < max_bytes;
-            next.index <= durable && fits
-        }) {
+        let mut told = self.is_telling.then(Gathered::default);
+        while let Some(Waiting { index, number, key, value, until_ms, shown, comes_again, .. }) =
+            self.queue.pop_front_if(|next| {
+                let belongs = next.is_joined || (may_stall && next.index == applied);
+                next.index <= durable && (belongs || applying.bytes < max_bytes)
+            })
+        {
+            if let Some(told) = &mut told {
+                told.add(&key, value.as_ref(), shown, comes_again);
+            }
             applied = index;
             applying.bytes += bytes_of(&key, value.as_ref());
             applying.changes.push((key.clone(), number));
@@ -546,6 +595,9 @@ impl Store {
             });
         }
         self.batches += 1;
+        // Of an engine that may stall nothing is looked up that is not needed.
+        let before = (told.is_some() && !may_stall).then(|| self.engine.view());
+        applying.told = told.map(|told| told.into_changes(self.batches, before.as_deref()));
         self.applying = Some(applying);
         Some(Batch { applied, revision: self.batches, changes })
     }

@@ -16,14 +16,15 @@ pub struct Changes {
 
 /// What one revision changed about one key.
 ///
-/// Records are as they lie in the engine: an event in memory shares them with an engine in memory.
+/// Records are as they lie in the engine: an event in memory shares them with an engine in memory. Of an eventual keyspace they
+/// are entries, which its host can decode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// The key.
     pub key: Bytes,
     /// Why.
     pub cause: Cause,
-    /// The encoded record after; none if the key was removed.
+    /// The encoded record after; none if the key was removed, but of an eventual keyspace the entry that says so.
     pub after: Option<Bytes>,
     /// The encoded record before; none if there was none, or if it is not known any more.
     pub before: Option<Bytes>,

@@ -24,6 +24,7 @@ use quorate_log::{Disk, Entry, GroupId, LogId, LogIndex, Record, Term};
 use crate::catalog::{Catalog, KeyspaceRecord, ReplicaRecord, ReplicaRole, SYSTEM_GROUP, ShardRecord};
 use crate::eventual_engines::{Openings, is_on_disk};
 use crate::eventual_state::EventualState;
+use crate::eventual_watch::changed;
 use crate::hosting::Retired;
 use crate::housekeeping::Dues;
 use crate::io::{Answer, Effect, Failure, Monotonic, StopReason};
@@ -460,6 +461,7 @@ impl<D: Disk> Node<D> {
                     let (place, engine) = (own.place(group), Arc::clone(own.replica.engine()));
                     self.effects.push(Effect::Job(Job::ApplyBatch { place, start: own.replica.start(), engine, batch }));
                 }
+                Told::Changes(changes) => self.effects.push(changed(GroupId(group), &own.replica, changes)),
                 Told::Flush => {
                     let (place, engine) = (own.place(group), Arc::clone(own.replica.engine()));
                     self.effects.push(Effect::Job(Job::Flush { place, engine }));

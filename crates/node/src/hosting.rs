@@ -8,6 +8,7 @@ use quorate_keyspace::{LocalKeyspace, Op, Settings, Write};
 use quorate_log::{Disk, GroupId, Record};
 
 use crate::catalog::{Catalog, ReplicaRole, SYSTEM_GROUP};
+use crate::eventual_watch::watch_epoch;
 use crate::io::{Effect, Failure, StopReason};
 use crate::jobs::Job;
 use crate::node::Node;
@@ -214,7 +215,9 @@ impl<D: Disk> Node<D> {
             };
             let (group, epoch, local) = (GroupId(shard.group), keyspace.epoch, local.map(Arc::clone));
             let mode = keyspace.replication.known_mode()?;
-            Some((name.to_owned(), HostedKeyspace { group, epoch, mode, engine, local, log_time }))
+            let counts = mode.is_eventual().then(|| self.eventuals.replicas.get(&shard.group)).flatten();
+            let watch_epoch = counts.map(|own| watch_epoch(&own.replica));
+            Some((name.to_owned(), HostedKeyspace { group, epoch, mode, engine, local, log_time, watch_epoch }))
         };
         let keyspaces = catalog.shards().filter_map(hosted).collect();
         self.hosted = Arc::new(Hosted { keyspaces });

@@ -161,6 +161,9 @@ pub enum Effect {
     Changes {
         /// The group.
         group: GroupId,
+        /// [`crate::HostedKeyspace::watch_epoch`]: whose revisions they are. Changes of another one are not of those that can be
+        /// read here now.
+        watch_epoch: Option<u64>,
         /// The revision at which the replica stands now.
         revision: Revision,
         /// What led there, by revision.

@@ -14,6 +14,7 @@ mod election;
 mod eventual;
 mod eventual_engines;
 mod eventual_state;
+mod eventual_watch;
 mod files;
 mod hosting;
 mod housekeeping;

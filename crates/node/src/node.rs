@@ -422,7 +422,12 @@ impl<D: Disk> Node<D> {
             .extend(out.retired.into_iter().map(|(place, engine)| Retired { ticket, job: Job::Retire { place, engine } }));
         self.persist(out.records);
         let told = out.changes.into_iter();
-        self.effects.extend(told.map(|(group, revision, changes)| Effect::Changes { group, revision, changes }));
+        self.effects.extend(told.map(|(group, revision, changes)| Effect::Changes {
+            group,
+            watch_epoch: None,
+            revision,
+            changes,
+        }));
         for done in out.outcomes {
             self.on_applied(done);
         }

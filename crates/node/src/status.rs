@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quorate_engine::Engine;
-use quorate_keyspace::LocalKeyspace;
+use quorate_engine::{Engine, View};
+use quorate_keyspace::{LocalKeyspace, Revision};
 use quorate_log::GroupId;
 
 use crate::catalog::Mode;
 use crate::eventual::EventualStatus;
+use crate::eventual_watch::revision_of;
 use crate::log_time::LogTime;
 use crate::moving::MoveStatus;
 
@@ -128,4 +129,17 @@ pub struct HostedKeyspace {
     pub local: Option<Arc<LocalKeyspace>>,
     /// How late it is for its pairs, where replicas agree.
     pub log_time: Arc<LogTime>,
+    /// Names the revisions of a replica that counts on its own what it changes, from its start on: they mean nothing at another
+    /// one, nor after another start. None where all have revisions in common.
+    pub watch_epoch: Option<u64>,
+}
+
+impl HostedKeyspace {
+    /// What watches go by: the epoch that names the revisions, and the one of a view of its pairs.
+    pub fn watched_at(&self, view: &dyn View) -> (u64, Revision) {
+        match self.watch_epoch {
+            None => (self.epoch, Revision(view.revision())),
+            Some(watch_epoch) => (watch_epoch, revision_of(view.revision())),
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_engine::{Direction, EngineError, KeyRange, ScanItem, Table, View};
-use quorate_node::eventual_replication::{Body, Entry, Hlc, InstanceId, Version};
+use quorate_node::eventual_replication::{Body, DecodeError, Entry, Hlc, InstanceId, Version};
 use quorate_node::keyspace::{KeyMeta, Record, Revision};
 
 /// Entries that are served at one time, as records.
@@ -71,6 +71,13 @@ pub(crate) fn record_of(entry: Entry) -> Option<Record> {
     let Body::Value { content_type, user_meta, value } = body else { return None };
     let expires_at_ms = std::num::NonZeroU64::new(deadline_ms);
     Some(Record { meta: meta_of(version), content_type, user_meta, expires_at_ms, lease: None, value })
+}
+
+/// The record that stands for an encoded entry, or, if that is no value, its version as clients see it.
+pub(crate) fn record_in(encoded: Bytes) -> Result<Result<Record, String>, DecodeError> {
+    let entry = Entry::decode(encoded)?;
+    let version = entry.version;
+    Ok(record_of(entry).ok_or_else(|| stamp_text(version)))
 }
 
 /// The counters that stand for a version.

@@ -8,7 +8,9 @@ use arc_swap::ArcSwap;
 use quorate_api::peer::{Frame, Lane};
 use quorate_log::{Disk, Reader};
 use quorate_node::keyspace::Revision;
-use quorate_node::{Answer, Catalog, Effect, Failure, Hosted, Input, Mode, Node, NodeStatus, Request, RequestKind, StopReason};
+use quorate_node::{
+    Answer, Catalog, Effect, Failure, Hosted, HostedKeyspace, Input, Mode, Node, NodeStatus, Request, RequestKind, StopReason,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
@@ -207,7 +209,9 @@ impl<D: Disk> NodeLoop<D> {
                 self.handle.views.feeds.host(&watchable(&hosted));
                 self.handle.views.hosted.store(hosted);
             }
-            Effect::Changes { group, revision, changes } => self.handle.views.feeds.publish(group.0, revision, changes),
+            Effect::Changes { group, watch_epoch, revision, changes } => {
+                self.handle.views.feeds.publish((group.0, watch_epoch), revision, changes);
+            }
             Effect::Status(status) => {
                 self.handle.views.status.store(status);
                 self.handle.views.status_at_ms.store(self.handle.clock.now().0, Ordering::Relaxed);
@@ -233,10 +237,11 @@ impl<D: Disk> NodeLoop<D> {
     }
 }
 
-/// The groups that can be watched, with their revisions.
-fn watchable(hosted: &Hosted) -> BTreeMap<u64, Revision> {
-    let replicated = hosted.keyspaces.values().filter(|keyspace| keyspace.mode == Mode::Raft);
-    replicated.map(|keyspace| (keyspace.group.0, Revision(keyspace.engine.view().revision()))).collect()
+/// The groups that can be watched, with what names their revisions, where they count on their own, and where they stand.
+fn watchable(hosted: &Hosted) -> BTreeMap<u64, (Option<u64>, Revision)> {
+    let replicated = hosted.keyspaces.values().filter(|keyspace| keyspace.mode != Mode::None);
+    let place = |keyspace: &HostedKeyspace| (keyspace.watch_epoch, keyspace.watched_at(&*keyspace.engine.view()).1);
+    replicated.map(|keyspace| (keyspace.group.0, place(keyspace))).collect()
 }
 
 impl State {

@@ -137,7 +137,7 @@ impl Store for NodeStore {
     async fn read(&self, keyspace: &str, freshness: Freshness, timeout: Duration) -> Result<Reading, StoreError> {
         let (running, deadline) = self.running(timeout).await?;
         if let Found::Outside(found) = running.found(keyspace, deadline).await? {
-            return Ok(Reading { epoch: found.epoch, view: not_here(), now_ms: Clock::calendar_ms() });
+            return Ok(Reading { epoch: found.epoch, view: not_here(), now_ms: Clock::calendar_ms(), counted: None });
         }
         let hosted = if freshness.is_linearizable {
             running.confirmed(keyspace, deadline).await?
@@ -146,8 +146,10 @@ impl Store for NodeStore {
         };
         if hosted.mode.is_eventual() {
             let now_ms = Clock::calendar_ms();
-            let view = Arc::new(EntryView::new(hosted.engine.view(), now_ms));
-            return Ok(Reading { epoch: hosted.epoch, view, now_ms });
+            let entries = hosted.engine.view();
+            let counted = Some(hosted.watched_at(&*entries));
+            let view = Arc::new(EntryView::new(entries, now_ms));
+            return Ok(Reading { epoch: hosted.epoch, view, now_ms, counted });
         }
         let now_ms = running.handle.clock.now().0;
         let mut view = match &hosted.local {
@@ -159,7 +161,7 @@ impl Store for NodeStore {
         }
         // Where replicas agree, time is that of the log.
         let now_ms = if hosted.local.is_some() { now_ms } else { hosted.log_time.at(Monotonic(now_ms)) };
-        Ok(Reading { epoch: hosted.epoch, view, now_ms })
+        Ok(Reading { epoch: hosted.epoch, view, now_ms, counted: None })
     }
 
     async fn outside(&self, keyspace: &str, timeout: Duration) -> Result<Option<Outside>, StoreError> {
@@ -347,7 +349,8 @@ impl Store for NodeStore {
             let hosted = running.hosted(keyspace, deadline).await?;
             (hosted.group, hosted.epoch)
         };
-        running.handle.views.feeds.get(group.0).map(|feed| (epoch, feed)).ok_or(StoreError::NoLeader)
+        let feed = running.handle.views.feeds.get(group.0).ok_or(StoreError::NoLeader)?;
+        Ok((feed.epoch().unwrap_or(epoch), feed))
     }
 
     async fn leases(

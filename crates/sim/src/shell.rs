@@ -222,7 +222,8 @@ impl Simulation {
                 process.shell.feeds.retain(|group, _| groups.contains(group));
                 Ok(())
             }
-            Effect::Changes { group, revision, changes } => self.on_changes(id, group, revision, changes),
+            Effect::Changes { group, watch_epoch: None, revision, changes } => self.on_changes(id, group, revision, changes),
+            Effect::Changes { watch_epoch: Some(_), .. } => Ok(()),
             Effect::Status(status) => self.on_status(id, status),
             Effect::Stop(reason) => self.on_stop(id, &reason),
         }

@@ -121,7 +121,7 @@ async fn follow(
         let is_heard = match news {
             Ok(News::Sync { .. }) => opened.send(Ok(())).await.is_ok(),
             Ok(News::Change { revision, .. }) => told.send(Ok(Arrival { revision, at })).await.is_ok(),
-            Ok(News::Snapshot { .. } | News::Progress { .. }) => true,
+            Ok(News::Snapshot { .. } | News::Progress { .. } | News::Anew) => true,
             Err(error) => {
                 // Whoever waits hears of it; nobody waits at both.
                 let _ = opened.try_send(Err(failed(&error)));

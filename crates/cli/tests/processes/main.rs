@@ -22,6 +22,7 @@ mod kills;
 mod locks;
 mod membership;
 mod moves;
+mod node_watches;
 mod once;
 mod outside;
 mod outside_behind;

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use quorate_api::problem::Code;
 use quorate_api::watch::EventType;
 use quorate_client::{Client, GetOptions, News, Options, WatchQuery, Watched, WatchedKeys};
 use serde_json::json;
 
-use crate::fake_node::{FakeNode, Reaction, answer_of};
+use crate::fake_node::{FakeNode, Reaction, answer_of, problem};
 
 fn client(nodes: &[&FakeNode]) -> Client {
     let endpoints = nodes.iter().map(|node| node.endpoint.clone()).collect();
@@ -72,4 +73,57 @@ fn what_the_client_does_can_be_spawned() {
     let mut stream = client.watch("default", WatchQuery::default());
     is_send(&stream.next());
     is_send(&client.get("default", b"a", &GetOptions::default()));
+}
+
+const OF_A_NODE: &[(&str, &str)] = &[
+    ("content-type", "application/x-ndjson"),
+    ("quorate-revision", "4"),
+    ("quorate-epoch", "e1"),
+    ("quorate-watch-scope", "node"),
+];
+
+/// A node of an eventual keyspace that tells this once, and does not know what another told before.
+async fn counting_node(lines: &'static [&'static str]) -> FakeNode {
+    let body: String = lines.iter().map(|line| line.replace('\n', "") + "\n").collect();
+    FakeNode::start(move |seen| {
+        if seen.headers.contains_key("last-event-id") {
+            return Reaction::Answer(problem(Code::Compacted, None));
+        }
+        Reaction::Answer(answer_of(200, OF_A_NODE, body.clone()))
+    })
+    .await
+}
+
+const SYNC: &str = r#"{"event":"sync","revision":4}"#;
+
+#[tokio::test]
+async fn where_each_node_tells_its_own_another_one_begins_anew() {
+    let (first, second) = (counting_node(&[SYNC, FIRST, SHUTTING_DOWN]).await, counting_node(&[SYNC, SECOND]).await);
+    let client = client(&[&first, &second]);
+    let mut stream = client.watch("carts", WatchQuery { is_initial: true, ..query("a") });
+    assert_eq!(stream.told_by(), None);
+    assert_eq!(stream.next().await.unwrap(), News::Sync { revision: 4 });
+    assert_eq!(stream.told_by(), Some(&*first.endpoint.to_string()));
+    assert_eq!(revision_of(stream.next().await.unwrap()), 5);
+    assert_eq!(stream.next().await.unwrap(), News::Anew);
+    assert_eq!((stream.told_by(), stream.told()), (None, None));
+    assert_eq!(stream.next().await.unwrap(), News::Sync { revision: 4 });
+    assert_eq!(revision_of(stream.next().await.unwrap()), 7);
+    assert_eq!(stream.told_by(), Some(&*second.endpoint.to_string()));
+    // Its connection is lost, and itself not: it is asked first whether it goes on.
+    let asked = second.seen().len();
+    assert_eq!(stream.next().await.unwrap(), News::Anew);
+    assert_eq!((second.seen().len(), first.seen().len()), (asked + 1, 1));
+    let ids: Vec<_> =
+        second.seen().iter().map(|seen| seen.headers.get("last-event-id").map(|id| id.to_str().unwrap().to_owned())).collect();
+    assert_eq!(ids, [Some("e1.5".to_owned()), None, Some("e1.7".to_owned())]);
+}
+
+#[tokio::test]
+async fn who_did_not_ask_for_what_is_there_is_told_that_it_cannot_go_on() {
+    let (first, second) = (counting_node(&[FIRST, SHUTTING_DOWN]).await, counting_node(&[SECOND]).await);
+    let mut stream = client(&[&first, &second]).watch("carts", query("a"));
+    assert_eq!(revision_of(stream.next().await.unwrap()), 5);
+    assert_eq!(stream.next().await.unwrap_err().code(), Some("compacted"));
+    assert_eq!(stream.next().await.unwrap_err().code(), Some("compacted"), "nothing is skipped by itself");
 }

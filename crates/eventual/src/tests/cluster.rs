@@ -11,6 +11,7 @@ use super::mirrors::Mirrors;
 use super::mutations::Mutation;
 use super::oracle::Oracle;
 use super::sessions::Sessions;
+use super::watching::Watching;
 use crate::io::{Answer, Effect, Input, MemberState, Members, Time, Write};
 use crate::message::{Message, Payload};
 use crate::replica::{Replica, Setup};
@@ -71,6 +72,7 @@ pub(super) struct Cluster {
     /// Or where the engines evict.
     pub(super) caches: Caches,
     pub(super) sessions: Sessions,
+    pub(super) watching: Watching,
     mutation: Option<Mutation>,
     /// What a slot's disk is, where engines are on disks.
     new_disk: Option<NewDisk>,
@@ -108,6 +110,7 @@ impl Cluster {
             mirrors: Mirrors::default(),
             caches: Caches::default(),
             sessions: Sessions::default(),
+            watching: Watching::default(),
             mutation,
             new_disk,
             max_cached: None,
@@ -160,6 +163,7 @@ impl Cluster {
         for (index, record) in &own.log {
             replica.replay(*index, record.clone()).expect("what was written can be read");
         }
+        self.watching.begin(slot, &replica);
         own.replica = Some(replica);
         own.inputs = vec![Input::Members(self.members.clone())];
         self.poll(slot);
@@ -218,6 +222,9 @@ impl Cluster {
         for effect in effects {
             self.carry_out(slot, effect);
         }
+        if let Some(replica) = self.slots[slot].replica.as_ref() {
+            self.watching.look(slot, replica);
+        }
         self.look(slot);
     }
 
@@ -245,6 +252,12 @@ impl Cluster {
                 let disk = own.disk.as_mut().expect("only an engine on a disk is written to here");
                 assert!(batch.applied <= own.synced, "an engine has nothing that the log has not");
                 assert_eq!(disk.to_apply.replace(batch), None, "one batch at a time");
+            }
+            Effect::Changes(mut changes) => {
+                if self.mutation == Some(Mutation::ChangeUntold) {
+                    changes.events.iter_mut().for_each(|events| drop(events.pop()));
+                }
+                self.watching.on_changes(slot, &changes);
             }
             Effect::Flush => {
                 let disk = own.disk.as_mut().expect("only an engine on a disk is flushed");

@@ -147,7 +147,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn options(when: CopyWhen, is_durable: bool) -> Options {
+pub(super) fn options(when: CopyWhen, is_durable: bool) -> Options {
     Options {
         is_durable,
         mirror_of: Some(InstanceId(1)),

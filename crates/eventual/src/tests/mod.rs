@@ -11,3 +11,4 @@ mod oracle;
 mod properties;
 mod scenarios;
 mod sessions;
+mod watching;

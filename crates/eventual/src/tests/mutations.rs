@@ -27,6 +27,8 @@ pub(super) enum Mutation {
     InstanceUsedAgain,
     /// What a client has seen does not come along with what it asks.
     SessionForgotten,
+    /// Who watches is not told of one key that a batch changed.
+    ChangeUntold,
 }
 
 impl Mutation {
@@ -84,12 +86,13 @@ mod found {
     /// A property that holds because nothing happens is none.
     #[test]
     fn what_can_happen_does() {
-        let (mut happened, mut helped) = ([0_u64; 9], 0);
+        let (mut happened, mut helped, mut told) = ([0_u64; 9], 0, [0_u64; 4]);
         for (start, ops) in cases(300) {
             let mut cluster = begin(&start, None);
             ops.iter().for_each(|op| apply(&mut cluster, op));
             end(&mut cluster, None);
             helped += cluster.sessions.helped;
+            told.iter_mut().zip(cluster.watching.told).for_each(|(sum, count)| *sum += count);
             for slot in 0..cluster.slots() {
                 let status = cluster.replica(slot).expect("all are back").status();
                 let of = status.counts;
@@ -100,6 +103,7 @@ mod found {
             }
         }
         assert!(happened.iter().all(|count| *count > 5) && helped > 5, "{happened:?}, {helped}");
+        assert!(told.iter().all(|count| *count > 5), "{told:?}");
     }
 
     fn check(mutation: Mutation, is_apt: impl Fn(&Start) -> bool) {
@@ -144,6 +148,11 @@ mod found {
     #[test]
     fn forgetting_what_a_client_has_seen_is_found() {
         check(Mutation::SessionForgotten, |_| true);
+    }
+
+    #[test]
+    fn not_telling_of_a_change_is_found() {
+        check(Mutation::ChangeUntold, |_| true);
     }
 
     #[test]

@@ -296,13 +296,13 @@ fn can(kind: &Kind, mode: Mode, capability: Capability) -> bool {
             Capability::Linearizable
             | Capability::Txn
             | Capability::Leases
-            | Capability::Watch
             | Capability::Idempotency
             | Capability::AtomicBatch
             | Capability::Snapshot => is_raft,
             Capability::Ack => matches!(mode, Mode::Push | Mode::Batch),
             Capability::Sync | Capability::Flush => mode.is_eventual(),
-            Capability::Sessions => is_raft || mode.is_eventual(),
+            // Of an eventual keyspace each node tells what it changed itself.
+            Capability::Watch | Capability::Sessions => is_raft || mode.is_eventual(),
             Capability::History => is_raft && kind.capabilities.ordered,
         }
 }

@@ -33,6 +33,8 @@ pub(super) const NODE: HeaderName = HeaderName::from_static(header::NODE);
 pub(super) const CONSISTENCY: HeaderName = HeaderName::from_static(header::CONSISTENCY);
 pub(super) const TTL: HeaderName = HeaderName::from_static(header::TTL);
 pub(super) const EPOCH: HeaderName = HeaderName::from_static(header::EPOCH);
+pub(super) const WATCH_SCOPE: HeaderName = HeaderName::from_static(header::WATCH_SCOPE);
+pub(super) const INDEX: HeaderName = HeaderName::from_static(header::INDEX);
 pub(super) const LEASE: HeaderName = HeaderName::from_static(header::LEASE);
 pub(super) const DELETED: HeaderName = HeaderName::from_static(header::DELETED);
 

@@ -24,6 +24,8 @@ pub struct Feeds {
 
 /// The feed of a replica, and its watchers.
 pub struct LiveFeed {
+    /// Names its revisions, where a replica counts on its own.
+    epoch: Option<u64>,
     feed: Mutex<Feed>,
     watchers: Mutex<Watchers>,
     /// Something was applied, or the last watcher went.
@@ -70,24 +72,26 @@ enum Matching {
 }
 
 impl Feeds {
-    /// These groups can be read here, and stand at these revisions. Feeds of others end, with all watches.
-    pub fn host(&self, groups: &BTreeMap<u64, Revision>) {
+    /// These groups can be read here, count their revisions under these epochs, if they do so on their own, and stand at these
+    /// revisions. Feeds of others end, with all watches; also that of a group which counts anew.
+    pub fn host(&self, groups: &BTreeMap<u64, (Option<u64>, Revision)>) {
         let mut by_group = lock(&self.by_group);
         by_group.retain(|group, feed| {
-            let is_hosted = groups.contains_key(group);
+            let is_hosted = groups.get(group).is_some_and(|(epoch, _)| *epoch == feed.epoch);
             if !is_hosted {
                 feed.end();
             }
             is_hosted
         });
-        for (group, revision) in groups {
-            by_group.entry(*group).or_insert_with(|| Arc::new(LiveFeed::new(*revision)));
+        for (group, (epoch, revision)) in groups {
+            by_group.entry(*group).or_insert_with(|| Arc::new(LiveFeed::of(*epoch, *revision)));
         }
     }
 
-    /// Something was applied; see [`Feed::publish`]. Never waits for watchers.
-    pub fn publish(&self, group: u64, at: Revision, changes: Vec<Changes>) {
-        if let Some(feed) = self.get(group) {
+    /// Something was applied; see [`Feed::publish`]. Never waits for watchers. Revisions under another epoch than the feed's are
+    /// not of it.
+    pub fn publish(&self, (group, epoch): (u64, Option<u64>), at: Revision, changes: Vec<Changes>) {
+        if let Some(feed) = self.get(group).filter(|feed| feed.epoch == epoch) {
             feed.publish(at, changes);
         }
     }
@@ -99,9 +103,15 @@ impl Feeds {
 }
 
 impl LiveFeed {
-    /// That of a replica which stands at a revision.
+    /// That of a replica which stands at a revision that all replicas have in common.
     pub fn new(at: Revision) -> Self {
+        Self::of(None, at)
+    }
+
+    /// That of a replica whose revisions have this epoch, if it counts on its own.
+    pub fn of(epoch: Option<u64>, at: Revision) -> Self {
         Self {
+            epoch,
             feed: Mutex::new(Feed::new(at)),
             watchers: Mutex::default(),
             changed: Notify::new(),
@@ -122,6 +132,11 @@ impl LiveFeed {
     pub fn end(&self) {
         self.has_ended.store(true, Ordering::SeqCst);
         lock(&self.watchers).slots.values().for_each(|slot| slot.changed.notify_one());
+    }
+
+    /// Names its revisions, where a replica counts on its own: they mean nothing at another node.
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        self.epoch
     }
 
     /// The revision at which the replica stands.
@@ -339,12 +354,27 @@ mod tests {
     #[tokio::test]
     async fn feeds_are_there_as_long_as_their_groups_are() {
         let feeds = Feeds::default();
-        feeds.host(&BTreeMap::from([(1, Revision(4)), (2, Revision(9))]));
+        feeds.host(&BTreeMap::from([(1, (None, Revision(4))), (2, (None, Revision(9)))]));
         let watcher = feeds.get(2).unwrap().watch(vec![key("a")]);
-        feeds.publish(1, Revision(5), Vec::new());
-        feeds.host(&BTreeMap::from([(1, Revision(5)), (3, Revision(1))]));
+        feeds.publish((1, None), Revision(5), Vec::new());
+        feeds.host(&BTreeMap::from([(1, (None, Revision(5))), (3, (None, Revision(1)))]));
         assert!(!watcher.changed().await);
         assert_eq!(feeds.get(1).unwrap().at(), Revision(5));
         assert!(feeds.get(2).is_none() && feeds.get(3).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_group_that_counts_anew_has_another_feed() {
+        let feeds = Feeds::default();
+        feeds.host(&BTreeMap::from([(1, (Some(7), Revision(4)))]));
+        let (feed, watcher) = (feeds.get(1).unwrap(), feeds.get(1).unwrap().watch(vec![key("a")]));
+        feeds.publish((1, Some(8)), Revision(5), Vec::new());
+        feeds.publish((1, None), Revision(6), Vec::new());
+        assert_eq!(feed.at(), Revision(4), "these are revisions of others");
+        feeds.publish((1, Some(7)), Revision(5), Vec::new());
+        feeds.host(&BTreeMap::from([(1, (Some(8), Revision(2)))]));
+        assert!(!watcher.changed().await);
+        feeds.publish((1, Some(8)), Revision(3), Vec::new());
+        assert_eq!((feed.at(), feeds.get(1).unwrap().at()), (Revision(5), Revision(3)));
     }
 }

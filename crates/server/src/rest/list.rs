@@ -18,13 +18,13 @@ use quorate_node::keyspace::{
 };
 use serde::Serialize;
 
-use super::answer::{self, Answer, AnswerBody, CONSISTENCY, HeaderText};
+use super::answer::{self, Answer, AnswerBody, CONSISTENCY, HeaderText, INDEX};
 use super::cursor::Cursor;
 use super::deadline::Deadline;
 use super::endpoint::App;
 use super::history;
 use super::keyspaces;
-use super::one_key::{consistency_value, entry_of, parse_encoding};
+use super::one_key::{consistency_value, entry_of, index_value, parse_encoding};
 use super::outside::Outside;
 use super::query::{Parameter, Treatment, parameters};
 use super::refusal::Refusal;
@@ -102,13 +102,17 @@ pub(super) async fn read<S: Store>(
     if let Some(outside) = app.store.outside(keyspace, timeout).await.map_err(Refusal::of_read)? {
         return list_outside(app, head, (keyspace, outside), &options, (cursor, is_stream), deadline).await;
     }
-    if let Some(waiting) = options.patience.of(None) {
-        let keys = vec![Keys::Range(options.selection.range())];
+    let mut counted = options.patience.counted(app, keyspace).await?;
+    if options.patience.is_waiting() {
         let Reading { epoch, .. } = app.store.read(keyspace, Freshness::LOCAL, timeout).await.map_err(Refusal::of_read)?;
-        let has_changed = Box::pin(wait_for_change(app, (keyspace, epoch), keys, waiting)).await?;
-        if !has_changed {
-            let reading = app.store.read(keyspace, Freshness::LOCAL, timeout).await.map_err(Refusal::of_read)?;
-            return Ok(Either::Left(unchanged(Revision(reading.view.revision()))));
+        if let Some(waiting) = options.patience.of(epoch, None) {
+            let keys = vec![Keys::Range(options.selection.range())];
+            let has_changed = Box::pin(wait_for_change(app, keyspace, keys, waiting)).await?;
+            if !has_changed {
+                let reading = app.store.read(keyspace, Freshness::LOCAL, timeout).await.map_err(Refusal::of_read)?;
+                return Ok(Either::Left(unchanged(Revision(reading.view.revision()), counted.map(|_| waiting.1))));
+            }
+            counted = options.patience.counted(app, keyspace).await?;
         }
     }
     let cost = if app.store.can(keyspace, Capability::Ordered) { Cost::Returned } else { Cost::Everything };
@@ -121,6 +125,7 @@ pub(super) async fn read<S: Store>(
     pinned.map_or(Ok(()), |pinned| check_revision(&*view, pinned)).map_err(Refusal::of_past)?;
     let mut headers = answer::headers();
     HeaderText::new().insert_revision(&mut headers, at);
+    insert_index(&mut headers, counted);
     headers.insert(CONSISTENCY, consistency_value(freshness));
     if is_stream {
         let scan = options.to_stream((view, now_ms), (pinned, at), head.method == Method::HEAD);
@@ -157,7 +162,7 @@ async fn list_outside<S: Store>(
     (cursor, is_stream): (Option<Cursor>, bool),
     deadline: Deadline,
 ) -> Result<Listed, Refusal> {
-    if options.patience.of(None).is_some() {
+    if options.patience.is_waiting() {
         keyspaces::require(app, keyspace, Capability::Watch)?;
     }
     let is_ordered = outside.store.capabilities().ordered;
@@ -195,9 +200,16 @@ async fn list_outside<S: Store>(
     Ok(Either::Left(answer::json_text(StatusCode::OK, headers, body)))
 }
 
-/// The answer when nothing happened.
-fn unchanged(revision: Revision) -> Answer {
+fn insert_index(headers: &mut HeaderMap, counted: Option<(u64, Revision)>) {
+    if let Some(counted) = counted {
+        headers.insert(INDEX, index_value(&mut HeaderText::new(), counted));
+    }
+}
+
+/// The answer when nothing happened since.
+fn unchanged(revision: Revision, since: Option<(u64, Revision)>) -> Answer {
     let mut headers = answer::headers();
+    insert_index(&mut headers, since);
     HeaderText::new().insert_revision(&mut headers, revision);
     answer::empty(StatusCode::NOT_MODIFIED, headers)
 }

@@ -68,10 +68,13 @@ async fn show<S: Store>(app: &Arc<App<S>>, head: &Parts, target: Target<'_>) -> 
     let freshness = freshness(app, target.keyspace, &treatment, &head.headers)?;
     let timeout = treatment.timeout(&head.headers)?;
     let line = Line { app, keyspace: target.keyspace, name: target.key };
-    if let Some(waiting) = patience.of(None) {
+    if patience.is_waiting() {
+        patience.check_in(app, line.keyspace)?;
         let epoch = app.store.read(line.keyspace, Freshness::LOCAL, timeout).await.map_err(Refusal::of_read)?.epoch;
         let keys = vec![Keys::Range(claims(&line.name))];
-        if !Box::pin(wait_for_change(app, (line.keyspace, epoch), keys, waiting)).await? {
+        if let Some(waiting) = patience.of(epoch, None)
+            && !Box::pin(wait_for_change(app, line.keyspace, keys, waiting)).await?
+        {
             return Ok(answer::empty(StatusCode::NOT_MODIFIED, answer::headers()));
         }
     }
@@ -190,7 +193,7 @@ impl<S: Store> Line<'_, S> {
             };
             // Its own, too: with its lease it ends.
             let keys = vec![Keys::One(before), Keys::One(own.claim.key)];
-            let has_changed = Box::pin(wait_for_change(self.app, (self.keyspace, epoch), keys, (left, revision))).await?;
+            let has_changed = Box::pin(wait_for_change(self.app, self.keyspace, keys, (left, (epoch, revision)))).await?;
             if !has_changed && waits_until.is_some_and(|until| !until.is_over()) {
                 return Err(Refusal::new(Code::ShuttingDown, "the node is going down: go on waiting at another one"));
             }

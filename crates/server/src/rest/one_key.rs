@@ -7,6 +7,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use quorate_api::entry::{Counters, Encoding, Entry, MAX_TTL_MS, PutBody};
+use quorate_api::etag::EntityTag;
 use quorate_api::keyspace::Capability;
 use quorate_api::problem::Code;
 use quorate_api::{duration, header, lease};
@@ -15,7 +16,7 @@ use quorate_node::eventual_replication::Ack;
 use quorate_node::keyspace::{self, KeyMeta, Keys, LeaseId, Op, OpResult, Outcome, Put, Record, Revision, Write};
 
 use super::answer::{
-    self, ANSWERED, Answer, CONSISTENCY, DELETED, HeaderText, LEASE, OCTETS, REPLICATED, STAMP, TTL, entity_tag,
+    self, ANSWERED, Answer, CONSISTENCY, DELETED, HeaderText, INDEX, LEASE, OCTETS, REPLICATED, STAMP, TTL, entity_tag,
 };
 use super::body::RequestBody;
 use super::conditions::{Cas, Conditions, ReadVerdict};
@@ -29,7 +30,7 @@ use super::query::{Parameter, Treatment, consistency_name, parameters, twin};
 use super::refusal::Refusal;
 use super::session::Session;
 use super::store::{Answered, Freshness, KeyReading, Reading, Replicated, Store, Wish};
-use super::watch::{Patience, wait_for_change};
+use super::watch::{Patience, Waiting, wait_for_change};
 use crate::eventual_view::{stamp_text, version_in};
 
 /// The key that a request is about.
@@ -102,13 +103,16 @@ pub(super) async fn read<S: Store>(
     let conditions = Conditions::parse(&head.headers, None)?;
     let timeout = options.treatment.timeout(&head.headers)?;
     let freshness = session.as_ref().map_or(freshness, |session| session.freshness(freshness));
+    let mut counted = options.patience.counted(app, target.keyspace).await?;
     let (mut seen, answered) = find(app, &target, (freshness, options.revision), session.as_mut(), timeout).await?;
-    if let Some(waiting) = seen.is_waited_for(&options.patience, &conditions) {
-        let has_changed =
-            Box::pin(wait_for_change(app, (target.keyspace, seen.epoch), vec![Keys::One(target.key.clone())], waiting)).await?;
+    if let Some(waiting) = seen.is_waited_for(&options.patience, &conditions, counted) {
+        let has_changed = Box::pin(wait_for_change(app, target.keyspace, vec![Keys::One(target.key.clone())], waiting)).await?;
+        if has_changed {
+            counted = options.patience.counted(app, target.keyspace).await?;
+        }
         seen = look(app, &target, (if has_changed { freshness } else { Freshness::LOCAL }, None), timeout).await?;
         if !has_changed {
-            return Ok(seen.unchanged());
+            return Ok(seen.unchanged(counted.map(|_| waiting.1)));
         }
     }
     session.iter_mut().for_each(|session| session.note(seen.revision, None));
@@ -119,18 +123,16 @@ pub(super) async fn read<S: Store>(
         return Err(Refusal::precondition_failed(epoch, revision, meta));
     }
     let Some(record) = record else {
-        let refusal = Refusal::new(Code::KeyNotFound, "the keyspace does not hold this key")
-            .with_revision(revision)
-            .with_header(CONSISTENCY, consistency_value(freshness));
-        return Err(match answered {
-            Some(answered) => refusal.with_header(ANSWERED, answered_value(&mut HeaderText::new(), answered)),
-            None => refusal,
-        });
+        let refusal = not_found(answered, counted).with_revision(revision);
+        return Err(refusal.with_header(CONSISTENCY, consistency_value(freshness)));
     };
     let mut text = HeaderText::new();
     let mut headers = answer::headers();
     if let Some(answered) = answered {
         headers.insert(ANSWERED, answered_value(&mut text, answered));
+    }
+    if let Some(counted) = counted {
+        headers.insert(INDEX, index_value(&mut text, counted));
     }
     text.insert_revision(&mut headers, revision);
     text.insert_meta(&mut headers, epoch, &record.meta);
@@ -153,6 +155,17 @@ pub(super) async fn read<S: Store>(
     headers.insert(CONTENT_TYPE, content_type_value(record.content_type));
     answer::insert_sandbox(&mut headers);
     Ok(answer::with_body(StatusCode::OK, headers, record.value))
+}
+
+fn not_found(answered: Option<Answered>, counted: Option<(u64, Revision)>) -> Refusal {
+    let mut refusal = Refusal::new(Code::KeyNotFound, "the keyspace does not hold this key");
+    if let Some(counted) = counted {
+        refusal = refusal.with_header(INDEX, index_value(&mut HeaderText::new(), counted));
+    }
+    match answered {
+        Some(answered) => refusal.with_header(ANSWERED, answered_value(&mut HeaderText::new(), answered)),
+        None => refusal,
+    }
 }
 
 /// A key as it was found.
@@ -192,7 +205,8 @@ async fn look<S: Store>(
         let record = outside.get(&target.key, timeout).await.map_err(Refusal::of_read)?;
         return Ok(Seen { epoch: outside.epoch, revision: Revision(0), record, now_ms: outside.now_ms });
     }
-    let Reading { epoch, view, now_ms } = app.store.read(target.keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
+    let Reading { epoch, view, now_ms, .. } =
+        app.store.read(target.keyspace, freshness, timeout).await.map_err(Refusal::of_read)?;
     let record = record_at(&*view, &target.key, revision)?;
     Ok(Seen { epoch, revision: revision.unwrap_or_else(|| Revision(view.revision())), record, now_ms })
 }
@@ -203,24 +217,33 @@ impl Seen {
     }
 
     /// How long a change is waited for, and after which revision, if the client has what there is, and wants to wait.
-    fn is_waited_for(&self, patience: &Patience, conditions: &Conditions) -> Option<(Duration, Revision)> {
+    fn is_waited_for(&self, patience: &Patience, conditions: &Conditions, counted: Option<(u64, Revision)>) -> Option<Waiting> {
         let is_newer = |index| self.record.as_ref().is_some_and(|record| record.meta.mod_revision > index);
         if patience.index().is_some_and(is_newer) {
             return None;
         }
-        patience.of((self.verdict(conditions) == ReadVerdict::NotModified).then_some(self.revision))
+        let is_unchanged = self.verdict(conditions) == ReadVerdict::NotModified;
+        patience.of(self.epoch, is_unchanged.then(|| counted.unwrap_or((self.epoch, self.revision))))
     }
 
-    /// The answer when nothing happened.
-    fn unchanged(&self) -> Answer {
+    /// The answer when nothing happened since.
+    fn unchanged(&self, since: Option<(u64, Revision)>) -> Answer {
         let mut text = HeaderText::new();
         let mut headers = answer::headers();
+        if let Some(since) = since {
+            headers.insert(INDEX, index_value(&mut text, since));
+        }
         text.insert_revision(&mut headers, self.revision);
         if let Some(record) = &self.record {
             text.insert_meta(&mut headers, self.epoch, &record.meta);
         }
         answer::empty(StatusCode::NOT_MODIFIED, headers)
     }
+}
+
+/// What a read that waits is to name as `index`, for what comes after it.
+pub(super) fn index_value(text: &mut HeaderText, (epoch, revision): (u64, Revision)) -> HeaderValue {
+    text.value(format_args!("{}", EntityTag { epoch, mod_revision: revision.0, instance: 0 }))
 }
 
 /// The record of a key: now, or at a revision. What was then does not go by itself.

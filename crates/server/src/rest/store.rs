@@ -168,7 +168,8 @@ pub trait Store: Send + Sync + 'static {
     fn jobs(&self, freshness: Freshness, timeout: Duration) -> impl Future<Output = Result<Vec<JobBody>, StoreError>> + Send;
 
     /// What is told of a keyspace at this node, while it can be read here. Asked for after a linearizable read, it tells of all
-    /// that is written from then on. With the keyspace's epoch. Only of keyspaces with the capability `watch`.
+    /// that is written from then on. With the epoch that names its revisions: the keyspace's, or, where each node counts on its
+    /// own, one of this start of its replica. Only of keyspaces with the capability `watch`.
     fn feed(&self, keyspace: &str, timeout: Duration) -> impl Future<Output = Result<(u64, Arc<LiveFeed>), StoreError>> + Send;
 
     /// Asks who leads a keyspace about leases: keeps them alive, or tells how long they live. One answer per lease; none if there
@@ -308,6 +309,16 @@ pub struct Reading {
     pub view: Arc<dyn View>,
     /// What time it is for pairs that go by themselves, in milliseconds.
     pub now_ms: u64,
+    /// Where an eventual replica stands by its own count: the epoch that names its revisions, and the view's. None where all
+    /// replicas have revisions in common, or none.
+    pub counted: Option<(u64, Revision)>,
+}
+
+impl Reading {
+    /// What watches go by: the epoch that names the revisions, and the view's.
+    pub(crate) fn watched_at(&self) -> (u64, Revision) {
+        self.counted.unwrap_or_else(|| (self.epoch, Revision(self.view.revision())))
+    }
 }
 
 /// A keyspace as the catalog has it.

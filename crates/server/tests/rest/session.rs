@@ -20,6 +20,7 @@ async fn what_was_seen_is_told_and_asked_for_again() {
     for (method, target, status) in [
         ("GET", "/v1/kv/default", 200),
         ("GET", "/v1/kv/default?key64=aw", 200),
+        ("HEAD", "/v1/watch/default", 200),
         ("DELETE", "/v1/kv/default/k", 204),
         ("DELETE", "/v1/kv/default?all=true", 200),
     ] {

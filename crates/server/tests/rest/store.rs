@@ -260,7 +260,7 @@ impl Store for MemoryStore {
         let reached = Revision(view.revision());
         match freshness.min_revision {
             Some(wanted) if wanted > reached => Err(StoreError::NotReached { wanted, reached }),
-            _ => Ok(Reading { epoch: EPOCH, view, now_ms: self.state().now_ms }),
+            _ => Ok(Reading { epoch: EPOCH, view, now_ms: self.state().now_ms, counted: None }),
         }
     }
 

@@ -14,7 +14,7 @@ mod work;
 
 pub(crate) use cluster::{Cluster, READY_LIMIT};
 pub(crate) use folder::contents;
-pub(crate) use http::{Connection, Request};
+pub(crate) use http::{Answer, Connection, Request};
 pub(crate) use links::Linked;
 pub(crate) use load::Load;
 pub(crate) use process::{NodeProcess, program};

@@ -234,6 +234,7 @@ fn what_a_keyspace_can_do_follows_from_engine_and_mode() {
     }
     assert!(!can(&kind(false, true), Mode::Raft, Capability::Prefix), "what cannot be had can do nothing");
     assert!(can(&unordered(plain), Mode::Raft, Capability::Watch) && !can(&plain, Mode::None, Capability::Watch));
+    assert!(can(&plain, Mode::Push, Capability::Watch) && !can(&plain, Mode::Push, Capability::Revisions), "each node its own");
     assert!(settings().can(Capability::Cas) && settings().can(Capability::TtlPerKey));
     let unknown = EngineSettings::of("abacus");
     assert!(!KeyspaceSettings { engine: unknown, ..settings() }.can(Capability::Cas));

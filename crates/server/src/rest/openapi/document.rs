@@ -219,7 +219,18 @@ fn headers() -> Map<String, Value> {
         (
             header::EPOCH,
             json!({"type": "string"}),
-            "Names the keyspace for ever; with a revision behind a dot the id of an event.",
+            "Names the keyspace for ever; with a revision behind a dot the id of an event. Where a watch is of one node, it \
+             names the node's count of revisions, too, which ends with the process.",
+        ),
+        (
+            header::WATCH_SCOPE,
+            json!({"enum": ["node"]}),
+            "In an eventual keyspace: what is told, and its revisions, are of the node that answers; left out in others.",
+        ),
+        (
+            header::INDEX,
+            json!({"type": "string"}),
+            "In an eventual keyspace, if the request has `wait`: what the next one is to name as `index`. Opaque.",
         ),
     ];
     let made = |(name, schema, about): (&str, Value, &str)| (name.to_owned(), json!({"schema": schema, "description": about}));

@@ -9,8 +9,8 @@ use quorate_api::cluster::{
 };
 use quorate_api::entry::{DeletedBody, EntryBody, HistoryBody, ListBody, PutBody};
 use quorate_api::header::{
-    ANSWERED, CONSISTENCY, CREATE_REVISION, DELETED, EPOCH, IDEMPOTENCY_REPLAYED, LEASE, MOD_REVISION, REPLICATED, REVISION,
-    SESSION, STAMP, TTL, VERSION,
+    ANSWERED, CONSISTENCY, CREATE_REVISION, DELETED, EPOCH, IDEMPOTENCY_REPLAYED, INDEX, LEASE, MOD_REVISION, REPLICATED,
+    REVISION, SESSION, STAMP, TTL, VERSION, WATCH_SCOPE,
 };
 use quorate_api::lease::{GrantBody, KeepAliveBody, KeptAlive, LeaseBody, LeaseDetail, LeaseList};
 use quorate_api::lock::{HolderBody, LockBody, LockRequest};
@@ -88,7 +88,7 @@ const ANYTHING: &[&str] = &["application/octet-stream"];
 const OF_KEY: &[&str] =
     &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, IDEMPOTENCY_REPLAYED, STAMP, REPLICATED, SESSION];
 const OF_READ_KEY: &[&str] =
-    &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY, TTL, LEASE, STAMP, ANSWERED, SESSION];
+    &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY, TTL, LEASE, STAMP, ANSWERED, SESSION, INDEX];
 const OF_PATCHED_KEY: &[&str] =
     &[REVISION, "etag", MOD_REVISION, CREATE_REVISION, VERSION, CONSISTENCY, TTL, LEASE, IDEMPOTENCY_REPLAYED, SESSION];
 const OF_DELETED: &[&str] = &[REVISION, DELETED, IDEMPOTENCY_REPLAYED, STAMP, REPLICATED, SESSION];
@@ -161,6 +161,8 @@ const WATCH_CODES: &[Code] = &[
     UnsupportedCapability,
     RevisionNotReached,
     WatchEnded,
+    NotYet,
+    ClockSkew,
 ];
 const LEASE_BODY: &[Code] = &[BadHeader, BadBody, UnsupportedMediaType, KeyspaceReadOnly];
 pub(super) const SETTINGS: &[Code] =
@@ -279,7 +281,7 @@ fn by_key64() -> Vec<Operation> {
         .answers_with(
             200,
             Content::Stored(of::<ListBody<'_>>),
-            &[REVISION, CONSISTENCY, SESSION],
+            &[REVISION, CONSISTENCY, SESSION, INDEX],
             "A `ListBody`; of one key, its value.",
         )
         .answers_with(
@@ -375,14 +377,16 @@ fn transactions() -> Vec<Operation> {
 fn watches() -> Vec<Operation> {
     let watch = |method, id, summary| {
         Operation::new(method, "/v1/watch/{keyspace}", id, "keys", summary)
-            .takes(&["keyspace", "last_event_id"])
+            .takes(&["keyspace", "last_event_id", "session"])
             .takes(&FRESHNESS)
             .answers_with(
                 200,
                 Content::Messages(of::<WatchMessage<'_>>),
-                &[REVISION, CONSISTENCY, EPOCH],
+                &[REVISION, CONSISTENCY, EPOCH, WATCH_SCOPE, SESSION],
                 "Messages without an end: server-sent events named after `event`, with a `WatchMessage` as `data`; or, with \
-                 `Accept: application/x-ndjson`, a `WatchMessage` a line. All events of a revision come in one.",
+                 `Accept: application/x-ndjson`, a `WatchMessage` a line. All events of a revision come in one. Of an eventual \
+                 keyspace each node tells what it changed itself, under revisions of its own: `Quorate-Watch-Scope` is `node` \
+                 then, and an id of another node, or of before a restart, is refused with 410.",
             )
             .refuses(&[IN_KEYSPACE, QUERY, BODY, READ, WATCH_CODES])
     };

@@ -241,7 +241,11 @@ fn of_watches() -> [(String, Value); 10] {
             "Waits so long, at most 5m, until there is something new: behind `index`, or than what `If-None-Match` names. 304 if \
              nothing is.",
         ),
-        query("index", revision(), "The revision that the client has; only together with `wait`."),
+        query(
+            "index",
+            json!({"type": "string", "pattern": "^([0-9]+|[0-9a-f]+\\.[0-9]+)$"}),
+            "The revision that the client has, in an eventual keyspace what `Quorate-Index` said; only together with `wait`.",
+        ),
         as_query(
             "watched_key",
             "key",
@@ -250,7 +254,11 @@ fn of_watches() -> [(String, Value); 10] {
         ),
         as_query("watched_key64", "key64", key64, "The same as base64url."),
         query("types", json!({"type": "string"}), "The kinds of events, with commas between them: `put`, `delete`, `expire`."),
-        query("from_revision", revision(), "The first revision to be told of; without it, the next one."),
+        query(
+            "from_revision",
+            revision(),
+            "The first revision to be told of; without it, the next one. Not in eventual keyspaces, where it names nothing.",
+        ),
         query("initial", flag(false), "First what is there, then what changes."),
         as_query("watch_values", "values", flag(true), "Whether entries come with their values."),
         query("prev", flag(false), "Whether events say what was before."),

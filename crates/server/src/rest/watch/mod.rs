@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response};
 use http_body_util::{Either, Full};
 use quorate_api::entry::NDJSON;
-use quorate_api::keyspace::Capability;
+use quorate_api::keyspace::{Capability, WatchScope};
 use quorate_api::problem::Code;
 use quorate_api::watch::EVENT_STREAM;
 use quorate_engine::View;
@@ -21,7 +21,7 @@ use quorate_node::keyspace::watch::{Piece, Watch};
 use quorate_node::keyspace::{PastError, Revision};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-use super::answer::{self, AnswerBody, CONSISTENCY, EPOCH, HeaderText};
+use super::answer::{self, AnswerBody, CONSISTENCY, EPOCH, HeaderText, WATCH_SCOPE};
 use super::body::RequestBody;
 use super::deadline::Deadline;
 use super::endpoint::App;
@@ -31,13 +31,14 @@ use super::list::accepts_lines;
 use super::one_key::consistency_value;
 use super::refusal::Refusal;
 use super::scans::Stream;
-use super::store::Store;
+use super::session::Session;
+use super::store::{Freshness, Store};
 use message::{Form, Messages};
 use options::Options;
 use stream::Telling;
 
 pub(super) use options::METHODS;
-pub(super) use wait::{Patience, wait_for_change};
+pub(super) use wait::{Patience, Waiting, wait_for_change};
 
 /// Streams at a time. Each has a connection, a task, and some kilobytes.
 const MAX_STREAMS: usize = 16 << 10;
@@ -113,20 +114,34 @@ pub(super) async fn answer<S: Store>(
     let room = app.watches.room_for(options.selections.len())?;
     let freshness = keyspaces::freshness(app, keyspace, &options.treatment, &head.headers)?;
     let deadline = Deadline::after(options.treatment.timeout(&head.headers)?);
+    let mut session = Session::of(app, keyspace, &head.headers).await?;
+    let begun = begin(app, head, (keyspace, options, room), (freshness, deadline), &mut session).await;
+    Session::told(session, begun)
+}
+
+async fn begin<S: Store>(
+    app: &Arc<App<S>>,
+    head: &Parts,
+    (keyspace, options, room): (&str, Options, Room),
+    (freshness, deadline): (Freshness, Deadline),
+    session: &mut Option<Session>,
+) -> Result<Response<AnswerBody>, Refusal> {
+    let freshness = Session::level(app, keyspace, session, (freshness, deadline)).await?;
     // Confirmed first: what was acknowledged before the watch began is in the feed then, and "from now on" is behind it.
     let left = deadline.left().unwrap_or_default();
     let reading = app.store.read(keyspace, freshness, left).await.map_err(Refusal::of_read)?;
     let (epoch, feed) = app.store.feed(keyspace, deadline.left().unwrap_or_default()).await.map_err(Refusal::of_read)?;
-    if epoch != reading.epoch {
+    if epoch != reading.watched_at().0 {
         return Err(Refusal::new(Code::WatchEnded, format!("keyspace {keyspace} was made anew just now")));
     }
     let keys = options.selections.iter().map(|selection| selection.keys.clone()).collect();
     let watcher = feed.watch(keys);
-    let after = match options.after(reading.epoch)? {
+    let after = match options.after(epoch, feed.epoch().is_some())? {
         Some(after) => after,
         None => feed.at(),
     };
     check_start(&feed, &*reading.view, after)?;
+    let is_of_node = feed.epoch().is_some();
 
     let form = if accepts_lines(&head.headers) { Form::Lines } else { Form::Events };
     let (pieces, stream) = mpsc::channel(MAX_WAITING_PIECES);
@@ -135,7 +150,7 @@ pub(super) async fn answer<S: Store>(
         keyspace: keyspace.to_owned(),
         watcher,
         watch: Watch::new(options.selections, after),
-        messages: Arc::new(Messages { form, epoch: reading.epoch, shown: options.shown, names: options.names }),
+        messages: Arc::new(Messages { form, epoch, is_of_node, shown: options.shown, names: options.names }),
         is_ending: app.watches.is_ending.subscribe(),
         pieces,
         _room: room,
@@ -143,7 +158,10 @@ pub(super) async fn answer<S: Store>(
     let mut headers = headers(form);
     let mut text = HeaderText::new();
     text.insert_revision(&mut headers, after);
-    headers.insert(EPOCH, text.value(format_args!("{:x}", reading.epoch)));
+    headers.insert(EPOCH, text.value(format_args!("{epoch:x}")));
+    if is_of_node {
+        headers.insert(WATCH_SCOPE, HeaderValue::from_static(WatchScope::Node.name()));
+    }
     headers.insert(CONSISTENCY, consistency_value(freshness));
     drop(reading.view);
     let body = if head.method == Method::HEAD {
@@ -162,11 +180,12 @@ fn check_start(feed: &LiveFeed, view: &dyn View, after: Revision) -> Result<(), 
     if feed.after(after).is_some() {
         return Ok(());
     }
-    match Piece::of_history(view, after, 0, 0) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(too_old(feed, after, error)),
-    }
+    let found = if feed.epoch().is_some() { Err(NO_HISTORY) } else { Piece::of_history(view, after, 0, 0).map(drop) };
+    found.map_err(|error| too_old(feed, after, error))
 }
+
+/// Where each node counts on its own, no revision can be read when the feed does not have it any more.
+const NO_HISTORY: PastError = PastError::Compacted(Revision(u64::MAX));
 
 /// The refusal of what is neither in the feed nor in the history.
 fn too_old(feed: &LiveFeed, after: Revision, error: PastError) -> Refusal {

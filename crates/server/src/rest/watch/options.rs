@@ -18,7 +18,7 @@ use super::super::one_key::parse_encoding;
 use super::super::query::{Parameter, Treatment, parameters};
 use super::super::refusal::Refusal;
 use super::super::selection;
-use super::message::Shown;
+use super::message::{Shown, other_epoch};
 
 /// Methods of `/v1/watch/{ks}`.
 pub(in super::super) const METHODS: &str = "GET, HEAD, POST";
@@ -61,12 +61,16 @@ impl Options {
         Ok(options)
     }
 
-    /// The last revision that is not to be told; none: the present one.
-    pub(super) fn after(&self, epoch: u64) -> Result<Option<Revision>, Refusal> {
+    /// The last revision that is not to be told; none: the present one. Where each node counts on its own, a number alone names
+    /// no revision.
+    pub(super) fn after(&self, epoch: u64, is_of_node: bool) -> Result<Option<Revision>, Refusal> {
         match (self.last_event, self.from_revision) {
             (Some(last), _) if last.epoch == epoch => Ok(Some(Revision(last.mod_revision))),
-            (Some(_), _) => {
-                Err(Refusal::compacted(Revision::FIRST, "the event that was seen last is of a keyspace that was made anew since"))
+            (Some(_), _) => Err(other_epoch(is_of_node)),
+            (None, Some(_)) if is_of_node => {
+                let detail = "from_revision: the nodes of this keyspace have no revisions in common; go on with Last-Event-ID, \
+                              the id of an event, or Quorate-Epoch, a dot, and a revision";
+                Err(Refusal::new(Code::UnsupportedCapability, detail))
             }
             // The first revision is that of an empty shard: nothing happened at it.
             (None, Some(from)) => Ok(Some(Revision(from.saturating_sub(1)).max(Revision::FIRST))),

@@ -20,7 +20,7 @@ use super::super::refusal::Refusal;
 use super::super::scans::{Cost, Pieces};
 use super::super::store::{Freshness, Store};
 use super::message::Messages;
-use super::{Room, too_old};
+use super::{NO_HISTORY, Room, too_old};
 
 /// Messages are handed over once there are so many bytes of them.
 const PIECE_BYTES: usize = 64 << 10;
@@ -97,13 +97,14 @@ impl<S: Store> Telling<S> {
 
     /// All that is there, of one moment.
     async fn tell_present(&mut self) -> Result<(), End> {
-        let freshness = Freshness { min_revision: Some(self.watch.told()), ..Freshness::LOCAL };
+        let min_revision = Some(self.watch.told()).filter(|_| !self.messages.is_of_node);
+        let freshness = Freshness { min_revision, ..Freshness::LOCAL };
         let reading = self.app.store.read(&self.keyspace, freshness, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
-        self.check_epoch(reading.epoch)?;
-        let revision = Revision(reading.view.revision());
+        let (epoch, revision) = reading.watched_at();
+        self.check_epoch(epoch)?;
         let cost = if self.app.store.can(&self.keyspace, Capability::Ordered) { Cost::Returned } else { Cost::Everything };
         let (watch, messages) = (Watch::new(self.watch.selections().to_vec(), revision), Arc::clone(&self.messages));
-        let scan = move |pieces: &mut Pieces| tell_pairs((&*reading.view, reading.now_ms), &watch, &messages, pieces);
+        let scan = move |pieces: &mut Pieces| tell_pairs((&*reading.view, (revision, reading.now_ms)), &watch, &messages, pieces);
         self.app.scans.send(cost, Deadline::after(DEFAULT_TIMEOUT), self.pieces.clone(), scan).await??;
         self.watch.skip_to(revision);
         let mut out = BytesMut::new();
@@ -139,12 +140,15 @@ impl<S: Store> Telling<S> {
         if epoch == self.messages.epoch {
             return Ok(());
         }
-        Err(Refusal::compacted(Revision::FIRST, "the keyspace was made anew"))
+        Err(self.messages.compacted_by_other())
     }
 
     /// What comes next, from the history: the feed does not go back so far.
     async fn past(&self) -> Result<Piece, Refusal> {
         let after = self.watch.told();
+        if self.messages.is_of_node {
+            return Err(too_old(self.watcher.feed(), after, NO_HISTORY));
+        }
         let reading = self.app.store.read(&self.keyspace, Freshness::LOCAL, DEFAULT_TIMEOUT).await.map_err(Refusal::of_read)?;
         self.check_epoch(reading.epoch)?;
         let read = move || Ok(Piece::of_history(&*reading.view, after, REVISIONS_AT_ONCE, PIECE_BYTES));
@@ -194,8 +198,13 @@ impl<S: Store> Telling<S> {
 }
 
 /// Tells of all pairs in a view that a watch is about, each once.
-fn tell_pairs((view, now_ms): (&dyn View, u64), watch: &Watch, messages: &Messages, pieces: &mut Pieces) -> Result<(), End> {
-    let mut batch = Batch { at: (Revision(view.revision()), now_ms), messages, pairs: Vec::new(), bytes: 0 };
+fn tell_pairs(
+    (view, at): (&dyn View, (Revision, u64)),
+    watch: &Watch,
+    messages: &Messages,
+    pieces: &mut Pieces,
+) -> Result<(), End> {
+    let mut batch = Batch { at, messages, pairs: Vec::new(), bytes: 0 };
     let is_wanted = |selection: &Selection| selection.causes.contains(Cause::Put);
     for (selection, place) in watch.selections().iter().zip(0..).filter(|(selection, _)| is_wanted(selection)) {
         let of = |key: &Bytes| {
