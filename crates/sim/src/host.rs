@@ -14,6 +14,7 @@ use quorate_log::{Batch, GroupId, Log};
 use quorate_node::{Catalog, Hosted, Identity, Input, Job, Monotonic, Node, NodeStatus};
 
 use crate::journal::Journal;
+use crate::node_watches::Told;
 use crate::queue::Event;
 use crate::random::Random;
 use crate::time::{Clock, SimTime};
@@ -121,6 +122,8 @@ pub(crate) struct Shell {
     pub(crate) answered: BTreeSet<u64>,
     /// What was applied lately, by group; of those that somebody watched.
     pub(crate) feeds: BTreeMap<u64, Feed>,
+    /// What was told of replicas of eventual keyspaces, by group.
+    pub(crate) told: BTreeMap<u64, Told>,
 }
 
 impl fmt::Debug for Process {
@@ -236,6 +239,7 @@ impl Shell {
             published: BTreeMap::new(),
             answered: BTreeSet::new(),
             feeds: BTreeMap::new(),
+            told: BTreeMap::new(),
         }
     }
 

@@ -21,6 +21,7 @@ mod leasers;
 mod model;
 mod mutation;
 mod network;
+mod node_watches;
 mod operator;
 mod oracle;
 mod queue;

@@ -39,6 +39,8 @@ pub enum Mutation {
     WatchResumesAtPresent,
     /// A watcher is told half of what there is, and counts all of it as told.
     WatchTellsHalf,
+    /// Who watches an eventual keyspace at a node is told half of what it changed.
+    NodeWatchTellsHalf,
     /// A keep-alive is answered by whoever takes itself for the leader, at once.
     KeptAliveWithoutIndex,
     /// A new leader gives leases less than their full time, as if it knew how much of it has passed.
@@ -59,7 +61,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::AckBeforeSync,
         Self::VoteNotWritten,
         Self::ReadWithoutIndex,
@@ -76,6 +78,7 @@ impl Mutation {
         Self::TransactionReadsElsewhere,
         Self::WatchResumesAtPresent,
         Self::WatchTellsHalf,
+        Self::NodeWatchTellsHalf,
         Self::KeptAliveWithoutIndex,
         Self::LeaderKeepsOldTime,
         Self::SnapshotLosesEnds,
@@ -105,6 +108,7 @@ impl Mutation {
             Self::TransactionReadsElsewhere => "transaction-reads-elsewhere",
             Self::WatchResumesAtPresent => "watch-resumes-at-present",
             Self::WatchTellsHalf => "watch-tells-half",
+            Self::NodeWatchTellsHalf => "node-watch-tells-half",
             Self::KeptAliveWithoutIndex => "kept-alive-without-index",
             Self::LeaderKeepsOldTime => "leader-keeps-old-time",
             Self::SnapshotLosesEnds => "snapshot-loses-ends",

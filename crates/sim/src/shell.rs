@@ -220,10 +220,12 @@ impl Simulation {
             Effect::Hosted(hosted) => {
                 let groups: Vec<u64> = hosted.keyspaces.values().map(|keyspace| keyspace.group.0).collect();
                 process.shell.feeds.retain(|group, _| groups.contains(group));
-                Ok(())
+                process.follow_watches(&hosted).map_err(|why| Violation::new("entries can be read", why))
             }
             Effect::Changes { group, watch_epoch: None, revision, changes } => self.on_changes(id, group, revision, changes),
-            Effect::Changes { watch_epoch: Some(_), .. } => Ok(()),
+            Effect::Changes { group, watch_epoch: Some(epoch), revision, changes } => {
+                self.on_own_changes(id, (group, epoch), revision, changes)
+            }
             Effect::Status(status) => self.on_status(id, status),
             Effect::Stop(reason) => self.on_stop(id, &reason),
         }

@@ -32,6 +32,7 @@ fn twenty_seeds_pass() {
     let of_history = ["compactions", "compactions refused", "retentions altered"];
     let of_beats = ["beats that were noted", "beats that raft-rs had to see"];
     let of_watchers = ["revisions that watchers were told", "watchers that went on elsewhere", "watchers that fell behind"];
+    let of_nodes = ["revisions told of eventual replicas"];
     let features = of_leases
         .into_iter()
         .chain(of_locks)
@@ -39,6 +40,7 @@ fn twenty_seeds_pass() {
         .chain(of_counters)
         .chain(of_beats)
         .chain(of_watchers)
+        .chain(of_nodes)
         .chain(of_history);
     for name in names.into_iter().chain(features) {
         assert!(total.of(name) > 0, "no {name}:\n{total}");
@@ -83,6 +85,7 @@ fn planted_bugs_are_found() {
         (Mutation::TransactionReadsElsewhere, "transactions are serializable"),
         (Mutation::WatchResumesAtPresent, "watchers are told everything"),
         (Mutation::WatchTellsHalf, "watchers are told everything"),
+        (Mutation::NodeWatchTellsHalf, "who watches a node knows what it holds"),
         (Mutation::IncrementByPut, "increments add up"),
         (Mutation::OnceUnderAnotherKey, "increments add up"),
         (Mutation::LockByKey, "tokens of locks grow"),
