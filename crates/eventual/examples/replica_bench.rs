@@ -1,4 +1,5 @@
-//! What three replicas cost without the node around them: `cargo run --release -p quorate-eventual --example replica_bench`.
+//! What three replicas cost without the node around them: `cargo run --release -p quorate-eventual --example replica_bench`, or
+//! with one of `start`, `writes`, `comparison`, `copy` behind it for that alone.
 //!
 //! All of them in one thread, every message encoded and decoded once, disks that sync at once. So it measures the core's own
 //! processor time: for writes, for a comparison of replicas that differ, for one of equal ones, for a copy, and for a start over
@@ -49,6 +50,9 @@ struct Bench {
     bytes: u64,
     messages: u64,
     answers: u64,
+    /// Processor time of the polls of each replica, and of its messages: of those it sent to be encoded, and decoded.
+    polled: [Duration; 3],
+    coded: [Duration; 3],
 }
 
 impl Bench {
@@ -67,6 +71,8 @@ impl Bench {
             bytes: 0,
             messages: 0,
             answers: 0,
+            polled: Default::default(),
+            coded: Default::default(),
         }
     }
 
@@ -74,16 +80,20 @@ impl Bench {
     fn poll(&mut self, at: usize, is_heard: bool) {
         let time = Time { mono_ms: self.now_ms, wall_ms: 1_700_000_000_000 + self.now_ms };
         let mut effects = Vec::new();
+        let begun = Begun::now();
         self.replicas[at].poll(time, &mut self.inputs[at], &mut effects).expect("an engine in memory does not fail");
+        self.polled[at] += begun.elapsed();
         for effect in effects {
             match effect {
                 Effect::Append { index, .. } => self.inputs[at].push(Input::Durable { index }),
                 Effect::Send(message) if is_heard => {
+                    let begun = Begun::now();
                     let bytes = message.to_bytes();
                     self.bytes += bytes.len() as u64;
                     self.messages += 1;
                     let to = message.to.0 as usize - 1;
                     self.inputs[to].push(Input::Message(Message::decode(bytes).expect("what was encoded can be decoded")));
+                    self.coded[at] += begun.elapsed();
                 }
                 Effect::Reply { .. } => self.answers += 1,
                 _ => {}
@@ -177,8 +187,8 @@ fn comparison(divergent: u64) {
     println!("equal replicas: {} messages and {} bytes to two peers", bench.messages, bench.bytes);
 }
 
-fn copy(keys: u64) {
-    let mut bench = Bench::new(&options(Trigger::Copy(CopyWhen::Manual), false));
+fn copy(keys: u64, is_durable: bool) {
+    let mut bench = Bench::new(&options(Trigger::Copy(CopyWhen::Manual), is_durable));
     bench.run(50, true);
     for key in 0..keys {
         bench.write(0, key);
@@ -188,6 +198,7 @@ fn copy(keys: u64) {
     }
     bench.run(10, false);
     bench.bytes = 0;
+    (bench.polled, bench.coded) = Default::default();
     let begun = Begun::now();
     bench.inputs[0].push(Input::Flush { token: 30, deadline_ms: u64::MAX });
     let mut steps = 0;
@@ -197,7 +208,19 @@ fn copy(keys: u64) {
         assert!(steps < 60_000, "they do not become equal");
     }
     let took = begun.elapsed().as_secs_f64();
-    println!("a copy of {keys} keys to two peers: {:.0} MB/s of processor", bench.bytes as f64 / 1e6 / took);
+    println!(
+        "a copy of {keys} keys to two peers, durable {is_durable}: {:.0} MB/s of processor, {:.2} us per key and peer",
+        bench.bytes as f64 / 1e6 / took,
+        took * 1e6 / (2 * keys) as f64
+    );
+    let each_us = |time: Duration| time.as_secs_f64() * 1e6 / keys as f64;
+    println!(
+        "  of that, per key: {:.2} us at the source, {:.2} and {:.2} us at the others, {:.2} us to encode and decode messages",
+        each_us(bench.polled[0]),
+        each_us(bench.polled[1]),
+        each_us(bench.polled[2]),
+        each_us(bench.coded.iter().sum())
+    );
 }
 
 /// What this process has in memory, in bytes.
@@ -242,9 +265,20 @@ fn start(keys: u64) {
 }
 
 fn main() {
-    start(1_000_000);
-    writes(false);
-    writes(true);
-    comparison(100_000);
-    copy(200_000);
+    let only = std::env::args().nth(1);
+    let is_asked_for = |name: &str| only.as_ref().is_none_or(|only| only == name);
+    if is_asked_for("start") {
+        start(1_000_000);
+    }
+    if is_asked_for("writes") {
+        writes(false);
+        writes(true);
+    }
+    if is_asked_for("comparison") {
+        comparison(100_000);
+    }
+    if is_asked_for("copy") {
+        copy(500_000, false);
+        copy(500_000, true);
+    }
 }

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::version::Version;
-use quorate_engine::codec::{DecodeError, Reader, Writer};
+use quorate_engine::codec::{DecodeError, Reader, Writer, varint_bytes};
 
 /// A value with its version, or the note that there is none any more.
 ///
@@ -81,9 +81,29 @@ impl Entry {
 
     /// The encoded form: format version, version, kind, deadline, and for values media type, notes, and the value as the rest.
     pub fn to_bytes(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(1 + Version::BYTES + 16 + self.body.size_bytes());
+        let mut out = BytesMut::with_capacity(self.encoded_bytes());
+        self.encode(&mut out);
+        out.freeze()
+    }
+
+    /// How many bytes that is.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        let with_len = |bytes: &Bytes| varint_bytes(bytes.len() as u64) + bytes.len();
+        let body = match &self.body {
+            Body::Value { content_type, user_meta, value } => {
+                let content_type = content_type.as_ref().map_or(1, |bytes| varint_bytes(bytes.len() as u64 + 1) + bytes.len());
+                let noted: usize = user_meta.iter().map(|(name, value)| with_len(name) + with_len(value)).sum();
+                content_type + varint_bytes(user_meta.len() as u64) + noted + value.len()
+            }
+            Body::Tombstone | Body::Expired => 0,
+        };
+        2 + Version::BYTES + varint_bytes(self.deadline_ms) + body
+    }
+
+    /// Appends it.
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
         out.put_u8(ENTRY_VERSION);
-        self.version.encode(&mut out);
+        self.version.encode(out);
         let kind = match self.body {
             Body::Value { .. } => VALUE,
             Body::Tombstone => TOMBSTONE,
@@ -100,7 +120,6 @@ impl Entry {
             }
             out.put_slice(value);
         }
-        out.freeze()
     }
 
     /// Decodes what [`Entry::to_bytes`] made.
@@ -157,6 +176,7 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn entries_round_trip(entry in entry()) {
+            prop_assert_eq!(entry.to_bytes().len(), entry.encoded_bytes());
             prop_assert_eq!(Entry::decode(entry.to_bytes()), Ok(entry));
         }
 

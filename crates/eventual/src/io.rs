@@ -7,6 +7,7 @@ use quorate_engine::Batch;
 
 use crate::changes::Changes;
 use crate::entry::{Body, Entry};
+use crate::lookup::{LookedUp, Lookup};
 use crate::message::Message;
 use crate::options::Ack;
 use crate::session::Session;
@@ -51,6 +52,8 @@ pub enum Input {
         /// What it said.
         index: u64,
     },
+    /// What an [`Effect::LookUp`] found.
+    LookedUp(LookedUp),
     /// The log is to be kept short now, if that can be done without writing more to it.
     ShortenLog,
     /// The members are these now.
@@ -138,6 +141,9 @@ pub enum Effect {
     /// Tell those who watch what a batch changed that the engine has now: by revision, each once, and before any answer that
     /// relies on it. Begins with the first poll; what was read back from the log before is not told.
     Changes(Changes),
+    /// Look something up, beside everything else, then [`Input::LookedUp`]. Several may be under way, in any order, and only if
+    /// the engine is durable.
+    LookUp(Lookup),
     /// Flush the engine, beside everything else, then [`Input::Flushed`]. One at a time, and only if it is durable.
     Flush,
     /// The log is not needed any more up to this index.

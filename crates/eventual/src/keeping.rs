@@ -15,7 +15,7 @@ use crate::mirror::Swap;
 use crate::options::{CHECKPOINT_PAUSE_MS, MAX_RECORD_BYTES, MAX_SWEPT};
 use crate::record::Record;
 use crate::replica::Replica;
-use crate::store::ReplicaError;
+use crate::store::{Place, ReplicaError};
 use crate::version::{Hlc, InstanceId};
 
 /// Where the replica's log stands.
@@ -71,7 +71,7 @@ struct Checkpoint {
     /// The last position before it.
     after: u64,
     /// Where it stands; none: at its end, which is at that position.
-    place: Result<Option<(u64, Bytes)>, u64>,
+    place: Result<Option<Place>, u64>,
 }
 
 impl Keeping {
@@ -356,7 +356,10 @@ impl Replica {
         };
         match place {
             Ok(place) => {
-                let (next, pairs) = piece(&self.store, place)?;
+                let max_bytes = MAX_RECORD_BYTES as u64;
+                let next = self.store.end_of_piece(place.as_ref(), max_bytes, usize::MAX);
+                let found = next.map(|next| self.store.piece((place.as_ref(), &next), max_bytes, None)).transpose()?;
+                let (next, pairs) = found.map_or((None, Vec::new()), |(next, pairs)| (Some(next), pairs));
                 keeping.close();
                 let grown_bytes = keeping.grown_bytes;
                 if !pairs.is_empty() {
@@ -439,24 +442,11 @@ fn relies_on_durability(effect: &Effect) -> bool {
             | Payload::EntryTell { .. }
             | Payload::Repair { .. } => true,
         },
-        Effect::Append { .. } | Effect::Apply { .. } | Effect::Changes(_) | Effect::Flush | Effect::Purge { .. } => false,
+        Effect::Append { .. }
+        | Effect::Apply { .. }
+        | Effect::Changes(_)
+        | Effect::LookUp(_)
+        | Effect::Flush
+        | Effect::Purge { .. } => false,
     }
-}
-
-/// Where a piece of a checkpoint ends, if not at the end of everything, and what is in it.
-type Piece = (Option<(u64, Bytes)>, Vec<Pair>);
-
-fn piece(store: &crate::store::Store, mut place: Option<(u64, Bytes)>) -> Result<Piece, ReplicaError> {
-    let (mut pairs, mut bytes) = (Vec::new(), 0);
-    while let Some(next) = store.after(place.as_ref()) {
-        if bytes >= MAX_RECORD_BYTES {
-            return Ok((place, pairs));
-        }
-        if let Some(entry) = store.get(&next.1)? {
-            bytes += next.1.len() + entry.body.size_bytes() + 64;
-            pairs.push(Pair { key: next.1.clone(), entry });
-        }
-        place = Some(next);
-    }
-    Ok((None, pairs))
 }

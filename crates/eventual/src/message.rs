@@ -499,9 +499,12 @@ fn read_known(reader: &mut Reader) -> Result<Known, DecodeError> {
 /// Appends pairs: how many, then key and entry of each. The same in messages and in the log.
 pub(crate) fn encode_pairs(pairs: &[Pair], out: &mut BytesMut) {
     out.put_varint(pairs.len() as u64);
+    let bytes = |pair: &Pair| pair.key.len() + pair.entry.encoded_bytes() + 10;
+    out.reserve(10 + pairs.iter().map(bytes).sum::<usize>());
     for Pair { key, entry } in pairs {
         out.put_bytes_with_len(key);
-        out.put_bytes_with_len(&entry.to_bytes());
+        out.put_varint(entry.encoded_bytes() as u64);
+        entry.encode(out);
     }
 }
 

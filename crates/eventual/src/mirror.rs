@@ -1,10 +1,14 @@
 //! Mirrors: one replica is the source, and the others have what it has, by copies that take the place of what was there.
 //!
 //! Where copies are merged, what is missing in one proves nothing. Here it does: a copy has a stamp, the source's clock when it
-//! began, and whatever is at or below it and not in the copy goes. What is above it stays: it is newer than the copy knows. Each
-//! key is as it was at some moment of the copying. If somebody else wrote it, who was the source before, another copy follows,
-//! with a stamp above it. A copy is built aside, piece by piece, and takes its place at once, for
-//! readers and in the log, if it is whole: its sum is that of what was sent.
+//! began, and whatever is at or below it and not in the copy goes. What is above it stays: it is newer than the copy knows. If
+//! somebody else wrote it, who was the source before, another copy follows, with a stamp above it.
+//!
+//! A copy is of the moment of its stamp: the source reads it from a view that is pinned then. If too much is changed meanwhile
+//! ([`crate::Options::max_pinned_bytes`]), the view is given up, and each key that is still to be sent is as it is then. That is
+//! as good for all that follows: what is newer than the stamp has a greater version. A copy is built aside, piece by piece, and
+//! takes its place at once, for readers and in the log, if it is whole: its sum is that of what was sent. One that breaks off
+//! goes on where it was, as long as both sides run and the members stay.
 //!
 //! Only the source is written to, and nobody merges: what comes late, or from one that was the source before, changes nothing.
 //! Own writes of one that is not the source count as being everywhere up to the stamp of the last copy that it took: what the
@@ -18,7 +22,7 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::io::MemberState;
 use crate::message::{Pair, Payload};
-use crate::options::{MAX_RECORD_BYTES, Trigger};
+use crate::options::{MAX_PIECES_AHEAD, MAX_RECORD_BYTES, Trigger};
 use crate::record::Record;
 use crate::replica::Replica;
 use crate::version::{Hlc, InstanceId};
@@ -113,6 +117,11 @@ impl Replica {
     /// A piece of a copy: kept aside. One that comes again may say something newer.
     pub(crate) fn on_mirror(&mut self, from: InstanceId, (round, number): (u64, u64), mut pairs: Vec<Pair>) {
         if !self.is_current(from, round) {
+            return;
+        }
+        if number > self.inbound.pieces.len() as u64 + MAX_PIECES_AHEAD {
+            // It restarted since it got the others: the rest is of no use.
+            self.send(from, Payload::MirrorDone { round, number, is_taken: false, has_newer: false });
             return;
         }
         pairs.iter_mut().for_each(|pair| pair.key = Self::key_of(&pair.key));

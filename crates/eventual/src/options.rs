@@ -18,6 +18,15 @@ pub struct Options {
     pub schedule: Option<Schedule>,
     /// Whether what is merged is kept in the log. Without it a replica that starts is empty, and another instance.
     pub is_durable: bool,
+    /// Most bytes per second of copies that leave this replica, to all others together; none: no bound. Bytes are those of keys
+    /// and of what is there, with some for each pair. Comparisons are not bounded.
+    pub copy_rate: Option<u64>,
+    /// A piece of a copy carries about so much at most, in bytes, or one entry that is larger. As many of them as may be on their
+    /// way to a peer have room in a peer's queue.
+    pub copy_piece_bytes: u64,
+    /// What may be changed during a mirror's copy for the copy to be of one moment, in bytes: about so much is kept beside what
+    /// there is. Beyond it the rest is copied as it is when it is sent.
+    pub max_pinned_bytes: u64,
     /// Whom a write waits for that does not say so itself.
     pub ack: Ack,
     /// Two replicas compare what they have at least this often, on average, in milliseconds; 0: only when there is a reason to.
@@ -125,6 +134,9 @@ impl Options {
             cache: None,
             schedule: None,
             is_durable: true,
+            copy_rate: None,
+            copy_piece_bytes: 512 << 10,
+            max_pinned_bytes: 64 << 20,
             ack: Ack::Local,
             sync_interval_ms: 60_000,
             report_interval_ms: 1_000,
@@ -160,12 +172,11 @@ impl Trigger {
 /// the lane.
 pub(crate) const MAX_MESSAGE_BYTES: u64 = 256 << 10;
 
+/// What a pair takes in a message or record, besides its key and what is there; about.
+pub(crate) const PAIR_BYTES: u64 = 32;
+
 /// Entries of a message at most.
 pub(crate) const MAX_MESSAGE_PAIRS: usize = 4096;
-
-/// Entries of a message at most where each has to be looked up on a disk: a replica is not to keep others waiting for long that
-/// share its thread.
-pub(crate) const MAX_DISK_PAIRS: usize = 256;
 
 /// An engine that may stall is given about so much at once; what belongs together is one batch, however much it is.
 pub(crate) const MAX_BATCH_BYTES: usize = 4 << 20;
@@ -200,6 +211,16 @@ pub(crate) const RESEND_MS: u64 = 1_000;
 
 /// A round without progress for this long is given up.
 pub(crate) const ROUND_STALL_MS: u64 = 10_000;
+
+/// A copy that is to take the place of what there is, and is broken off, goes on for so long if the other side is heard of again;
+/// then it begins anew.
+pub(crate) const MAX_PAUSED_MS: u64 = 10 * 60 * 1_000;
+
+/// No source has more pieces of a copy on their way at once, whatever its version: who got one that is further ahead than that
+/// has lost some that it had confirmed.
+pub(crate) const MAX_PIECES_AHEAD: u64 = 64;
+
+const _: () = assert!(MAX_OPEN_REQUESTS as u64 <= MAX_PIECES_AHEAD, "what is on its way is not lost");
 
 /// After a round that was given up the next one waits this long.
 pub(crate) const ROUND_PAUSE_MS: u64 = 1_000;

@@ -8,9 +8,11 @@ use quorate_engine::Engine;
 
 use crate::clock::Clock;
 use crate::conflicts::Conflicts;
+use crate::copying::Copies;
 use crate::io::{Answer, Effect, Input, MemberState, Members, Time};
 use crate::keeping::Keeping;
 use crate::level::LevelWait;
+use crate::lookup::Then;
 use crate::message::{Known, Message, Pair, Payload};
 use crate::mirror::{Inbound, MirrorEnd};
 use crate::options::{Options, SILENT_INTERVALS};
@@ -31,7 +33,8 @@ use crate::writing::{Release, Waiting};
 /// One replica.
 ///
 /// Inputs and the time go in, effects come out; it reads no clock, draws no random numbers but from its seed, and does no I/O but
-/// to look up entries in its engine. One that is durable, and so may stall, it has others write to ([`Effect::Apply`]).
+/// to look up entries in its engine. One that is durable, and so may stall, it has others write to ([`Effect::Apply`]), and read
+/// what goes to other replicas ([`Effect::LookUp`]).
 ///
 /// *Life cycle*: [`Replica::open`] over an empty engine, or one that is durable and came back; if the replica is durable, and has
 /// a log, [`Replica::begin_replay`], and [`Replica::replay`] for each record of it; then [`Replica::poll`] with
@@ -80,6 +83,10 @@ pub struct Replica {
     pub(crate) counts: Counts,
     pub(crate) conflicts: Conflicts,
     pub(crate) inbound: Inbound,
+    pub(crate) copies: Copies,
+    /// Lookups under way, and what is done with what they find.
+    pub(crate) lookups: BTreeMap<u64, Then>,
+    pub(crate) next_lookup: u64,
     /// Messages and answers of this poll: they leave once what was appended in it is durable.
     pub(crate) out: Vec<Effect>,
 }
@@ -146,6 +153,9 @@ impl Replica {
             counts: Counts::default(),
             conflicts: Conflicts::default(),
             inbound: Inbound::default(),
+            copies: Copies::default(),
+            lookups: BTreeMap::new(),
+            next_lookup: 0,
             out: Vec::new(),
             options,
         })
@@ -203,6 +213,7 @@ impl Replica {
             Input::Durable { index } => self.on_durable(index),
             Input::Applied => self.on_applied(),
             Input::Flushed { index } => self.on_flushed(index),
+            Input::LookedUp(found) => self.on_looked_up(found),
             Input::ShortenLog => self.keeping.shorten(),
             Input::Members(members) => self.on_members(members),
             Input::Level { token, session, deadline_ms } => self.on_level(token, session, deadline_ms),
@@ -246,6 +257,7 @@ impl Replica {
                 let (looked_at, parts) = differing(&nodes, &self.store);
                 self.send(from, Payload::Tell { round, number, looked_at, parts });
             }
+            Payload::Want { round, number, hashes } if self.store.is_durable() => self.give(from, (round, number), hashes),
             Payload::Want { round, number, hashes } => {
                 let (looked_at, pairs) = pairs_with(&hashes, &self.store)?;
                 self.send(from, Payload::Give { round, number, looked_at: looked_at as u32, pairs });
@@ -293,6 +305,7 @@ impl Replica {
                 };
                 self.send(from, Payload::VersionTell { read, known });
             }
+            Payload::EntryAsk { read, key } if self.store.is_durable() => self.tell_entry(from, read, &key),
             Payload::EntryAsk { read, key } => {
                 let entry = self.store.told(&key)?;
                 self.send(from, Payload::EntryTell { read, entry });

@@ -5,12 +5,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::Bytes;
-
+use crate::copying::{Copies, Pinned};
 use crate::digest::{Digest, FAN_OUT, Node};
+use crate::lookup::{Found, Lookup};
 use crate::message::{Pair, Part, Payload};
-use crate::options::{MAX_ASKED_NODES, MAX_MESSAGE_BYTES, MAX_OPEN_REQUESTS, MAX_WANTED_HASHES, RESEND_MS, ROUND_STALL_MS};
-use crate::store::{ReplicaError, Store};
+use crate::options::{
+    MAX_ASKED_NODES, MAX_MESSAGE_BYTES, MAX_MESSAGE_PAIRS, MAX_OPEN_REQUESTS, MAX_PAUSED_MS, MAX_WANTED_HASHES, PAIR_BYTES,
+    RESEND_MS, ROUND_STALL_MS,
+};
+use crate::pace::Pace;
+use crate::store::{Place, ReplicaError, Store};
 use crate::version::{Hlc, Version};
 
 /// What is asked of the other side. Light: entries are looked up when they are sent.
@@ -23,14 +27,30 @@ enum Request {
     /// Take the entries of these hashes.
     Put(Vec<u64>),
     /// Take everything after this place, up to that one.
-    Copy(Option<(u64, Bytes)>, (u64, Bytes)),
+    Copy(Option<Place>, Place),
     /// Let the copy take its place.
     End,
 }
 
+/// What a round wants next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// To send this.
+    Send(Payload),
+    /// To look this up, for the request of this number.
+    LookUp(u64, Lookup),
+}
+
+/// When a request was sent whose values are being looked up: not yet.
+const LOOKED_UP: u64 = u64::MAX;
+
 /// What was sent of a copy that is to take the place of what is there.
 #[derive(Debug, Default)]
 struct Mirroring {
+    /// What is copied, as it was when the copy began. None: each key as it is when it is sent.
+    pinned: Option<Pinned>,
+    /// Since when it waits for the other side to be heard of again.
+    paused_ms: Option<u64>,
     /// The sum of each piece, by number, as it was sent last.
     sums: BTreeMap<u64, Digest>,
     /// What the other side said of it.
@@ -43,7 +63,7 @@ enum Copying {
     /// It has not begun.
     Begins,
     /// After this place.
-    After((u64, Bytes)),
+    After(Place),
     /// There is nothing more to copy.
     Ended,
 }
@@ -54,12 +74,16 @@ pub(crate) struct Round {
     pub(crate) id: u64,
     /// The clock when it began.
     pub(crate) started: Hlc,
+    /// The same, as [`Store::changes`] counts; of a copy.
+    began_at: u64,
     /// Whether it copies; otherwise it compares.
     pub(crate) is_copy: bool,
     /// What is still to be asked; at most all nodes of the tree, by hundreds.
     todo: VecDeque<Request>,
     open: BTreeMap<u64, (Request, u64)>,
     next_number: u64,
+    /// The greatest number of a request whose values were looked up elsewhere.
+    newest_found: u64,
     copying: Copying,
     /// What comes after it, if it is to take the place of what is there.
     mirroring: Option<Mirroring>,
@@ -81,23 +105,26 @@ impl Round {
     }
 
     /// A copy of everything.
-    pub(crate) fn copy(id: u64, started: Hlc, now_ms: u64) -> Self {
-        Self { copying: Copying::Begins, is_copy: true, ..Self::begin(id, started, now_ms) }
+    pub(crate) fn copy(id: u64, started: Hlc, now_ms: u64, store: &Store) -> Self {
+        Self { copying: Copying::Begins, began_at: store.changes(), is_copy: true, ..Self::begin(id, started, now_ms) }
     }
 
-    /// A copy of everything that takes the place of what is there.
-    pub(crate) fn mirror(id: u64, started: Hlc, now_ms: u64) -> Self {
-        Self { mirroring: Some(Mirroring::default()), ..Self::copy(id, started, now_ms) }
+    /// A copy of everything, as it is now, that takes the place of what is there.
+    pub(crate) fn mirror(id: u64, started: Hlc, now_ms: u64, store: &Store) -> Self {
+        let mirroring = Mirroring { pinned: store.pin(), ..Mirroring::default() };
+        Self { mirroring: Some(mirroring), ..Self::copy(id, started, now_ms, store) }
     }
 
     fn begin(id: u64, started: Hlc, now_ms: u64) -> Self {
         Self {
             id,
             started,
+            began_at: 0,
             is_copy: false,
             todo: VecDeque::new(),
             open: BTreeMap::new(),
             next_number: 1,
+            newest_found: 0,
             copying: Copying::Ended,
             mirroring: None,
             progressed_ms: now_ms,
@@ -123,21 +150,73 @@ impl Round {
     }
 
     fn has_sent_all(&self) -> bool {
-        self.todo.is_empty() && self.open.is_empty() && matches!(self.copying, Copying::Ended)
+        self.open.is_empty() && self.has_begun_all()
     }
 
-    /// The next message, if one may be sent now.
-    pub(crate) fn next(&mut self, store: &Store, now_ms: u64) -> Result<Option<Payload>, ReplicaError> {
-        let late = self.open.iter().find(|(_, (_, sent_ms))| now_ms.saturating_sub(*sent_ms) >= RESEND_MS);
-        if let Some((number, request)) = late.map(|(number, (request, _))| (*number, request.clone())) {
-            return self.send(number, request, store, now_ms).map(Some);
+    fn has_begun_all(&self) -> bool {
+        self.todo.is_empty() && matches!(self.copying, Copying::Ended)
+    }
+
+    /// Whether nothing was heard for long of what is on its way.
+    pub(crate) fn is_stalled(&self, now_ms: u64) -> bool {
+        !self.open.is_empty() && now_ms.saturating_sub(self.progressed_ms) >= ROUND_STALL_MS
+    }
+
+    /// Waits for the other side to be heard of again, if it is a copy that can go on where it is; whether it is. The other side
+    /// keeps the pieces that it has, as long as it runs.
+    pub(crate) fn pause(&mut self, now_ms: u64) -> bool {
+        self.mirroring.as_mut().is_some_and(|mirroring| now_ms < *mirroring.paused_ms.get_or_insert(now_ms) + MAX_PAUSED_MS)
+    }
+
+    /// Since when it waits, if it does.
+    pub(crate) fn paused_ms(&self) -> Option<u64> {
+        self.mirroring.as_ref().and_then(|mirroring| mirroring.paused_ms)
+    }
+
+    /// Goes on: what was on its way is sent again at once.
+    pub(crate) fn resume(&mut self, now_ms: u64) {
+        self.mirroring.iter_mut().for_each(|mirroring| mirroring.paused_ms = None);
+        self.progressed_ms = now_ms;
+        self.open.values_mut().filter(|(_, sent_ms)| *sent_ms != LOOKED_UP).for_each(|(_, sent_ms)| *sent_ms = 0);
+    }
+
+    /// The next message, or what is to be looked up for it, if one may be sent now.
+    pub(crate) fn next(
+        &mut self,
+        (store, can_look_up): (&Store, bool),
+        copies: &mut Copies,
+        now_ms: u64,
+    ) -> Result<Option<Step>, ReplicaError> {
+        if self.paused_ms().is_some() || (self.is_copy && !copies.pace.has_room()) {
+            return Ok(None);
+        }
+        // What one piece takes is known before the next one is looked up.
+        if self.is_copy && copies.pace.is_bounded() && self.open.values().any(|(_, sent_ms)| *sent_ms == LOOKED_UP) {
+            return Ok(None);
+        }
+        if let Some(mirroring) = &mut self.mirroring {
+            mirroring.pinned.take_if(|pinned| copies.is_outdated(store, pinned));
+        }
+        let must_wait = store.is_durable() && !can_look_up;
+        let late = self.open.iter_mut().find(|(_, (_, sent_ms))| now_ms.saturating_sub(*sent_ms) >= RESEND_MS);
+        if let Some((number, (request, sent_ms))) = late {
+            if must_wait {
+                *sent_ms = now_ms;
+                return Ok(None);
+            }
+            let (number, request) = (*number, request.clone());
+            return self.send((number, request), store, copies, now_ms).map(Some);
+        }
+        let is_next_looked_up = matches!(self.todo.front(), Some(Request::Put(_) | Request::Copy(..))) || self.todo.is_empty();
+        if must_wait && is_next_looked_up && !self.has_begun_all() {
+            return Ok(None);
         }
         if self.open.len() >= MAX_OPEN_REQUESTS {
             return Ok(None);
         }
         let request = match self.todo.pop_front() {
             Some(request) => request,
-            None => match self.next_copy(store) {
+            None => match self.next_copy(store, copies) {
                 Some(request) => request,
                 None if self.mirroring.as_ref().is_some_and(|own| own.is_taken.is_none()) && self.has_sent_all() => Request::End,
                 None => return Ok(None),
@@ -145,31 +224,30 @@ impl Round {
         };
         let number = self.next_number;
         self.next_number += 1;
-        self.send(number, request, store, now_ms).map(Some)
+        self.progressed_ms = now_ms;
+        self.send((number, request), store, copies, now_ms).map(Some)
     }
 
     /// The next piece of a copy: places, so that a piece that is sent again carries the same keys.
-    fn next_copy(&mut self, store: &Store) -> Option<Request> {
+    fn next_copy(&mut self, store: &Store, copies: &Copies) -> Option<Request> {
         let from = match std::mem::replace(&mut self.copying, Copying::Ended) {
             Copying::Begins => None,
             Copying::After(place) => Some(place),
             Copying::Ended => return None,
         };
-        let (mut last, mut bytes, mut count) = (None, 0, 0);
-        while let Some(place) = store.after(last.as_ref().or(from.as_ref())) {
-            bytes += store.size_at(&place);
-            count += 1;
-            if last.is_some() && (bytes > MAX_MESSAGE_BYTES || count > store.max_looked_up()) {
-                break;
-            }
-            last = Some(place);
-        }
+        let last = copies.end_of_piece(store, from.as_ref());
         let last = last?;
         self.copying = Copying::After(last.clone());
         Some(Request::Copy(from, last))
     }
 
-    fn send(&mut self, number: u64, request: Request, store: &Store, now_ms: u64) -> Result<Payload, ReplicaError> {
+    fn send(
+        &mut self,
+        (number, request): (u64, Request),
+        store: &Store,
+        copies: &mut Copies,
+        now_ms: u64,
+    ) -> Result<Step, ReplicaError> {
         let round = self.id;
         let (request, payload) = match request {
             Request::Ask(nodes) => {
@@ -178,31 +256,25 @@ impl Round {
                 (Request::Ask(nodes), payload)
             }
             Request::Want(hashes) => (Request::Want(hashes.clone()), Payload::Want { round, number, hashes }),
-            Request::Put(mut hashes) => {
+            Request::Put(hashes) if store.is_durable() => {
+                let lookup = store.look_up_hashes(&hashes);
+                self.open.insert(number, (Request::Put(hashes), LOOKED_UP));
+                return Ok(Step::LookUp(number, lookup));
+            }
+            Request::Put(hashes) => {
                 let (looked_at, pairs) = pairs_with(&hashes, store)?;
-                let rest = hashes.split_off(looked_at);
-                if !rest.is_empty() {
-                    self.todo.push_front(Request::Put(rest));
-                }
-                self.count_pushed(&pairs);
-                (Request::Put(hashes), Payload::Put { round, number, pairs })
+                self.given(number, hashes, looked_at, pairs)
             }
             Request::Copy(from, upto) => {
-                let mut pairs = Vec::new();
-                let mut at = from.clone();
-                while let Some(place) = store.after(at.as_ref()).filter(|place| *place <= upto) {
-                    pairs.extend(store.get(&place.1)?.map(|entry| Pair { key: place.1.clone(), entry }));
-                    at = Some(place);
+                let pinned = self.mirroring.as_ref().and_then(|mirroring| mirroring.pinned.as_ref());
+                let between = (from.as_ref(), &upto);
+                if store.is_durable() {
+                    let lookup = copies.look_up_piece(store, between, pinned);
+                    self.open.insert(number, (Request::Copy(from, upto), LOOKED_UP));
+                    return Ok(Step::LookUp(number, lookup));
                 }
-                self.count_pushed(&pairs);
-                let payload = match &mut self.mirroring {
-                    Some(mirroring) => {
-                        mirroring.sums.insert(number, store.digest().sum_of(&pairs));
-                        Payload::Mirror { round, number, pairs }
-                    }
-                    None => Payload::Put { round, number, pairs },
-                };
-                (Request::Copy(from, upto), payload)
+                let found = copies.piece(store, between, self.began_at, pinned)?;
+                self.copied(number, (from, upto), found, (store, copies))
             }
             Request::End => {
                 let sums = self.mirroring.iter().flat_map(|mirroring| mirroring.sums.values().copied());
@@ -211,7 +283,80 @@ impl Round {
             }
         };
         self.open.insert(number, (request, now_ms));
-        Ok(payload)
+        Ok(Step::Send(payload))
+    }
+
+    /// The entries of the first so many of these hashes.
+    fn given(&mut self, number: u64, mut hashes: Vec<u64>, looked_at: usize, pairs: Vec<Pair>) -> (Request, Payload) {
+        let rest = hashes.split_off(looked_at);
+        if !rest.is_empty() {
+            self.todo.push_front(Request::Put(rest));
+        }
+        self.count_pushed(&pairs);
+        (Request::Put(hashes), Payload::Put { round: self.id, number, pairs })
+    }
+
+    /// A piece of a copy, and where it ends.
+    fn copied(
+        &mut self,
+        number: u64,
+        (from, upto): (Option<Place>, Place),
+        (end, pairs): (Place, Vec<Pair>),
+        (store, copies): (&Store, &mut Copies),
+    ) -> (Request, Payload) {
+        let round = self.id;
+        if end < upto {
+            // What is there takes more than what was there when the piece was chosen.
+            self.todo.push_front(Request::Copy(Some(end.clone()), upto));
+        }
+        self.count_pushed(&pairs);
+        copies.pace.took(size_bytes(&pairs) + PAIR_BYTES * pairs.len() as u64);
+        let payload = match &mut self.mirroring {
+            Some(mirroring) => {
+                mirroring.sums.insert(number, store.digest().sum_of(&pairs));
+                Payload::Mirror { round, number, pairs }
+            }
+            None => Payload::Put { round, number, pairs },
+        };
+        (Request::Copy(from, end), payload)
+    }
+
+    /// What was to be looked up for a request was found: the message, if it still is to be sent.
+    pub(crate) fn on_found(
+        &mut self,
+        number: u64,
+        found: Found,
+        (store, copies): (&Store, &mut Copies),
+        now_ms: u64,
+    ) -> Option<Payload> {
+        if !matches!(self.open.get(&number), Some((_, LOOKED_UP))) {
+            // It was answered meanwhile: what was sent before has come.
+            return None;
+        }
+        let (request, _) = self.open.remove(&number)?;
+        if self.paused_ms().is_some() {
+            // It is sent with all the others, once they are.
+            self.open.insert(number, (request, 0));
+            return None;
+        }
+        let (request, payload) = match request {
+            Request::Put(hashes) => {
+                let looked_at = found.looked_at(&hashes);
+                self.given(number, hashes, looked_at, found.pairs)
+            }
+            Request::Copy(from, upto) => {
+                let end = found.end(upto.clone());
+                self.copied(number, (from, upto), (end, found.pairs), (store, copies))
+            }
+            Request::Ask(_) | Request::Want(_) | Request::End => return None,
+        };
+        if number > self.newest_found {
+            // What is sent again is no progress.
+            self.newest_found = number;
+            self.progressed_ms = now_ms;
+        }
+        self.open.insert(number, (request, now_ms));
+        Some(payload)
     }
 
     fn count_pushed(&mut self, pairs: &[Pair]) {
@@ -271,9 +416,14 @@ impl Round {
         }
     }
 
-    /// Whether the copy took its place. Returns whether it was waited for.
+    /// Whether the copy took its place; who has lost pieces says of the next one that it cannot. Returns whether it was waited
+    /// for.
     pub(crate) fn on_mirror_done(&mut self, number: u64, is_taken: bool, now_ms: u64) -> bool {
-        let is_answer = matches!(self.open.get(&number), Some((Request::End, _)));
+        let is_answer = match self.open.get(&number) {
+            Some((Request::End, _)) => true,
+            Some((Request::Copy(..), _)) => !is_taken,
+            _ => false,
+        };
         if is_answer {
             self.open.remove(&number);
             self.progressed_ms = now_ms;
@@ -282,10 +432,18 @@ impl Round {
         is_answer
     }
 
-    /// When something is to be sent again, or the round to be given up.
-    pub(crate) fn due_ms(&self) -> u64 {
-        let again = self.open.values().map(|(_, sent_ms)| sent_ms + RESEND_MS).min();
-        again.unwrap_or(u64::MAX).min(self.progressed_ms + ROUND_STALL_MS)
+    /// When something is to be sent, or the round to be given up.
+    pub(crate) fn due_ms(&self, pace: &Pace) -> u64 {
+        if let Some(paused_ms) = self.paused_ms() {
+            return paused_ms + MAX_PAUSED_MS;
+        }
+        let again = self.open.values().map(|(_, sent_ms)| sent_ms.saturating_add(RESEND_MS)).min();
+        let stalls = again.map(|_| self.progressed_ms + ROUND_STALL_MS);
+        if !self.is_copy || pace.has_room() {
+            return again.into_iter().chain(stalls).min().unwrap_or(u64::MAX);
+        }
+        let next = (self.open.len() < MAX_OPEN_REQUESTS).then(|| pace.due_ms());
+        again.map(|again| again.max(pace.due_ms())).into_iter().chain(stalls).chain(next).min().unwrap_or(u64::MAX)
     }
 }
 
@@ -326,7 +484,7 @@ pub(crate) fn pairs_with(hashes: &[u64], store: &Store) -> Result<(usize, Vec<Pa
     for (looked_at, hash) in hashes.iter().enumerate() {
         let found = store.with_hash(*hash)?;
         let more: usize = found.iter().map(|(key, entry)| key.len() + entry.body.size_bytes()).sum();
-        if looked_at > 0 && (bytes + more as u64 > MAX_MESSAGE_BYTES || looked_at >= store.max_looked_up()) {
+        if looked_at > 0 && (bytes + more as u64 > MAX_MESSAGE_BYTES || looked_at >= MAX_MESSAGE_PAIRS) {
             return Ok((looked_at, pairs));
         }
         bytes += more as u64;

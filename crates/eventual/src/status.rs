@@ -34,6 +34,8 @@ pub struct Counts {
     pub rounds: u64,
     /// Rounds that were given up.
     pub stalled_rounds: u64,
+    /// Copies that went on where they were broken off.
+    pub resumed: u64,
     /// Entries that rounds brought here.
     pub pulled: u64,
     /// Entries that rounds brought to others.
@@ -155,7 +157,7 @@ impl Replica {
             put_bytes: peer.figures.put_bytes,
             compared_wall_ms: peer.figures.compared_wall_ms,
             copied_wall_ms: peer.figures.copied_wall_ms,
-            is_comparing: peer.round.is_some(),
+            is_comparing: peer.round.as_ref().is_some_and(|round| round.paused_ms().is_none()),
             rounds: peer.rounds,
             clock_offset_ms: peer.clock_offset_ms(now),
         });

@@ -1,5 +1,6 @@
 //! The pairs of a replica: an engine, and beside it what replication needs to find its way in it.
 
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -7,12 +8,14 @@ use bytes::Bytes;
 use quorate_engine::{Batch, Change, Engine, EngineError, Table};
 
 use crate::changes::{Cause, Changes, Gathered, Shown};
+use crate::copying::Pinned;
 use crate::digest::{Digest, Node, Tree};
 use crate::entry::{Body, Entry};
 use crate::io::Time;
+use crate::lookup::{Lookup, Wanted};
 use crate::message::Pair;
 use crate::mirror::Swap;
-use crate::options::{MAX_BACKLOG_BYTES, MAX_BATCH_BYTES, MAX_DISK_PAIRS, MAX_MEMORY_BATCH_BYTES, MAX_MESSAGE_PAIRS};
+use crate::options::{MAX_BACKLOG_BYTES, MAX_BATCH_BYTES, MAX_MEMORY_BATCH_BYTES, MAX_MESSAGE_BYTES, PAIR_BYTES};
 use crate::recent::Recent;
 use crate::session::Session;
 use crate::version::{Hlc, InstanceId, Version};
@@ -80,6 +83,9 @@ impl Kept {
     }
 }
 
+/// A place in the order of key hashes: a hash, and the key.
+pub(crate) type Place = (u64, Bytes);
+
 /// A change that waits for a log position to be durable.
 struct Waiting {
     index: u64,
@@ -138,8 +144,9 @@ pub(crate) struct Store {
     waiting: HashMap<Bytes, (u64, Option<Bytes>)>,
     /// Bytes of all these changes.
     waiting_bytes: usize,
-    /// Changes so far.
+    /// Changes so far, and their bytes.
     changes: u64,
+    changed_bytes: u64,
     /// The engine is given what it takes in elsewhere: it may stall.
     may_stall: bool,
     /// What it is being given.
@@ -174,6 +181,7 @@ impl Store {
             waiting: HashMap::new(),
             waiting_bytes: 0,
             changes: 0,
+            changed_bytes: 0,
             may_stall: false,
             applying: None,
             came_back_at: 0,
@@ -225,11 +233,6 @@ impl Store {
     /// Whether so much waits for the engine that no more should be taken in.
     pub(crate) fn has_full_backlog(&self) -> bool {
         self.may_stall && self.waiting_bytes >= MAX_BACKLOG_BYTES
-    }
-
-    /// How many values may be looked up for one message.
-    pub(crate) fn max_looked_up(&self) -> usize {
-        if self.may_stall { MAX_DISK_PAIRS } else { MAX_MESSAGE_PAIRS }
     }
 
     /// Over an empty engine that evicts. There is no index of what is in it, and so nothing to compare.
@@ -356,19 +359,32 @@ impl Store {
             return self.merge_cached(key, entry);
         }
         let hash = self.digest.key_hash(key);
-        let at = (hash, key.clone());
-        let old = self.index.get(&at).map(|kept| kept.version);
-        if !entry.beats(old.as_ref()) {
-            return if old == Some(entry.version) { Merged::Same } else { Merged::Lost };
-        }
-        self.set(at, entry, index);
-        Merged::Won(old)
+        let kept = Kept::of(key, entry);
+        let old = match self.index.entry((hash, key.clone())) {
+            Slot::Vacant(vacant) => {
+                vacant.insert(kept);
+                None
+            }
+            Slot::Occupied(known) if !entry.beats(Some(&known.get().version)) => {
+                return if known.get().version == entry.version { Merged::Same } else { Merged::Lost };
+            }
+            Slot::Occupied(mut known) => Some(known.insert(kept)),
+        };
+        self.noted((hash, key), entry, kept, old);
+        self.change_to(index, key.clone(), entry, old);
+        Merged::Won(old.map(|old| old.version))
     }
 
     /// Puts an entry in the place of whatever there is.
     fn set(&mut self, at: (u64, Bytes), entry: &Entry, index: u64) {
         let key = at.1.clone();
-        let was_there = self.note(at, entry).is_some_and(|kept| !kept.is_dead);
+        let old = self.note(at, entry);
+        self.change_to(index, key, entry, old);
+    }
+
+    /// An entry takes the place of what there was for a key.
+    fn change_to(&mut self, index: u64, key: Bytes, entry: &Entry, old: Option<Kept>) {
+        let was_there = old.is_some_and(|old| !old.is_dead);
         let shown = match entry.body {
             Body::Value { .. } => Shown::put(was_there),
             Body::Tombstone => Shown::gone(Cause::Delete, was_there),
@@ -379,13 +395,18 @@ impl Store {
 
     /// Has the books say that this is what there is for a key. Returns what they said before.
     fn note(&mut self, at: (u64, Bytes), entry: &Entry) -> Option<Kept> {
-        let (hash, key) = (at.0, &at.1.clone());
-        let now = Kept::of(key, entry);
+        let (hash, key) = (at.0, at.1.clone());
+        let kept = Kept::of(&key, entry);
+        let old = self.index.insert(at, kept);
+        self.noted((hash, &key), entry, kept, old);
+        old
+    }
+
+    /// The index says now that this is what there is for a key, and what there was before: so do the other books.
+    fn noted(&mut self, (hash, key): (u64, &Bytes), entry: &Entry, kept: Kept, old: Option<Kept>) {
         self.seen.note(entry.version);
-        let kept = self.index.insert(at, now);
-        let old = kept.map(|kept| kept.version);
-        kept.into_iter().for_each(|kept| self.forget(key, kept));
-        self.digest.replace(hash, key, old, Some(entry.version));
+        old.into_iter().for_each(|old| self.forget(key, old));
+        self.digest.replace(hash, key, old.map(|old| old.version), Some(entry.version));
         if entry.body == Body::Expired {
             self.expired.insert((entry.deadline_ms, key.clone()));
         } else if entry.is_dead() {
@@ -393,8 +414,7 @@ impl Store {
         } else if entry.deadline_ms != 0 {
             self.deadlines.insert((entry.deadline_ms, key.clone()));
         }
-        self.data_bytes += now.size_bytes;
-        kept
+        self.data_bytes += kept.size_bytes;
     }
 
     /// A copy takes the place of what there is, whatever the versions; for readers at once, when this log position is durable.
@@ -427,7 +447,9 @@ impl Store {
     fn change(&mut self, index: u64, key: Bytes, (value, until_ms): (Option<Bytes>, Option<u64>), shown: Shown) {
         self.changes += 1;
         let number = self.changes;
-        self.waiting_bytes += bytes_of(&key, value.as_ref());
+        let bytes = bytes_of(&key, value.as_ref());
+        self.waiting_bytes += bytes;
+        self.changed_bytes += bytes as u64 + PAIR_BYTES;
         let comes_again = self.waiting.insert(key.clone(), (number, value.clone())).is_some();
         self.queue.push_back(Waiting { index, number, key, value, until_ms, shown, comes_again, is_joined: false });
     }
@@ -512,16 +534,114 @@ impl Store {
         self.index.range((first, Bytes::new())..).take_while(move |((hash, _), _)| *hash <= last)
     }
 
-    /// The first pair after this place, in the order of hashes.
-    pub(crate) fn after(&self, place: Option<&(u64, Bytes)>) -> Option<(u64, Bytes)> {
+    /// What comes after this place, in the order of hashes.
+    fn behind(&self, place: Option<&Place>) -> impl Iterator<Item = (&Place, &Kept)> {
         use std::ops::Bound::{Excluded, Unbounded};
         let low = place.map_or(Unbounded, |place| Excluded(place.clone()));
-        self.index.range((low, Unbounded)).next().map(|(at, _)| at.clone())
+        self.index.range((low, Unbounded))
     }
 
-    /// Bytes of the key and of what is there at a place.
-    pub(crate) fn size_at(&self, place: &(u64, Bytes)) -> u64 {
-        self.index.get(place).map_or(0, |kept| kept.size_bytes)
+    /// Where a piece ends that begins after this place: it has about so many bytes, or pairs, and at least one. None if nothing
+    /// comes after it.
+    pub(crate) fn end_of_piece(&self, after: Option<&Place>, max_bytes: u64, max_pairs: usize) -> Option<Place> {
+        let mut last = None;
+        let mut bytes = 0;
+        for (count, (place, kept)) in self.behind(after).enumerate() {
+            bytes += kept.size_bytes + PAIR_BYTES;
+            if last.is_some() && (bytes > max_bytes || count >= max_pairs) {
+                break;
+            }
+            last = Some(place);
+        }
+        last.cloned()
+    }
+
+    /// How many changes there were so far.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// What there is now, kept as it is. None if the engine cannot do that.
+    pub(crate) fn pin(&self) -> Option<Pinned> {
+        let (changes, changed_bytes) = (self.changes, self.changed_bytes);
+        let pin = || Pinned { view: self.engine.view(), over: self.over(), changes, changed_bytes };
+        self.engine.capabilities().pinned_views.then(pin)
+    }
+
+    /// What the engine does not have yet.
+    fn over(&self) -> HashMap<Bytes, Option<Bytes>> {
+        self.waiting.iter().map(|(key, (_, value))| (key.clone(), value.clone())).collect()
+    }
+
+    /// Whether more was changed since then than this: so much, about, is kept alive by it alone.
+    pub(crate) fn is_outdated(&self, pinned: &Pinned, max_bytes: u64) -> bool {
+        self.changed_bytes - pinned.changed_bytes > max_bytes
+    }
+
+    /// What there is after this place up to that one, or as much of it as is about so many bytes; and where that ends. `pinned`:
+    /// as it was then. What is not in the index any more is not in it: a tombstone that all have, or the key of a copy that was
+    /// replaced.
+    pub(crate) fn piece(
+        &self,
+        (after, upto): (Option<&Place>, &Place),
+        max_bytes: u64,
+        pinned: Option<&Pinned>,
+    ) -> Result<(Place, Vec<Pair>), ReplicaError> {
+        let view = self.engine.view();
+        let (mut pairs, mut bytes, mut end) = (Vec::new(), 0, None);
+        for (place, _) in self.behind(after).take_while(|(place, _)| *place <= upto) {
+            let found = match (pinned, self.waiting.get(&place.1)) {
+                (Some(pinned), _) => pinned.peek(&place.1)?,
+                (None, Some((_, waiting))) => waiting.clone(),
+                (None, None) => view.peek(Table::Current, &place.1)?,
+            };
+            if let Some(found) = found {
+                bytes += (place.1.len() + found.len()) as u64;
+                if let Some(end) = end.filter(|_| bytes > max_bytes) {
+                    return Ok((Place::clone(end), pairs));
+                }
+                pairs.push(Pair { key: place.1.clone(), entry: Entry::decode(found)? });
+            }
+            end = Some(place);
+        }
+        Ok((upto.clone(), pairs))
+    }
+
+    /// The same, to be looked up elsewhere.
+    pub(crate) fn look_up_piece(
+        &self,
+        (after, upto): (Option<&Place>, &Place),
+        max_bytes: u64,
+        pinned: Option<&Pinned>,
+    ) -> Lookup {
+        let view = pinned.map_or_else(|| self.engine.view(), |pinned| Arc::clone(&pinned.view));
+        let places = self.behind(after).map(|(place, _)| place).take_while(|place| *place <= upto);
+        let known = |place: &Place| match pinned {
+            Some(pinned) => pinned.over.get(&place.1).cloned().map_or(Wanted::InView, Wanted::Known),
+            None => self.wanted(place),
+        };
+        Lookup { number: 0, view, wanted: places.map(|place| (place.clone(), known(place))).collect(), max_bytes }
+    }
+
+    /// The entries of keys with these hashes, to be looked up elsewhere.
+    pub(crate) fn look_up_hashes(&self, hashes: &[u64]) -> Lookup {
+        let places = hashes.iter().flat_map(|hash| self.by_hash(*hash, *hash)).map(|(place, _)| place);
+        self.look_up_all(places)
+    }
+
+    /// The entry of a key, to be looked up elsewhere.
+    pub(crate) fn look_up(&self, key: &Bytes) -> Lookup {
+        let place = (self.digest.key_hash(key), key.clone());
+        self.look_up_all(std::iter::once(&place))
+    }
+
+    fn look_up_all<'a>(&self, places: impl Iterator<Item = &'a Place>) -> Lookup {
+        let wanted = places.map(|place| (place.clone(), self.wanted(place))).collect();
+        Lookup { number: 0, view: self.engine.view(), wanted, max_bytes: MAX_MESSAGE_BYTES }
+    }
+
+    fn wanted(&self, place: &Place) -> Wanted {
+        self.waiting.get(&place.1).map_or(Wanted::InView, |(_, value)| Wanted::Known(value.clone()))
     }
 
     /// Lets readers of the engine see what is durable, at once: what was changed up to this log position.
@@ -543,7 +663,14 @@ impl Store {
         let Some(Applying { bytes, changes, told, .. }) = self.applying.take() else { return };
         self.told.extend(told);
         self.waiting_bytes -= bytes;
+        if self.queue.is_empty() {
+            // Mostly so, where nothing stalls.
+            self.waiting.clear();
+        }
         for (key, number) in changes {
+            if self.waiting.is_empty() {
+                break;
+            }
             if self.waiting.get(&key).is_some_and(|(newest, _)| *newest == number) {
                 self.waiting.remove(&key);
             }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::io::{Answer, MemberState, Members, Refusal};
-use crate::options::{CopyWhen, MAX_WAITS, ROUND_PAUSE_MS, ROUND_STALL_MS, Trigger};
+use crate::lookup::Then;
+use crate::options::{CopyWhen, MAX_WAITS, ROUND_PAUSE_MS, Trigger};
 use crate::peer::{Peer, Stream};
 use crate::replica::Replica;
-use crate::round::Round;
+use crate::round::{Round, Step};
 use crate::store::ReplicaError;
 use crate::version::{Hlc, InstanceId};
 
@@ -100,13 +101,21 @@ impl Replica {
         self.maybe_compare_with_somebody();
         // A mirror is told what it has, and a cache need not have anything.
         let begins_rounds = !self.is_cache() && (self.merges() || self.is_mirrored());
-        for id in self.other_members() {
-            let Some(peer) = self.peers.get_mut(&id) else { continue };
+        let mut others: Vec<InstanceId> = self.other_members().into_iter().collect();
+        for id in &others {
+            let Some(peer) = self.peers.get_mut(id) else { continue };
             let is_due = peer.sync_due_ms.is_some_and(|due_ms| due_ms <= now_ms);
             let is_reachable = peer.is_reachable(now_ms, silent_ms);
             if begins_rounds && peer.round.is_none() && is_reachable && (is_due || peer.wants_copy) {
-                self.begin_round(id);
+                self.begin_round(*id);
             }
+        }
+        let is_copied_to = |peer: &&Peer| peer.round.as_ref().is_some_and(|round| round.is_copy && round.paused_ms().is_none());
+        let count = self.peers.values().filter(is_copied_to).count();
+        self.copies.advance(&self.options, count, now_ms);
+        let first = self.copies.pace.first_of(others.len());
+        others.rotate_left(first);
+        for id in others {
             self.drive_round(id)?;
         }
         Ok(())
@@ -120,7 +129,7 @@ impl Replica {
             let is_reachable = peer.is_reachable(now_ms, silent_ms);
             let next = peer.sync_due_ms.filter(|_| begins_rounds && peer.round.is_none() && is_reachable);
             let again = peer.stream.as_ref().and_then(Stream::resend_due_ms).filter(|_| is_reachable);
-            [next, again, peer.round.as_ref().map(Round::due_ms)].into_iter().flatten().min()
+            [next, again, peer.round.as_ref().map(|round| round.due_ms(&self.copies.pace))].into_iter().flatten().min()
         };
         let peers = self.peers.values().filter_map(of_peer);
         let waits = self.waits.iter().map(|wait| wait.deadline_ms);
@@ -140,13 +149,13 @@ impl Replica {
             let round = if is_mirrored {
                 peer.sync_due_ms = None;
                 peer.wants_copy = false;
-                Round::mirror(round, started, now_ms)
+                Round::mirror(round, started, now_ms, &self.store)
             } else if is_due {
                 peer.sync_due_ms = None;
                 Round::compare(round, started, now_ms)
             } else {
                 peer.wants_copy = false;
-                Round::copy(round, started, now_ms)
+                Round::copy(round, started, now_ms, &self.store)
             };
             peer.round = Some(round);
             peer.figures.begin_round();
@@ -155,10 +164,22 @@ impl Replica {
 
     fn drive_round(&mut self, id: InstanceId) -> Result<(), ReplicaError> {
         let now_ms = self.now.mono_ms;
-        let Some(mut round) = self.peers.get_mut(&id).and_then(|peer| peer.round.take()) else { return Ok(()) };
-        while let Some(payload) = round.next(&self.store, now_ms)? {
-            self.send(id, payload);
+        let (silent_ms, can_pause) = (self.silent_ms(), self.is_mirrored());
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
+        let is_reachable = peer.is_reachable(now_ms, silent_ms);
+        let heard_ms = peer.heard_ms.filter(|_| is_reachable);
+        let Some(mut round) = peer.round.take() else { return Ok(()) };
+        if round.paused_ms().is_some_and(|paused_ms| heard_ms.is_some_and(|heard_ms| heard_ms >= paused_ms + ROUND_PAUSE_MS)) {
+            round.resume(now_ms);
+            self.counts.resumed += 1;
         }
+        while let Some(step) = round.next((&self.store, self.can_look_up()), &mut self.copies, now_ms)? {
+            match step {
+                Step::Send(payload) => self.send(id, payload),
+                Step::LookUp(number, lookup) => self.look_up(lookup, Then::Send { to: id, round: round.id, number }),
+            }
+        }
+        let must_wait = round.paused_ms().is_some() || round.is_stalled(now_ms);
         let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
         if round.is_done() {
             peer.floor = peer.floor.max(round.started);
@@ -175,7 +196,7 @@ impl Replica {
             self.counts.pulled += round.pulled;
             self.counts.put += round.pushed;
             peer.figures.end_round(&round, self.now.wall_ms);
-        } else if round.is_refused() || now_ms.saturating_sub(round.progressed_ms) >= ROUND_STALL_MS {
+        } else if round.is_refused() || (must_wait && !(can_pause && round.pause(now_ms))) {
             peer.wants_copy |= round.is_copy;
             peer.figures.give_up_round();
             peer.sync_due_ms = Some(now_ms + ROUND_PAUSE_MS);

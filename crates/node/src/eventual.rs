@@ -462,6 +462,10 @@ impl<D: Disk> Node<D> {
                     self.effects.push(Effect::Job(Job::ApplyBatch { place, start: own.replica.start(), engine, batch }));
                 }
                 Told::Changes(changes) => self.effects.push(changed(GroupId(group), &own.replica, changes)),
+                Told::LookUp(lookup) => {
+                    let (place, start) = (own.place(group), own.replica.start());
+                    self.effects.push(Effect::Job(Job::LookUp { place, start, lookup }));
+                }
                 Told::Flush => {
                     let (place, engine) = (own.place(group), Arc::clone(own.replica.engine()));
                     self.effects.push(Effect::Job(Job::Flush { place, engine }));

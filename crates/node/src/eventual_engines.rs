@@ -1,8 +1,8 @@
 //! Replicas of eventual keyspaces whose engines are on disks.
 //!
 //! Such an engine may stall, so all that takes long is done by jobs: it is opened and read once, which makes the replica's index;
-//! it takes in batches, one at a time; and it is flushed, behind which the replica's log is purged. What it came back with and
-//! the rest of the log are the replica.
+//! it takes in batches, one at a time; what goes to other replicas is looked up; and it is flushed, behind which the replica's
+//! log is purged. What it came back with and the rest of the log are the replica.
 //!
 //! One that fails while the node runs is given up, and opened again as at a start. One that is damaged, or came back without what
 //! the log goes on from, has lost what this instance had, and the instance ends: the node asks for another id, as if nothing had
@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use quorate_engine::{EngineError, EngineSpec, Place};
-use quorate_eventual::{Input, Replica, ReplicaError, Setup};
+use quorate_eventual::{Input, LookedUp, Replica, ReplicaError, Setup};
 use quorate_log::{Disk, GroupId};
 
 use crate::catalog::{KeyspaceRecord, ReplicaRole, ShardRecord};
@@ -152,6 +152,18 @@ impl<D: Disk> Node<D> {
         match applied {
             Ok(()) => self.eventuals.tell(place.group, Input::Applied),
             Err(error) => self.on_eventual_failed(place.group, &error.into()),
+        }
+    }
+
+    /// What a replica is to send was looked up, or could not be.
+    pub(crate) fn on_looked_up(&mut self, place: Place, start: u64, found: Result<LookedUp, ReplicaError>) {
+        let own = self.eventuals.replicas.get(&place.group);
+        if own.is_none_or(|own| own.place(place.group) != place || own.replica.start() != start) {
+            return;
+        }
+        match found {
+            Ok(found) => self.eventuals.tell(place.group, Input::LookedUp(found)),
+            Err(error) => self.on_eventual_failed(place.group, &error),
         }
     }
 

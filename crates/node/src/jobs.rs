@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_engine::{Batch, Engine, EngineError, EngineSpec, Engines, Place, View};
-use quorate_eventual::{Replica as EventualReplica, ReplicaError, Setup};
+use quorate_eventual::{LookedUp, Lookup, Replica as EventualReplica, ReplicaError, Setup};
 use quorate_keyspace::{Applied, Lease, LeaseId, Shard, ShardError, leases};
 use quorate_log::{Disk, GroupId};
 
@@ -55,6 +55,15 @@ pub enum Job {
         engine: Arc<dyn Engine>,
         /// The batch.
         batch: Batch,
+    },
+    /// Look up in such an engine what its replica is to send.
+    LookUp {
+        /// Where it is.
+        place: Place,
+        /// Which start of its replica; comes back.
+        start: u64,
+        /// What.
+        lookup: Lookup,
     },
     /// Make a new engine, from a file.
     Build {
@@ -198,6 +207,15 @@ pub enum JobResult {
         /// Or why the engine is of no use any more.
         applied: Result<(), EngineError>,
     },
+    /// It was looked up.
+    LookedUp {
+        /// Where the engine is.
+        place: Place,
+        /// Which start of its replica.
+        start: u64,
+        /// What was found, or why the engine is of no use any more.
+        found: Result<LookedUp, ReplicaError>,
+    },
     /// A new engine was filled, or has applied more.
     MovedOn {
         /// Where it is.
@@ -271,6 +289,7 @@ impl Job {
             | Self::Reopen { place, .. }
             | Self::OpenEventual { place, .. }
             | Self::ApplyBatch { place, .. }
+            | Self::LookUp { place, .. }
             | Self::Flush { place, .. }
             | Self::Retire { place, .. } => GroupId(place.group),
             Self::Apply { group, .. } | Self::ReadLeases { group, .. } | Self::Forget { group } | Self::Remove { group, .. } => {
@@ -299,6 +318,7 @@ impl Job {
             Self::ApplyBatch { place, start, engine, batch } => {
                 JobResult::BatchApplied { place, start, applied: engine.apply(batch) }
             }
+            Self::LookUp { place, start, lookup } => JobResult::LookedUp { place, start, found: lookup.run() },
             Self::Build { file, place, spec } => {
                 let shard = build(files, engines, &file, place, &spec);
                 JobResult::MovedOn { place, shard: shard.map(Box::new) }

@@ -338,6 +338,7 @@ impl<D: Disk> Node<D> {
             }
             JobResult::EventualOpened { place, replica } => self.on_eventual_opened(place, replica),
             JobResult::BatchApplied { place, start, applied } => self.on_batch_applied(place, start, applied),
+            JobResult::LookedUp { place, start, found } => self.on_looked_up(place, start, found),
             JobResult::Loaded { file, state } => match (self.replicas.get_mut(&group), state) {
                 (Some(replica), Ok((state, size_bytes))) => replica.on_loaded(file, state, size_bytes, out),
                 (Some(replica), Err(error)) => replica.on_load_failed(error, out),

@@ -21,7 +21,7 @@ const FLUSH_THREADS: usize = 2;
 /// Hands jobs to their threads.
 ///
 /// The queues need no bound of their own: each group has at most one apply, one flush, one cut, one load, one reopening and one
-/// move, what it removes, and a window of pieces per copy.
+/// move, what it removes, a window of pieces per copy, and 64 lookups.
 #[derive(Debug)]
 pub(crate) struct JobWorkers {
     applies: Arc<Queue>,
@@ -90,7 +90,7 @@ impl JobWorkers {
             | Job::OpenEventual { .. }
             | Job::Retire { .. }
             | Job::Forget { .. } => &self.whole,
-            Job::Read { .. } | Job::Stage { .. } | Job::Discard { .. } | Job::Remove { .. } => &self.pieces,
+            Job::LookUp { .. } | Job::Read { .. } | Job::Stage { .. } | Job::Discard { .. } | Job::Remove { .. } => &self.pieces,
         };
         queue.waiting.lock().expect(POISONED).jobs.push_back(job);
         queue.wake.notify_one();

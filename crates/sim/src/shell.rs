@@ -409,7 +409,9 @@ impl Simulation {
         {
             leases.iter_mut().for_each(|lease| lease.ttl_ms /= 4);
         }
+        eventual_outcome(&done.result).into_iter().for_each(|what| self.coverage.count(what));
         match &done.result {
+            result if eventual_outcome(result).is_some() => {}
             JobResult::Cut { size_bytes: Ok(_), .. } => {
                 self.coverage.count("snapshots cut");
                 if let Some(mutation @ (Mutation::VersionLost | Mutation::VersionMisplaced)) = self.scenario.mutation
@@ -431,11 +433,6 @@ impl Simulation {
             JobResult::Staged { progress: Ok(_), .. } => self.coverage.count("snapshot pieces staged"),
             JobResult::Applied { applied: Ok(_) } => self.coverage.count("runs applied by jobs"),
             JobResult::Reopened { shard: Ok(_), .. } => self.coverage.count("engines opened again"),
-            JobResult::EventualOpened { replica: Ok(_), .. } => self.coverage.count("engines of eventual replicas opened"),
-            JobResult::EventualOpened { replica: Err(ReplicaError::Engine(EngineError::Corrupt(_))), .. } => {
-                self.coverage.count("eventual replicas that lost their engines");
-            }
-            JobResult::BatchApplied { applied: Ok(()), .. } => self.coverage.count("eventual batches applied by jobs"),
             JobResult::MovedOn { shard: Ok(_), .. } => self.coverage.count("steps of moves"),
             JobResult::Flushed { durable_index: Ok(_), .. } => self.coverage.count("engines flushed"),
             JobResult::Retired => self.coverage.count("replicas retired"),
@@ -448,6 +445,7 @@ impl Simulation {
             | JobResult::Reopened { .. }
             | JobResult::EventualOpened { .. }
             | JobResult::BatchApplied { .. }
+            | JobResult::LookedUp { .. }
             | JobResult::Flushed { .. }
             | JobResult::Cut { .. }
             | JobResult::Loaded { .. }
@@ -473,6 +471,19 @@ impl Simulation {
     }
 }
 
+/// What a job has done for a replica of an eventual keyspace; none if it failed, or was for another.
+fn eventual_outcome(result: &JobResult) -> Option<&'static str> {
+    match result {
+        JobResult::EventualOpened { replica: Ok(_), .. } => Some("engines of eventual replicas opened"),
+        JobResult::EventualOpened { replica: Err(ReplicaError::Engine(EngineError::Corrupt(_))), .. } => {
+            Some("eventual replicas that lost their engines")
+        }
+        JobResult::BatchApplied { applied: Ok(()), .. } => Some("eventual batches applied by jobs"),
+        JobResult::LookedUp { found: Ok(_), .. } => Some("eventual values looked up by jobs"),
+        _ => None,
+    }
+}
+
 fn job_name(job: &quorate_node::Job) -> String {
     use quorate_node::Job;
     match job {
@@ -483,6 +494,7 @@ fn job_name(job: &quorate_node::Job) -> String {
         Job::Discard { file } => format!("discard what was received of {file}"),
         Job::Apply { work, .. } => format!("apply {work}"),
         Job::OpenEventual { place, .. } => format!("open {place}"),
+        Job::LookUp { place, .. } => format!("look up at {place}"),
         Job::ApplyBatch { place, batch, .. } => format!("apply up to {} at {place}", batch.applied),
         Job::Build { file, place, .. } => format!("build {place} from {file}"),
         Job::Replay { place, work, .. } => format!("replay {work} at {place}"),

@@ -115,11 +115,14 @@ impl Writers {
             ("sync_interval", number(random.between(300, 2_000))),
             ("max_clock_offset", number(1_000)),
         ]);
+        // Drawn last, so that all else is as it was before there were engines on disks, and then copies that are slowed down.
+        let engine = if is_durable { *random.pick(&["trie", "btree", "lsm"]).expect("not empty") } else { "trie" };
+        if mode == Mode::FullCopy && random.chance(500) {
+            options.push(("copy_rate", number(64 << 10)));
+        }
         let options = options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let replication = ReplicationSettings { options, ..ReplicationSettings::of(mode) };
         assert!(replication.check().is_ok(), "{replication:?} can be had");
-        // Drawn last, so that all else is as it was before there were engines on disks.
-        let engine = if is_durable { *random.pick(&["trie", "btree", "lsm"]).expect("not empty") } else { "trie" };
         Self { replication: Some(replication), engine, is_durable, ..Self::default() }
     }
 

@@ -13,6 +13,7 @@ use super::oracle::Oracle;
 use super::sessions::Sessions;
 use super::watching::Watching;
 use crate::io::{Answer, Effect, Input, MemberState, Members, Time, Write};
+use crate::lookup::{Lookup, MAX_LOOKUPS};
 use crate::message::{Message, Payload};
 use crate::replica::{Replica, Setup};
 use crate::version::Hlc;
@@ -49,6 +50,7 @@ struct Disk {
     engine: Option<Arc<dyn Engine>>,
     to_apply: Option<Batch>,
     is_to_flush: bool,
+    to_look_up: Vec<Lookup>,
 }
 
 /// Makes the disk of a slot that begins: empty, and the kind of the engine on it.
@@ -97,6 +99,7 @@ impl Cluster {
 
     /// The same, with engines on disks.
     pub(super) fn over(new_disk: Option<NewDisk>, slots: usize, options: Options, mutation: Option<Mutation>) -> Self {
+        let mirrors = Mirrors::new(&options);
         let mut cluster = Self {
             slots: (0..slots).map(|_| Slot::default()).collect(),
             options,
@@ -107,7 +110,7 @@ impl Cluster {
             next_token: 1,
             answers: BTreeMap::new(),
             oracle: Oracle::default(),
-            mirrors: Mirrors::default(),
+            mirrors,
             caches: Caches::default(),
             sessions: Sessions::default(),
             watching: Watching::default(),
@@ -177,7 +180,7 @@ impl Cluster {
         };
         let disk = self.slots[slot].disk.get_or_insert_with(|| {
             let (engines, kind) = new_disk();
-            Disk { engines, kind, engine: None, to_apply: None, is_to_flush: false }
+            Disk { engines, kind, engine: None, to_apply: None, is_to_flush: false, to_look_up: Vec::new() }
         });
         let opened = disk.engines.open(Place { group: 1, build: 0 }, &EngineSpec::of(disk.kind)).expect("a disk that works");
         disk.engine = Some(Arc::clone(&opened));
@@ -196,6 +199,10 @@ impl Cluster {
         if let Some(batch) = disk.to_apply.take() {
             engine.apply(batch).expect("a disk that works");
             own.inputs.push(Input::Applied);
+        }
+        // In another order than they were asked for.
+        for lookup in std::mem::take(&mut disk.to_look_up).into_iter().rev() {
+            own.inputs.push(Input::LookedUp(lookup.run().expect("a disk that works")));
         }
         if !own.inputs.is_empty() {
             self.poll(slot);
@@ -258,6 +265,11 @@ impl Cluster {
                     changes.events.iter_mut().for_each(|events| drop(events.pop()));
                 }
                 self.watching.on_changes(slot, &changes);
+            }
+            Effect::LookUp(lookup) => {
+                let disk = own.disk.as_mut().expect("in memory things are looked up at once");
+                disk.to_look_up.push(lookup);
+                assert!(disk.to_look_up.len() <= MAX_LOOKUPS);
             }
             Effect::Flush => {
                 let disk = own.disk.as_mut().expect("only an engine on a disk is flushed");
@@ -456,6 +468,7 @@ impl Cluster {
         if let Some(disk) = &mut own.disk {
             // What a process had begun may be done all the same, and an engine comes back with what it had, or with less.
             let engine = disk.engine.take().expect("it was open");
+            disk.to_look_up.clear();
             if let Some(batch) = disk.to_apply.take().filter(|_| self.polls.is_multiple_of(2)) {
                 engine.apply(batch).expect("a disk that works");
             }

@@ -3,6 +3,7 @@
 
 mod caches;
 mod cluster;
+mod copies;
 mod disks;
 mod hunt;
 mod mirrors;

@@ -60,20 +60,30 @@ pub(super) fn start() -> impl Strategy<Value = Start> {
     ];
     let ack = prop_oneof![2 => Just(Ack::Local), 1 => Just(Ack::Others(1)), 1 => Just(Ack::AllUp)];
     let small = prop_oneof![2 => Just(64_u64 << 20), 1 => Just(450)];
-    (2..6_usize, trigger, any::<bool>(), ack, small).prop_map(|(slots, trigger, is_durable, ack, outbox_max_bytes)| {
-        let options = Options {
-            is_durable,
-            ack,
-            outbox_max_bytes,
-            sync_interval_ms: 2_000,
-            report_interval_ms: 200,
-            max_report_interval_ms: 3_200,
-            digest_levels: 1,
-            checkpoint_bytes: 400,
-            ..Options::new(trigger)
-        };
-        Start { slots, options }
-    })
+    (2..6_usize, trigger, any::<bool>(), ack, small, copying()).prop_map(
+        |(slots, trigger, is_durable, ack, outbox_max_bytes, copying)| {
+            let (copy_rate, copy_piece_bytes) = copying;
+            let options = Options {
+                copy_rate,
+                copy_piece_bytes,
+                is_durable,
+                ack,
+                outbox_max_bytes,
+                sync_interval_ms: 2_000,
+                report_interval_ms: 200,
+                max_report_interval_ms: 3_200,
+                digest_levels: 1,
+                checkpoint_bytes: 400,
+                ..Options::new(trigger)
+            };
+            Start { slots, options }
+        },
+    )
+}
+
+/// How fast copies leave, and how large their pieces are: mostly of one pair, so that much can happen between two of them.
+pub(super) fn copying() -> impl Strategy<Value = (Option<u64>, u64)> {
+    (prop_oneof![2 => Just(None), 1 => (1_000..4_000_u64).prop_map(Some)], prop_oneof![3 => Just(1), 1 => Just(512 << 10)])
 }
 
 pub(super) fn op() -> impl Strategy<Value = Op> {

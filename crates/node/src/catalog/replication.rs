@@ -208,6 +208,13 @@ pub const MODE_OPTIONS: &[ModeOption] = &[
         help: "with the variant mirror: the node that is written to, and copied",
     },
     ModeOption {
+        name: "copy_rate",
+        modes: &[Mode::FullCopy],
+        form: Form::Bytes(64 << 10, 1 << 40),
+        default: NOTHING,
+        help: "most bytes that copies from a node take in a second, to all others together; nothing: no bound",
+    },
+    ModeOption {
         name: "conflict_log",
         modes: EVENTUAL,
         form: Form::Word(&["off", "on"]),
@@ -410,6 +417,13 @@ impl ReplicationSettings {
         }
     }
 
+    fn copy_rate(&self) -> Option<u64> {
+        match self.value("copy_rate") {
+            OptionValue::Number(rate) => Some(*rate),
+            OptionValue::Word(_) => None,
+        }
+    }
+
     fn schedule(&self) -> Option<Schedule> {
         match self.value("schedule") {
             OptionValue::Word(text) => text.parse().ok(),
@@ -461,6 +475,7 @@ impl ReplicationSettings {
             digest_seed: seed,
             mirror_of: source,
             schedule: self.schedule(),
+            copy_rate: self.copy_rate(),
             logs_conflicts: self.is_word("conflict_log", "on"),
             ..Options::new(trigger)
         })
@@ -537,6 +552,9 @@ mod tests {
             (r#"{"mode":"full-copy","variant":"mirror"}"#, "replication.source: with the variant mirror, and only with it"),
             (r#"{"mode":"full-copy","source":"n1"}"#, "replication.source: with the variant mirror, and only with it"),
             (r#"{"mode":"full-copy","variant":"mirror","source":"-"}"#, "replication.source: the name of a node"),
+            (r#"{"mode":"full-copy","copy_rate":65535}"#, "replication.copy_rate: between 65536 and 1099511627776 bytes"),
+            (r#"{"mode":"full-copy","copy_rate":"fast"}"#, "replication.copy_rate: between"),
+            (r#"{"mode":"push","copy_rate":65536}"#, "the mode push has no option \"copy_rate\""),
             (r#"{"mode":"batch","max_bytes":"word"}"#, "replication.max_bytes: between 1024 and 67108864 bytes"),
         ] {
             assert!(refused(text).contains(why), "{}", refused(text));
@@ -561,6 +579,8 @@ mod tests {
         let copies = |text: &str| options(text).unwrap().trigger;
         assert_eq!(copies(r#"{"mode":"full-copy"}"#), Trigger::Copy(CopyWhen::Every(60_000)));
         assert_eq!(copies(r#"{"mode":"full-copy","trigger":"manual"}"#), Trigger::Copy(CopyWhen::Manual));
+        let slow = options(r#"{"mode":"full-copy","copy_rate":1000000}"#).unwrap();
+        assert_eq!((slow.copy_rate, options(r#"{"mode":"full-copy"}"#).unwrap().copy_rate), (Some(1_000_000), None));
         let nightly = options(r#"{"mode":"full-copy","schedule":"30 2 * * *"}"#).unwrap();
         assert_eq!((nightly.trigger, nightly.schedule.is_some()), (Trigger::Copy(CopyWhen::Manual), true));
         let mirror = parsed(r#"{"mode":"full-copy","variant":"mirror","source":"n1"}"#);

@@ -463,6 +463,8 @@ mod tests {
             (json!({"mode": "push", "ack": "nobody"}), "replication.ack: local, all_up, or a number"),
             (json!({"mode": "batch", "linger": "5ms"}), "the mode batch has no option \"linger\"; known: ack, interval"),
             (json!({"mode": "batch", "max_bytes": "much"}), "replication.max_bytes: between"),
+            (json!({"mode": "full-copy", "copy_rate": "fast"}), "replication.copy_rate: between 65536 and"),
+            (json!({"mode": "full-copy", "copy_rate": "1KiB"}), "replication.copy_rate: between 65536 and"),
             (json!({"mode": "paxos"}), "known: raft, push"),
             (json!({}), "missing field `mode`"),
         ] {
