@@ -268,6 +268,10 @@ pub trait Engine: Send + Sync + fmt::Debug {
         None
     }
 
+    /// It serves from now on. Until it is told so, nothing is written to the store behind it, to which another engine may write
+    /// whose place it is to take. Can be told again.
+    fn serve(&self) {}
+
     /// How far the store behind it is, if there is one.
     fn behind(&self) -> Option<BehindStats> {
         None

@@ -48,21 +48,27 @@ impl Running {
     /// Has everything written again to the store behind this node's replica, if there is one: it may have lost what it had.
     pub(crate) async fn rewrite_behind(&self, keyspace: &str, deadline: Monotonic) -> Result<(), StoreError> {
         let hosted = self.hosted(keyspace, deadline).await?;
-        let noted = tokio::task::spawn_blocking(move || hosted.engine.rewrite_behind()).await;
+        let noting = tokio::task::spawn_blocking(move || hosted.engine.rewrite_behind());
         let failed = |error: &dyn std::fmt::Display| StoreError::Internal(error.to_string());
-        noted.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+        match tokio::time::timeout(self.handle.clock.until(deadline), noting).await {
+            Ok(noted) => noted.map_err(|error| failed(&error))?.map_err(|error| failed(&error)),
+            Err(_) => Err(StoreError::Behind("everything is still being noted, which goes on: flush once more".to_owned())),
+        }
     }
 
     /// Waits until the store behind this node's replica has all that the replica has now. Whether there is one.
     pub(crate) async fn flush_behind(&self, keyspace: &str, deadline: Monotonic) -> Result<bool, StoreError> {
-        let Some(upto) = self.hosted(keyspace, deadline).await?.engine.behind().map(|stats| stats.noted) else {
+        let Some(mut upto) = self.hosted(keyspace, deadline).await?.engine.behind().map(|stats| stats.noted) else {
             return Ok(false);
         };
         loop {
             let hosted = self.hosted(keyspace, deadline).await?;
-            let Some(stats) = hosted.engine.behind().filter(|stats| stats.settled < upto) else {
+            let Some(stats) = hosted.engine.behind() else { return Ok(false) };
+            // An engine that was opened since counts anew.
+            upto = upto.min(stats.noted);
+            if stats.settled >= upto {
                 return Ok(true);
-            };
+            }
             if self.handle.clock.now() >= deadline {
                 return Err(StoreError::Behind(too_far(hosted.engine.kind(), &stats)));
             }

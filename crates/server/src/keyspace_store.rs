@@ -77,9 +77,18 @@ impl Running {
         deadline: Monotonic,
     ) -> Result<KnownKeyspace, StoreError> {
         let now_ms = Clock::calendar_ms();
-        let plan = |catalog: &Catalog| {
+        let settings_after = |catalog: &Catalog| -> Result<(KeyspaceSettings, KeyspaceSettings), StoreError> {
             let keyspace = catalog.keyspaces.get(name).ok_or_else(|| StoreError::KeyspaceNotFound(name.to_owned()))?;
-            let settings = patch.apply(&keyspace.settings())?;
+            let present = keyspace.settings();
+            Ok((patch.apply(&present)?, present))
+        };
+        let (next, present) = settings_after(&*self.catalog(Freshness::LATEST, deadline).await?)?;
+        if next.engine.local.is_some() && next.engine.kind != present.engine.kind {
+            next.check()?;
+            self.check_behind(&next, deadline).await?;
+        }
+        let plan = |catalog: &Catalog| {
+            let (settings, _) = settings_after(catalog)?;
             Ok((catalog.plan_alter(name, &settings, now_ms)?, ()))
         };
         self.change_catalog(deadline, plan).await?;

@@ -207,6 +207,7 @@ impl<D: Disk> NodeLoop<D> {
             }
             Effect::Hosted(hosted) => {
                 self.handle.views.feeds.host(&watchable(&hosted));
+                hosted.keyspaces.values().for_each(|keyspace| keyspace.engine.serve());
                 self.handle.views.hosted.store(hosted);
             }
             Effect::Changes { group, watch_epoch, revision, changes } => {

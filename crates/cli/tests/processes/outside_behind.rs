@@ -232,10 +232,17 @@ fn replicas_move_to_a_store_and_away_from_it() {
     nodes[0].expect(204, &put("pairs", "k0", "2"));
     let all = run.assert_equal();
     assert_eq!((all.len(), all["k0"].as_str()), (50, "2"));
+    // One engine in the place of another, with the same store behind both, would write over what the other wrote.
+    let patch = json!({"engine": {"timeout": "3s"}}).to_string();
+    let (code, _, detail) = problem(&mut nodes[0], 422, &Request::json("PATCH", "/v1/keyspaces/pairs", patch));
+    assert!(code == "unsupported_settings" && detail.contains("move it to lsm first"), "{detail}");
     moves(&json!({"type": "lsm"}), "lsm");
     nodes[0].expect(204, &put("pairs", "k0", "3"));
     assert!(stats(&mut nodes[0], "pairs")["behind"].is_null());
     assert_eq!(files(&run.folder("n1")), all, "what is there stays, as it was");
+    let back = json!({"engine": {"type": "fs", "folder": folder, "envelope": "none"}}).to_string();
+    let (code, _, detail) = problem(&mut nodes[0], 422, &Request::json("PATCH", "/v1/keyspaces/pairs", back));
+    assert!(code == "unsupported_settings" && detail.contains("name a place that is empty"), "{detail}");
 }
 
 /// Stores on a network, under modes of every sort: seen through keyspaces that share what is a node's own part.

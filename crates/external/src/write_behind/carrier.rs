@@ -1,5 +1,6 @@
 //! The task that writes to the store what waits.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ use crate::{Clock, Condition, ErrorKind, Put, Store, StoreError};
 /// put right.
 const OPEN_PAUSE: Duration = Duration::from_secs(3);
 
-/// What the process before had on its way to the store has come there, or never will, when the engine has been open for this
-/// long: it ended with its connections. Whether there was one before, an engine that was never flushed does not know.
+/// What the process before, or the engine before, had on its way to the store has come there, or never will, when the engine has
+/// served for this long: connections ended with them. Whether there was one before, an engine that was never flushed does not
+/// know.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
 /// Values of so many bytes at most are in memory at once, and one more.
@@ -35,6 +37,9 @@ enum End {
 
 /// Writes what waits, for as long as there is the engine.
 pub(super) async fn carry(shared: Weak<Shared>, behind: Behind) {
+    if !until_serving(&shared).await {
+        return;
+    }
     tokio::time::sleep(START_PAUSE).await;
     loop {
         match open(&shared, &behind).await {
@@ -53,6 +58,20 @@ pub(super) async fn carry(shared: Weak<Shared>, behind: Behind) {
     }
 }
 
+/// Waits until the engine serves; whether it came to that.
+async fn until_serving(shared: &Weak<Shared>) -> bool {
+    loop {
+        let Some(own) = shared.upgrade() else { return false };
+        if own.is_serving.load(Ordering::Relaxed) {
+            return true;
+        }
+        let wake = Arc::clone(&own.wake);
+        drop(own);
+        // Whoever ends the engine ends this task.
+        wake.notified().await;
+    }
+}
+
 /// Opens the store, and makes it ready if that has not been done. None: the engine is gone, or of no use any more.
 async fn open(shared: &Weak<Shared>, behind: &Behind) -> Result<Option<Arc<dyn Store>>, StoreError> {
     let open = Arc::clone(&behind.open);
@@ -62,7 +81,7 @@ async fn open(shared: &Weak<Shared>, behind: &Behind) -> Result<Option<Arc<dyn S
     match blocking(move || own.is_prepared()).await {
         Ok(true) => {}
         Ok(false) => store.prepare().await?,
-        Err(_) => return Ok(None),
+        Err(error) => return Err(of_engine(behind.kind, &error)),
     }
     let Some(own) = shared.upgrade() else { return Ok(None) };
     Ok(blocking(move || own.set_prepared(true)).await.ok().map(|()| store))
@@ -76,8 +95,10 @@ async fn write_all(shared: &Weak<Shared>, behind: &Behind, store: &Arc<dyn Store
     loop {
         // Not held while nothing is to be done: who opens the engine again waits until nobody has it.
         let Some(own) = shared.upgrade() else { return End::Over };
-        if read_rows(&own).await.is_err() {
-            return End::Over;
+        let rows = read_rows(&own).await;
+        if let Err(error) = &rows {
+            // What can be read is written all the same, and this is tried again.
+            own.queue().fail(&of_engine(behind.kind, error), own.now_ms());
         }
         if !own.queue().is_ready() && under_way.is_empty() {
             return End::Unready;
@@ -90,6 +111,7 @@ async fn write_all(shared: &Weak<Shared>, behind: &Behind, store: &Arc<dyn Store
         let pause = own.queue().next_at_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(own.now_ms()).max(1)));
         // With all calls under way, what may be tried has to wait for one to end.
         let pause = pause.filter(|_| under_way.len() < behind.max_calls && bytes_under_way < MAX_BYTES_UNDER_WAY);
+        let pause = if rows.is_err() { Some(pause.unwrap_or(OPEN_PAUSE).min(OPEN_PAUSE)) } else { pause };
         let wake = Arc::clone(&own.wake);
         drop(own);
         tokio::select! {
@@ -124,6 +146,7 @@ async fn write(shared: Weak<Shared>, store: Arc<dyn Store>, work: Work, (value_o
         Ok(Err(why)) => return (work, Err(StoreError::new(kind, ErrorKind::BadData, why))),
         Err(error) => return (work, Err(StoreError::new(kind, ErrorKind::BadData, error))),
     };
+    let is_removal = value.is_none();
     let written = match value {
         Some(value) => {
             let put = Put { value, expires_at_ms: None, condition: Condition::Always, stamp: clock.stamp() };
@@ -131,7 +154,20 @@ async fn write(shared: Weak<Shared>, store: Arc<dyn Store>, work: Work, (value_o
         }
         None => store.delete(&work.key, &Condition::Always).await,
     };
-    (work, written.map(drop))
+    (work, of_removal(written.map(drop), is_removal))
+}
+
+/// What cannot be named, or is too large to be there, is not there.
+fn of_removal(result: Result<(), StoreError>, is_removal: bool) -> Result<(), StoreError> {
+    match result {
+        Err(error) if is_removal && matches!(error.kind, ErrorKind::BadKey | ErrorKind::TooLarge) => Ok(()),
+        result => result,
+    }
+}
+
+/// An error of the engine, as it is told beside those of the store.
+fn of_engine(kind: &'static str, error: &EngineError) -> StoreError {
+    StoreError::new(kind, ErrorKind::Unexpected, format_args!("what waits for it cannot be read: {error}"))
 }
 
 fn read(shared: &Weak<Shared>, key: &Bytes, value_of: ValueOf) -> Result<Option<Bytes>, String> {

@@ -17,8 +17,9 @@
 //! written over. A store is made ready once, when its carrier first has it open, and what has not been is not taken for it: so
 //! that the empty folder where a disk was mounted is none.
 //!
-//! A write whose outcome is unknown may come about long after: so its key is written once more, when twice the store's timeout
-//! has passed, and after a start nothing is written for a second. One that comes about later still stays until the key changes.
+//! Nothing is written before the engine serves ([`Engine::serve`]): one that is built may never come to that. A write whose
+//! outcome is unknown may come about long after: so its key is written once more, when twice the store's timeout has passed, and
+//! nothing is written for a second from when the engine serves. One that comes about later still stays until the key changes.
 
 mod carrier;
 mod queue;
@@ -27,11 +28,12 @@ mod rows;
 mod tests;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_engine::{Batch, BehindStats, Capabilities, Change, Engine, EngineError, Rebuild, Stats, Table, View};
+use quorate_engine::{Batch, BehindStats, Capabilities, Change, Engine, EngineError, Rebuild, ScanItem, Stats, Table, View};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -86,8 +88,13 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Held by who writes to the engine: its caller, or the carrier, who takes out the rows of what is settled.
     writing: Mutex<()>,
-    /// Something waits that did not.
+    /// Something waits that did not, or the engine serves.
     wake: Arc<Notify>,
+    is_serving: AtomicBool,
+    /// The engine failed when a row was written of which its caller knows nothing.
+    is_broken: AtomicBool,
+    /// Everything is being noted again.
+    rewriting: Mutex<()>,
     steady_ms: SteadyMs,
 }
 
@@ -119,6 +126,9 @@ impl WriteBehind {
             queue: Mutex::new(Queue::new(behind.max_bytes, late_ms)),
             writing: Mutex::default(),
             wake: Arc::default(),
+            is_serving: AtomicBool::new(false),
+            is_broken: AtomicBool::new(false),
+            rewriting: Mutex::default(),
             steady_ms: Arc::clone(&behind.steady_ms),
         });
         let kind = behind.kind;
@@ -142,6 +152,9 @@ impl Shared {
 
     fn apply(&self, batch: Batch) -> Result<(), EngineError> {
         let _writing = self.writing();
+        if self.is_broken.load(Ordering::Relaxed) {
+            return Err(EngineError::Io(std::io::Error::other("it failed while it noted what the store behind it has")));
+        }
         let mut noted = Vec::new();
         let mut changes = Vec::with_capacity(batch.changes.len());
         {
@@ -172,7 +185,10 @@ impl Shared {
         let view = self.engine.view();
         let (applied, revision) = (view.applied(), view.revision());
         drop(view);
-        self.engine.apply(Batch { applied, revision, changes })
+        let applied = self.engine.apply(Batch { applied, revision, changes });
+        // Nothing may be applied after a failure: its caller is to notice, and opens it again.
+        self.is_broken.fetch_or(applied.is_err(), Ordering::Relaxed);
+        applied
     }
 
     /// Whether the store has been made ready; if not, that is done before anything is written to it.
@@ -188,7 +204,7 @@ impl Shared {
     }
 
     /// Notes pairs that have not changed.
-    fn note_again(&self, pairs: Vec<(Bytes, Bytes)>) -> Result<(), EngineError> {
+    fn note_again(&self, pairs: &[(Bytes, u64)]) -> Result<(), EngineError> {
         let _writing = self.writing();
         let changes = {
             let queue = self.queue();
@@ -197,10 +213,7 @@ impl Shared {
         self.apply_own(changes)?;
         let now_ms = self.now_ms();
         let mut queue = self.queue();
-        for (key, pair) in pairs {
-            // The key is a slice of what was read from the disk.
-            queue.note(&Bytes::copy_from_slice(&key), pair.len() as u64, now_ms);
-        }
+        pairs.iter().for_each(|(key, value_bytes)| queue.note(key, *value_bytes, now_ms));
         drop(queue);
         self.wake.notify_one();
         Ok(())
@@ -255,9 +268,6 @@ impl Engine for WriteBehind {
             Change::Put { table, key, value } => inner.put(table, key, value),
             _ => Ok(()),
         };
-        if rows::is_prepared(view.as_ref())? {
-            put(rows::prepared(true))?;
-        }
         let mut note = |key: &[u8]| put(rows::waiting(key));
         for pair in view.pairs(Table::Current) {
             note(&pair?.0)?;
@@ -278,14 +288,26 @@ impl Engine for WriteBehind {
         self.shared.engine.stats()
     }
 
+    fn serve(&self) {
+        if !self.shared.is_serving.swap(true, Ordering::Relaxed) {
+            self.shared.wake.notify_one();
+        }
+    }
+
     fn rewrite_behind(&self) -> Result<(), EngineError> {
+        let Ok(_rewriting) = self.shared.rewriting.try_lock() else {
+            // Somebody does just that.
+            return Ok(());
+        };
         // It may be another disk by now.
         self.shared.set_prepared(false)?;
         let view = self.shared.engine.view();
-        let mut pairs = view.pairs(Table::Current).peekable();
+        // Keys are slices of what is read from the disk, values and all.
+        let noted = |pair: ScanItem| pair.map(|(key, pair)| (Bytes::copy_from_slice(&key), pair.len() as u64));
+        let mut pairs = view.pairs(Table::Current).map(noted).peekable();
         while pairs.peek().is_some() {
             let next: Vec<_> = pairs.by_ref().take(rows::MAX_ROWS).collect::<Result<_, _>>()?;
-            self.shared.note_again(next)?;
+            self.shared.note_again(&next)?;
         }
         // No log knows of these rows.
         self.shared.engine.flush().map(drop)
@@ -316,8 +338,13 @@ impl Rebuild for Anew {
         }
     }
 
-    fn commit(self: Box<Self>, applied: u64, revision: u64) -> Result<(), EngineError> {
+    fn commit(mut self: Box<Self>, applied: u64, revision: u64) -> Result<(), EngineError> {
         let _writing = self.shared.writing();
+        if self.shared.is_prepared()?
+            && let Change::Put { table, key, value } = rows::prepared(true)
+        {
+            self.inner.put(table, key, value)?;
+        }
         self.inner.commit(applied, revision)?;
         self.shared.queue().begin_anew(self.shared.now_ms());
         self.shared.wake.notify_one();

@@ -21,6 +21,10 @@ const MAX_PAUSE_MS: u64 = 5_000;
 /// When a key is tried again that the store refused; the next time after twice as long.
 const FIRST_REFUSED_PAUSE_MS: u64 = 1_000;
 
+/// So many refused keys do not count towards the bound on bytes. Beyond it something is wrong with all of them, and more are to
+/// be held up.
+const MAX_UNCOUNTED_REFUSED: u64 = 10_000;
+
 /// These pauses are no longer.
 const MAX_REFUSED_PAUSE_MS: u64 = 60_000;
 
@@ -40,8 +44,11 @@ pub(crate) struct Queue {
     /// Greatest number of a note, and of a turn.
     noted: u64,
     turn: u64,
-    /// More keys have rows than are in here: the first note among them.
+    /// More keys have rows than are in here: the first note among them, and since when, if that is known.
     spilled_from: Option<u64>,
+    spilled_since_ms: Option<u64>,
+    /// Of the bytes, those of keys that were read from their rows.
+    row_bytes: u64,
     /// Where the reading of rows goes on, and whether more were spilled since it began.
     read_until: Option<Bytes>,
     is_spilled_again: bool,
@@ -53,6 +60,8 @@ pub(crate) struct Queue {
     /// Until then one may come about of any key: of content that is not there any more.
     unsure_until_ms: u64,
     failures: u32,
+    /// When the last of them was noted: others that had begun before say nothing new.
+    failed_at_ms: u64,
     paused_until_ms: u64,
     written: u64,
     coalesced: u64,
@@ -68,6 +77,8 @@ struct Waiting {
     last: u64,
     since_ms: u64,
     bytes: u64,
+    /// What of [`Queue::row_bytes`] is its.
+    row_bytes: u64,
     /// None while an attempt is under way.
     turn: Option<(u64, u64)>,
     is_refused: bool,
@@ -108,6 +119,8 @@ impl Queue {
             noted: 1,
             turn: 0,
             spilled_from: Some(1),
+            spilled_since_ms: None,
+            row_bytes: 0,
             read_until: None,
             is_spilled_again: false,
             under_way: 0,
@@ -115,6 +128,7 @@ impl Queue {
             late_ms,
             unsure_until_ms: 0,
             failures: 0,
+            failed_at_ms: 0,
             paused_until_ms: 0,
             written: 0,
             coalesced: 0,
@@ -144,6 +158,7 @@ impl Queue {
             }
         } else if self.bytes >= self.max_bytes {
             self.spilled_from.get_or_insert(self.noted);
+            self.spilled_since_ms.get_or_insert(now_ms);
             self.is_spilled_again = true;
         } else {
             self.insert(key, bytes, self.noted, now_ms);
@@ -152,8 +167,17 @@ impl Queue {
 
     fn insert(&mut self, key: &Bytes, bytes: u64, first: u64, now_ms: u64) {
         let last = self.noted;
-        let waiting =
-            Waiting { first, last, since_ms: now_ms, bytes, turn: None, is_refused: false, refusals: 0, unsure_until_ms: 0 };
+        let waiting = Waiting {
+            first,
+            last,
+            since_ms: now_ms,
+            bytes,
+            row_bytes: 0,
+            turn: None,
+            is_refused: false,
+            refusals: 0,
+            unsure_until_ms: 0,
+        };
         self.bytes += bytes;
         self.ages.insert((first, key.clone()));
         self.keys.insert(key.clone(), waiting);
@@ -195,6 +219,9 @@ impl Queue {
 
     /// When there may be a key to be tried, if nothing else happens before.
     pub(crate) fn next_at_ms(&self) -> Option<u64> {
+        if !self.is_ready || (self.failures > 0 && self.under_way > 0) {
+            return None;
+        }
         let ((at_ms, _), _) = self.turns.first_key_value()?;
         Some((*at_ms).max(self.paused_until_ms))
     }
@@ -220,6 +247,7 @@ impl Queue {
         match result {
             Ok(()) if waiting.last == work.upto && unsure_until_ms <= work.begun_ms => {
                 self.bytes -= waiting.bytes;
+                self.row_bytes -= waiting.row_bytes;
                 self.ages.remove(&(waiting.first, work.key.clone()));
                 self.keys.remove(&work.key);
                 return true;
@@ -234,7 +262,13 @@ impl Queue {
                 if error.outcome == Outcome::Unknown {
                     waiting.unsure_until_ms = now_ms + self.late_ms;
                 }
-                if is_refusal(error.kind) {
+                // What was noted since may be taken.
+                if is_refusal(error.kind) && waiting.last == work.upto {
+                    if self.refused < MAX_UNCOUNTED_REFUSED {
+                        // The store will not get it, and nobody is to wait for that.
+                        self.bytes -= std::mem::take(&mut waiting.bytes);
+                        self.row_bytes -= std::mem::take(&mut waiting.row_bytes);
+                    }
                     self.refused += u64::from(!std::mem::replace(&mut waiting.is_refused, true));
                     until_ms = now_ms + (FIRST_REFUSED_PAUSE_MS << waiting.refusals.min(10)).min(MAX_REFUSED_PAUSE_MS);
                     waiting.refusals += 1;
@@ -249,6 +283,8 @@ impl Queue {
         if is_refusal(error.kind) {
             self.last_error = Some(format!("key {:?}: {error}", String::from_utf8_lossy(&work.key)));
             self.failed += 1;
+        } else if self.failures > 0 && work.begun_ms <= self.failed_at_ms {
+            self.failed += 1;
         } else {
             self.fail(error, now_ms);
         }
@@ -258,14 +294,16 @@ impl Queue {
     pub(crate) fn fail(&mut self, error: &StoreError, now_ms: u64) {
         let pause_ms = (FIRST_PAUSE_MS << self.failures.min(10)).min(MAX_PAUSE_MS);
         self.failures = self.failures.saturating_add(1);
-        self.paused_until_ms = now_ms + pause_ms;
+        (self.failed_at_ms, self.paused_until_ms) = (now_ms, now_ms + pause_ms);
         self.failed += 1;
         self.last_error = Some(error.to_string());
     }
 
     /// The rows that are to be read, if there are more than keys in here, and room for them.
     pub(crate) fn wants_rows(&mut self) -> Option<Wanted> {
-        if self.spilled_from.is_none() || self.bytes > self.max_bytes / 2 {
+        // Keys that wait in their rows have a share of the room, however much is written meanwhile.
+        let has_room = self.bytes <= self.max_bytes / 2 || self.row_bytes < self.max_bytes / 8;
+        if self.spilled_from.is_none() || !has_room {
             return None;
         }
         if self.read_until.is_none() {
@@ -276,12 +314,14 @@ impl Queue {
 
     /// A row was read: its key waits. False if there is no more room, and it was not taken in.
     pub(crate) fn take_row(&mut self, key: Bytes, value_bytes: u64, now_ms: u64) -> bool {
-        if self.bytes >= self.max_bytes {
+        if self.bytes >= self.max_bytes && self.row_bytes >= self.max_bytes / 8 {
             return false;
         }
         if self.needs_row(&key) {
             let bytes = KEY_OVERHEAD_BYTES + key.len() as u64 + value_bytes;
             self.insert(&key, bytes, self.spilled_from.unwrap_or(self.noted), now_ms);
+            self.row_bytes += bytes;
+            self.keys.get_mut(&key).into_iter().for_each(|waiting| waiting.row_bytes = bytes);
         }
         self.read_until = Some(key);
         true
@@ -291,7 +331,7 @@ impl Queue {
     pub(crate) fn end_rows(&mut self) {
         self.read_until = None;
         if !self.is_spilled_again {
-            self.spilled_from = None;
+            (self.spilled_from, self.spilled_since_ms) = (None, None);
         }
     }
 
@@ -304,7 +344,7 @@ impl Queue {
         let under_way: Vec<(Bytes, u64)> =
             self.keys.drain().filter(|(_, it)| it.turn.is_none()).map(|(k, it)| (k, it.bytes)).collect();
         self.ages.clear();
-        (self.bytes, self.refused) = (0, 0);
+        (self.bytes, self.row_bytes, self.refused) = (0, 0, 0);
         for (key, bytes) in under_way {
             // Its attempt is of the old content, and counts for nothing.
             let last = self.noted;
@@ -313,6 +353,7 @@ impl Queue {
                 last,
                 since_ms: now_ms,
                 bytes,
+                row_bytes: 0,
                 turn: None,
                 is_refused: false,
                 refusals: 0,
@@ -322,19 +363,20 @@ impl Queue {
             self.ages.insert((last, key.clone()));
             self.keys.insert(key, waiting);
         }
-        (self.spilled_from, self.read_until, self.is_spilled_again) = (Some(self.noted), None, true);
+        (self.spilled_from, self.spilled_since_ms) = (Some(self.noted), Some(now_ms));
+        (self.read_until, self.is_spilled_again) = (None, true);
     }
 
     /// How it stands.
     pub(crate) fn stats(&self, now_ms: u64) -> BehindStats {
-        let oldest = self.ages.first().and_then(|(_, key)| self.keys.get(key));
+        let since_ms = self.ages.first().and_then(|(_, key)| self.keys.get(key)).map(|waiting| waiting.since_ms);
         let first_open = [self.ages.first().map(|(first, _)| *first), self.spilled_from].into_iter().flatten().min();
         BehindStats {
             waiting_keys: self.keys.len() as u64,
             waiting_bytes: self.bytes,
             max_waiting_bytes: self.max_bytes,
             is_spilled: self.spilled_from.is_some(),
-            oldest_ms: oldest.map_or(0, |waiting| now_ms.saturating_sub(waiting.since_ms)),
+            oldest_ms: now_ms.saturating_sub(since_ms.into_iter().chain(self.spilled_since_ms).min().unwrap_or(now_ms)),
             noted: self.noted,
             settled: first_open.map_or(self.noted, |first| first - 1),
             written: self.written,
@@ -465,7 +507,10 @@ mod tests {
         names.iter().for_each(|name| queue.note(&key(name), 10, 0));
         let stats = queue.stats(0);
         assert_eq!((stats.waiting_keys, stats.is_full(), stats.is_spilled), (4, true, true));
-        assert!(queue.wants_rows().is_none() && queue.needs_row(&key("e")));
+        assert!(queue.needs_row(&key("e")));
+        // There is always room for some of those, whatever else waits; for no more than that.
+        assert!(queue.wants_rows().is_some() && queue.take_row(key("e"), 10, 0));
+        assert!(queue.wants_rows().is_none() && !queue.take_row(key("f"), 10, 0));
         let mut written = Vec::new();
         for _ in 0..20 {
             if let Some(Wanted { after }) = queue.wants_rows() {

@@ -66,7 +66,9 @@ fn it_is_an_engine() {
             let engine = engines.open(place, &EngineSpec::of(kind)).unwrap();
             let store = Arc::new(Memory::new(clock()));
             // So small that rows are left to themselves.
-            Arc::new(WriteBehind::new(engine, behind(store, any_value, 600), runtime.handle()))
+            let engine = WriteBehind::new(engine, behind(store, any_value, 600), runtime.handle());
+            engine.serve();
+            Arc::new(engine)
         });
     }
 }
@@ -232,7 +234,9 @@ impl Run {
         let began = self.began;
         let steady_ms: SteadyMs = Arc::new(move || began.elapsed().as_millis() as u64);
         let behind = Behind { steady_ms, ..behind(Arc::clone(&self.store) as Arc<dyn Store>, value_of, self.max_bytes) };
-        self.engine = Some(Arc::new(WriteBehind::new(engine, behind, &Handle::current())));
+        let engine = WriteBehind::new(engine, behind, &Handle::current());
+        engine.serve();
+        self.engine = Some(Arc::new(engine));
     }
 
     fn engine(&self) -> &Arc<WriteBehind> {
@@ -414,6 +418,9 @@ async fn a_store_that_cannot_be_opened_is_opened_later() {
     let engine = WriteBehind::new(engine, Behind { open, steady_ms, ..behind(store, value_of, 1 << 20) }, &Handle::current());
     let changes = vec![Change::Put { table: Table::Current, key: Bytes::from_static(b"k"), value: pair(1) }];
     engine.apply(Batch { applied: 1, revision: 1, changes }).unwrap();
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(tries.load(Ordering::Relaxed), 0, "it does not serve: another engine may write there");
+    engine.serve();
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(engine.behind().unwrap().last_error.unwrap().contains("no credentials"));
     tokio::time::sleep(Duration::from_secs(8)).await;

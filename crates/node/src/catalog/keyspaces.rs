@@ -4,7 +4,7 @@ use quorate_api::key::{DEFAULT_KEYSPACE, is_keyspace_name};
 use quorate_keyspace::Write;
 
 use super::records::{EngineSettings, KeyspaceRecord, MoveRecord, NodeState, ReplicaRecord, ReplicaRole, ShardRecord};
-use super::settings::{KeyspaceSettings, SettingsError};
+use super::settings::{DEFAULT_ENGINE, KeyspaceSettings, SettingsError};
 use super::{Catalog, CatalogError, SYSTEM_KEYSPACE};
 use crate::limits::MAX_KEYSPACES;
 
@@ -127,6 +127,15 @@ impl Catalog {
         if has_other_engine && !present.replication.is_raft() {
             let why = "engine: only keyspaces with replication raft can be moved to another; delete this one and make it anew";
             return Err(SettingsError::Unsupported(why.to_owned()).into());
+        }
+        let are_behind = present.engine.local.is_some() && settings.engine.local.is_some();
+        if has_other_engine && are_behind && settings.engine.kind == present.engine.kind {
+            let why = format!(
+                "engine: {name} has a store {} behind it, which two engines would write to while one takes the other's place: \
+                 move it to {DEFAULT_ENGINE} first, and from there to an empty place of the store",
+                present.engine.kind
+            );
+            return Err(SettingsError::Unsupported(why).into());
         }
         if has_other_engine {
             keyspace.move_to(settings.engine.clone(), self.cluster.jobs + 1, now_ms);
