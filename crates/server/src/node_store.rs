@@ -28,8 +28,8 @@ use crate::outside_store::not_here;
 use crate::outside_stores::{OutsideKeyspace, OutsideStores};
 use crate::peers::Peers;
 use crate::rest::{
-    Check, Freshness, KeyReading, KnownKeyspace, LiveFeed, Outside, Reading, SettingsPatch, Store, StoreError, Synced, Syncing,
-    Wish, Written,
+    Check, Freshness, KeyReading, KnownKeyspace, LiveFeed, MAX_WRITE_BYTES, Outside, Reading, SettingsPatch, Store, StoreError,
+    Synced, Syncing, Wish, Written,
 };
 use crate::waiting::Waiting;
 
@@ -41,9 +41,6 @@ const STUCK_MS: u64 = 30_000;
 
 /// How often the end of a change to the catalog is looked for.
 pub(crate) const CATALOG_POLL: Duration = Duration::from_millis(20);
-
-/// The largest write: it must fit into one entry, one frame, and the queue of the request lane.
-const MAX_WRITE_BYTES: usize = 12 << 20;
 
 /// How often a node that starts is looked for.
 const START_POLL: Duration = Duration::from_millis(10);

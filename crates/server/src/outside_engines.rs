@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use quorate_engine::{BehindSpec, Engine, EngineError, EngineSpec, Engines, PairForm, Place};
-use quorate_external::{Behind, ErrorKind, Meter, Spec, StoreError, Surroundings, ValueOf, WriteBehind};
+use quorate_external::{Behind, Meter, Surroundings, ValueOf, WriteBehind};
 use quorate_node::eventual_replication::{Body, Entry};
 use quorate_node::keyspace::Record;
 use tokio::runtime::Handle;
 
 use crate::clock::Clock;
+use crate::rest::spec_in;
 
 /// Opens engines, and stores behind those that have one.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl OutsideEngines {
     }
 
     fn behind(&self, place: Place, spec: &BehindSpec) -> Result<Behind, EngineError> {
-        let store = parse(spec).map_err(|error| EngineError::Io(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let store = spec_in(&spec.settings).map_err(|why| EngineError::Io(io::Error::new(io::ErrorKind::InvalidInput, why)))?;
         let meter = Arc::clone(self.meters.lock().unwrap_or_else(PoisonError::into_inner).entry(place.group).or_default());
         let (surroundings, clock) = (self.surroundings.clone(), self.clock);
         let (kind, max_bytes, timeout) = (store.kind.name, store.queue_max, store.timeout);
@@ -55,13 +56,6 @@ impl OutsideEngines {
 
 /// Keys that are on their way to one store at once, however many calls it allows.
 const MAX_UPLOADS: usize = 32;
-
-/// The catalog may have settings that this version does not understand.
-fn parse(spec: &BehindSpec) -> Result<Spec, StoreError> {
-    let unusable = |why: String| StoreError::new("engine", ErrorKind::Unexpected, why);
-    let json: serde_json::Map<_, _> = serde_json::from_str(&spec.settings).map_err(|error| unusable(error.to_string()))?;
-    Spec::parse(&json).map_err(|error| unusable(error.to_string()))
-}
 
 fn value_of(pairs: PairForm) -> ValueOf {
     match pairs {

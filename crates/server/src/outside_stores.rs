@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use quorate_external::{ErrorKind, Meter, Spec, Stamp, Store, StoreError, Surroundings};
+use quorate_external::{ErrorKind, Meter, Stamp, Store, StoreError, Surroundings};
 use quorate_node::{Catalog, EngineSettings};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::rest::engine_json;
+use crate::rest::spec_in;
 
 /// How long a store that could not be opened is left alone, and one that denies access, before it is opened again:
 /// credentials may have been put right.
@@ -141,7 +141,7 @@ async fn keep(name: String, with: Opening, state: watch::Sender<State>, is_denie
 /// Reads small files, and so is done where that may take a while.
 async fn open(engine: EngineSettings, surroundings: Surroundings, meter: Arc<Meter>) -> Result<Arc<dyn Store>, StoreError> {
     let opening = tokio::task::spawn_blocking(move || {
-        let spec = Spec::parse(&engine_json(&engine)).map_err(|error| unusable(&error))?;
+        let spec = spec_in(&engine.json()).map_err(|error| unusable(&error))?;
         quorate_external::open_metered(&spec, &surroundings, &meter)
     });
     opening.await.unwrap_or_else(|error| Err(unusable(&error)))

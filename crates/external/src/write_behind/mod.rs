@@ -200,6 +200,7 @@ impl Shared {
         let _writing = self.writing();
         self.apply_own(vec![rows::prepared(is_so)])?;
         self.queue().set_ready(is_so);
+        self.wake.notify_one();
         Ok(())
     }
 

@@ -21,12 +21,12 @@ const MAX_PAUSE_MS: u64 = 5_000;
 /// When a key is tried again that the store refused; the next time after twice as long.
 const FIRST_REFUSED_PAUSE_MS: u64 = 1_000;
 
+/// These pauses are no longer.
+const MAX_REFUSED_PAUSE_MS: u64 = 60_000;
+
 /// So many refused keys do not count towards the bound on bytes. Beyond it something is wrong with all of them, and more are to
 /// be held up.
 const MAX_UNCOUNTED_REFUSED: u64 = 10_000;
-
-/// These pauses are no longer.
-const MAX_REFUSED_PAUSE_MS: u64 = 60_000;
 
 /// The keys that wait.
 ///
@@ -166,10 +166,15 @@ impl Queue {
     }
 
     fn insert(&mut self, key: &Bytes, bytes: u64, first: u64, now_ms: u64) {
-        let last = self.noted;
+        self.hold(key, bytes, first, now_ms);
+        self.put_off(key, now_ms);
+    }
+
+    /// Keeps a key as one that an attempt is under way for.
+    fn hold(&mut self, key: &Bytes, bytes: u64, first: u64, now_ms: u64) {
         let waiting = Waiting {
             first,
-            last,
+            last: self.noted,
             since_ms: now_ms,
             bytes,
             row_bytes: 0,
@@ -181,7 +186,6 @@ impl Queue {
         self.bytes += bytes;
         self.ages.insert((first, key.clone()));
         self.keys.insert(key.clone(), waiting);
-        self.put_off(key, now_ms);
     }
 
     /// Gives a key that no attempt is under way for its turn, at this time or later.
@@ -347,21 +351,7 @@ impl Queue {
         (self.bytes, self.row_bytes, self.refused) = (0, 0, 0);
         for (key, bytes) in under_way {
             // Its attempt is of the old content, and counts for nothing.
-            let last = self.noted;
-            let waiting = Waiting {
-                first: last,
-                last,
-                since_ms: now_ms,
-                bytes,
-                row_bytes: 0,
-                turn: None,
-                is_refused: false,
-                refusals: 0,
-                unsure_until_ms: 0,
-            };
-            self.bytes += bytes;
-            self.ages.insert((last, key.clone()));
-            self.keys.insert(key, waiting);
+            self.hold(&key, bytes, self.noted, now_ms);
         }
         (self.spilled_from, self.spilled_since_ms) = (Some(self.noted), Some(now_ms));
         (self.read_until, self.is_spilled_again) = (None, true);

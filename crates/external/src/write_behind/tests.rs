@@ -331,8 +331,6 @@ fn pair(value: u8) -> Bytes {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-
     /// Whatever fails, crashes and comes late: in the end the store has what the engine has.
     #[test]
     fn the_store_comes_to_have_what_the_engine_has(steps in steps(), seed: u64, is_small: bool) {

@@ -80,7 +80,7 @@ impl KeyspaceSettings {
         }
         let kind = self.engine.spec().check()?;
         if self.engine.local.is_some() {
-            self.check_behind()?;
+            self.check_store_size()?;
         } else if let Some((name, _)) = self.engine.options.iter().find(|(_, value)| !matches!(value, EngineValue::Number(_))) {
             return Err(SettingsError::Invalid(format!("engine.{name}: a number, or text with a unit")));
         }
@@ -92,9 +92,8 @@ impl KeyspaceSettings {
         self.check_retention(kind, mode)
     }
 
-    /// Refuses what a store outside cannot be that is written to behind replicas. Its own settings were checked by who knows
-    /// stores.
-    fn check_behind(&self) -> Result<(), SettingsError> {
+    /// Refuses settings of a store outside that take too much of the catalog; what they say was checked by who knows stores.
+    fn check_store_size(&self) -> Result<(), SettingsError> {
         if self.engine.size() > MAX_OUTSIDE_BYTES {
             return Err(SettingsError::Invalid(format!("engine: its settings have {MAX_OUTSIDE_BYTES} bytes at most")));
         }
@@ -114,9 +113,7 @@ impl KeyspaceSettings {
                 mode.name()
             ));
         }
-        if self.engine.size() > MAX_OUTSIDE_BYTES {
-            return Err(SettingsError::Invalid(format!("engine: its settings have {MAX_OUTSIDE_BYTES} bytes at most")));
-        }
+        self.check_store_size()?;
         self.check_ttl_form()?;
         if self.ttl_ms.is_some() && !store.expires {
             return unsupported(format!("ttl: pairs have no time to live in {kind} with these settings"));

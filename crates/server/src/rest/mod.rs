@@ -62,13 +62,16 @@ pub use feeds::{Feeds, LiveFeed, Watcher};
 pub(crate) use keyspaces::point_in_time;
 pub(crate) use outside::{UNKNOWN, meta_of_tag};
 pub(crate) use refusal::code_of_store;
-pub(crate) use settings::{engine_body, engine_json, spec_of};
+pub(crate) use settings::{engine_body, spec_in, spec_of};
 
 pub use outside::Outside;
 pub use settings::SettingsPatch;
 pub use store::{
     Answered, Check, Freshness, KeyReading, KnownKeyspace, Reading, Replicated, Store, StoreError, Synced, Syncing, Wish, Written,
 };
+
+/// The largest write: it must fit into one entry, one frame, and the queue of the request lane.
+pub(crate) const MAX_WRITE_BYTES: usize = 12 << 20;
 
 /// Time limit of a request that names none.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -13,6 +13,8 @@ use quorate_node::{
 };
 use serde_json::{Map, Value};
 
+use crate::rest::MAX_WRITE_BYTES;
+
 /// A merge patch (RFC 7396) for the settings of a keyspace. Where it names another type of engine, options of the old one are
 /// not merged in: they mean nothing there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,11 +192,14 @@ fn outside_engine_of(body: EngineBody) -> Result<EngineSettings, SettingsError> 
 
 /// The store of such settings.
 pub(crate) fn spec_of(settings: &EngineSettings) -> Result<Spec, SettingsError> {
-    Spec::parse(&engine_json(settings)).map_err(|error| SettingsError::Invalid(error.to_string()))
+    spec_in(&settings.json()).map_err(SettingsError::Invalid)
 }
 
-/// The largest write that a node takes: a store that takes as much sets no limit.
-const MAX_WRITE_BYTES: u64 = 12 << 20;
+/// The store of settings as the catalog and its engines have them, in JSON; or why this version does not understand them.
+pub(crate) fn spec_in(json: &str) -> Result<Spec, String> {
+    let fields: Map<String, Value> = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    Spec::parse(&fields).map_err(|error| error.to_string())
+}
 
 /// Behind replicas there is a store that must take what they take: later than they are answered it can refuse nothing.
 fn limit_by_store(engine: &EngineSettings, limits: &mut LimitsRecord) -> Result<(), SettingsError> {
@@ -204,7 +209,7 @@ fn limit_by_store(engine: &EngineSettings, limits: &mut LimitsRecord) -> Result<
     let can = spec_of(engine)?.capabilities();
     let bounds = [
         ("max_key_bytes", &mut limits.max_key_bytes, can.max_key_bytes as u64, MAX_KEY_BYTES as u64),
-        ("max_value_bytes", &mut limits.max_value_bytes, can.max_value_bytes, MAX_WRITE_BYTES),
+        ("max_value_bytes", &mut limits.max_value_bytes, can.max_value_bytes, MAX_WRITE_BYTES as u64),
     ];
     for (name, limit, most, longest) in bounds {
         match *limit {
@@ -237,13 +242,6 @@ fn setting_of(value: &EngineValue) -> Setting {
             Setting::Fields(fields.iter().map(|(name, value)| (name.clone(), setting_of(value))).collect())
         }
     }
-}
-
-/// The settings of a store outside as it reads them.
-pub(crate) fn engine_json(settings: &EngineSettings) -> Map<String, Value> {
-    let options = settings.options.iter();
-    let told = options.map(|(name, value)| (name.clone(), serde_json::to_value(value).expect("plain data has string keys")));
-    told.chain([("type".to_owned(), Value::from(settings.kind.as_str()))]).collect()
 }
 
 /// Options are read by their form. One that the mode does not have is left for the check, which names those that it has.
