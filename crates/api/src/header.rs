@@ -19,6 +19,9 @@ pub const ANSWERED: &str = "quorate-answered";
 pub const SESSION: &str = "quorate-session";
 /// The name of the node that answered.
 pub const NODE: &str = "quorate-node";
+/// In a read that a node without the whole keyspace sends on to one that has it: the name of the former. Such a request is not
+/// sent on again.
+pub const FORWARDED_BY: &str = "quorate-forwarded-by";
 /// Asked for, and in the answer the one that applied: `linearizable` or `local`.
 pub const CONSISTENCY: &str = "quorate-consistency";
 /// The read must be at this revision or later.

@@ -17,7 +17,8 @@ use quorate_node::{
 
 use crate::clock::Clock;
 use crate::eventual_view::stamp_text;
-use crate::node_store::{CATALOG_POLL, Found, Running};
+use crate::finding::Found;
+use crate::node_store::{CATALOG_POLL, Running};
 use crate::rest::{Freshness, KnownKeyspace, SettingsPatch, StoreError, Written, engine_body, point_in_time};
 
 impl Running {

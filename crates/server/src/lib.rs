@@ -9,6 +9,7 @@ pub mod config;
 mod data_dir;
 mod eventual_store;
 mod eventual_view;
+mod finding;
 mod formation;
 mod job_workers;
 mod joining;

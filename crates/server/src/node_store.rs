@@ -22,10 +22,11 @@ use tokio::sync::Mutex;
 
 use crate::clock::Clock;
 use crate::eventual_view::EntryView;
+use crate::finding::Found;
 use crate::node_loop::LoopHandle;
 use crate::outside_engines::OutsideEngines;
 use crate::outside_store::not_here;
-use crate::outside_stores::{OutsideKeyspace, OutsideStores};
+use crate::outside_stores::OutsideStores;
 use crate::peers::Peers;
 use crate::rest::{
     Check, Freshness, KeyReading, KnownKeyspace, LiveFeed, MAX_WRITE_BYTES, Outside, Reading, SettingsPatch, Store, StoreError,
@@ -43,7 +44,7 @@ const STUCK_MS: u64 = 30_000;
 pub(crate) const CATALOG_POLL: Duration = Duration::from_millis(20);
 
 /// How often a node that starts is looked for.
-const START_POLL: Duration = Duration::from_millis(10);
+pub(crate) const START_POLL: Duration = Duration::from_millis(10);
 
 /// This node as the REST API's store. Answers "not yet" until the node runs.
 #[derive(Debug)]
@@ -66,14 +67,6 @@ pub(crate) struct Running {
     /// Held while the catalog is changed through this node. Of changes that are planned at the same time one is written, and all
     /// others are planned anew: many at once would hardly come to an end, and the last ones not in time.
     catalog_turn: Mutex<()>,
-}
-
-/// Where the pairs of a keyspace are.
-pub(crate) enum Found {
-    /// In this node's replica.
-    Hosted(HostedKeyspace),
-    /// In a store outside.
-    Outside(OutsideKeyspace),
 }
 
 impl NodeStore {
@@ -200,6 +193,19 @@ impl Store for NodeStore {
             Synced { reached: 0, others: 0, stored: false }
         };
         Ok(Synced { stored: running.flush_behind(keyspace, deadline).await?, ..sent })
+    }
+
+    fn is_here(&self, keyspace: &str) -> bool {
+        self.running.get().is_some_and(|running| running.handle.views.hosted.load().keyspaces.contains_key(keyspace))
+    }
+
+    async fn elsewhere(&self, keyspace: &str, timeout: Duration) -> Vec<String> {
+        let Ok((running, deadline)) = self.running(timeout).await else { return Vec::new() };
+        let look = || match running.find(keyspace) {
+            Some(_) => Some(Vec::new()),
+            None => Some(running.elsewhere(keyspace)).filter(|others| !others.is_empty()),
+        };
+        running.look_for(keyspace, deadline, look).await.unwrap_or_default()
     }
 
     fn cluster(&self) -> ClusterStatus {
@@ -426,70 +432,6 @@ impl Running {
         Self { handle, peers, name, node, cluster, outside, engines, catalog_turn: Mutex::default() }
     }
 
-    /// Where a keyspace is. What is missing here may have been made through another node a moment ago, so the cluster is asked
-    /// before that is said; and until the catalog has arrived, nothing is known to be missing.
-    pub(crate) async fn hosted(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
-        let hosted = self.hosted_in_any_state(keyspace, deadline).await?;
-        if self.is_restoring(keyspace, deadline).await? {
-            return Err(StoreError::Busy(format!("keyspace {keyspace} is being restored from a backup")));
-        }
-        Ok(hosted)
-    }
-
-    /// The same, also while it is being restored.
-    pub(crate) async fn hosted_in_any_state(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
-        match self.found(keyspace, deadline).await? {
-            Found::Hosted(hosted) => Ok(hosted),
-            Found::Outside(_) => Err(StoreError::Internal(format!("keyspace {keyspace} is in a store outside"))),
-        }
-    }
-
-    /// The same of a keyspace that may be outside.
-    pub(crate) async fn found(&self, keyspace: &str, deadline: Monotonic) -> Result<Found, StoreError> {
-        let mut is_known = false;
-        loop {
-            let hosted = self.handle.views.hosted.load_full();
-            if let Some(found) = hosted.keyspaces.get(keyspace) {
-                return Ok(Found::Hosted(found.clone()));
-            }
-            if let Some(found) = self.outside.find(keyspace) {
-                return Ok(Found::Outside(found));
-            }
-            if let Some(system) = hosted.keyspaces.get(SYSTEM_KEYSPACE).filter(|_| !is_known) {
-                if self.latest_record(system, keyspace, deadline).await?.is_none() {
-                    return Err(StoreError::KeyspaceNotFound(keyspace.to_owned()));
-                }
-                is_known = true;
-            }
-            if self.handle.clock.now() >= deadline {
-                return Err(StoreError::NoLeader);
-            }
-            tokio::time::sleep(START_POLL).await;
-        }
-    }
-
-    /// Its restore may have ended through another node a moment ago, so here, too, the cluster is asked before that is said.
-    async fn is_restoring(&self, keyspace: &str, deadline: Monotonic) -> Result<bool, StoreError> {
-        if !self.handle.views.catalog.load().keyspaces.get(keyspace).is_some_and(|record| record.is_restoring) {
-            return Ok(false);
-        }
-        let hosted = self.handle.views.hosted.load_full();
-        let Some(system) = hosted.keyspaces.get(SYSTEM_KEYSPACE) else { return Ok(true) };
-        let latest = self.latest_record(system, keyspace, deadline).await?;
-        Ok(latest.is_some_and(|record| record.is_restoring))
-    }
-
-    /// A keyspace as the cluster has it now.
-    async fn latest_record(
-        &self,
-        system: &HostedKeyspace,
-        keyspace: &str,
-        deadline: Monotonic,
-    ) -> Result<Option<KeyspaceRecord>, StoreError> {
-        self.read_index(system.group, deadline).await?;
-        Ok(Catalog::keyspace(system.engine.view().as_ref(), keyspace)?)
-    }
-
     /// Where a keyspace is, once a read there sees all that was acknowledged before. If its group goes away meanwhile, the
     /// keyspace was deleted, and perhaps made anew.
     pub(crate) async fn confirmed(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
@@ -558,7 +500,7 @@ impl Running {
         }
     }
 
-    async fn read_index(&self, group: GroupId, deadline: Monotonic) -> Result<(), StoreError> {
+    pub(crate) async fn read_index(&self, group: GroupId, deadline: Monotonic) -> Result<(), StoreError> {
         match self.handle.ask(group, RequestKind::ReadIndex, self.handle.clock.until(deadline)).await {
             Answer::ReadReady => Ok(()),
             answer => Err(read_error(&answer)),

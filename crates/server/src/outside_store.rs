@@ -16,7 +16,8 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::eventual_store::{Plan, plan_of, too_large};
-use crate::node_store::{Found, Running};
+use crate::finding::Found;
+use crate::node_store::Running;
 use crate::outside_stores::OutsideKeyspace;
 use crate::rest::{Outside, StoreError, UNKNOWN, Written, code_of_store, meta_of_tag};
 

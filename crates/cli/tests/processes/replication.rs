@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate_api::keyspace::KeyspaceStats;
 use quorate_proxy::Link;
 
-use crate::support::{Cluster, Linked, Request, now, pause, since, tell, until};
+use crate::support::{Cluster, Connection, Linked, Request, now, pause, since, tell, until};
 
 /// How long replicas may take to become equal once they can.
 const EQUAL_LIMIT: Duration = Duration::from_secs(20);
@@ -197,6 +197,47 @@ fn a_node_alone_that_is_killed_comes_back_with_what_is_on_its_disk() {
         put(&cluster, "n1", "btree", "100", "v");
         written.insert("100".to_owned());
     }
+}
+
+/// A node comes back with nothing, and is filled over slow links. Whatever is read there comes from those who have it, until it
+/// has all itself: a key that is there is never missing.
+#[test]
+fn what_is_read_at_a_node_that_is_being_filled_others_answer() {
+    let mut linked = Linked::ready();
+    create(&linked.cluster, "filled", r#"{"mode":"push","durability":"none"}"#);
+    let large = "v".repeat(64 << 10);
+    let count = 200;
+    for number in 0..count {
+        put(&linked.cluster, "n1", "filled", &format!("{number:03}"), &large);
+    }
+    until_equal(&linked.cluster, "filled");
+    linked.set(3, Link::Slow(10));
+    linked.restart(3);
+    let address = linked.cluster.node("n3").client_address.clone();
+    let served_by = |target: String| {
+        let answer = Connection::with_patience(&address, EQUAL_LIMIT).send(&Request::new("GET", target)).ok()?;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        Some((answer.header("quorate-node").expect("who answered").to_owned(), answer))
+    };
+    let (mut others, mut number) = (0, 0);
+    until("n3 answers by itself", EQUAL_LIMIT, || {
+        number = (number + 7) % count;
+        let (by, answer) = served_by(format!("/v1/kv/filled/{number:03}?timeout=10s")).ok_or("n3 does not listen")?;
+        assert_eq!(answer.text(), large);
+        let (_, page) = served_by("/v1/kv/filled?limit=1000&timeout=10s".to_owned()).ok_or("n3 does not listen")?;
+        let page: serde_json::Value = page.json();
+        assert_eq!(page["items"].as_array().map(Vec::len), Some(count), "the whole list");
+        if by == "n3" {
+            return Ok(());
+        }
+        others += 1;
+        if others == 5 {
+            linked.heal();
+        }
+        Err(format!("{by} answers"))
+    });
+    assert!(others >= 5, "it was never asked while it was being filled");
+    tell(format_args!("{others} reads were answered by others while n3 was filled"));
 }
 
 #[test]

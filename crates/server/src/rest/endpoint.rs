@@ -26,6 +26,7 @@ use super::batch_stream::MAX_STREAMS;
 use super::body::{BodyMemory, RequestBody};
 use super::browser::{self, AllowedHosts};
 use super::config::RestConfig;
+use super::forward::{self, Forwards};
 use super::metrics::{Metrics, RouteKind};
 use super::one_key::Target;
 use super::query::{Parameter, parameters};
@@ -52,6 +53,7 @@ pub(super) struct App<S> {
     /// Room for restores of backups.
     pub(super) restores: Semaphore,
     pub(super) watches: Watches,
+    pub(super) forwards: Forwards,
     body_memory: BodyMemory,
     answer_memory: AnswerMemory,
     hosts: AllowedHosts,
@@ -132,6 +134,7 @@ impl<S: Store> Endpoint<S> {
             batch_streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             restores: Semaphore::new(restore::MAX_RESTORES),
             watches: Watches::new(),
+            forwards: Forwards::new(),
             turns,
             body_memory: BodyMemory::new(&config),
             answer_memory: AnswerMemory::new(&config),
@@ -172,7 +175,8 @@ impl<S: Store> Endpoint<S> {
         };
         body.discard().await;
         app.metrics.on_answer(kind, answer.status());
-        answer.headers_mut().insert(NODE, app.node.clone());
+        // Where another node answered, it has said who it is.
+        answer.headers_mut().entry(NODE).or_insert_with(|| app.node.clone());
         answer
     }
 
@@ -189,11 +193,17 @@ impl<S: Store> Endpoint<S> {
                 *kind = RouteKind::of_key(&head.method);
                 check_method(head, one_key::METHODS)?;
                 let keyspace = keyspace_name(keyspace, &head.method)?;
+                if let Some(answer) = forward::read(app, head, &keyspace).await? {
+                    return Ok(answer);
+                }
                 app.answer_key(head, path_target(&keyspace, key)?, body).await?
             }
             Route::Keyspace(keyspace) => {
                 check_method(head, list::METHODS)?;
                 let keyspace = keyspace_name(keyspace, &head.method)?;
+                if let Some(answer) = forward::read(app, head, &keyspace).await? {
+                    return Ok(answer);
+                }
                 match Box::pin(app.answer_keyspace(head, &keyspace, body, kind)).await? {
                     Either::Left(answer) => answer,
                     Either::Right(stream) => return Ok(stream),

@@ -26,6 +26,7 @@ mod delete_range;
 mod endpoint;
 mod exchange;
 mod feeds;
+mod forward;
 mod history;
 mod keyspaces;
 mod leases;

@@ -70,6 +70,19 @@ pub trait Store: Send + Sync + 'static {
         std::future::ready(Ok(None))
     }
 
+    /// Whether this node has a keyspace, whole, and can read it now. Asks nobody.
+    fn is_here(&self, keyspace: &str) -> bool {
+        let _ = keyspace;
+        true
+    }
+
+    /// Where clients find other nodes that have a keyspace, whole; nothing of one that lies outside, or that is not known. Asks
+    /// nobody, and waits only for this node's start.
+    fn elsewhere(&self, keyspace: &str, timeout: Duration) -> impl Future<Output = Vec<String>> + Send {
+        let _ = (keyspace, timeout);
+        std::future::ready(Vec::new())
+    }
+
     /// The cluster as this node sees it, without asking others.
     fn cluster(&self) -> ClusterStatus;
 

@@ -45,6 +45,14 @@ impl Linked {
         }
     }
 
+    /// Kills a node, and starts it again behind its proxy.
+    pub(crate) fn restart(&mut self, number: usize) {
+        let advertised = self.proxies[number - 1].address().to_string();
+        let node = self.cluster.node_mut(&format!("n{number}"));
+        node.kill();
+        node.start_with(&["--peer-advertise", &advertised]);
+    }
+
     pub(crate) fn heal(&self) {
         self.proxies.iter().for_each(Proxy::heal);
     }
