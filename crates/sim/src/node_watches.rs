@@ -72,6 +72,7 @@ impl Simulation {
         if self.scenario.mutation == Some(Mutation::NodeWatchTellsHalf) {
             changes.iter_mut().for_each(|changes| changes.events.truncate(changes.events.len() / 2));
         }
+        let is_mirror = self.writers.source.is_some();
         let Some(process) = &mut self.hosts[id.0].process else { return Ok(()) };
         let hosted = process.shell.hosted.keyspaces.values().find(|keyspace| keyspace.group == group);
         let told = process.shell.told.get_mut(&group.0).filter(|told| told.watch_epoch == watch_epoch);
@@ -85,7 +86,7 @@ impl Simulation {
             }
             told.at = changes.revision;
             for event in changes.events {
-                told.take(event).map_err(wrong)?;
+                told.take(event, is_mirror).map_err(wrong)?;
             }
         }
         if at > told.at {
@@ -100,9 +101,13 @@ impl Simulation {
 }
 
 impl Told {
-    fn take(&mut self, Event { key, cause, after, .. }: Event) -> Result<(), String> {
-        let entry = after.as_ref().map(decoded).transpose()?.ok_or("nobody mirrors here")?;
-        let known = self.versions.insert(key.clone(), entry.version);
+    /// `is_mirror`: what a copy has not goes without a trace, and of another source keys may be older.
+    fn take(&mut self, Event { key, cause, after, .. }: Event, is_mirror: bool) -> Result<(), String> {
+        let Some(entry) = after.as_ref().map(decoded).transpose()? else {
+            let is_seen = is_mirror && self.held.remove(&key).is_some();
+            return if is_seen { Ok(()) } else { Err(format!("{cause:?} of {key:?} was told, and no entry")) };
+        };
+        let known = self.versions.insert(key.clone(), entry.version).filter(|_| !is_mirror);
         if known.is_some_and(|known| known > entry.version || (known == entry.version && cause != Cause::Expire)) {
             return Err(format!("{key:?} was told at {known:?}, and then at {:?}", entry.version));
         }

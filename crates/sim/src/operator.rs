@@ -9,8 +9,8 @@ use quorate_engine::EngineSpec;
 use quorate_keyspace::Outcome;
 use quorate_log::GroupId;
 use quorate_node::{
-    Answer, Catalog, CatalogError, Failure, Input, KeyspaceRecord, KeyspaceSettings, NodeState, ReplicaRole, Request,
-    RequestKind, RetentionRecord, SYSTEM_GROUP,
+    Answer, Catalog, CatalogError, Failure, Input, KeyspaceRecord, KeyspaceSettings, NodeState, OptionValue, ReplicaRole,
+    Request, RequestKind, RetentionRecord, SYSTEM_GROUP,
 };
 
 use crate::host::HostId;
@@ -35,6 +35,8 @@ pub(crate) enum Task {
     CreateEventual,
     /// Keep so much of the past of the clients' keyspace.
     Retain(RetentionRecord),
+    /// Let all others mirror the node on a host.
+    Mirror(HostId),
 }
 
 /// The operator's state.
@@ -99,7 +101,10 @@ impl Simulation {
         self.queue.schedule(self.now.plus_ms(PAUSE_MS), Event::OperatorActs);
         let Some(task) = self.operator.tasks.front().copied() else { return };
         match (&self.operator.step, task) {
-            (Stage::Begin, Task::Join(_) | Task::Remove(_) | Task::Move(_) | Task::Retain(_) | Task::CreateEventual) => {
+            (
+                Stage::Begin,
+                Task::Join(_) | Task::Remove(_) | Task::Move(_) | Task::Retain(_) | Task::CreateEventual | Task::Mirror(_),
+            ) => {
                 self.read_catalog(task);
             }
             (Stage::Begin, Task::Transfer(group, to)) => self.begin_transfer(group, to),
@@ -117,7 +122,7 @@ impl Simulation {
     fn any_member(&mut self, task: Task) -> Option<HostId> {
         let about = match task {
             Task::Join(about) | Task::Remove(about) | Task::Transfer(_, about) => Some(about),
-            Task::Move(_) | Task::Retain(_) | Task::CreateEventual => None,
+            Task::Move(_) | Task::Retain(_) | Task::CreateEventual | Task::Mirror(_) => None,
         };
         let awake = self.hosts.iter().filter(|host| host.is_awake() && Some(host.id) != about).map(|host| host.id);
         let awake: Vec<HostId> = awake.collect();
@@ -128,7 +133,7 @@ impl Simulation {
         match task {
             Task::Join(host) => drop(self.operator.members.insert(host)),
             Task::Remove(host) => drop(self.operator.members.remove(&host)),
-            Task::Transfer(..) | Task::Move(_) | Task::Retain(_) | Task::CreateEventual => {}
+            Task::Transfer(..) | Task::Move(_) | Task::Retain(_) | Task::CreateEventual | Task::Mirror(_) => {}
         }
         let Some(host) = self.any_member(task) else { return };
         let token = self.operator_asks(host, SYSTEM_GROUP, RequestKind::ReadIndex);
@@ -160,8 +165,9 @@ impl Simulation {
         match task {
             Task::Join(about) => self.plan_join(host, about),
             Task::Remove(about) => self.plan_remove(host, about),
-            Task::Move(engine) => self.plan_alter(host, |settings| settings.engine = EngineSpec::of(engine).into()),
-            Task::Retain(retention) => self.plan_alter(host, |settings| settings.retention = Some(retention)),
+            Task::Move(engine) => self.plan_alter(host, "default", |settings| settings.engine = EngineSpec::of(engine).into()),
+            Task::Retain(retention) => self.plan_alter(host, "default", |settings| settings.retention = Some(retention)),
+            Task::Mirror(source) => self.plan_mirror(host, source),
             Task::CreateEventual => self.plan_create_eventual(host),
             Task::Transfer(..) => Ok(()),
         }
@@ -203,6 +209,11 @@ impl Simulation {
                 self.operator.removed.extend(node);
                 // It gives to others what they lack, unless it is not heard of.
                 self.writers.on_loss();
+                if self.writers.source == Some(about) {
+                    // Nobody could write.
+                    let next = self.operator.members.first().copied().unwrap_or(host);
+                    self.operator.add(Task::Mirror(next));
+                }
                 let token = self.operator_asks(host, SYSTEM_GROUP, RequestKind::Write(write.to_bytes()));
                 self.operator.step = Stage::Writing(token, None);
                 Ok(())
@@ -229,16 +240,33 @@ impl Simulation {
         Ok(())
     }
 
-    /// Gives the clients' keyspace other settings.
-    fn plan_alter(&mut self, host: HostId, change: impl FnOnce(&mut KeyspaceSettings)) -> Step {
+    /// Who is no member any more cannot be mirrored.
+    fn plan_mirror(&mut self, host: HostId, source: HostId) -> Step {
+        let is_member = self.operator.catalog.nodes.get(&source.to_string()).is_some_and(|node| node.state == NodeState::Member);
+        if !is_member || !self.operator.members.contains(&source) {
+            self.operator.end_task();
+            return Ok(());
+        }
+        if self.writers.source != Some(source) {
+            self.writers.on_other_source(source);
+        }
+        let name = OptionValue::Word(source.to_string().into());
+        self.plan_alter(host, KEYSPACE, |settings| drop(settings.replication.options.insert("source".to_owned(), name)))
+    }
+
+    /// Gives a keyspace other settings.
+    fn plan_alter(&mut self, host: HostId, name: &str, change: impl FnOnce(&mut KeyspaceSettings)) -> Step {
         let catalog = Arc::clone(&self.operator.catalog);
-        let Some(keyspace) = catalog.keyspaces.get("default") else { return Ok(()) };
+        let Some(keyspace) = catalog.keyspaces.get(name) else { return Ok(()) };
         let mut settings = keyspace.settings();
         change(&mut settings);
-        match catalog.plan_alter("default", &settings, 0) {
+        match catalog.plan_alter(name, &settings, 0) {
             Ok(Some(write)) => {
-                let is_move = settings.engine != keyspace.engine;
-                self.coverage.count(if is_move { "moves to another engine" } else { "retentions altered" });
+                self.coverage.count(match () {
+                    () if settings.engine != keyspace.engine => "moves to another engine",
+                    () if settings.replication != keyspace.replication => "mirrors of another node",
+                    () => "retentions altered",
+                });
                 let token = self.operator_asks(host, SYSTEM_GROUP, RequestKind::Write(write.to_bytes()));
                 self.operator.step = Stage::Writing(token, None);
                 Ok(())

@@ -49,10 +49,14 @@ pub(crate) struct Writers {
     tried: BTreeMap<u64, BTreeSet<Bytes>>,
     /// Keys that somebody tried to delete without hearing what came of it, or for a time only.
     may_go: BTreeSet<u64>,
-    /// The greatest version that was seen of a key at an instance.
-    seen: BTreeMap<(u32, u64), Version>,
-    /// How often a node lost what it had for good.
+    /// The greatest version that was seen of a key at an instance, and how many losses there had been then.
+    seen: BTreeMap<(u32, u64), (Version, u64)>,
+    /// How often a node lost what it had for good, or a mirror got another source.
     losses: u64,
+    /// The node that all others mirror, if they do.
+    pub(crate) source: Option<HostId>,
+    /// Whether it was always that one.
+    is_source_fixed: bool,
 }
 
 #[derive(Debug)]
@@ -120,10 +124,26 @@ impl Writers {
         if mode == Mode::FullCopy && random.chance(500) {
             options.push(("copy_rate", number(64 << 10)));
         }
+        // After that came mirrors.
+        let source = (mode == Mode::FullCopy && random.chance(500)).then_some(HostId(0));
+        options.extend(source.map(|_| ("variant", word("mirror"))));
+        options.extend(source.map(|source| ("source", OptionValue::Word(source.to_string().into()))));
         let options = options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let replication = ReplicationSettings { options, ..ReplicationSettings::of(mode) };
         assert!(replication.check().is_ok(), "{replication:?} can be had");
-        Self { replication: Some(replication), engine, is_durable, ..Self::default() }
+        Self { replication: Some(replication), engine, is_durable, source, is_source_fixed: true, ..Self::default() }
+    }
+
+    /// All mirror another node from now on. What the one before was told and had not copied is lost, and the others may go back.
+    pub(crate) fn on_other_source(&mut self, source: HostId) {
+        self.source = Some(source);
+        self.is_source_fixed = false;
+        self.losses += 1;
+    }
+
+    /// Whether what was true after so many losses must still be: a mirror goes where its source goes.
+    fn holds_since(&self, losses: u64) -> bool {
+        self.source.is_none() || (self.is_source_fixed && losses == self.losses)
     }
 
     /// Whether a damaged disk takes away what a node had.
@@ -170,6 +190,9 @@ impl Simulation {
         let host = HostId(self.random.below(self.hosts.len() as u64) as usize);
         if self.random.chance(15) {
             self.move_wall_clock(host);
+        }
+        if self.writers.source.is_some() && self.random.chance(4) {
+            self.operator.add(Task::Mirror(host));
         }
         let what = self.any_write();
         match &what {
@@ -268,6 +291,13 @@ impl Simulation {
         process.shell.hosted.keyspaces.get(KEYSPACE).map(|hosted| hosted.group)
     }
 
+    /// Which instance of the keyspace's replica a host has.
+    fn eventual_instance(&self, host: HostId) -> Option<u32> {
+        let process = self.hosts[host.0].process.as_ref()?;
+        let hosted = process.shell.hosted.keyspaces.get(KEYSPACE)?;
+        Some(process.node.eventual_replica(hosted.group)?.instance().0)
+    }
+
     /// Reads a key where readers do. What was there once, or something newer, is there for ever; or nothing, once everybody has
     /// the news that it went.
     fn look_at(&mut self, host: HostId, key: u64) -> Step {
@@ -279,12 +309,12 @@ impl Simulation {
         let found = found.map_err(|error| Violation::new("entries can be read", format!("{host}: {error}")))?;
         let Some(encoded) = found else { return Ok(()) };
         let entry = Entry::decode(encoded).map_err(|error| Violation::new("entries can be read", format!("{host}: {error}")))?;
-        let seen = self.writers.seen.entry((instance, key)).or_default();
-        if entry.version < *seen {
+        let (seen, losses) = self.writers.seen.get(&(instance, key)).copied().unwrap_or_default();
+        if entry.version < seen && self.writers.holds_since(losses) {
             let detail = format!("{host}: key {key} has {:?}, and had {seen:?}", entry.version);
             return Err(Violation::new("what a replica has for a key is never older later on", detail));
         }
-        *seen = entry.version;
+        self.writers.seen.insert((instance, key), (entry.version, self.writers.losses));
         self.coverage.count("entries seen in the eventual keyspace");
         self.check_was_tried(host, key, &entry)
     }
@@ -362,12 +392,13 @@ impl Simulation {
     /// A read of a session finds nothing older than it has seen; or nothing, once everybody has the news that it went.
     fn check_session_read(&mut self, index: usize, key: u64, entry: Option<&Entry>, session: Option<&Session>) -> Step {
         let (losses, may_go) = (self.writers.losses, self.writers.may_go.contains(&key));
+        let is_kept = self.writers.holds_since(losses);
         let own = &mut self.writers.sessions[index];
         let Some(session) = session else { return Ok(()) };
         let found = entry.map(|entry| entry.version);
         if let Some((seen, losses_then)) = own.seen.get(&key) {
             let is_there = found.map_or(may_go, |found| found >= *seen);
-            if !is_there && *losses_then == losses {
+            if !is_there && *losses_then == losses && is_kept {
                 let detail = format!("w{index}: had seen {seen} of key {key}, and finds {found:?}");
                 return Err(Violation::new("a session sees nothing older than it has seen", detail));
             }
@@ -413,6 +444,12 @@ impl Simulation {
                 self.look_at(host, key)?;
                 self.check_not_lost(host, key)?;
             }
+            let process = self.hosts[host.0].process.as_ref();
+            let replica = process.and_then(|process| {
+                let hosted = process.shell.hosted.keyspaces.get(KEYSPACE)?;
+                process.node.eventual_replica(hosted.group)
+            });
+            self.coverage.add("copies that took a mirror's place", replica.map_or(0, |replica| replica.status().counts.mirrored));
         }
         Ok(())
     }
@@ -420,7 +457,12 @@ impl Simulation {
     fn check_not_lost(&mut self, host: HostId, key: u64) -> Step {
         let losses = self.writers.losses;
         let acknowledged = self.writers.acknowledged.get(&key).map_or(&[][..], Vec::as_slice);
-        let is_safe = |write: &&Acknowledged| losses - write.losses <= write.replicated;
+        // Of a mirror's writes those count that its last source took, and has not lost since.
+        let source = self.writers.source.and_then(|source| self.eventual_instance(source));
+        let is_safe = |write: &&Acknowledged| match source {
+            None => losses - write.losses <= write.replicated,
+            Some(source) => losses == write.losses && write.version.instance.0 == source,
+        };
         let Some(newest) = acknowledged.iter().filter(is_safe).max_by_key(|write| write.version) else { return Ok(()) };
         let process = self.hosts[host.0].process.as_ref().expect("the cluster is whole");
         let hosted = &process.shell.hosted.keyspaces[KEYSPACE];

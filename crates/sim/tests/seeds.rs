@@ -32,7 +32,8 @@ fn twenty_seeds_pass() {
     let of_history = ["compactions", "compactions refused", "retentions altered"];
     let of_beats = ["beats that were noted", "beats that raft-rs had to see"];
     let of_watchers = ["revisions that watchers were told", "watchers that went on elsewhere", "watchers that fell behind"];
-    let of_nodes = ["revisions told of eventual replicas"];
+    let of_nodes =
+        ["revisions told of eventual replicas", "copies that took a mirror's place", "eventual reads that others answered"];
     let features = of_leases
         .into_iter()
         .chain(of_locks)
