@@ -12,6 +12,8 @@ use crate::version::Hlc;
 #[expect(clippy::struct_excessive_bools, reason = "independent notes, each with a rule of its own")]
 pub(crate) struct Peer {
     pub(crate) state: MemberState,
+    /// Since when it is known.
+    since_ms: u64,
     /// When it was heard of last.
     pub(crate) heard_ms: Option<u64>,
     /// The greatest epoch at which it was heard of.
@@ -132,6 +134,7 @@ impl Peer {
     pub(crate) fn new(state: MemberState, now_ms: u64) -> Self {
         Self {
             state,
+            since_ms: now_ms,
             heard_ms: None,
             epoch: 0,
             wall_shift_ms: 0,
@@ -165,6 +168,13 @@ impl Peer {
     /// Whether it was heard of lately: one report may be lost, and the next one is late by less than this.
     pub(crate) fn is_reachable(&self, now_ms: u64, silent_ms: u64) -> bool {
         self.heard_ms.is_some_and(|heard_ms| now_ms.saturating_sub(heard_ms) < 2 * self.interval_ms + silent_ms)
+    }
+
+    /// Whether it should have been heard of, and was not: there is no sense in waiting for it. One that has only just become
+    /// known may well be there.
+    pub(crate) fn is_silent(&self, now_ms: u64, silent_ms: u64) -> bool {
+        let last_ms = self.heard_ms.unwrap_or(self.since_ms);
+        now_ms.saturating_sub(last_ms) >= 2 * self.interval_ms + silent_ms
     }
 
     /// Whether it told what its wall clock shows.

@@ -36,6 +36,8 @@ struct Read {
     session: Option<Session>,
     needs: BTreeSet<InstanceId>,
     asked: BTreeSet<InstanceId>,
+    /// Those of them that are not waited for: they have not been heard of for long.
+    silent: BTreeSet<InstanceId>,
     answers: BTreeMap<InstanceId, Option<Version>>,
     /// Who could not say.
     unknown: BTreeSet<InstanceId>,
@@ -62,7 +64,9 @@ impl Read {
         if self.fetching.is_some() {
             return self.limit_ms();
         }
-        let is_open = |id: &&InstanceId| !self.answers.contains_key(*id) && !self.unknown.contains(*id);
+        let is_waited_for = |id: &InstanceId| self.needs.contains(id) || !self.silent.contains(id);
+        let has_told = |id: &InstanceId| self.answers.contains_key(id) || self.unknown.contains(id);
+        let is_open = |id: &&InstanceId| is_waited_for(id) && !has_told(id);
         let open = self.asked.iter().filter(is_open);
         open.map(|id| if self.needs.contains(id) { self.limit_ms() } else { self.deadline_ms }).max().unwrap_or(0)
     }
@@ -103,15 +107,23 @@ impl Replica {
     }
 
     fn begin_read(&mut self, key: Bytes, tokens: Vec<u64>, session: Option<(Session, u64)>) -> Result<(), ReplicaError> {
-        let (fanout, deadline_ms) = match self.options.trigger {
-            Trigger::Read { fanout, deadline_ms, .. } => (fanout, deadline_ms),
-            Trigger::Write(_) | Trigger::Copy(_) => (0, 0),
+        let (fanout, deadline_ms, min_answers) = match self.options.trigger {
+            Trigger::Read { fanout, deadline_ms, min_answers, .. } => (fanout, deadline_ms, min_answers),
+            Trigger::Write(_) | Trigger::Copy(_) => (0, 0, 0),
         };
-        let mut asked: Vec<InstanceId> = self.others_up().into_iter().collect();
-        // Whom a read asks that does not ask all, chance decides: so that everybody's turn comes.
+        let (now_ms, silent_ms) = (self.now.mono_ms, self.silent_ms());
+        let is_silent = |id: &InstanceId| self.peers.get(id).is_none_or(|peer| peer.is_silent(now_ms, silent_ms));
+        let (mut silent, mut asked): (Vec<InstanceId>, Vec<InstanceId>) = self.others_up().into_iter().partition(is_silent);
+        // Whom a read asks that does not ask all, chance decides among those who are there: so that everybody's turn comes.
         while asked.len() > fanout {
             let out = self.draw(asked.len() as u64) as usize;
             asked.swap_remove(out);
+        }
+        silent.truncate(fanout - asked.len());
+        asked.extend(&silent);
+        if asked.len() < min_answers + silent.len() {
+            // The others alone are too few.
+            silent.clear();
         }
         let (session, until_ms) = session.unzip();
         let needs = session.as_ref().map(|session| self.whom_it_needs(session, Some(&key))).unwrap_or_default();
@@ -124,7 +136,6 @@ impl Replica {
         if session.is_none() {
             self.reads.by_key.insert(key.clone(), id);
         }
-        let now_ms = self.now.mono_ms;
         let read = Read {
             key,
             tokens,
@@ -132,6 +143,7 @@ impl Replica {
             session,
             needs,
             asked,
+            silent: silent.into_iter().collect(),
             answers: BTreeMap::new(),
             unknown: BTreeSet::new(),
             fetching: None,

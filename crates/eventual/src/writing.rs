@@ -13,6 +13,10 @@ use crate::replica::Replica;
 use crate::session::Session;
 use crate::version::{Hlc, InstanceId, Version};
 
+/// A write that somebody waits for at other replicas waits no longer for company, nor does what waits with it: who asks for
+/// that does not want to be told at the time limit that nobody has it.
+const MAX_WAITED_FOR_MS: u64 = 1;
+
 /// A write that is applied and not answered yet.
 #[derive(Debug)]
 pub(crate) struct Waiting {
@@ -38,6 +42,8 @@ pub(crate) struct Release {
     /// How many writes there were since then.
     writes: u64,
     bytes: u64,
+    /// Whether somebody waits until others have one of them.
+    is_waited_for: bool,
     /// When there was a write last.
     last_write_ms: Option<u64>,
     /// The same, if it was copied to nobody yet.
@@ -50,7 +56,10 @@ impl Release {
     /// When more may be sent.
     pub(crate) fn due_ms(&self, options: &Options) -> Option<u64> {
         match &options.trigger {
-            Trigger::Write(batching) => self.since_ms.map(|since_ms| since_ms.saturating_add(batching.interval_ms)),
+            Trigger::Write(batching) => {
+                let longest_ms = if self.is_waited_for { MAX_WAITED_FOR_MS } else { u64::MAX };
+                self.since_ms.map(|since_ms| since_ms.saturating_add(batching.interval_ms.min(longest_ms)))
+            }
             Trigger::Copy(CopyWhen::OnWrite { quiet_ms, min_interval_ms }) => {
                 let earliest = self.copied_ms.map_or(0, |copied_ms| copied_ms + min_interval_ms);
                 self.written_ms.map(|written_ms| (written_ms + quiet_ms).max(earliest))
@@ -66,7 +75,7 @@ impl Release {
 
     /// Lets everything up to a place go.
     pub(crate) fn all(&mut self, upto: u64) {
-        *self = Self { upto, since_ms: None, writes: 0, bytes: 0, ..*self };
+        *self = Self { upto, since_ms: None, writes: 0, bytes: 0, is_waited_for: false, ..*self };
     }
 
     pub(crate) fn copied(&mut self, now_ms: u64) {
@@ -227,8 +236,10 @@ impl Replica {
         self.counts.written += 1;
         self.release.last_write_ms = Some(self.now.mono_ms);
         self.release.written_ms = Some(self.now.mono_ms);
+        let ack = ack.unwrap_or(self.options.ack);
         let mut place = 0;
         if self.has_streams() {
+            self.release.is_waited_for |= ack != Ack::Local;
             self.release.since_ms.get_or_insert(self.now.mono_ms);
             self.release.writes += 1;
             self.release.bytes += (key.len() + entry.body.size_bytes()) as u64;
@@ -239,7 +250,6 @@ impl Replica {
         let unsent = self.peers.values_mut().filter(|peer| peer.stream.is_none());
         unsent.for_each(|peer| peer.figures.is_owed(self.now.mono_ms));
         let replaced = old.is_some_and(|kept| kept.is_live(self.now.wall_ms));
-        let ack = ack.unwrap_or(self.options.ack);
         self.waiting.push(Waiting { token, version, replaced, place, index, ack, deadline_ms, session });
         None
     }

@@ -94,7 +94,7 @@ const EVENTUAL_METRICS: [Metric<Status>; 21] = [
 ];
 
 /// Per replica of an eventual keyspace and other member.
-const EVENTUAL_PEER_METRICS: [Metric<PeerStatus, i64>; 9] = [
+const EVENTUAL_PEER_METRICS: [Metric<PeerStatus, i64>; 11] = [
     ("quorate_eventual_peer_is_reachable", "gauge", "1 if the member was heard of lately.", |p| p.is_reachable.into()),
     ("quorate_eventual_peer_lag_entries", "gauge", "Own writes it has not confirmed; -1: it is compared with.", |p| {
         p.lag_entries.map_or(-1, u64::cast_signed)
@@ -109,6 +109,12 @@ const EVENTUAL_PEER_METRICS: [Metric<PeerStatus, i64>; 9] = [
         p.put_bytes.cast_signed()
     }),
     ("quorate_eventual_peer_rounds_total", "counter", "Comparisons with it, and copies to it.", |p| p.rounds.cast_signed()),
+    ("quorate_eventual_peer_compared_at_ms", "gauge", "When a comparison with it ended last, since 1970; 0: not yet.", |p| {
+        p.compared_wall_ms.unwrap_or_default().cast_signed()
+    }),
+    ("quorate_eventual_peer_copied_at_ms", "gauge", "When a full copy to it ended last, since 1970; 0: not yet.", |p| {
+        p.copied_wall_ms.unwrap_or_default().cast_signed()
+    }),
     ("quorate_eventual_peer_clock_offset_ms", "gauge", "How far its wall clock is ahead.", |p| p.clock_offset_ms),
 ];
 
@@ -147,6 +153,21 @@ pub(crate) fn eventuals(out: &mut String, status: &NodeStatus, catalog: &Catalog
         (format!("keyspace=\"{}\",peer=\"{node}\"", own.keyspace), peer)
     });
     families(out, &EVENTUAL_PEER_METRICS, &peers.collect::<Vec<_>>());
+    head(
+        out,
+        (
+            "quorate_eventual_tombstones_held",
+            "gauge",
+            "1 for whose writes (from) keep tombstones, for they have not reached whom (to).",
+        ),
+    );
+    for own in status.eventuals.iter() {
+        let name = |instance| own.nodes.get(instance).and_then(|node| catalog.node_name(*node)).unwrap_or("unknown");
+        for (from, to) in &own.replica.gc_blocked_by {
+            let (from, to, keyspace) = (name(from), name(to), &own.keyspace);
+            let _ = writeln!(out, "quorate_eventual_tombstones_held{{keyspace=\"{keyspace}\",from=\"{from}\",to=\"{to}\"}} 1");
+        }
+    }
 }
 
 /// Appends the metrics of the caches on a node; nothing if there are none.

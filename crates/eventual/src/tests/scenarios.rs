@@ -102,6 +102,15 @@ fn a_batch_travels_when_it_is_full_or_old_or_flushed() {
     assert_eq!(cluster.answers.get(&token), Some(&Answer::Done { reached: 2, others: 2 }));
 }
 
+#[test]
+fn a_write_that_waits_for_others_takes_its_batch_along() {
+    let batching = Batching { interval_ms: u64::MAX, max_entries: 1_000, max_bytes: 1 << 20 };
+    let mut cluster = of_three(Options { ack: Ack::Others(1), ..options(Trigger::Write(batching)) });
+    let token = cluster.put(0, 1, None);
+    cluster.run_ms(200);
+    assert_eq!(written(&cluster, token), (1, true), "at the first that has it");
+}
+
 fn reading(min_answers: usize, repairs_others: bool) -> Options {
     options(Trigger::Read { fanout: usize::MAX, deadline_ms: 50, min_answers, repairs_others })
 }
@@ -158,6 +167,28 @@ fn a_read_without_enough_answers_fails() {
     // One has answered, the other is not there.
     let refusal = Refusal::TooFewAnswers { answered: 1, needed: 2 };
     assert_eq!(cluster.answers.get(&token), Some(&Answer::Refused(refusal)));
+}
+
+#[test]
+fn a_read_asks_who_is_there_and_waits_for_nobody_who_is_not() {
+    let fanout_of = |fanout| Options {
+        trigger: Trigger::Read { fanout, deadline_ms: 5_000, min_answers: 0, repairs_others: false },
+        ..reading(0, false)
+    };
+    for fanout in [1, 2] {
+        let mut cluster = of_three(fanout_of(fanout));
+        cluster.run_ms(1_000);
+        cluster.put(1, 1, None);
+        cluster.sync_disk(1);
+        cluster.crash(2);
+        cluster.run_ms(10_000);
+        for _ in 0..4 {
+            let token = cluster.read(0, 1);
+            cluster.run_ms(200);
+            let (value, answered) = found(&cluster, token);
+            assert!(value.is_some() && answered == 1, "of {fanout}: {answered} answered");
+        }
+    }
 }
 
 #[test]

@@ -107,7 +107,7 @@ pub const MODE_OPTIONS: &[ModeOption] = &[
         modes: &[Mode::Batch],
         form: Form::Milliseconds(10, DAY_MS),
         default: &OptionValue::Number(5_000),
-        help: "writes are sent so long after the first that was not",
+        help: "writes are sent so long after the first that was not; with a schedule, only if this is set",
     },
     ModeOption {
         name: "max_entries",
@@ -445,7 +445,11 @@ impl ReplicationSettings {
                 Trigger::Write(Batching { interval_ms: self.number("linger"), ..batching })
             }
             Mode::Batch => Trigger::Write(Batching {
-                interval_ms: self.number("interval"),
+                // With a schedule that says when, nothing else does, unless it is set.
+                interval_ms: match self.schedule().filter(|_| !self.options.contains_key("interval")) {
+                    Some(_) => u64::MAX,
+                    None => self.number("interval"),
+                },
                 max_entries: self.number("max_entries"),
                 max_bytes: self.number("max_bytes"),
             }),
@@ -573,6 +577,13 @@ mod tests {
         assert_eq!((push.ack, push.is_durable), (Ack::Others(2), false));
         let batch = options(r#"{"mode":"batch","interval":70,"max_entries":6,"max_bytes":5000}"#).unwrap();
         assert_eq!(batch.trigger, Trigger::Write(Batching { interval_ms: 70, max_entries: 6, max_bytes: 5000 }));
+        let scheduled = |text: &str| match options(text).unwrap().trigger {
+            Trigger::Write(batching) => batching.interval_ms,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(scheduled(r#"{"mode":"batch","schedule":"30 2 * * *"}"#), u64::MAX, "the schedule alone says when");
+        assert_eq!(scheduled(r#"{"mode":"batch","schedule":"30 2 * * *","interval":70}"#), 70);
+        assert_eq!(scheduled(r#"{"mode":"batch"}"#), 5_000);
         let read = options(r#"{"mode":"read-repair","fanout":1,"min_answers":1,"repair_others":"async"}"#).unwrap();
         let trigger = Trigger::Read { fanout: 1, deadline_ms: 50, min_answers: 1, repairs_others: true };
         assert_eq!(read.trigger, trigger);
