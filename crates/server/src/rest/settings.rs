@@ -48,10 +48,21 @@ impl SettingsPatch {
         let kind = self.patch.get("engine").and_then(|engine| engine.get("type"));
         if kind.is_some_and(|kind| kind != present.engine.kind.as_str()) {
             merged["engine"] = Value::Null;
+            if present.limits.max_bytes == default_limit(present, self.memory_bytes)
+                && let Some(limits) = merged["limits"].as_object_mut()
+            {
+                // Nobody asked for it, and it would mean something else there.
+                limits.remove("max_bytes");
+            }
         }
         merge(&mut merged, &Value::Object(self.patch.clone()));
         parse(merged).and_then(|body| settings_of(body, self.memory_bytes))
     }
+}
+
+/// How much a keyspace with these settings holds that says nothing about it.
+fn default_limit(settings: &KeyspaceSettings, memory_bytes: u64) -> Option<u64> {
+    KeyspaceSettings::with_defaults(settings.engine.clone(), settings.replication.clone(), memory_bytes).limits.max_bytes
 }
 
 /// RFC 7396.
@@ -407,6 +418,20 @@ mod tests {
         assert_eq!(unlimited.limits, default);
         let timed = patched(&present, json!({"ttl": "5s"})).unwrap();
         assert_eq!((timed.ttl_ms, patched(&timed, json!({"ttl": null}))), (Some(5000), Ok(present)));
+    }
+
+    #[test]
+    fn a_limit_that_nobody_asked_for_is_that_of_the_engine() {
+        let max_bytes = |present: &KeyspaceSettings, patch| patched(present, patch).unwrap().limits.max_bytes;
+        let in_memory = settings(json!({"engine": {"type": "trie"}}));
+        assert_eq!(max_bytes(&in_memory, json!({"engine": {"type": "lsm"}})), None);
+        assert_eq!(max_bytes(&in_memory, json!({"engine": {"type": "hash"}})), Some(MEMORY_BYTES));
+        let on_disk = settings(json!({"engine": {"type": "lsm"}}));
+        assert_eq!(max_bytes(&on_disk, json!({"engine": {"type": "trie"}})), Some(MEMORY_BYTES));
+        let limited = settings(json!({"engine": {"type": "trie"}, "limits": {"max_bytes": "5MiB"}}));
+        assert_eq!(max_bytes(&limited, json!({"engine": {"type": "lsm"}})), Some(5 << 20));
+        let both = json!({"engine": {"type": "lsm"}, "limits": {"max_bytes": "7MiB"}});
+        assert_eq!(max_bytes(&in_memory, both), Some(7 << 20));
     }
 
     #[test]
