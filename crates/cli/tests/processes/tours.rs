@@ -148,6 +148,11 @@ fn the_tour_of_locks_is_as_it_says() {
 }
 
 #[test]
+fn the_tour_of_keyspaces_is_as_it_says() {
+    assert_eq!(tour("keyspaces.md"), (15, 0));
+}
+
+#[test]
 fn the_tour_of_replication_is_as_it_says() {
     assert_eq!(tour("replication.md"), (19, 0));
 }
