@@ -42,7 +42,8 @@ pub struct BehindBody {
     pub coalesced: u64,
     /// Attempts that failed.
     pub failed: u64,
-    /// Keys that the store does not take as they are: too large, or not to be named so. They are tried again now and then.
+    /// Keys that the store does not take as they are (too large, or not to be named so), or that fail while it takes others. They
+    /// are tried again now and then.
     pub refused_keys: u64,
     /// Why the last attempt failed, if none has succeeded since.
     #[serde(default, skip_serializing_if = "Option::is_none")]

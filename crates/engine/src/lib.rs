@@ -162,7 +162,8 @@ pub struct BehindStats {
     pub coalesced: u64,
     /// Attempts that failed.
     pub failed: u64,
-    /// Keys that the store will not take as they are: too large, or not to be encoded. They are tried again now and then.
+    /// Keys that the store will not take as they are (too large, or not to be encoded), or that fail while it takes others (it
+    /// does not allow them). They are tried again now and then.
     pub refused_keys: u64,
     /// Why the last attempt failed, if the one after it has not done better; for people.
     pub last_error: Option<String>,

@@ -60,7 +60,7 @@ const BEHIND_METRICS: [Metric<BehindBody>; 9] = [
     ("quorate_behind_max_waiting_bytes", "gauge", "The bound.", |b| b.max_waiting_bytes),
     ("quorate_behind_is_spilled", "gauge", "1 if more keys wait than are kept in memory.", |b| u64::from(b.is_spilled)),
     ("quorate_behind_oldest_ms", "gauge", "For how long the first of them has waited.", |b| b.oldest_ms),
-    ("quorate_behind_refused_keys", "gauge", "Keys that the store does not take as they are.", |b| b.refused_keys),
+    ("quorate_behind_refused_keys", "gauge", "Keys that the store does not take, while it takes others.", |b| b.refused_keys),
     ("quorate_behind_written_total", "counter", "Values and removals that the store has taken.", |b| b.written),
     ("quorate_behind_coalesced_total", "counter", "Changes that the store was spared.", |b| b.coalesced),
     ("quorate_behind_failed_total", "counter", "Attempts that failed.", |b| b.failed),

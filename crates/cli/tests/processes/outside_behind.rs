@@ -208,6 +208,42 @@ fn a_store_that_is_away_holds_up_writes_only_when_too_much_waits() {
 }
 
 #[test]
+fn keys_that_a_store_denies_hold_up_no_other() {
+    let run = Folders::begin(&json!({"engine": {"queue_max": "64KiB"}}));
+    let mut nodes = run.nodes();
+    nodes[0].expect(201, &put("pairs", "a", "1"));
+    run.assert_equal();
+    // Nothing below it is allowed: it leads out of the folder.
+    let elsewhere = tempfile::tempdir().expect("a temporary folder can be made");
+    let link = run.folder("n1").join("linked");
+    std::os::unix::fs::symlink(elsewhere.path(), &link).expect("a link can be made");
+    let value = "v".repeat(1000);
+    for key in 0..100 {
+        nodes[key % 3].expect(201, &put("pairs", &format!("linked/{key}"), &value));
+        nodes[key % 3].expect(201, &put("pairs", &format!("others/{key}"), "2"));
+    }
+    until("all others are there", LIMIT, || {
+        let found = files(&run.folder("n1").join("others")).len();
+        if found == 100 { Ok(()) } else { Err(format!("{found} of 100")) }
+    });
+    until("the others are known to fail alone", LIMIT, || {
+        // Seen by what is taken meanwhile.
+        nodes[0].send(&put("pairs", "a", "2")).expect("an answer");
+        let behind = stats(&mut nodes[0], "pairs")["behind"].clone();
+        if behind["refused_keys"] == 100 { Ok(()) } else { Err(behind.to_string()) }
+    });
+    let behind = &stats(&mut nodes[0], "pairs")["behind"];
+    assert!(behind["error"].as_str().expect("an error").contains("symbolic links"), "{behind}");
+    assert!(behind["waiting_bytes"].as_u64() < Some(2_000), "nobody waits for them: {behind}");
+    let flush = Request::new("POST", "/v1/keyspaces/pairs/flush").with_query("timeout=300ms");
+    assert_eq!(problem(&mut nodes[0], 503, &flush).0, "store_busy");
+    assert_eq!(fs::read_dir(elsewhere.path()).expect("a folder").count(), 0);
+    fs::remove_file(link).expect("a link can be removed");
+    // They are tried again, after a while that grows.
+    assert_eq!(run.assert_equal().len(), 201);
+}
+
+#[test]
 fn replicas_move_to_a_store_and_away_from_it() {
     let root = tempfile::tempdir().expect("a temporary folder can be made");
     let cluster = cluster_with(root.path());

@@ -8,14 +8,19 @@ use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use quorate_engine::{EngineError, Table};
+use tokio::time::Instant;
 
 use super::queue::{Wanted, Work};
 use super::{Behind, Shared, ValueOf, rows};
+use crate::clock::after;
 use crate::{Clock, Condition, ErrorKind, Put, Store, StoreError};
 
 /// How long a store is left alone that cannot be opened, or denies access, before it is opened anew: credentials may have been
 /// put right.
 const OPEN_PAUSE: Duration = Duration::from_secs(3);
+
+/// The same of a store that denies some keys, and has taken others since it was opened.
+const REOPEN_PAUSE: Duration = Duration::from_mins(1);
 
 /// What the process before, or the engine before, had on its way to the store has come there, or never will, when the engine has
 /// served for this long: connections ended with them. Whether there was one before, an engine that was never flushed does not
@@ -29,10 +34,30 @@ const MAX_BYTES_UNDER_WAY: u64 = 32 << 20;
 enum End {
     /// The engine is gone, or of no use any more.
     Over,
-    /// The store is to be opened anew, after a while: it denies access.
-    Denied,
-    /// It is to be made ready again.
+    /// The store is to be made ready again.
     Unready,
+}
+
+/// What is known of a store since it was opened.
+struct Opened {
+    at: Instant,
+    has_taken: bool,
+    has_denied: bool,
+}
+
+impl Opened {
+    fn now() -> Self {
+        Self { at: after(Duration::ZERO), has_taken: false, has_denied: false }
+    }
+
+    fn note(&mut self, result: &Result<(), StoreError>) {
+        self.has_taken |= result.is_ok();
+        self.has_denied |= matches!(result, Err(error) if error.kind == ErrorKind::Denied);
+    }
+
+    fn is_to_be_renewed(&self) -> bool {
+        self.has_denied && self.at.elapsed() >= if self.has_taken { REOPEN_PAUSE } else { OPEN_PAUSE }
+    }
 }
 
 /// Writes what waits, for as long as there is the engine.
@@ -44,9 +69,8 @@ pub(super) async fn carry(shared: Weak<Shared>, behind: Behind) {
     loop {
         match open(&shared, &behind).await {
             Ok(None) => return,
-            Ok(Some(store)) => match write_all(&shared, &behind, &store).await {
+            Ok(Some(store)) => match write_all(&shared, &behind, store).await {
                 End::Over => return,
-                End::Denied => {}
                 End::Unready => continue,
             },
             Err(error) => {
@@ -74,9 +98,7 @@ async fn until_serving(shared: &Weak<Shared>) -> bool {
 
 /// Opens the store, and makes it ready if that has not been done. None: the engine is gone, or of no use any more.
 async fn open(shared: &Weak<Shared>, behind: &Behind) -> Result<Option<Arc<dyn Store>>, StoreError> {
-    let open = Arc::clone(&behind.open);
-    let opened = tokio::task::spawn_blocking(move || open()).await;
-    let store = opened.unwrap_or_else(|error| Err(StoreError::new(behind.kind, ErrorKind::Unexpected, error)))?;
+    let store = reopen(behind).await?;
     let Some(own) = shared.upgrade() else { return Ok(None) };
     match blocking(move || own.is_prepared()).await {
         Ok(true) => {}
@@ -87,11 +109,19 @@ async fn open(shared: &Weak<Shared>, behind: &Behind) -> Result<Option<Arc<dyn S
     Ok(blocking(move || own.set_prepared(true)).await.ok().map(|()| store))
 }
 
+/// Opens the store, and no more.
+async fn reopen(behind: &Behind) -> Result<Arc<dyn Store>, StoreError> {
+    let open = Arc::clone(&behind.open);
+    let opened = tokio::task::spawn_blocking(move || open()).await;
+    opened.unwrap_or_else(|error| Err(StoreError::new(behind.kind, ErrorKind::Unexpected, error)))
+}
+
 type Done = (Work, Result<(), StoreError>);
 
-async fn write_all(shared: &Weak<Shared>, behind: &Behind, store: &Arc<dyn Store>) -> End {
+async fn write_all(shared: &Weak<Shared>, behind: &Behind, mut store: Arc<dyn Store>) -> End {
     let mut under_way = FuturesUnordered::new();
     let mut bytes_under_way = 0;
+    let mut opened = Opened::now();
     loop {
         // Not held while nothing is to be done: who opens the engine again waits until nobody has it.
         let Some(own) = shared.upgrade() else { return End::Over };
@@ -103,10 +133,18 @@ async fn write_all(shared: &Weak<Shared>, behind: &Behind, store: &Arc<dyn Store
         if !own.queue().is_ready() && under_way.is_empty() {
             return End::Unready;
         }
+        if opened.is_to_be_renewed() && own.queue().next_at_ms().is_some_and(|at_ms| at_ms <= own.now_ms()) {
+            // What is under way goes on with the one before.
+            match reopen(behind).await {
+                Ok(anew) => store = anew,
+                Err(error) => own.queue().fail(&error, own.now_ms()),
+            }
+            opened = Opened::now();
+        }
         while under_way.len() < behind.max_calls && bytes_under_way < MAX_BYTES_UNDER_WAY {
             let Some(work) = own.queue().next(own.now_ms()) else { break };
             bytes_under_way += work.bytes;
-            under_way.push(write(shared.clone(), Arc::clone(store), work, (behind.value_of, behind.clock.clone())));
+            under_way.push(write(shared.clone(), Arc::clone(&store), work, (behind.value_of, behind.clock.clone())));
         }
         let pause = own.queue().next_at_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(own.now_ms()).max(1)));
         // With all calls under way, what may be tried has to wait for one to end.
@@ -121,13 +159,10 @@ async fn write_all(shared: &Weak<Shared>, behind: &Behind, store: &Arc<dyn Store
                     done.push(next);
                 }
                 bytes_under_way -= done.iter().map(|(work, _)| work.bytes).sum::<u64>();
-                let is_denied = done.iter().any(|(_, result)| matches!(result, Err(error) if error.kind == ErrorKind::Denied));
+                done.iter().for_each(|(_, result)| opened.note(result));
                 let Some(own) = shared.upgrade() else { return End::Over };
                 if settle(own, done).await.is_err() {
                     return End::Over;
-                }
-                if is_denied && under_way.is_empty() {
-                    return End::Denied;
                 }
             }
             () = wake.notified() => {}
@@ -178,14 +213,14 @@ fn read(shared: &Weak<Shared>, key: &Bytes, value_of: ValueOf) -> Result<Option<
 
 /// Takes in rows that were left to themselves, if there is room for them.
 async fn read_rows(shared: &Arc<Shared>) -> Result<(), EngineError> {
-    if shared.queue().wants_rows().is_none() {
+    if shared.queue().wants_rows(shared.now_ms()).is_none() {
         return Ok(());
     }
     let shared = Arc::clone(shared);
     blocking(move || {
         loop {
             // Not in the condition of the loop, which would hold the queue throughout.
-            let wanted = shared.queue().wants_rows();
+            let wanted = shared.queue().wants_rows(shared.now_ms());
             let Some(Wanted { after }) = wanted else { return Ok(()) };
             let view = shared.engine.view();
             let mut has_more = false;

@@ -52,6 +52,9 @@ pub type OpenStore = Arc<dyn Fn() -> Result<Arc<dyn Store>, StoreError> + Send +
 /// Tells a time without jumps, in milliseconds.
 pub type SteadyMs = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// Of the calls at once, one in so many at most is for keys that failed before.
+const RETRIES_SHARE: usize = 4;
+
 /// What stands behind an engine.
 pub struct Behind {
     /// The kind of store, as the engine is called from now on.
@@ -123,7 +126,7 @@ impl WriteBehind {
         let late_ms = u64::try_from(2 * behind.timeout.as_millis()).unwrap_or(u64::MAX);
         let shared = Arc::new(Shared {
             engine,
-            queue: Mutex::new(Queue::new(behind.max_bytes, late_ms)),
+            queue: Mutex::new(Queue::new(behind.max_bytes, late_ms, (behind.max_calls / RETRIES_SHARE).max(1))),
             writing: Mutex::default(),
             wake: Arc::default(),
             is_serving: AtomicBool::new(false),

@@ -12,7 +12,8 @@ use crate::{ErrorKind, Outcome, StoreError};
 /// What a key takes in memory while it waits, about, besides its own bytes: so that the bound on bytes bounds keys, too.
 pub(crate) const KEY_OVERHEAD_BYTES: u64 = 256;
 
-/// After a failure nothing is tried for this long, and twice as long after the next.
+/// After a failure of the store nothing is tried for this long, and twice as long after the next. After a failure of a key, that
+/// key.
 const FIRST_PAUSE_MS: u64 = 100;
 
 /// Pauses are no longer.
@@ -21,14 +22,28 @@ const MAX_PAUSE_MS: u64 = 5_000;
 /// When a key is tried again that the store refused; the next time after twice as long.
 const FIRST_REFUSED_PAUSE_MS: u64 = 1_000;
 
-/// These pauses are no longer.
-const MAX_REFUSED_PAUSE_MS: u64 = 60_000;
+/// Pauses of a key that fails alone, or is refused, are no longer.
+const MAX_PARKED_PAUSE_MS: u64 = 60_000;
 
-/// So many refused keys do not count towards the bound on bytes. Beyond it something is wrong with all of them, and more are to
+/// When so many keys that had not failed before fail with nothing taken in between, and nothing just now, it is the store that
+/// does.
+const MAX_STRIKES: u32 = 3;
+
+/// What was taken no longer ago than this was taken just now.
+const JUST_NOW_MS: u64 = 1_000;
+
+/// A key that fails so often in a row, while the store takes others, fails alone.
+const FAILURES_ALONE: u32 = 3;
+
+/// So many parked keys do not count towards the bound on bytes. Beyond it something is wrong with all of them, and more are to
 /// be held up.
-const MAX_UNCOUNTED_REFUSED: u64 = 10_000;
+const MAX_UNCOUNTED_PARKED: u64 = 10_000;
 
 /// The keys that wait.
+///
+/// What fails is the store, or a key: one that the store does not allow, say. So a key that fails is put off by itself, and
+/// others go on, until several in a row fail or nobody answers at all. Then one is tried at a time, after pauses, from all ends
+/// of the queue: that which the store takes may stand behind many that it does not.
 ///
 /// *Invariants*: every key in here has its row in the engine. Of one key at most one attempt is under way. A key that was noted
 /// while it was under way stays here.
@@ -36,7 +51,7 @@ const MAX_UNCOUNTED_REFUSED: u64 = 10_000;
 pub(crate) struct Queue {
     keys: HashMap<Bytes, Waiting>,
     /// Keys that no attempt is under way for, by when they may be tried, and in turn.
-    turns: BTreeMap<(u64, u64), Bytes>,
+    turns: BTreeMap<Turn, Bytes>,
     /// All keys, by the first note of them that is not settled.
     ages: BTreeSet<(u64, Bytes)>,
     bytes: u64,
@@ -53,12 +68,21 @@ pub(crate) struct Queue {
     read_until: Option<Bytes>,
     is_spilled_again: bool,
     under_way: usize,
+    /// Of them, those of keys that had failed; and so many at most: each may take as long as a call can.
+    retries_under_way: usize,
+    max_retries: usize,
+    /// Counts attempts that were begun.
+    picks: u64,
     /// The store is one that can be written to, as far as is known.
     is_ready: bool,
     /// A write of unknown outcome may come about for this long.
     late_ms: u64,
     /// Until then one may come about of any key: of content that is not there any more.
     unsure_until_ms: u64,
+    /// Keys that failed for the first time since the store took the last one.
+    strikes: u32,
+    taken_at_ms: Option<u64>,
+    /// Failures of the store since then. None: it takes what it is given, as far as is known.
     failures: u32,
     /// When the last of them was noted: others that had begun before say nothing new.
     failed_at_ms: u64,
@@ -66,8 +90,30 @@ pub(crate) struct Queue {
     written: u64,
     coalesced: u64,
     failed: u64,
-    refused: u64,
-    last_error: Option<String>,
+    parked: u64,
+    store_error: Option<String>,
+    /// The last one of a key that is, or was, parked.
+    key_error: Option<String>,
+}
+
+/// Where a key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    /// The key failed when it was last tried.
+    is_retry: bool,
+    at_ms: u64,
+    number: u64,
+}
+
+/// What a failure of a key means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The store does not take this value, or this key.
+    Refused,
+    /// It takes others.
+    Alone,
+    /// It may be the key, or the store.
+    Doubtful,
 }
 
 #[derive(Debug)]
@@ -77,13 +123,20 @@ struct Waiting {
     last: u64,
     since_ms: u64,
     bytes: u64,
+    /// What of [`Queue::bytes`] is its: all, or nothing.
+    counted_bytes: u64,
     /// What of [`Queue::row_bytes`] is its.
     row_bytes: u64,
     /// None while an attempt is under way.
-    turn: Option<(u64, u64)>,
-    is_refused: bool,
+    turn: Option<Turn>,
+    /// Why it failed when it was last tried, if it did.
+    verdict: Option<Verdict>,
+    /// Whether it is counted among those that wait for a change of theirs, or of the store's mind.
+    is_parked: bool,
     /// So often in a row.
-    refusals: u32,
+    failures: u32,
+    /// [`Queue::written`] when it failed for the first time in this row.
+    written_then: u64,
     /// Until then an attempt may still come about, and undo a later one: so the key is written once more afterwards.
     unsure_until_ms: u64,
 }
@@ -97,6 +150,7 @@ pub(crate) struct Work {
     /// All notes up to this one are settled by it.
     upto: u64,
     begun_ms: u64,
+    is_retry: bool,
 }
 
 /// Rows that are to be read.
@@ -108,8 +162,8 @@ pub(crate) struct Wanted {
 
 impl Queue {
     /// One that keeps so many bytes at most. Rows that are there already are to be read. `late_ms` is how long a write may take
-    /// to come about that nobody waits for any longer.
-    pub(crate) fn new(max_bytes: u64, late_ms: u64) -> Self {
+    /// to come about that nobody waits for any longer. Of the attempts at once, so many may be of keys that failed before.
+    pub(crate) fn new(max_bytes: u64, late_ms: u64, max_retries: usize) -> Self {
         Self {
             keys: HashMap::new(),
             turns: BTreeMap::new(),
@@ -124,17 +178,23 @@ impl Queue {
             read_until: None,
             is_spilled_again: false,
             under_way: 0,
+            retries_under_way: 0,
+            max_retries,
+            picks: 0,
             is_ready: true,
             late_ms,
             unsure_until_ms: 0,
+            strikes: 0,
+            taken_at_ms: None,
             failures: 0,
             failed_at_ms: 0,
             paused_until_ms: 0,
             written: 0,
             coalesced: 0,
             failed: 0,
-            refused: 0,
-            last_error: None,
+            parked: 0,
+            store_error: None,
+            key_error: None,
         }
     }
 
@@ -148,12 +208,16 @@ impl Queue {
         self.noted += 1;
         let bytes = KEY_OVERHEAD_BYTES + key.len() as u64 + value_bytes;
         if let Some(waiting) = self.keys.get_mut(key) {
-            self.bytes = self.bytes - waiting.bytes + bytes;
             (waiting.bytes, waiting.last) = (bytes, self.noted);
             self.coalesced += u64::from(waiting.turn.is_some());
-            // It may be one that the store takes now.
-            self.refused -= u64::from(std::mem::take(&mut waiting.is_refused));
-            if waiting.turn.is_some_and(|(at_ms, _)| at_ms > now_ms) {
+            if waiting.verdict == Some(Verdict::Refused) {
+                // It may be one that the store takes now.
+                waiting.verdict = None;
+                self.unpark(key);
+            }
+            self.count(key);
+            let waits = |waiting: &Waiting| waiting.verdict.is_none() && waiting.turn.is_some_and(|turn| turn.at_ms > now_ms);
+            if self.keys.get(key).is_some_and(waits) {
                 self.put_off(key, now_ms);
             }
         } else if self.bytes >= self.max_bytes {
@@ -177,25 +241,57 @@ impl Queue {
             last: self.noted,
             since_ms: now_ms,
             bytes,
+            counted_bytes: 0,
             row_bytes: 0,
             turn: None,
-            is_refused: false,
-            refusals: 0,
+            verdict: None,
+            is_parked: false,
+            failures: 0,
+            written_then: 0,
             unsure_until_ms: 0,
         };
-        self.bytes += bytes;
         self.ages.insert((first, key.clone()));
         self.keys.insert(key.clone(), waiting);
+        self.count(key);
+    }
+
+    /// Has a key's bytes counted as they are now, unless it is parked.
+    fn count(&mut self, key: &Bytes) {
+        let Some(waiting) = self.keys.get_mut(key).filter(|waiting| !waiting.is_parked || waiting.counted_bytes > 0) else {
+            return;
+        };
+        self.bytes = self.bytes - waiting.counted_bytes + waiting.bytes;
+        waiting.counted_bytes = waiting.bytes;
+    }
+
+    /// The store will not get this key for a while, and nobody is to wait for that.
+    fn park(&mut self, key: &Bytes) {
+        let Some(waiting) = self.keys.get_mut(key).filter(|waiting| !waiting.is_parked) else { return };
+        waiting.is_parked = true;
+        if self.parked < MAX_UNCOUNTED_PARKED {
+            self.bytes -= std::mem::take(&mut waiting.counted_bytes);
+            self.row_bytes -= std::mem::take(&mut waiting.row_bytes);
+        }
+        self.parked += 1;
+    }
+
+    /// It may.
+    fn unpark(&mut self, key: &Bytes) {
+        let Some(waiting) = self.keys.get_mut(key).filter(|waiting| waiting.is_parked) else { return };
+        waiting.is_parked = false;
+        self.parked -= 1;
+        self.count(key);
     }
 
     /// Gives a key that no attempt is under way for its turn, at this time or later.
     fn put_off(&mut self, key: &Bytes, until_ms: u64) {
         let Some(waiting) = self.keys.get_mut(key) else { return };
         self.turn += 1;
-        if let Some(old) = waiting.turn.replace((until_ms, self.turn)) {
+        let turn = Turn { is_retry: waiting.verdict.is_some(), at_ms: until_ms, number: self.turn };
+        if let Some(old) = waiting.turn.replace(turn) {
             self.turns.remove(&old);
         }
-        self.turns.insert((until_ms, self.turn), key.clone());
+        self.turns.insert(turn, key.clone());
     }
 
     /// Whether the store is open, and the one that it should be.
@@ -213,12 +309,29 @@ impl Queue {
         if !self.is_ready || now_ms < self.paused_until_ms || (self.failures > 0 && self.under_way > 0) {
             return None;
         }
-        let turn = *self.turns.first_key_value().filter(|((at_ms, _), _)| *at_ms <= now_ms)?.0;
+        let turn = self.choose(now_ms)?;
         let key = self.turns.remove(&turn)?;
         let waiting = self.keys.get_mut(&key)?;
         waiting.turn = None;
+        self.picks += 1;
         self.under_way += 1;
-        Some(Work { bytes: waiting.bytes, upto: waiting.last, begun_ms: now_ms, key })
+        self.retries_under_way += usize::from(turn.is_retry);
+        Some(Work { bytes: waiting.bytes, upto: waiting.last, begun_ms: now_ms, is_retry: turn.is_retry, key })
+    }
+
+    /// Whose turn it is. Keys that failed and keys that did not hold up each other neither way.
+    fn choose(&self, now_ms: u64) -> Option<Turn> {
+        let due = |is_retry| {
+            let of = |at_ms, number| Turn { is_retry, at_ms, number };
+            self.turns.range(of(0, 0)..=of(now_ms, u64::MAX)).map(|(turn, _)| *turn)
+        };
+        let has_room = self.retries_under_way < self.max_retries;
+        let retry = || due(true).next().filter(|_| has_room);
+        match self.picks % 3 {
+            0 if self.failures > 0 => due(false).next_back().or_else(retry),
+            2 => retry().or_else(|| due(false).next()),
+            _ => due(false).next().or_else(retry),
+        }
     }
 
     /// When there may be a key to be tried, if nothing else happens before.
@@ -226,94 +339,160 @@ impl Queue {
         if !self.is_ready || (self.failures > 0 && self.under_way > 0) {
             return None;
         }
-        let ((at_ms, _), _) = self.turns.first_key_value()?;
-        Some((*at_ms).max(self.paused_until_ms))
+        let first = |is_retry| {
+            let of = |at_ms, number| Turn { is_retry, at_ms, number };
+            self.turns.range(of(0, 0)..=of(u64::MAX, u64::MAX)).next().map(|(turn, _)| turn.at_ms)
+        };
+        let retry = first(true).filter(|_| self.retries_under_way < self.max_retries);
+        Some(first(false).into_iter().chain(retry).min()?.max(self.paused_until_ms))
     }
 
     /// What came of an attempt. Whether the store has now what the engine has: then the key is not here any more, and its row is
     /// to go.
     pub(crate) fn done(&mut self, work: &Work, result: &Result<(), StoreError>, now_ms: u64) -> bool {
         self.under_way -= 1;
-        match result {
+        self.retries_under_way -= usize::from(work.is_retry);
+        let until_ms = match result {
             Ok(()) => {
-                (self.failures, self.last_error) = (0, None);
+                (self.strikes, self.failures, self.store_error) = (0, 0, None);
+                self.taken_at_ms = Some(now_ms);
                 self.written += 1;
+                match self.take(work, now_ms) {
+                    Some(until_ms) => until_ms,
+                    None => return true,
+                }
             }
             Err(error) => self.note_failure(work, error, now_ms),
-        }
-        let Some(waiting) = self.keys.get_mut(&work.key) else { return false };
-        if result.is_ok() {
-            self.refused -= u64::from(std::mem::take(&mut waiting.is_refused));
-            waiting.refusals = 0;
-        }
-        let mut until_ms = now_ms;
-        let unsure_until_ms = waiting.unsure_until_ms.max(self.unsure_until_ms);
-        match result {
-            Ok(()) if waiting.last == work.upto && unsure_until_ms <= work.begun_ms => {
-                self.bytes -= waiting.bytes;
-                self.row_bytes -= waiting.row_bytes;
-                self.ages.remove(&(waiting.first, work.key.clone()));
-                self.keys.remove(&work.key);
-                return true;
-            }
-            Ok(()) if waiting.last == work.upto => until_ms = unsure_until_ms,
-            Ok(()) => {
-                self.ages.remove(&(waiting.first, work.key.clone()));
-                (waiting.first, waiting.since_ms) = (work.upto + 1, now_ms);
-                self.ages.insert((waiting.first, work.key.clone()));
-            }
-            Err(error) => {
-                if error.outcome == Outcome::Unknown {
-                    waiting.unsure_until_ms = now_ms + self.late_ms;
-                }
-                // What was noted since may be taken.
-                if is_refusal(error.kind) && waiting.last == work.upto {
-                    if self.refused < MAX_UNCOUNTED_REFUSED {
-                        // The store will not get it, and nobody is to wait for that.
-                        self.bytes -= std::mem::take(&mut waiting.bytes);
-                        self.row_bytes -= std::mem::take(&mut waiting.row_bytes);
-                    }
-                    self.refused += u64::from(!std::mem::replace(&mut waiting.is_refused, true));
-                    until_ms = now_ms + (FIRST_REFUSED_PAUSE_MS << waiting.refusals.min(10)).min(MAX_REFUSED_PAUSE_MS);
-                    waiting.refusals += 1;
-                }
-            }
-        }
+        };
         self.put_off(&work.key, until_ms);
         false
     }
 
-    fn note_failure(&mut self, work: &Work, error: &StoreError, now_ms: u64) {
-        if is_refusal(error.kind) {
-            self.last_error = Some(format!("key {:?}: {error}", String::from_utf8_lossy(&work.key)));
-            self.failed += 1;
-        } else if self.failures > 0 && work.begun_ms <= self.failed_at_ms {
-            self.failed += 1;
+    /// The store has a key as it was when the attempt began. When it is to be written again; none if it need not be, and is not
+    /// here any more.
+    fn take(&mut self, work: &Work, now_ms: u64) -> Option<u64> {
+        self.unpark(&work.key);
+        let waiting = self.keys.get_mut(&work.key)?;
+        (waiting.verdict, waiting.failures) = (None, 0);
+        let unsure_until_ms = waiting.unsure_until_ms.max(self.unsure_until_ms);
+        if waiting.last != work.upto {
+            self.ages.remove(&(waiting.first, work.key.clone()));
+            (waiting.first, waiting.since_ms) = (work.upto + 1, now_ms);
+            self.ages.insert((waiting.first, work.key.clone()));
+            return Some(now_ms);
+        }
+        if unsure_until_ms > work.begun_ms {
+            return Some(unsure_until_ms);
+        }
+        self.bytes -= waiting.counted_bytes;
+        self.row_bytes -= waiting.row_bytes;
+        self.ages.remove(&(waiting.first, work.key.clone()));
+        self.keys.remove(&work.key);
+        None
+    }
+
+    /// When the key is to be tried again.
+    fn note_failure(&mut self, work: &Work, error: &StoreError, now_ms: u64) -> u64 {
+        self.failed += 1;
+        let Some(waiting) = self.keys.get_mut(&work.key) else { return now_ms };
+        if error.outcome == Outcome::Unknown {
+            waiting.unsure_until_ms = now_ms + self.late_ms;
+        }
+        if is_refusal(error.kind) && waiting.last != work.upto {
+            // What was noted since may be taken.
+            return now_ms;
+        }
+        let is_first = waiting.failures == 0;
+        if is_first {
+            waiting.written_then = self.written;
+        }
+        let verdict = match waiting.failures + 1 {
+            _ if is_refusal(error.kind) => Verdict::Refused,
+            FAILURES_ALONE.. if self.written > waiting.written_then => Verdict::Alone,
+            _ => Verdict::Doubtful,
+        };
+        waiting.verdict = Some(verdict);
+        let (first_ms, max_ms) = match verdict {
+            Verdict::Refused => (FIRST_REFUSED_PAUSE_MS, MAX_PARKED_PAUSE_MS),
+            Verdict::Alone => (FIRST_PAUSE_MS, MAX_PARKED_PAUSE_MS),
+            Verdict::Doubtful => (FIRST_PAUSE_MS, MAX_PAUSE_MS),
+        };
+        let pause_ms = (first_ms << waiting.failures.min(10)).min(max_ms);
+        waiting.failures = waiting.failures.saturating_add(1);
+        if verdict == Verdict::Doubtful {
+            self.doubt(work, error, is_first, now_ms);
         } else {
-            self.fail(error, now_ms);
+            self.key_error = Some(format!("key {:?}: {error}", String::from_utf8_lossy(&work.key)));
+            self.park(&work.key);
+        }
+        now_ms + pause_ms
+    }
+
+    /// A failure that may be the store's.
+    fn doubt(&mut self, work: &Work, error: &StoreError, is_first: bool, now_ms: u64) {
+        self.store_error = Some(error.to_string());
+        if self.failures > 0 && work.begun_ms <= self.failed_at_ms {
+            return;
+        }
+        self.strikes += u32::from(is_first);
+        let is_idle = self.taken_at_ms.is_none_or(|taken_at_ms| now_ms >= taken_at_ms + JUST_NOW_MS);
+        if self.failures > 0 || (self.strikes >= MAX_STRIKES && is_idle) || error.kind == ErrorKind::Unreachable {
+            self.pause(now_ms);
         }
     }
 
     /// The store does not do what it is asked for, whatever that is: it is left alone for a while.
     pub(crate) fn fail(&mut self, error: &StoreError, now_ms: u64) {
+        self.failed += 1;
+        self.store_error = Some(error.to_string());
+        self.pause(now_ms);
+    }
+
+    fn pause(&mut self, now_ms: u64) {
         let pause_ms = (FIRST_PAUSE_MS << self.failures.min(10)).min(MAX_PAUSE_MS);
         self.failures = self.failures.saturating_add(1);
         (self.failed_at_ms, self.paused_until_ms) = (now_ms, now_ms + pause_ms);
-        self.failed += 1;
-        self.last_error = Some(error.to_string());
     }
 
     /// The rows that are to be read, if there are more than keys in here, and room for them.
-    pub(crate) fn wants_rows(&mut self) -> Option<Wanted> {
-        // Keys that wait in their rows have a share of the room, however much is written meanwhile.
-        let has_room = self.bytes <= self.max_bytes / 2 || self.row_bytes < self.max_bytes / 8;
-        if self.spilled_from.is_none() || !has_room {
+    pub(crate) fn wants_rows(&mut self, now_ms: u64) -> Option<Wanted> {
+        if self.spilled_from.is_none() || !(self.has_room_for_rows() || self.make_room(now_ms)) {
             return None;
         }
         if self.read_until.is_none() {
             self.is_spilled_again = false;
         }
         Some(Wanted { after: self.read_until.clone() })
+    }
+
+    /// Keys that wait in their rows have a share of the room, however much is written meanwhile.
+    fn has_room_for_rows(&self) -> bool {
+        self.bytes <= self.max_bytes / 2 || self.row_bytes < self.max_bytes / 8
+    }
+
+    /// Leaves keys to their rows that were read from there and failed, if there are no others in here: what the store takes may
+    /// be in the rows behind them.
+    fn make_room(&mut self, now_ms: u64) -> bool {
+        let has_fresh = self.turns.first_key_value().is_some_and(|(turn, _)| !turn.is_retry);
+        if has_fresh || self.under_way > self.retries_under_way {
+            return false;
+        }
+        let due = self.turns.iter().take_while(|(turn, _)| turn.at_ms <= now_ms);
+        let is_of_row =
+            |key: &Bytes| self.keys.get(key).is_some_and(|waiting| waiting.row_bytes > 0 && waiting.unsure_until_ms <= now_ms);
+        let Some((turn, key)) = due.filter(|(_, key)| is_of_row(key)).map(|(turn, key)| (*turn, key.clone())).next() else {
+            return false;
+        };
+        self.unpark(&key);
+        let Some(waiting) = self.keys.remove(&key) else { return false };
+        self.turns.remove(&turn);
+        self.bytes -= waiting.counted_bytes;
+        self.row_bytes -= waiting.row_bytes;
+        self.spilled_from = self.spilled_from.map(|from| from.min(waiting.first));
+        self.spilled_since_ms = Some(self.spilled_since_ms.map_or(waiting.since_ms, |since_ms| since_ms.min(waiting.since_ms)));
+        self.ages.remove(&(waiting.first, key));
+        self.is_spilled_again = true;
+        self.has_room_for_rows()
     }
 
     /// A row was read: its key waits. False if there is no more room, and it was not taken in.
@@ -348,7 +527,7 @@ impl Queue {
         let under_way: Vec<(Bytes, u64)> =
             self.keys.drain().filter(|(_, it)| it.turn.is_none()).map(|(k, it)| (k, it.bytes)).collect();
         self.ages.clear();
-        (self.bytes, self.row_bytes, self.refused) = (0, 0, 0);
+        (self.bytes, self.row_bytes, self.parked) = (0, 0, 0);
         for (key, bytes) in under_way {
             // Its attempt is of the old content, and counts for nothing.
             self.hold(&key, bytes, self.noted, now_ms);
@@ -372,8 +551,8 @@ impl Queue {
             written: self.written,
             coalesced: self.coalesced,
             failed: self.failed,
-            refused_keys: self.refused,
-            last_error: self.last_error.clone(),
+            refused_keys: self.parked,
+            last_error: self.store_error.as_ref().or_else(|| self.key_error.as_ref().filter(|_| self.parked > 0)).cloned(),
         }
     }
 }
@@ -384,158 +563,4 @@ fn is_refusal(kind: ErrorKind) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MAX: u64 = 4 * (KEY_OVERHEAD_BYTES + 11);
-
-    /// A queue that has read its rows, of which there are none.
-    fn queue() -> Queue {
-        let mut queue = Queue::new(MAX, 1_000);
-        assert_eq!(queue.wants_rows(), Some(Wanted { after: None }));
-        queue.end_rows();
-        queue
-    }
-
-    fn key(name: &'static str) -> Bytes {
-        Bytes::from_static(name.as_bytes())
-    }
-
-    fn error(kind: ErrorKind) -> Result<(), StoreError> {
-        Err(StoreError::new("memory", kind, "planted"))
-    }
-
-    #[test]
-    fn keys_are_tried_in_turn_and_settled_as_they_were_last_noted() {
-        let mut queue = queue();
-        queue.note(&key("a"), 10, 0);
-        queue.note(&key("b"), 10, 0);
-        queue.note(&key("a"), 10, 1);
-        let a = queue.next(1).unwrap();
-        assert_eq!(a.key, key("a"));
-        queue.note(&key("a"), 10, 2);
-        assert!(!queue.done(&a, &Ok(()), 3), "it was noted again since");
-        let b = queue.next(3).unwrap();
-        assert!(b.key == key("b") && queue.done(&b, &Ok(()), 4) && queue.needs_row(&b.key));
-        let a = queue.next(4).unwrap();
-        assert!(a.key == key("a") && queue.done(&a, &Ok(()), 5));
-        let stats = queue.stats(5);
-        assert_eq!((stats.waiting_keys, stats.waiting_bytes, stats.written, stats.coalesced), (0, 0, 3, 1));
-        assert_eq!((queue.next(1_000_000), stats.noted), (None, stats.settled));
-    }
-
-    #[test]
-    fn what_is_settled_goes_by_the_oldest_note() {
-        let mut queue = queue();
-        let before = queue.stats(0).noted;
-        queue.note(&key("a"), 10, 0);
-        queue.note(&key("b"), 10, 5);
-        let (a, b) = (queue.next(5).unwrap(), queue.next(5).unwrap());
-        assert!(queue.done(&b, &Ok(()), 6));
-        assert_eq!((queue.stats(9).settled, queue.stats(9).oldest_ms), (before, 9));
-        queue.note(&key("a"), 10, 7);
-        assert!(!queue.done(&a, &Ok(()), 8));
-        assert_eq!((queue.stats(9).settled, queue.stats(9).oldest_ms), (before + 1, 1), "its first note is settled");
-    }
-
-    #[test]
-    fn a_store_that_fails_is_left_alone_for_longer_and_longer_and_tried_with_one_key() {
-        let mut queue = queue();
-        queue.note(&key("a"), 10, 0);
-        queue.note(&key("b"), 10, 0);
-        let (mut now, mut pauses) = (0, Vec::new());
-        for _ in 0..9 {
-            let work = queue.next(now).unwrap();
-            assert!(pauses.is_empty() || queue.next(now).is_none(), "one at a time");
-            assert!(!queue.done(&work, &error(ErrorKind::Unreachable), now));
-            let at = queue.next_at_ms().unwrap();
-            assert_eq!(queue.next(at - 1), None);
-            pauses.push(at - now);
-            now = at;
-        }
-        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
-        assert!(queue.stats(now).last_error.unwrap().contains("planted"));
-        let work = queue.next(now).unwrap();
-        assert!(queue.done(&work, &Ok(()), now) && queue.stats(now).last_error.is_none() && queue.next(now).is_some());
-    }
-
-    #[test]
-    fn a_key_that_is_refused_holds_up_nobody_and_is_tried_when_it_changes() {
-        let mut queue = queue();
-        queue.note(&key("a"), 10, 0);
-        queue.note(&key("b"), 10, 0);
-        let a = queue.next(0).unwrap();
-        assert!(!queue.done(&a, &error(ErrorKind::TooLarge), 0));
-        assert_eq!((queue.stats(0).refused_keys, queue.next(0).unwrap().key), (1, key("b")));
-        let b = queue.next(FIRST_REFUSED_PAUSE_MS - 1);
-        assert_eq!((b, queue.next_at_ms()), (None, Some(FIRST_REFUSED_PAUSE_MS)));
-        queue.note(&key("a"), 1, 1);
-        assert_eq!((queue.next(1).unwrap().key, queue.stats(1).refused_keys), (key("a"), 0));
-    }
-
-    #[test]
-    fn what_may_still_come_about_is_written_over_once_it_cannot_any_more() {
-        let mut queue = queue();
-        queue.note(&key("a"), 10, 0);
-        let work = queue.next(0).unwrap();
-        let unknown = Err(StoreError::new("memory", ErrorKind::Timeout, "planted").unknown());
-        assert!(!queue.done(&work, &unknown, 0));
-        let work = queue.next(100).unwrap();
-        assert!(!queue.done(&work, &Ok(()), 100), "the first attempt may undo it yet");
-        assert_eq!((queue.next(999), queue.next_at_ms()), (None, Some(1_000)));
-        queue.note(&key("a"), 10, 200);
-        let work = queue.next(200).unwrap();
-        assert!(!queue.done(&work, &Ok(()), 300) && queue.next(999).is_none(), "a change is written at once, and once more");
-        let work = queue.next(1_000).unwrap();
-        assert!(queue.done(&work, &Ok(()), 1_100));
-    }
-
-    #[test]
-    fn what_has_no_room_is_left_to_its_row_and_read_again() {
-        let mut queue = queue();
-        let names = ["a", "b", "c", "d", "e", "f"];
-        names.iter().for_each(|name| queue.note(&key(name), 10, 0));
-        let stats = queue.stats(0);
-        assert_eq!((stats.waiting_keys, stats.is_full(), stats.is_spilled), (4, true, true));
-        assert!(queue.needs_row(&key("e")));
-        // There is always room for some of those, whatever else waits; for no more than that.
-        assert!(queue.wants_rows().is_some() && queue.take_row(key("e"), 10, 0));
-        assert!(queue.wants_rows().is_none() && !queue.take_row(key("f"), 10, 0));
-        let mut written = Vec::new();
-        for _ in 0..20 {
-            if let Some(Wanted { after }) = queue.wants_rows() {
-                // What is settled has no row any more.
-                let rows = names.iter().filter(|name| !written.contains(&key(name)));
-                let mut rows = rows.filter(|name| after.as_ref().is_none_or(|after| key(name) > *after));
-                if rows.all(|name| queue.take_row(key(name), 10, 0)) {
-                    queue.end_rows();
-                }
-            }
-            let Some(work) = queue.next(0) else { break };
-            assert!(queue.done(&work, &Ok(()), 0));
-            written.push(work.key);
-        }
-        written.sort();
-        assert_eq!(written, names.map(key));
-        let stats = queue.stats(0);
-        assert_eq!((stats.waiting_keys, stats.is_spilled, stats.settled), (0, false, stats.noted));
-    }
-
-    #[test]
-    fn attempts_of_old_content_settle_nothing() {
-        let mut queue = queue();
-        queue.note(&key("a"), 10, 0);
-        queue.note(&key("b"), 10, 0);
-        let work = queue.next(0).unwrap();
-        queue.begin_anew(0);
-        assert!(queue.stats(0).settled < queue.stats(0).noted && !queue.done(&work, &Ok(()), 0));
-        assert_eq!(queue.wants_rows(), Some(Wanted { after: None }));
-        assert!(queue.take_row(key("a"), 10, 0) && queue.take_row(key("c"), 10, 0));
-        queue.end_rows();
-        for name in ["a", "c"] {
-            let work = queue.next(0).unwrap();
-            assert!(work.key == key(name) && queue.done(&work, &Ok(()), 0));
-        }
-        assert_eq!((queue.next(0), queue.stats(0).settled), (None, queue.stats(0).noted));
-    }
-}
+mod tests;

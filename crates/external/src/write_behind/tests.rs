@@ -1,6 +1,6 @@
 //! An engine with a store behind it is an engine, and the store comes to have what it has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use proptest::prelude::*;
@@ -81,6 +81,8 @@ struct Planted {
     /// In so many of a hundred calls.
     percent: AtomicU64,
     calls: AtomicUsize,
+    /// Keys that it does not allow.
+    denied: Mutex<BTreeSet<Vec<u8>>>,
     /// Writes that come about later than they are answered.
     late: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -92,6 +94,7 @@ impl Planted {
             seed: AtomicU64::new(seed),
             percent: percent.into(),
             calls: AtomicUsize::new(0),
+            denied: Mutex::default(),
             late: Mutex::default(),
         }
     }
@@ -104,10 +107,17 @@ impl Planted {
         (number ^ (number >> 31)) % bound
     }
 
+    fn denies(&self, key: &[u8]) -> bool {
+        self.denied.lock().unwrap().contains(key)
+    }
+
     /// Fails before, after, or long before it comes about.
-    async fn write<T: Send + 'static>(&self, act: impl Future<Output = T> + Send + 'static) -> Result<T, StoreError> {
+    async fn write<T: Send + 'static>(&self, key: &[u8], act: impl Future<Output = T> + Send + 'static) -> Result<T, StoreError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(self.draw(30))).await;
+        if self.denies(key) {
+            return Err(StoreError::new("memory", ErrorKind::Denied, "this key"));
+        }
         let error = StoreError::new("memory", ErrorKind::Unreachable, "planted");
         if self.draw(100) >= self.percent.load(Ordering::Relaxed) {
             return Ok(act.await);
@@ -150,13 +160,13 @@ impl Store for Planted {
     }
 
     fn put<'a>(&'a self, key: &'a [u8], put: &'a Put) -> Answer<'a, Written> {
-        let (memory, key, put) = (self.memory.clone(), key.to_vec(), put.clone());
-        Box::pin(async move { self.write(async move { memory.put(&key, &put).await }).await? })
+        let (memory, owned, put) = (self.memory.clone(), key.to_vec(), put.clone());
+        Box::pin(async move { self.write(key, async move { memory.put(&owned, &put).await }).await? })
     }
 
     fn delete<'a>(&'a self, key: &'a [u8], condition: &'a Condition) -> Answer<'a, Written> {
-        let (memory, key, condition) = (self.memory.clone(), key.to_vec(), condition.clone());
-        Box::pin(async move { self.write(async move { memory.delete(&key, &condition).await }).await? })
+        let (memory, owned, condition) = (self.memory.clone(), key.to_vec(), condition.clone());
+        Box::pin(async move { self.write(key, async move { memory.delete(&owned, &condition).await }).await? })
     }
 
     fn scan<'a>(&'a self, scan: &'a Scan) -> Answer<'a, Page> {
@@ -182,6 +192,8 @@ enum Step {
     Rewrite(u8),
     /// The content is replaced.
     Rebuild(Vec<(u8, u8)>),
+    /// The store does not allow a key any more, or does again.
+    Deny(u8, bool),
 }
 
 /// What a key is set to.
@@ -204,6 +216,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Crash),
         1 => (0..12_u8).prop_map(Step::Rewrite),
         1 => prop::collection::vec((0..12_u8, any::<u8>()), 0..6).prop_map(Step::Rebuild),
+        2 => (0..12_u8, any::<bool>()).prop_map(|(key, is_denied)| Step::Deny(key, is_denied)),
     ];
     prop::collection::vec(step, 1..40)
 }
@@ -277,6 +290,10 @@ impl Run {
                 // The new content is durable, and the log goes on from there.
                 self.log.clear();
             }
+            Step::Deny(key, is_denied) => {
+                let mut denied = self.store.denied.lock().unwrap();
+                let _ = if is_denied { denied.insert(vec![key]) } else { denied.remove(&[key][..]) };
+            }
         }
     }
 
@@ -311,9 +328,26 @@ impl Run {
         pairs.into_iter().filter_map(|(key, pair)| Some((key, value_of(pair).unwrap()?))).collect()
     }
 
+    /// Without what the store does not allow.
+    fn allowed(&self, content: BTreeMap<Bytes, Bytes>) -> BTreeMap<Bytes, Bytes> {
+        content.into_iter().filter(|(key, _)| !self.store.denies(key)).collect()
+    }
+
+    /// Waits until the store has all that it allows, which does not depend on the rest.
+    async fn quiesce_allowed(&self) {
+        self.store.percent.store(0, Ordering::Relaxed);
+        let began = now();
+        let expected = self.allowed(self.content());
+        while self.allowed(self.store.content().await) != expected {
+            assert!(began.elapsed() < Duration::from_secs(15), "some keys hold up others: {:?}", self.engine().behind());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits until nothing does any more.
     async fn quiesce(&self) -> BehindStats {
         self.store.percent.store(0, Ordering::Relaxed);
+        self.store.denied.lock().unwrap().clear();
         let noted = self.engine().behind().unwrap().noted;
         for _ in 0..10_000 {
             let stats = self.engine().behind().unwrap();
@@ -341,6 +375,7 @@ proptest! {
             for step in steps {
                 run.step(step).await;
             }
+            run.quiesce_allowed().await;
             let stats = run.quiesce().await;
             // What was on its way has come by now.
             tokio::time::sleep(TIMEOUT * 3).await;
@@ -380,6 +415,70 @@ async fn who_writes_is_told_that_the_store_is_behind() {
     assert_eq!(run.content().len(), 12, "the engine takes everything");
     run.quiesce().await;
     assert_eq!(run.store.content().await.len(), 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_the_store_denies_hold_up_no_other() {
+    let mut run = Run::new(1, 1 << 20);
+    run.store.percent.store(0, Ordering::Relaxed);
+    for key in 0..8 {
+        run.step(Step::Deny(key, true)).await;
+    }
+    run.step(Step::Apply((0..8).map(|key| (key, Set::To(1))).collect())).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(run.engine().behind().unwrap().written, 0);
+    for round in 0..20 {
+        let began = now();
+        run.step(Step::Apply(vec![(0, Set::To(round)), (8, Set::To(round)), (9, Set::To(round))])).await;
+        run.quiesce_allowed().await;
+        assert!(round == 0 || began.elapsed() < Duration::from_millis(500), "in round {round} after {:?}", began.elapsed());
+    }
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    let (stats, calls) = (run.engine().behind().unwrap(), run.store.calls.load(Ordering::Relaxed));
+    assert_eq!((stats.waiting_keys, stats.refused_keys, stats.waiting_bytes), (8, 8, 0));
+    assert!(stats.last_error.unwrap().contains("denies access: this key"));
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert!(run.store.calls.load(Ordering::Relaxed) - calls <= 16, "they are tried seldom");
+    assert_eq!(run.quiesce().await.refused_keys, 0);
+    assert_eq!(run.store.content().await, run.content());
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_are_read_again_as_long_as_the_store_denies_access() {
+    let engine = SimulatedEngines::default().open(PLACE, &EngineSpec::of("lsm")).unwrap();
+    let stores = [Arc::new(Planted::new(1, 0)), Arc::new(Planted::new(1, 0))];
+    stores[0].denied.lock().unwrap().extend([b"a".to_vec(), b"b".to_vec()]);
+    let (opened, right) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, is_right, both) = (Arc::clone(&opened), Arc::clone(&right), stores.clone());
+    let open: OpenStore = Arc::new(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::clone(&both[usize::from(is_right.load(Ordering::Relaxed))]) as Arc<dyn Store>)
+    });
+    let began = now();
+    let steady_ms: SteadyMs = Arc::new(move || began.elapsed().as_millis() as u64);
+    let behind = Behind { open, steady_ms, ..behind(Arc::new(Memory::new(clock())), value_of, 1 << 20) };
+    let engine = WriteBehind::new(engine, behind, &Handle::current());
+    engine.serve();
+    let apply = |number: u64, key: &'static [u8]| {
+        let changes = vec![Change::Put { table: Table::Current, key: Bytes::from_static(key), value: pair(1) }];
+        engine.apply(Batch { applied: number, revision: number, changes }).unwrap();
+    };
+    apply(1, b"a");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!((6..=11).contains(&opened.load(Ordering::Relaxed)), "{opened:?}");
+    right.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(engine.behind().unwrap().waiting_keys, 0);
+    // One key that is denied while others are taken is most likely not the credentials' fault.
+    stores[1].denied.lock().unwrap().insert(b"b".to_vec());
+    apply(2, b"b");
+    let before = opened.load(Ordering::Relaxed);
+    for number in 3..123 {
+        apply(number, b"c");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!((1..=2).contains(&(opened.load(Ordering::Relaxed) - before)), "{before} and then {opened:?}");
+    assert_eq!((engine.behind().unwrap().waiting_keys, stores[1].content().await.len()), (1, 2));
 }
 
 #[tokio::test(start_paused = true)]
