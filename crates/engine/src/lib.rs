@@ -7,6 +7,7 @@
 //! Threads: one writer at a time calls [`Engine::apply`]; any number of readers hold [`View`]s meanwhile, without blocking it.
 
 mod batch;
+mod behind;
 mod btree;
 mod cache;
 pub mod codec;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use batch::{Batch, Change, Table};
+pub use behind::{BehindStats, StoreBehind};
 pub use btree::Btree;
 pub use cache::{Cache, CacheOptions};
 pub use hash::Hash;
@@ -139,43 +141,6 @@ fn ratio(part: u64, rest: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-/// How far a store outside is behind an engine whose pairs are written to it as well.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BehindStats {
-    /// Keys that are known to wait. There may be more on the disk, if `is_spilled`.
-    pub waiting_keys: u64,
-    /// Their bytes, with what remembering them takes.
-    pub waiting_bytes: u64,
-    /// The bound on these bytes.
-    pub max_waiting_bytes: u64,
-    /// More keys wait than are kept in memory.
-    pub is_spilled: bool,
-    /// For how long the first of them has waited, in milliseconds; 0 if none does.
-    pub oldest_ms: u64,
-    /// Counts writes to the engine, key by key: the greatest number given out.
-    pub noted: u64,
-    /// All that was noted up to this number is in the store.
-    pub settled: u64,
-    /// Values and removals that the store has taken.
-    pub written: u64,
-    /// Keys that waited when they were written again: the store never got what they were before.
-    pub coalesced: u64,
-    /// Attempts that failed.
-    pub failed: u64,
-    /// Keys that the store will not take as they are (too large, or not to be encoded), or that fail while it takes others (it
-    /// does not allow them). They are tried again now and then.
-    pub refused_keys: u64,
-    /// Why the last attempt failed, if the one after it has not done better; for people.
-    pub last_error: Option<String>,
-}
-
-impl BehindStats {
-    /// Whether so much waits that who writes must wait, too.
-    pub fn is_full(&self) -> bool {
-        self.waiting_bytes >= self.max_waiting_bytes
-    }
-}
-
 /// Why an engine could not do something. Never an outcome of a command: the caller gives the engine up, and opens it again or
 /// rebuilds it.
 #[derive(Debug, thiserror::Error)]
@@ -269,20 +234,9 @@ pub trait Engine: Send + Sync + fmt::Debug {
         None
     }
 
-    /// It serves from now on. Until it is told so, nothing is written to the store behind it, to which another engine may write
-    /// whose place it is to take. Can be told again.
-    fn serve(&self) {}
-
-    /// How far the store behind it is, if there is one.
-    fn behind(&self) -> Option<BehindStats> {
+    /// The store outside that its pairs are written to as well, if there is one.
+    fn behind(&self) -> Option<&dyn StoreBehind> {
         None
-    }
-
-    /// Has all pairs written again to the store behind it, which may have lost them. Returns when all of them wait, also after a
-    /// crash; reads all keys.
-    /// Does nothing where there is no such store.
-    fn rewrite_behind(&self) -> Result<(), EngineError> {
-        Ok(())
     }
 }
 

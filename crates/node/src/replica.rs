@@ -20,7 +20,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_engine::{Engine, Place};
+use quorate_engine::{Engine, Place, StoreBehind};
 use quorate_keyspace::{Applied, EntryHeader, RequestId, Shard, ShardHeader, encode_entry};
 use quorate_log::{Disk, GroupId, HardState, LogId, LogIndex, Record, Term};
 use raft::eraftpb::{Entry, Message, MessageType};
@@ -226,7 +226,7 @@ impl<D: Disk> Replica<D> {
 
     /// Whether it leads, and a store behind its engine has so much to get yet that no more is to be proposed.
     pub(crate) fn leads_too_fast(&self) -> bool {
-        let behind = || self.engine().and_then(|engine| engine.behind());
+        let behind = || self.engine().and_then(|engine| engine.behind()).map(StoreBehind::stats);
         self.is_leader() && behind().is_some_and(|behind| behind.is_full())
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate_api::outside::BehindBody;
-use quorate_engine::{BehindStats, KeyRange};
+use quorate_engine::{BehindStats, KeyRange, StoreBehind};
 use quorate_external::Scan;
 use quorate_log::GroupId;
 use quorate_node::{EngineSettings, EngineValue, HostedKeyspace, KeyspaceSettings, Monotonic, SettingsError};
@@ -25,7 +25,8 @@ impl Running {
     /// A keyspace to write to, once the store behind this node's replica, if there is one, is not too far behind.
     pub(crate) async fn hosted_in_pace(&self, keyspace: &str, deadline: Monotonic) -> Result<HostedKeyspace, StoreError> {
         let hosted = self.hosted(keyspace, deadline).await?;
-        let Some(stats) = hosted.engine.behind().filter(|stats| stats.waiting_bytes > stats.max_waiting_bytes / 2) else {
+        let is_half_full = |stats: &BehindStats| stats.waiting_bytes > stats.max_waiting_bytes / 2;
+        let Some(stats) = behind_stats(&hosted).filter(is_half_full) else {
             return Ok(hosted);
         };
         // Who waits holds no engine: one that failed is opened again only when nobody does.
@@ -34,7 +35,7 @@ impl Running {
         let until = deadline.min(self.handle.clock.now().plus_ms(PATIENCE.as_millis() as u64));
         loop {
             let hosted = self.hosted(keyspace, deadline).await?;
-            let Some(stats) = hosted.engine.behind().filter(BehindStats::is_full) else {
+            let Some(stats) = behind_stats(&hosted).filter(BehindStats::is_full) else {
                 return Ok(hosted);
             };
             if self.handle.clock.now() >= until {
@@ -48,7 +49,7 @@ impl Running {
     /// Has everything written again to the store behind this node's replica, if there is one: it may have lost what it had.
     pub(crate) async fn rewrite_behind(&self, keyspace: &str, deadline: Monotonic) -> Result<(), StoreError> {
         let hosted = self.hosted(keyspace, deadline).await?;
-        let noting = tokio::task::spawn_blocking(move || hosted.engine.rewrite_behind());
+        let noting = tokio::task::spawn_blocking(move || hosted.engine.behind().map_or(Ok(()), StoreBehind::rewrite));
         let failed = |error: &dyn std::fmt::Display| StoreError::Internal(error.to_string());
         match tokio::time::timeout(self.handle.clock.until(deadline), noting).await {
             Ok(noted) => noted.map_err(|error| failed(&error))?.map_err(|error| failed(&error)),
@@ -58,12 +59,12 @@ impl Running {
 
     /// Waits until the store behind this node's replica has all that the replica has now. Whether there is one.
     pub(crate) async fn flush_behind(&self, keyspace: &str, deadline: Monotonic) -> Result<bool, StoreError> {
-        let Some(mut upto) = self.hosted(keyspace, deadline).await?.engine.behind().map(|stats| stats.noted) else {
+        let Some(mut upto) = behind_stats(&self.hosted(keyspace, deadline).await?).map(|stats| stats.noted) else {
             return Ok(false);
         };
         loop {
             let hosted = self.hosted(keyspace, deadline).await?;
-            let Some(stats) = hosted.engine.behind() else { return Ok(false) };
+            let Some(stats) = behind_stats(&hosted) else { return Ok(false) };
             // An engine that was opened since counts anew.
             upto = upto.min(stats.noted);
             if stats.settled >= upto {
@@ -121,6 +122,10 @@ fn part_of(engine: &EngineSettings, node: &str) -> EngineSettings {
     part
 }
 
+fn behind_stats(hosted: &HostedKeyspace) -> Option<BehindStats> {
+    hosted.engine.behind().map(StoreBehind::stats)
+}
+
 fn pause_at(stats: &BehindStats) -> Duration {
     let half = (stats.max_waiting_bytes / 2).max(1);
     let above = stats.waiting_bytes.saturating_sub(half).min(half);
@@ -144,7 +149,7 @@ impl Running {
     pub(crate) fn all_behind(&self) -> Vec<(String, BehindBody)> {
         let hosted = self.handle.views.hosted.load();
         let told = |(name, hosted): (&String, &HostedKeyspace)| {
-            Some((name.clone(), self.behind_body(hosted.group, hosted.engine.behind()?)))
+            Some((name.clone(), self.behind_body(hosted.group, behind_stats(hosted)?)))
         };
         hosted.keyspaces.iter().filter_map(told).collect()
     }
@@ -163,7 +168,7 @@ impl Running {
             coalesced: stats.coalesced,
             failed: stats.failed,
             refused_keys: stats.refused_keys,
-            error: stats.last_error,
+            error: stats.last_error.map(|error| error.to_string()),
         }
     }
 }

@@ -209,7 +209,7 @@ impl Running {
             eventual: eventual.map(|replica| eventual_stats(replica, &catalog)).collect(),
             cache: hosted.engine.cache_stats().map(|stats| cache_figures(&stats)),
             outside: None,
-            behind: hosted.engine.behind().map(|stats| self.behind_body(hosted.group, stats)),
+            behind: hosted.engine.behind().map(|behind| self.behind_body(hosted.group, behind.stats())),
         })
     }
 

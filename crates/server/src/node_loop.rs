@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use quorate_api::peer::{Frame, Lane};
+use quorate_engine::StoreBehind;
 use quorate_log::{Disk, Reader};
 use quorate_node::keyspace::Revision;
 use quorate_node::{
@@ -207,7 +208,7 @@ impl<D: Disk> NodeLoop<D> {
             }
             Effect::Hosted(hosted) => {
                 self.handle.views.feeds.host(&watchable(&hosted));
-                hosted.keyspaces.values().for_each(|keyspace| keyspace.engine.serve());
+                hosted.keyspaces.values().filter_map(|keyspace| keyspace.engine.behind()).for_each(StoreBehind::serve);
                 self.handle.views.hosted.store(hosted);
             }
             Effect::Changes { group, watch_epoch, revision, changes } => {

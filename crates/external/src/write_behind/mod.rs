@@ -4,7 +4,7 @@
 //! The engine has everything, and is what is read: a store that is down, slow, or holds something else is no reason to wait, to
 //! lose a pair, or to serve a wrong one. A change and the note that its key waits are in one batch of the engine, so a crash
 //! loses neither. The carrier writes each key that waits as the engine has it when its turn comes; of many changes of a key the
-//! store gets the last. Nothing here waits for the store, but who writes to a keyspace is to look at [`Engine::behind`], and
+//! store gets the last. Nothing here waits for the store, but who writes to a keyspace is to look at [`StoreBehind::stats`], and
 //! waits while it is full.
 //!
 //! The module, from the outside in: `mod` is the engine; `carrier` writes to the store; `queue` is what waits, in memory and in
@@ -17,7 +17,7 @@
 //! written over. A store is made ready once, when its carrier first has it open, and what has not been is not taken for it: so
 //! that the empty folder where a disk was mounted is none.
 //!
-//! Nothing is written before the engine serves ([`Engine::serve`]): one that is built may never come to that. A write whose
+//! Nothing is written before the engine serves ([`StoreBehind::serve`]): one that is built may never come to that. A write whose
 //! outcome is unknown may come about long after: so its key is written once more, when twice the store's timeout has passed, and
 //! nothing is written for a second from when the engine serves. One that comes about later still stays until the key changes.
 
@@ -33,7 +33,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_engine::{Batch, BehindStats, Capabilities, Change, Engine, EngineError, Rebuild, ScanItem, Stats, Table, View};
+use quorate_engine::{
+    Batch, BehindStats, Capabilities, Change, Engine, EngineError, Rebuild, ScanItem, Stats, StoreBehind, Table, View,
+};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -292,33 +294,39 @@ impl Engine for WriteBehind {
         self.shared.engine.stats()
     }
 
+    fn behind(&self) -> Option<&dyn StoreBehind> {
+        Some(self.shared.as_ref())
+    }
+}
+
+impl StoreBehind for Shared {
+    fn stats(&self) -> BehindStats {
+        self.queue().stats(self.now_ms())
+    }
+
     fn serve(&self) {
-        if !self.shared.is_serving.swap(true, Ordering::Relaxed) {
-            self.shared.wake.notify_one();
+        if !self.is_serving.swap(true, Ordering::Relaxed) {
+            self.wake.notify_one();
         }
     }
 
-    fn rewrite_behind(&self) -> Result<(), EngineError> {
-        let Ok(_rewriting) = self.shared.rewriting.try_lock() else {
+    fn rewrite(&self) -> Result<(), EngineError> {
+        let Ok(_rewriting) = self.rewriting.try_lock() else {
             // Somebody does just that.
             return Ok(());
         };
         // It may be another disk by now.
-        self.shared.set_prepared(false)?;
-        let view = self.shared.engine.view();
+        self.set_prepared(false)?;
+        let view = self.engine.view();
         // Keys are slices of what is read from the disk, values and all.
         let noted = |pair: ScanItem| pair.map(|(key, pair)| (Bytes::copy_from_slice(&key), pair.len() as u64));
         let mut pairs = view.pairs(Table::Current).map(noted).peekable();
         while pairs.peek().is_some() {
             let next: Vec<_> = pairs.by_ref().take(rows::MAX_ROWS).collect::<Result<_, _>>()?;
-            self.shared.note_again(&next)?;
+            self.note_again(&next)?;
         }
         // No log knows of these rows.
-        self.shared.engine.flush().map(drop)
-    }
-
-    fn behind(&self) -> Option<BehindStats> {
-        Some(self.shared.queue().stats(self.shared.now_ms()))
+        self.engine.flush().map(drop)
     }
 }
 

@@ -3,6 +3,7 @@
 //! No input, no output, no clock: the carrier asks what is next, and says what came of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_engine::BehindStats;
@@ -91,9 +92,9 @@ pub(crate) struct Queue {
     coalesced: u64,
     failed: u64,
     parked: u64,
-    store_error: Option<String>,
+    store_error: Option<Arc<str>>,
     /// The last one of a key that is, or was, parked.
-    key_error: Option<String>,
+    key_error: Option<Arc<str>>,
 }
 
 /// Where a key stands.
@@ -422,7 +423,7 @@ impl Queue {
         if verdict == Verdict::Doubtful {
             self.doubt(work, error, is_first, now_ms);
         } else {
-            self.key_error = Some(format!("key {:?}: {error}", String::from_utf8_lossy(&work.key)));
+            self.key_error = Some(format!("key {:?}: {error}", String::from_utf8_lossy(&work.key)).into());
             self.park(&work.key);
         }
         now_ms + pause_ms
@@ -430,7 +431,7 @@ impl Queue {
 
     /// A failure that may be the store's.
     fn doubt(&mut self, work: &Work, error: &StoreError, is_first: bool, now_ms: u64) {
-        self.store_error = Some(error.to_string());
+        self.store_error = Some(error.to_string().into());
         if self.failures > 0 && work.begun_ms <= self.failed_at_ms {
             return;
         }
@@ -444,7 +445,7 @@ impl Queue {
     /// The store does not do what it is asked for, whatever that is: it is left alone for a while.
     pub(crate) fn fail(&mut self, error: &StoreError, now_ms: u64) {
         self.failed += 1;
-        self.store_error = Some(error.to_string());
+        self.store_error = Some(error.to_string().into());
         self.pause(now_ms);
     }
 

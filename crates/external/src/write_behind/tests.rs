@@ -67,7 +67,7 @@ fn it_is_an_engine() {
             let store = Arc::new(Memory::new(clock()));
             // So small that rows are left to themselves.
             let engine = WriteBehind::new(engine, behind(store, any_value, 600), runtime.handle());
-            engine.serve();
+            engine.behind().unwrap().serve();
             Arc::new(engine)
         });
     }
@@ -248,12 +248,16 @@ impl Run {
         let steady_ms: SteadyMs = Arc::new(move || began.elapsed().as_millis() as u64);
         let behind = Behind { steady_ms, ..behind(Arc::clone(&self.store) as Arc<dyn Store>, value_of, self.max_bytes) };
         let engine = WriteBehind::new(engine, behind, &Handle::current());
-        engine.serve();
+        engine.behind().unwrap().serve();
         self.engine = Some(Arc::new(engine));
     }
 
     fn engine(&self) -> &Arc<WriteBehind> {
         self.engine.as_ref().unwrap()
+    }
+
+    fn behind(&self) -> &dyn StoreBehind {
+        self.engine().behind().unwrap()
     }
 
     fn apply(&mut self, changes: Vec<Change>) {
@@ -278,7 +282,7 @@ impl Run {
             Step::Crash => self.crash().await,
             Step::Rewrite(lost) => {
                 self.store.memory.delete(&[lost], &Condition::Always).await.unwrap();
-                self.engine().rewrite_behind().unwrap();
+                self.behind().rewrite().unwrap();
             }
             Step::Rebuild(pairs) => {
                 let number = self.engine().view().applied() + 1;
@@ -339,7 +343,7 @@ impl Run {
         let began = now();
         let expected = self.allowed(self.content());
         while self.allowed(self.store.content().await) != expected {
-            assert!(began.elapsed() < Duration::from_secs(15), "some keys hold up others: {:?}", self.engine().behind());
+            assert!(began.elapsed() < Duration::from_secs(15), "some keys hold up others: {:?}", self.behind().stats());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -348,15 +352,15 @@ impl Run {
     async fn quiesce(&self) -> BehindStats {
         self.store.percent.store(0, Ordering::Relaxed);
         self.store.denied.lock().unwrap().clear();
-        let noted = self.engine().behind().unwrap().noted;
+        let noted = self.behind().stats().noted;
         for _ in 0..10_000 {
-            let stats = self.engine().behind().unwrap();
+            let stats = self.behind().stats();
             if stats.settled >= noted && stats.waiting_keys == 0 {
                 return stats;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("the store does not get everything: {:?}", self.engine().behind());
+        panic!("the store does not get everything: {:?}", self.behind().stats());
     }
 }
 
@@ -408,7 +412,7 @@ async fn who_writes_is_told_that_the_store_is_behind() {
         run.step(Step::Apply(vec![(key, Set::To(1))])).await;
     }
     tokio::time::sleep(Duration::from_secs(30)).await;
-    let stats = run.engine().behind().unwrap();
+    let stats = run.behind().stats();
     assert!(stats.is_full() && stats.is_spilled && stats.oldest_ms >= 30_000, "{stats:?}");
     assert!(stats.last_error.clone().unwrap().contains("planted") && stats.failed > 0, "{stats:?}");
     assert!(stats.failed < 40, "it is not asked all the time: {stats:?}");
@@ -426,7 +430,7 @@ async fn keys_that_the_store_denies_hold_up_no_other() {
     }
     run.step(Step::Apply((0..8).map(|key| (key, Set::To(1))).collect())).await;
     tokio::time::sleep(Duration::from_mins(1)).await;
-    assert_eq!(run.engine().behind().unwrap().written, 0);
+    assert_eq!(run.behind().stats().written, 0);
     for round in 0..20 {
         let began = now();
         run.step(Step::Apply(vec![(0, Set::To(round)), (8, Set::To(round)), (9, Set::To(round))])).await;
@@ -434,7 +438,7 @@ async fn keys_that_the_store_denies_hold_up_no_other() {
         assert!(round == 0 || began.elapsed() < Duration::from_millis(500), "in round {round} after {:?}", began.elapsed());
     }
     tokio::time::sleep(Duration::from_mins(5)).await;
-    let (stats, calls) = (run.engine().behind().unwrap(), run.store.calls.load(Ordering::Relaxed));
+    let (stats, calls) = (run.behind().stats(), run.store.calls.load(Ordering::Relaxed));
     assert_eq!((stats.waiting_keys, stats.refused_keys, stats.waiting_bytes), (8, 8, 0));
     assert!(stats.last_error.unwrap().contains("denies access: this key"));
     tokio::time::sleep(Duration::from_mins(1)).await;
@@ -458,7 +462,7 @@ async fn credentials_are_read_again_as_long_as_the_store_denies_access() {
     let steady_ms: SteadyMs = Arc::new(move || began.elapsed().as_millis() as u64);
     let behind = Behind { open, steady_ms, ..behind(Arc::new(Memory::new(clock())), value_of, 1 << 20) };
     let engine = WriteBehind::new(engine, behind, &Handle::current());
-    engine.serve();
+    engine.behind().unwrap().serve();
     let apply = |number: u64, key: &'static [u8]| {
         let changes = vec![Change::Put { table: Table::Current, key: Bytes::from_static(key), value: pair(1) }];
         engine.apply(Batch { applied: number, revision: number, changes }).unwrap();
@@ -468,7 +472,7 @@ async fn credentials_are_read_again_as_long_as_the_store_denies_access() {
     assert!((6..=11).contains(&opened.load(Ordering::Relaxed)), "{opened:?}");
     right.store(true, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(6)).await;
-    assert_eq!(engine.behind().unwrap().waiting_keys, 0);
+    assert_eq!(engine.behind().unwrap().stats().waiting_keys, 0);
     // One key that is denied while others are taken is most likely not the credentials' fault.
     stores[1].denied.lock().unwrap().insert(b"b".to_vec());
     apply(2, b"b");
@@ -478,7 +482,7 @@ async fn credentials_are_read_again_as_long_as_the_store_denies_access() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert!((1..=2).contains(&(opened.load(Ordering::Relaxed) - before)), "{before} and then {opened:?}");
-    assert_eq!((engine.behind().unwrap().waiting_keys, stores[1].content().await.len()), (1, 2));
+    assert_eq!((engine.behind().unwrap().stats().waiting_keys, stores[1].content().await.len()), (1, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -492,7 +496,7 @@ async fn a_pair_that_cannot_be_read_holds_up_no_other() {
     };
     run.apply(vec![put(b"odd", b"x"), put(b"even", b"\x01y")]);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let stats = run.engine().behind().unwrap();
+    let stats = run.behind().stats();
     assert_eq!((stats.refused_keys, stats.written), (1, 1));
     assert!(stats.last_error.is_none_or(|error| error.contains("odd")));
     run.apply(vec![put(b"odd", b"\x01z")]);
@@ -517,10 +521,10 @@ async fn a_store_that_cannot_be_opened_is_opened_later() {
     engine.apply(Batch { applied: 1, revision: 1, changes }).unwrap();
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(tries.load(Ordering::Relaxed), 0, "it does not serve: another engine may write there");
-    engine.serve();
+    engine.behind().unwrap().serve();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(engine.behind().unwrap().last_error.unwrap().contains("no credentials"));
+    assert!(engine.behind().unwrap().stats().last_error.unwrap().contains("no credentials"));
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let stats = engine.behind().unwrap();
+    let stats = engine.behind().unwrap().stats();
     assert_eq!((tries.load(Ordering::Relaxed), stats.waiting_keys, stats.last_error), (3, 0, None));
 }
