@@ -10,7 +10,7 @@ use quorate_api::keyspace::{
 use quorate_api::outside::{BehindBody, FrontCacheFigures, OutsideStats, StoreCallFigures};
 use quorate_api::problem::Code;
 use quorate_api::quantity::format_bytes;
-use quorate_client::{Error, GetOptions, Selection};
+use quorate_client::{Error, FlushOptions, GetOptions, Selection};
 use serde_json::{Map, Value, json};
 
 use crate::args::{AlterArgs, ClientArgs, CompactArgs, CreateArgs, DeleteArgs, EngineArgs, KeyspaceCommand, SettingsArgs};
@@ -32,7 +32,9 @@ pub(crate) async fn run(command: KeyspaceCommand, client: &ClientArgs) -> Result
         KeyspaceCommand::Alter(args) => alter(&mut output, client, args).await?,
         KeyspaceCommand::Compact(args) => compact(&mut output, client, args).await?,
         KeyspaceCommand::Replicas(args) => replication::replicas(&mut output, client, args).await?,
-        KeyspaceCommand::Flush { name, rewrite } => replication::flush(&mut output, client, &name, rewrite).await?,
+        KeyspaceCommand::Flush { name, rewrite, prune } => {
+            replication::flush(&mut output, client, &name, FlushOptions { rewrite, prune }).await?;
+        }
         KeyspaceCommand::Sync { name } => replication::sync(&mut output, client, &name).await?,
         KeyspaceCommand::Delete(args) => delete(&mut output, client, args).await?,
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate_api::keyspace::Amount;
 use quorate_api::quantity::format_bytes;
 use quorate_api::replication::{EventualPeer, EventualStats, ModeInfo, ModeOption, SyncBody};
-use quorate_client::{Client, Options};
+use quorate_client::{Client, FlushOptions, Options};
 use serde::Serialize;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -50,9 +50,8 @@ pub(crate) async fn modes(client: &ClientArgs) -> Result<(), Failure> {
     output.finish()
 }
 
-pub(crate) async fn flush(output: &mut Output, client: &ClientArgs, name: &str, rewrites: bool) -> Result<(), Failure> {
-    let client = client.client();
-    let done = if rewrites { client.rewrite_keyspace(name).await } else { client.flush_keyspace(name).await };
+pub(crate) async fn flush(output: &mut Output, client: &ClientArgs, name: &str, options: FlushOptions) -> Result<(), Failure> {
+    let done = client.client().flush_keyspace_with(name, options).await;
     let done = done.map_err(|error| Failure::of_request(format!("flush keyspace {name}"), &error))?;
     tell(output, done, "was sent to")
 }

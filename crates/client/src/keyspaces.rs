@@ -12,6 +12,15 @@ use crate::error::Error;
 use crate::key_path::one_segment;
 use crate::transport::Request;
 
+/// What a flush has done to the store behind the answering node's replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlushOptions {
+    /// Everything is written again: it may have lost what it had.
+    pub rewrite: bool,
+    /// Whatever is in the node's part of it, and not in the replica, is removed.
+    pub prune: bool,
+}
+
 impl Client {
     /// Every keyspace, by name.
     pub async fn keyspaces(&self) -> Result<Vec<KeyspaceBody>, Error> {
@@ -52,9 +61,11 @@ impl Client {
         self.call(Request::write(Method::POST, format!("{}/flush", path_of(name)))).await?.json(WriteOutcome::Applied)
     }
 
-    /// The same, and has everything written again to the store behind the answering node's replica, which may have lost it.
-    pub async fn rewrite_keyspace(&self, name: &str) -> Result<SyncBody, Error> {
-        self.call(Request::write(Method::POST, format!("{}/flush?rewrite=true", path_of(name))))
+    /// The same, after what is said was done to the store behind the answering node's replica. [`Error::Refused`] where there is
+    /// none, and of `prune` where it cannot be listed.
+    pub async fn flush_keyspace_with(&self, name: &str, options: FlushOptions) -> Result<SyncBody, Error> {
+        let FlushOptions { rewrite, prune } = options;
+        self.call(Request::write(Method::POST, format!("{}/flush?rewrite={rewrite}&prune={prune}", path_of(name))))
             .await?
             .json(WriteOutcome::Applied)
     }

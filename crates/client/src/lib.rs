@@ -49,6 +49,7 @@ pub use endpoint::Endpoint;
 pub use error::{Error, Tried};
 pub use history::{HistoryQuery, KeyVersion, Versions};
 pub use keys::{Ack, Condition, Consistency, DeleteOptions, Deleted, Found, GetOptions, PutOptions, Replicated, Written};
+pub use keyspaces::FlushOptions;
 pub use leases::{GrantedLease, HeldLease};
 pub use list::{ListQuery, Listing, Page};
 pub use list_stream::{ListStream, StreamQuery};

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::EngineError;
 
 /// A store outside that an engine's pairs are written to as well. Nothing here waits for it.
@@ -16,6 +18,10 @@ pub trait StoreBehind: Send + Sync {
     /// Has all pairs written again to the store, which may have lost them. Returns when all of them wait, also after a crash;
     /// reads all keys.
     fn rewrite(&self) -> Result<(), EngineError>;
+
+    /// Of keys that are in the store, has those removed from there that the engine has no value of. Returns when they wait, also
+    /// after a crash, and says how many they are; looks up each. Nothing that is written meanwhile is lost.
+    fn prune(&self, keys: &[Bytes]) -> Result<u64, EngineError>;
 }
 
 /// How far a store outside is behind an engine whose pairs are written to it as well.

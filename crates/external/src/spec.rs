@@ -141,6 +141,13 @@ impl Spec {
         Ok(spec)
     }
 
+    /// The same store for who looks for names alone, whatever lies around values.
+    #[must_use]
+    pub fn without_envelope(self) -> Self {
+        let envelope = if self.kind.envelope.is_some() { Envelope::None } else { self.envelope };
+        Self { envelope, ..self }
+    }
+
     /// The settings as they were given.
     pub fn json(&self) -> &Map<String, Value> {
         &self.json

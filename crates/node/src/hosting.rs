@@ -205,19 +205,24 @@ impl<D: Disk> Node<D> {
             let local = self.locals.get(&shard.group);
             let own = shard.replica_on(self.identity.node);
             let eventual = self.eventuals.engine(shard.group).filter(|_| own.is_some_and(|own| own.role == ReplicaRole::Voter));
-            let (engine, log_time) = match (local, eventual, self.replicas.get(&shard.group)) {
-                (Some(local), ..) => (Arc::clone(local.engine()), Arc::default()),
-                (None, Some(engine), _) => (Arc::clone(engine), Arc::default()),
+            let (engine, log_time, spec) = match (local, eventual, self.replicas.get(&shard.group)) {
+                (Some(local), ..) => (Arc::clone(local.engine()), Arc::default(), None),
+                (None, Some(engine), _) => (Arc::clone(engine), Arc::default(), None),
                 (None, None, replica) => {
                     let replica = replica.filter(|replica| replica.machine.is_whole())?;
-                    (Arc::clone(replica.engine()?), Arc::clone(&replica.log_time))
+                    (Arc::clone(replica.engine()?), Arc::clone(&replica.log_time), Some(&replica.state.engine))
                 }
+            };
+            // One that has to move yet has a store of its own, or none.
+            let behind = match spec.filter(|spec| !keyspace.engine.is(spec)) {
+                Some(spec) => spec.behind.as_ref().map(|behind| behind.settings.as_str().into()),
+                None => keyspace.engine.local.as_ref().map(|_| keyspace.engine.json().into()),
             };
             let (group, epoch, local) = (GroupId(shard.group), keyspace.epoch, local.map(Arc::clone));
             let mode = keyspace.replication.known_mode()?;
             let counts = mode.is_eventual().then(|| self.eventuals.replicas.get(&shard.group)).flatten();
             let watch_epoch = counts.map(|own| watch_epoch(&own.replica));
-            Some((name.to_owned(), HostedKeyspace { group, epoch, mode, engine, local, log_time, watch_epoch }))
+            Some((name.to_owned(), HostedKeyspace { group, epoch, mode, engine, behind, local, log_time, watch_epoch }))
         };
         let keyspaces = catalog.shards().filter_map(hosted).collect();
         self.hosted = Arc::new(Hosted { keyspaces });

@@ -125,6 +125,8 @@ pub struct HostedKeyspace {
     pub mode: Mode,
     /// Its pairs.
     pub engine: Arc<dyn Engine>,
+    /// The settings of the store behind it, in JSON, if there is one.
+    pub behind: Option<Arc<str>>,
     /// It is this node's alone, and written to right here. None where replicas agree.
     pub local: Option<Arc<LocalKeyspace>>,
     /// How late it is for its pairs, where replicas agree.

@@ -1,16 +1,17 @@
 //! Keyspaces whose replicas have a store outside behind them: writes keep its pace, and a flush waits for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_api::outside::BehindBody;
 use quorate_engine::{BehindStats, KeyRange, StoreBehind};
-use quorate_external::Scan;
+use quorate_external::{Scan, Store};
 use quorate_log::GroupId;
-use quorate_node::{EngineSettings, EngineValue, HostedKeyspace, KeyspaceSettings, Monotonic, SettingsError};
+use quorate_node::{HostedKeyspace, KeyspaceSettings, Monotonic, SettingsError};
 
 use crate::node_store::Running;
 use crate::outside_store::calls_of;
-use crate::rest::{StoreError, spec_of};
+use crate::rest::{StoreError, spec_in, spec_of};
 
 /// So long a write waits for a store that is too far behind, and is refused then: whoever waits longer had better know why.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -20,6 +21,13 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// A write waits so long when the queue is about full, and less the emptier it is; nothing when it is half full.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// A node's part of a store behind its replicas, seen by who looks for keys alone.
+#[derive(Debug)]
+pub(crate) struct Part {
+    settings: Arc<str>,
+    store: Arc<dyn Store>,
+}
 
 impl Running {
     /// A keyspace to write to, once the store behind this node's replica, if there is one, is not too far behind.
@@ -57,6 +65,45 @@ impl Running {
         }
     }
 
+    /// The part of the store behind this node's replica, to be looked through; none if there is no such store. Refuses one
+    /// that cannot be listed.
+    pub(crate) async fn part_behind(&self, keyspace: &str, deadline: Monotonic) -> Result<Option<Part>, StoreError> {
+        let Some(settings) = self.hosted(keyspace, deadline).await?.behind else { return Ok(None) };
+        let spec = spec_in(&settings).map_err(|error| StoreError::Settings(SettingsError::Invalid(error)))?;
+        if !spec.capabilities().listable {
+            return Err(StoreError::Outside(quorate_external::StoreError::unsupported(spec.kind.name, "lists")));
+        }
+        let store = self.outside.try_open(spec.without_envelope()).await.map_err(StoreError::Outside)?;
+        Ok(Some(Part { settings, store }))
+    }
+
+    /// Has removed from the part of the store behind this node's replica whatever keys are there that the replica does not have.
+    /// Looks through it page by page.
+    pub(crate) async fn prune_behind(&self, keyspace: &str, part: &Part, deadline: Monotonic) -> Result<(), StoreError> {
+        let Part { settings, store } = part;
+        let mut scan = Scan::of(KeyRange::all());
+        loop {
+            let Ok(page) = tokio::time::timeout(self.handle.clock.until(deadline), store.scan(&scan)).await else {
+                return Err(StoreError::Behind("the store is still looked through: flush once more, with prune".to_owned()));
+            };
+            let page = page.map_err(StoreError::Outside)?;
+            let keys: Vec<_> = page.entries.into_iter().map(|entry| entry.key).collect();
+            let hosted = self.hosted(keyspace, deadline).await?;
+            if hosted.behind.as_ref() != Some(settings) {
+                return Err(StoreError::Busy(format!("keyspace {keyspace} was given another store meanwhile")));
+            }
+            let noting = tokio::task::spawn_blocking(move || hosted.engine.behind().map_or(Ok(0), |behind| behind.prune(&keys)));
+            let failed = |error: &dyn std::fmt::Display| StoreError::Internal(error.to_string());
+            noting.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+            scan.cursor = page.next;
+            if scan.cursor.is_none() {
+                return Ok(());
+            }
+            // What waits by now is removed all the same, and need not be met again.
+            self.hosted_in_pace(keyspace, deadline).await?;
+        }
+    }
+
     /// Waits until the store behind this node's replica has all that the replica has now. Whether there is one.
     pub(crate) async fn flush_behind(&self, keyspace: &str, deadline: Monotonic) -> Result<bool, StoreError> {
         let Some(mut upto) = behind_stats(&self.hosted(keyspace, deadline).await?).map(|stats| stats.noted) else {
@@ -82,17 +129,17 @@ impl Running {
     /// keyspace begins empty, and what others wrote there would stay beside it for good. One that cannot be asked may be down.
     pub(crate) async fn check_behind(&self, settings: &KeyspaceSettings, deadline: Monotonic) -> Result<(), StoreError> {
         let unsupported = |why: String| StoreError::Settings(SettingsError::Unsupported(why));
+        let spec = spec_of(&settings.engine)?;
         self.outside
-            .try_open(&settings.engine)
+            .try_open(spec.clone())
             .await
             .map_err(|error| unsupported(format!("engine: node {} cannot open the store: {error}", self.name)))?;
-        if !spec_of(&settings.engine)?.capabilities().listable {
+        if !spec.capabilities().listable {
             return Ok(());
         }
-        let part = part_of(&settings.engine, &self.name);
         let looking = async {
             let first = Scan { max_entries: 1, ..Scan::of(KeyRange::all()) };
-            self.outside.try_open(&part).await?.scan(&first).await
+            self.outside.try_open(spec.without_envelope()).await?.scan(&first).await
         };
         match tokio::time::timeout(self.handle.clock.until(deadline) / 2, looking).await {
             Ok(Ok(page)) if !page.entries.is_empty() => Err(unsupported(format!(
@@ -103,23 +150,6 @@ impl Running {
             _ => Ok(()),
         }
     }
-}
-
-/// A node's part of a store, as somebody sees it who only looks for names.
-fn part_of(engine: &EngineSettings, node: &str) -> EngineSettings {
-    let mut part = EngineSettings { options: engine.options.clone(), ..EngineSettings::of(&engine.kind) };
-    for value in part.options.values_mut() {
-        if let EngineValue::Text(text) = value {
-            *text = text.replace("{node}", node);
-        }
-    }
-    ["local", "queue_max"].iter().for_each(|name| drop(part.options.remove(*name)));
-    let mut set = |name: &str, word: &str| part.options.insert(name.to_owned(), EngineValue::Text(word.to_owned()));
-    set("path", "shared");
-    if quorate_external::kind(&engine.kind).is_some_and(|kind| kind.envelope.is_some()) {
-        set("envelope", "none");
-    }
-    part
 }
 
 fn behind_stats(hosted: &HostedKeyspace) -> Option<BehindStats> {

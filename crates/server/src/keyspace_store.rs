@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::eventual_view::stamp_text;
 use crate::finding::Found;
 use crate::node_store::{CATALOG_POLL, Running};
-use crate::rest::{Freshness, KnownKeyspace, SettingsPatch, StoreError, Written, engine_body, point_in_time};
+use crate::rest::{Freshness, KnownKeyspace, SettingsPatch, StoreError, Written, engine_body, point_in_time, spec_of};
 
 impl Running {
     pub(crate) async fn keyspaces(&self, freshness: Freshness, deadline: Monotonic) -> Result<Vec<KnownKeyspace>, StoreError> {
@@ -51,7 +51,7 @@ impl Running {
         }
         if settings.engine.outside.is_some() {
             // What is missing on this node is said at once; the store itself may be down.
-            self.outside.try_open(&settings.engine).await.map(drop).map_err(|error| {
+            self.outside.try_open(spec_of(&settings.engine)?).await.map(drop).map_err(|error| {
                 let why = format!("engine: node {} cannot open the store: {error}", self.name);
                 StoreError::Settings(SettingsError::Unsupported(why))
             })?;

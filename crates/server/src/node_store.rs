@@ -180,11 +180,17 @@ impl Store for NodeStore {
 
     async fn sync(&self, keyspace: &str, how: Syncing, timeout: Duration) -> Result<Synced, StoreError> {
         let (running, deadline) = self.running(timeout).await?;
-        if how == Syncing::Compare {
+        let Syncing::Flush { rewrites, prunes } = how else {
             return running.sync(keyspace, EventualAsk::Sync, deadline).await;
-        }
-        if how == Syncing::Rewrite {
+        };
+        let part = if prunes { running.part_behind(keyspace, deadline).await? } else { None };
+        if rewrites {
             running.rewrite_behind(keyspace, deadline).await?;
+        }
+        if let Some(part) = part {
+            // It may have to be made ready before it can be looked through.
+            running.flush_behind(keyspace, deadline).await?;
+            running.prune_behind(keyspace, &part, deadline).await?;
         }
         let is_eventual = running.hosted(keyspace, deadline).await?.mode.is_eventual();
         let sent = if is_eventual {

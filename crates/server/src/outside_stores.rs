@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use quorate_external::{ErrorKind, Meter, Stamp, Store, StoreError, Surroundings};
+use quorate_external::{ErrorKind, Meter, Spec, Stamp, Store, StoreError, Surroundings};
 use quorate_node::{Catalog, EngineSettings};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -95,8 +95,8 @@ impl OutsideStores {
     }
 
     /// Opens a store, for who asks whether this node can, or has a question of his own. The store is not asked.
-    pub(crate) async fn try_open(&self, engine: &EngineSettings) -> Result<Arc<dyn Store>, StoreError> {
-        open(engine.clone(), self.surroundings.clone(), Arc::default()).await
+    pub(crate) async fn try_open(&self, spec: Spec) -> Result<Arc<dyn Store>, StoreError> {
+        open(move || Ok(spec), self.surroundings.clone(), Arc::default()).await
     }
 
     /// All keyspaces that are kept outside, by name.
@@ -124,7 +124,9 @@ struct Opening {
 
 async fn keep(name: String, with: Opening, state: watch::Sender<State>, is_denied: Arc<Notify>) {
     loop {
-        match open(with.engine.clone(), with.surroundings.clone(), Arc::clone(&with.meter)).await {
+        let engine = with.engine.clone();
+        let spec = move || spec_in(&engine.json()).map_err(|error| unusable(&error));
+        match open(spec, with.surroundings.clone(), Arc::clone(&with.meter)).await {
             Ok(store) => {
                 state.send_replace(State::Open(store));
                 is_denied.notified().await;
@@ -139,11 +141,12 @@ async fn keep(name: String, with: Opening, state: watch::Sender<State>, is_denie
 }
 
 /// Reads small files, and so is done where that may take a while.
-async fn open(engine: EngineSettings, surroundings: Surroundings, meter: Arc<Meter>) -> Result<Arc<dyn Store>, StoreError> {
-    let opening = tokio::task::spawn_blocking(move || {
-        let spec = spec_in(&engine.json()).map_err(|error| unusable(&error))?;
-        quorate_external::open_metered(&spec, &surroundings, &meter)
-    });
+async fn open(
+    spec: impl FnOnce() -> Result<Spec, StoreError> + Send + 'static,
+    surroundings: Surroundings,
+    meter: Arc<Meter>,
+) -> Result<Arc<dyn Store>, StoreError> {
+    let opening = tokio::task::spawn_blocking(move || quorate_external::open_metered(&spec()?, &surroundings, &meter));
     opening.await.unwrap_or_else(|error| Err(unusable(&error)))
 }
 

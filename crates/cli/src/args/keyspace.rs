@@ -43,6 +43,9 @@ pub(crate) enum KeyspaceCommand {
         /// Write everything again to the store behind the node's replica, which may have lost what it had
         #[arg(long)]
         rewrite: bool,
+        /// Remove from the node's part of that store whatever is there and not in its replica
+        #[arg(long)]
+        prune: bool,
     },
     /// Let the answering node compare what it has of an eventual keyspace with all others now
     Sync {

@@ -243,6 +243,49 @@ fn keys_that_a_store_denies_hold_up_no_other() {
     assert_eq!(run.assert_equal().len(), 201);
 }
 
+/// A node's part is what its replica wrote, and the replica went with the disk.
+#[test]
+fn what_is_left_in_the_part_of_a_lost_disk_is_removed() {
+    let mut run = Folders::begin(&json!({}));
+    let mut nodes = run.nodes();
+    for key in 0..30 {
+        nodes[key % 3].expect(201, &put("pairs", &format!("dir-{key}/k"), "1"));
+    }
+    let before = run.assert_equal();
+    run.cluster.node_mut("n2").kill();
+    fs::remove_dir_all(&run.cluster.node("n2").data_dir).expect("the folder is there");
+    run.cluster.must_call("n1", &["cluster", "remove", "n2"]);
+    for key in 0..10 {
+        nodes[0].expect(204, &on("DELETE", "pairs", &format!("dir-{key}/k")));
+    }
+    nodes[2].expect(204, &put("pairs", "dir-20/k", "2"));
+    fs::write(run.folder("n2").join("stray"), "3").expect("a file can be written");
+    let first = run.cluster.node("n1").client_address.clone();
+    let arguments = [&["--join", &first], allowances(run.root.path()).as_slice()].concat();
+    run.cluster.node_mut("n2").start_with(&arguments);
+    run.cluster.until_ready();
+    let mut node = run.cluster.connection("n2");
+    until("it has its replica again", LIMIT, || match pairs(&mut node, "pairs") {
+        own if own.len() == 20 => Ok(()),
+        own => Err(format!("{own:?}")),
+    });
+    flush_with(&mut node, "pairs", "rewrite");
+    let left = files(&run.folder("n2"));
+    assert_eq!((left.len(), left["dir-20/k"].as_str(), left["stray"].as_str()), (31, "2", "3"), "nobody knows of the others");
+    run.cluster.must_call("n2", &["keyspace", "flush", "pairs", "--rewrite", "--prune"]);
+    let after = run.assert_equal();
+    assert_eq!((before.len(), after.len()), (30, 20));
+    flush_with(&mut run.cluster.connection("n1"), "pairs", "prune=true");
+    assert_eq!(run.assert_equal(), after);
+
+    // Nobody knows what is in a store that cannot be listed.
+    let service = json!({"engine": {"type": "service", "url": "http://127.0.0.1:9/{node}/{key}", "timeout": "200ms"}});
+    create(&run.cluster, "service", &service);
+    let prune = Request::new("POST", "/v1/keyspaces/service/flush").with_query("prune");
+    let (code, _, detail) = problem(&mut node, 422, &prune);
+    assert!(code == "unsupported_capability" && detail.contains("lists"), "{detail}");
+}
+
 #[test]
 fn replicas_move_to_a_store_and_away_from_it() {
     let root = tempfile::tempdir().expect("a temporary folder can be made");
@@ -358,6 +401,12 @@ fn behind(cluster: &Cluster, keyspace: &str, engine: &Value, mode: &Value, serve
         let seen = format!("{keyspace}-{name}");
         let target = format!("/v1/keyspaces/{seen}");
         node.expect(201, &Request::json("PUT", &target, json!({ "engine": shared }).to_string()));
+        assert_eq!(pairs(node, &seen), expected, "the part of {name}");
+        // What others write there is left alone, unless that is asked for.
+        node.send(&put(&seen, "stray", "1")).expect("an answer");
+        flush(node, keyspace);
+        assert!(pairs(node, &seen).contains_key("stray"));
+        flush_with(node, keyspace, "prune");
         assert_eq!(pairs(node, &seen), expected, "the part of {name}");
         node.expect(204, &Request::new("DELETE", target));
     }

@@ -100,6 +100,7 @@ struct Shared {
     is_broken: AtomicBool,
     /// Everything is being noted again.
     rewriting: Mutex<()>,
+    value_of: ValueOf,
     steady_ms: SteadyMs,
 }
 
@@ -134,6 +135,7 @@ impl WriteBehind {
             is_serving: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
             rewriting: Mutex::default(),
+            value_of: behind.value_of,
             steady_ms: Arc::clone(&behind.steady_ms),
         });
         let kind = behind.kind;
@@ -327,6 +329,27 @@ impl StoreBehind for Shared {
         }
         // No log knows of these rows.
         self.engine.flush().map(drop)
+    }
+
+    fn prune(&self, keys: &[Bytes]) -> Result<u64, EngineError> {
+        let view = self.engine.view();
+        let mut others = Vec::new();
+        for key in keys {
+            let value = view.peek(Table::Current, key)?.map_or(Ok(None), self.value_of);
+            // One that cannot be read is somewhere, and nothing to be removed.
+            if matches!(value, Ok(None)) {
+                // What is written from here on waits by itself: what waits is written as the engine has it then.
+                others.push((key.clone(), 0));
+            }
+        }
+        drop(view);
+        if others.is_empty() {
+            return Ok(0);
+        }
+        self.note_again(&others)?;
+        // No log knows of these rows.
+        self.engine.flush()?;
+        Ok(others.len() as u64)
     }
 }
 

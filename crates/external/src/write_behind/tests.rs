@@ -364,6 +364,11 @@ impl Run {
     }
 }
 
+/// What another program writes.
+fn stray() -> Put {
+    Put { value: Bytes::from_static(b"stray"), expires_at_ms: None, condition: Condition::Always, stamp: clock().stamp() }
+}
+
 fn pair(value: u8) -> Bytes {
     Bytes::from(vec![1, value])
 }
@@ -371,7 +376,7 @@ fn pair(value: u8) -> Bytes {
 proptest! {
     /// Whatever fails, crashes and comes late: in the end the store has what the engine has.
     #[test]
-    fn the_store_comes_to_have_what_the_engine_has(steps in steps(), seed: u64, is_small: bool) {
+    fn the_store_comes_to_have_what_the_engine_has(steps in steps(), seed: u64, is_small: bool, strays in 0..6_u8) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             // Room for three keys, or for all.
@@ -380,9 +385,15 @@ proptest! {
                 run.step(step).await;
             }
             run.quiesce_allowed().await;
-            let stats = run.quiesce().await;
-            // What was on its way has come by now.
+            run.quiesce().await;
+            // What was on its way has come by now. There is what nobody here wrote.
             tokio::time::sleep(TIMEOUT * 3).await;
+            for key in 100..100 + strays {
+                run.store.memory.put(&[key], &stray()).await.unwrap();
+            }
+            let there: Vec<Bytes> = run.store.content().await.into_keys().collect();
+            assert_eq!(run.behind().prune(&there).unwrap(), u64::from(strays), "{there:?}");
+            let stats = run.quiesce().await;
             assert_eq!(run.store.content().await, run.content(), "{stats:?}");
             assert_eq!((stats.waiting_bytes, stats.is_spilled, stats.refused_keys), (0, false, 0));
             let view = run.engine().shared.engine.view();

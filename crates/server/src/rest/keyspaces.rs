@@ -140,16 +140,17 @@ async fn stats<S: Store>(State(app): Shared<S>, name: PathName, query: RawQuery,
 
 async fn flush<S: Store>(State(app): Shared<S>, name: PathName, query: RawQuery, headers: HeaderMap) -> Result {
     let name = keyspace_name(name)?;
-    let (mut treatment, mut rewrites) = (Treatment::default(), None);
+    let (mut treatment, mut rewrites, mut prunes) = (Treatment::default(), None, None);
     for parameter in parameters(query.0.as_deref()) {
         match parameter.name {
             "rewrite" => parameter.set(&mut rewrites, parameter.flag()?)?,
+            "prune" => parameter.set(&mut prunes, parameter.flag()?)?,
             _ if treatment.take_write(parameter)? => {}
-            _ => return Err(parameter.unknown(&["rewrite", "timeout"])),
+            _ => return Err(parameter.unknown(&["rewrite", "prune", "timeout"])),
         }
     }
     require(&app, &name, Capability::Flush)?;
-    let how = if rewrites == Some(true) { Syncing::Rewrite } else { Syncing::Flush };
+    let how = Syncing::Flush { rewrites: rewrites == Some(true), prunes: prunes == Some(true) };
     sync_now(&app, &name, how, treatment.timeout(&headers)?).await
 }
 
@@ -162,8 +163,13 @@ async fn sync<S: Store>(State(app): Shared<S>, name: PathName, query: RawQuery, 
 
 async fn sync_now<S: Store>(app: &App<S>, name: &str, how: Syncing, timeout: Duration) -> Result {
     let Synced { reached, others, stored } = app.store.sync(name, how, timeout).await.map_err(Refusal::of_read)?;
-    if how == Syncing::Rewrite && !stored {
-        let detail = format!("rewrite: there is no store behind the replicas of keyspace {name}");
+    let asked = match how {
+        Syncing::Flush { rewrites: true, .. } => Some("rewrite"),
+        Syncing::Flush { prunes: true, .. } => Some("prune"),
+        _ => None,
+    };
+    if let Some(asked) = asked.filter(|_| !stored) {
+        let detail = format!("{asked}: there is no store behind the replicas of keyspace {name}");
         return Err(Refusal::new(Code::UnsupportedCapability, detail));
     }
     Ok(ok(&SyncBody { reached: reached.into(), others: others.into(), stored }))

@@ -295,9 +295,12 @@ pub struct Answered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Syncing {
     /// What was collected is sent, and what waits for the store behind the replica is written.
-    Flush,
-    /// The same, and to that store everything is written again.
-    Rewrite,
+    Flush {
+        /// To that store everything is written again.
+        rewrites: bool,
+        /// What is there and not in the replica is removed.
+        prunes: bool,
+    },
     /// Replicas are compared.
     Compare,
 }

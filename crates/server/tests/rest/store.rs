@@ -245,8 +245,9 @@ impl Store for MemoryStore {
 
     async fn sync(&self, keyspace: &str, how: Syncing, _timeout: Duration) -> Result<Synced, StoreError> {
         let word = match how {
-            Syncing::Flush => "flush",
-            Syncing::Rewrite => "rewrite",
+            Syncing::Flush { rewrites: false, prunes: false } => "flush",
+            Syncing::Flush { rewrites: true, .. } => "rewrite",
+            Syncing::Flush { .. } => "prune",
             Syncing::Compare => "sync",
         };
         self.called(format!("{word} {keyspace}")).await?;

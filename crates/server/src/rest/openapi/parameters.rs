@@ -20,7 +20,7 @@ pub(super) const CATALOG: [&str; 4] = ["consistency", "timeout", "header_consist
 pub(super) const TIMEOUT: [&str; 2] = ["timeout", "header_timeout"];
 
 /// What a flush takes.
-pub(super) const FLUSH: [&str; 3] = ["rewrite", "timeout", "header_timeout"];
+pub(super) const FLUSH: [&str; 4] = ["rewrite", "prune", "timeout", "header_timeout"];
 
 /// Which keys of a keyspace.
 pub(super) const SELECTION: [&str; 6] = crate::rest::selection::PARAMETERS;
@@ -145,7 +145,7 @@ const ONCE_ABOUT: &str = "A name that the client makes up for this request. The 
     through whichever node; a repetition is answered as the first was, with `Idempotency-Replayed: true`. Only with the \
     capability `idempotency`.";
 
-fn of_lists() -> [(String, Value); 25] {
+fn of_lists() -> [(String, Value); 26] {
     let part = || json!({"type": "string", "maxLength": MAX_KEY_BYTES});
     let part64 = || json!({"type": "string", "pattern": "^[A-Za-z0-9_-]*$"});
     let not_empty = || json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES});
@@ -194,6 +194,7 @@ fn of_lists() -> [(String, Value); 25] {
         query("strict", flag(), "If `if` does not hold and there is no `else`, answers 412 instead of 200."),
         query("verbose", flag(), "One line for each check, also if all is well."),
         query("rewrite", flag(), "To the store behind the node's replica everything is written again: it may have lost it."),
+        query("prune", flag(), "From the node's part of that store all keys are removed that the replica does not have."),
     ]
 }
 
