@@ -11,9 +11,10 @@ pub trait StoreBehind: Send + Sync {
     /// How far it is. Costs little: who writes asks before each write.
     fn stats(&self) -> BehindStats;
 
-    /// The engine serves from now on. Until it is told so, nothing is written to the store, to which another engine may write
-    /// whose place it is to take. Can be told again.
-    fn serve(&self);
+    /// The engine serves from now on, with these settings of the store, in JSON. Until it is told so, nothing is written to the
+    /// store, to which another engine may write whose place it is to take. Can be told again, with other settings, too: they are
+    /// those of the same place. Settings that are not understood are told as an error of the store, and change nothing.
+    fn serve(&self, settings: &str);
 
     /// Has all pairs written again to the store, which may have lost them. Returns when all of them wait, also after a crash;
     /// reads all keys.

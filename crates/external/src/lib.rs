@@ -64,7 +64,7 @@ pub use memory::Memory;
 pub use meter::{Call, CallFigures, LATENCY_BOUNDS, Meter};
 pub use registry::{KINDS, Kind, Surroundings, capability_table, common_options, kind, open, open_metered};
 pub use spec::{DEFAULT_LOCAL, Envelope, PathMode, Spec, SpecError};
-pub use write_behind::{Behind, OpenStore, SteadyMs, ValueOf, WriteBehind};
+pub use write_behind::{Behind, OpenStore, Setup, SetupOf, SteadyMs, ValueOf, WriteBehind};
 
 /// What a store answers, some time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_api::outside::BehindBody;
 use quorate_engine::{BehindStats, KeyRange, StoreBehind};
-use quorate_external::{Scan, Store};
+use quorate_external::{Scan, Spec, Store};
 use quorate_log::GroupId;
 use quorate_node::{HostedKeyspace, KeyspaceSettings, Monotonic, SettingsError};
 
@@ -125,15 +125,20 @@ impl Running {
         }
     }
 
+    /// Refuses a store that this node cannot open: credentials are missing, say. The store is not asked.
+    pub(crate) async fn check_openable(&self, spec: &Spec) -> Result<(), StoreError> {
+        self.outside.try_open(spec.clone()).await.map(drop).map_err(|error| {
+            let why = format!("engine: node {} cannot open the store: {error}", self.name);
+            StoreError::Settings(SettingsError::Unsupported(why))
+        })
+    }
+
     /// Refuses a store for replicas that this node cannot open, or in whose part for this node there is something already: a
     /// keyspace begins empty, and what others wrote there would stay beside it for good. One that cannot be asked may be down.
     pub(crate) async fn check_behind(&self, settings: &KeyspaceSettings, deadline: Monotonic) -> Result<(), StoreError> {
         let unsupported = |why: String| StoreError::Settings(SettingsError::Unsupported(why));
         let spec = spec_of(&settings.engine)?;
-        self.outside
-            .try_open(spec.clone())
-            .await
-            .map_err(|error| unsupported(format!("engine: node {} cannot open the store: {error}", self.name)))?;
+        self.check_openable(&spec).await?;
         if !spec.capabilities().listable {
             return Ok(());
         }

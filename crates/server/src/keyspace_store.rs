@@ -12,7 +12,7 @@ use quorate_node::eventual_replication::{Conflict, InstanceId, MemberState, Peer
 use quorate_node::keyspace::{Op, Settings, Write};
 use quorate_node::{
     Catalog, CatalogError, EventualStatus, KeyspaceRecord, KeyspaceSettings, Monotonic, MoveStatus, ReplicaRecord, ReplicaStatus,
-    SYSTEM_KEYSPACE, SettingsError,
+    SYSTEM_KEYSPACE,
 };
 
 use crate::clock::Clock;
@@ -51,10 +51,7 @@ impl Running {
         }
         if settings.engine.outside.is_some() {
             // What is missing on this node is said at once; the store itself may be down.
-            self.outside.try_open(spec_of(&settings.engine)?).await.map(drop).map_err(|error| {
-                let why = format!("engine: node {} cannot open the store: {error}", self.name);
-                StoreError::Settings(SettingsError::Unsupported(why))
-            })?;
+            self.check_openable(&spec_of(&settings.engine)?).await?;
         }
         let now_ms = Clock::calendar_ms();
         let plan = |catalog: &Catalog| {
@@ -84,9 +81,13 @@ impl Running {
             Ok((patch.apply(&present)?, present))
         };
         let (next, present) = settings_after(&*self.catalog(Freshness::LATEST, deadline).await?)?;
-        if next.engine.local.is_some() && next.engine.kind != present.engine.kind {
+        if next.engine.local.is_some() && !next.engine.is_same(&present.engine) {
             next.check()?;
-            self.check_behind(&next, deadline).await?;
+            if next.engine.kind == present.engine.kind {
+                self.check_openable(&spec_of(&next.engine)?).await?;
+            } else {
+                self.check_behind(&next, deadline).await?;
+            }
         }
         let plan = |catalog: &Catalog| {
             let (settings, _) = settings_after(catalog)?;

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use quorate_api::peer::{Frame, Lane};
-use quorate_engine::StoreBehind;
 use quorate_log::{Disk, Reader};
 use quorate_node::keyspace::Revision;
 use quorate_node::{
@@ -208,7 +207,11 @@ impl<D: Disk> NodeLoop<D> {
             }
             Effect::Hosted(hosted) => {
                 self.handle.views.feeds.host(&watchable(&hosted));
-                hosted.keyspaces.values().filter_map(|keyspace| keyspace.engine.behind()).for_each(StoreBehind::serve);
+                for hosted in hosted.keyspaces.values() {
+                    if let (Some(behind), Some(settings)) = (hosted.engine.behind(), &hosted.behind) {
+                        behind.serve(settings);
+                    }
+                }
                 self.handle.views.hosted.store(hosted);
             }
             Effect::Changes { group, watch_epoch, revision, changes } => {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use quorate_engine::{BehindSpec, Engine, EngineError, EngineSpec, Engines, PairForm, Place};
-use quorate_external::{Behind, Meter, Surroundings, ValueOf, WriteBehind};
+use quorate_external::{Behind, Meter, Setup, SetupOf, Surroundings, ValueOf, WriteBehind};
 use quorate_node::eventual_replication::{Body, Entry};
 use quorate_node::keyspace::Record;
 use tokio::runtime::Handle;
@@ -37,21 +37,32 @@ impl OutsideEngines {
     }
 
     fn behind(&self, place: Place, spec: &BehindSpec) -> Result<Behind, EngineError> {
-        let store = spec_in(&spec.settings).map_err(|why| EngineError::Io(io::Error::new(io::ErrorKind::InvalidInput, why)))?;
+        let wrong = |why: String| EngineError::Io(io::Error::new(io::ErrorKind::InvalidInput, why));
+        let kind = spec_in(&spec.settings).map_err(wrong)?.kind.name;
         let meter = Arc::clone(self.meters.lock().unwrap_or_else(PoisonError::into_inner).entry(place.group).or_default());
         let (surroundings, clock) = (self.surroundings.clone(), self.clock);
-        let (kind, max_bytes, timeout) = (store.kind.name, store.queue_max, store.timeout);
+        let setup_of: SetupOf = Arc::new(move |settings| setup_of(settings, &surroundings, &meter));
         Ok(Behind {
             kind,
-            max_calls: store.max_calls.min(MAX_UPLOADS),
-            open: Arc::new(move || quorate_external::open_metered(&store, &surroundings, &meter)),
+            settings: spec.settings.clone(),
+            setup: setup_of(&spec.settings).map_err(wrong)?,
+            setup_of,
             value_of: value_of(spec.pairs),
             clock: self.surroundings.clock.clone(),
             steady_ms: Arc::new(move || clock.now().0),
-            max_bytes,
-            timeout,
         })
     }
+}
+
+fn setup_of(settings: &str, surroundings: &Surroundings, meter: &Arc<Meter>) -> Result<Setup, String> {
+    let store = spec_in(settings)?;
+    let (surroundings, meter) = (surroundings.clone(), Arc::clone(meter));
+    Ok(Setup {
+        max_bytes: store.queue_max,
+        max_calls: store.max_calls.min(MAX_UPLOADS),
+        timeout: store.timeout,
+        open: Arc::new(move || quorate_external::open_metered(&store, &surroundings, &meter)),
+    })
 }
 
 /// Keys that are on their way to one store at once, however many calls it allows.

@@ -291,12 +291,12 @@ fn replicas_move_to_a_store_and_away_from_it() {
     let root = tempfile::tempdir().expect("a temporary folder can be made");
     let cluster = cluster_with(root.path());
     create(&cluster, "pairs", &json!({"engine": {"type": "trie"}}));
-    let run = Folders { cluster, root };
+    let mut run = Folders { cluster, root };
     let mut nodes = run.nodes();
     for key in 0..50 {
         nodes[key % 3].expect(201, &put("pairs", &format!("k{key}"), "1"));
     }
-    let moves = |engine: &Value, name: &str| {
+    let moves = |run: &Folders, engine: &Value, name: &str| {
         let patch = json!({ "engine": engine }).to_string();
         run.cluster.connection("n1").expect(200, &Request::json("PATCH", "/v1/keyspaces/pairs", patch));
         let mut node = run.cluster.connection("n1");
@@ -307,15 +307,39 @@ fn replicas_move_to_a_store_and_away_from_it() {
         });
     };
     let folder = run.root.path().join("{node}/pairs");
-    moves(&json!({"type": "fs", "folder": folder, "key_encoding": "path", "envelope": "none", "local": "btree"}), "fs");
+    moves(&run, &json!({"type": "fs", "folder": folder, "key_encoding": "path", "envelope": "none", "local": "btree"}), "fs");
     nodes[0].expect(204, &put("pairs", "k0", "2"));
     let all = run.assert_equal();
     assert_eq!((all.len(), all["k0"].as_str()), (50, "2"));
     // One engine in the place of another, with the same store behind both, would write over what the other wrote.
-    let patch = json!({"engine": {"timeout": "3s"}}).to_string();
-    let (code, _, detail) = problem(&mut nodes[0], 422, &Request::json("PATCH", "/v1/keyspaces/pairs", patch));
-    assert!(code == "unsupported_settings" && detail.contains("move it to lsm first"), "{detail}");
-    moves(&json!({"type": "lsm"}), "lsm");
+    let elsewhere = run.root.path().join("{node}/elsewhere");
+    for other in [json!({"folder": elsewhere}), json!({"envelope": "quorate"}), json!({"local": "lsm"})] {
+        let patch = json!({"engine": other}).to_string();
+        let (code, _, detail) = problem(&mut nodes[0], 422, &Request::json("PATCH", "/v1/keyspaces/pairs", patch));
+        assert!(code == "unsupported_settings" && detail.contains("move it to lsm first"), "{detail}");
+    }
+    // How it is asked is another matter, and no move.
+    let patch = json!({"engine": {"timeout": "3s", "queue_max": "1MiB"}}).to_string();
+    let told: Value = nodes[0].expect(200, &Request::json("PATCH", "/v1/keyspaces/pairs", patch)).json();
+    assert_eq!(told["engine"]["queue_max"], "1MiB", "{told}");
+    let is_set = |node: &mut Connection| {
+        until("the node asks it so", LIMIT, || match &stats(node, "pairs")["behind"] {
+            behind if behind["max_waiting_bytes"] == 1 << 20 => Ok(()),
+            behind => Err(behind.to_string()),
+        });
+    };
+    nodes.iter_mut().for_each(is_set);
+    let jobs: Value = nodes[0].expect(200, &Request::new("GET", "/v1/jobs")).json();
+    assert_eq!(jobs["items"].as_array().map(Vec::len), Some(1), "{jobs}");
+    run.cluster.node_mut("n3").kill();
+    nodes[0].expect(204, &put("pairs", "k1", "2"));
+    run.cluster.node_mut("n3").start_with(&allowances(run.root.path()));
+    run.cluster.until_ready();
+    nodes[2] = run.cluster.connection("n3");
+    is_set(&mut nodes[2]);
+    let all = run.assert_equal();
+    assert_eq!(all["k1"].as_str(), "2");
+    moves(&run, &json!({"type": "lsm"}), "lsm");
     nodes[0].expect(204, &put("pairs", "k0", "3"));
     assert!(stats(&mut nodes[0], "pairs")["behind"].is_null());
     assert_eq!(files(&run.folder("n1")), all, "what is there stays, as it was");
@@ -368,6 +392,14 @@ fn behind(cluster: &Cluster, keyspace: &str, engine: &Value, mode: &Value, serve
     settings["engine"]["timeout"] = json!("1s");
     create(cluster, keyspace, &settings);
     let mut nodes = NODES.map(|name| cluster.connection(name));
+    let patch = json!({"engine": {"queue_max": "1MiB"}}).to_string();
+    nodes[0].expect(200, &Request::json("PATCH", &format!("/v1/keyspaces/{keyspace}"), patch));
+    for node in &mut nodes {
+        until("the node keeps to it", LIMIT, || match &stats(node, keyspace)["behind"] {
+            behind if behind["max_waiting_bytes"] == 1 << 20 => Ok(()),
+            behind => Err(behind.to_string()),
+        });
+    }
     let is_done = |status: u16| [200, 201, 204].contains(&status);
     let write = |node: &mut Connection, request: &Request| {
         let answer = node.send(request).expect("an answer");

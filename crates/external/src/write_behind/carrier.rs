@@ -11,7 +11,7 @@ use quorate_engine::{EngineError, Table};
 use tokio::time::Instant;
 
 use super::queue::{Wanted, Work};
-use super::{Behind, Shared, ValueOf, rows};
+use super::{Setup, Shared, ValueOf, rows};
 use crate::clock::after;
 use crate::{Clock, Condition, ErrorKind, Put, Store, StoreError};
 
@@ -34,8 +34,15 @@ const MAX_BYTES_UNDER_WAY: u64 = 32 << 20;
 enum End {
     /// The engine is gone, or of no use any more.
     Over,
-    /// The store is to be made ready again.
+    /// The store is to be made ready again, or opened as it is set now.
     Unready,
+}
+
+/// What never changes of a store.
+pub(super) struct How {
+    pub(super) kind: &'static str,
+    pub(super) value_of: ValueOf,
+    pub(super) clock: Clock,
 }
 
 /// What is known of a store since it was opened.
@@ -61,15 +68,16 @@ impl Opened {
 }
 
 /// Writes what waits, for as long as there is the engine.
-pub(super) async fn carry(shared: Weak<Shared>, behind: Behind) {
+pub(super) async fn carry(shared: Weak<Shared>, how: How) {
     if !until_serving(&shared).await {
         return;
     }
     tokio::time::sleep(START_PAUSE).await;
     loop {
-        match open(&shared, &behind).await {
+        let Some(setup) = shared.upgrade().map(|shared| shared.setup()) else { return };
+        match open(&shared, &how, &setup).await {
             Ok(None) => return,
-            Ok(Some(store)) => match write_all(&shared, &behind, store).await {
+            Ok(Some(store)) => match write_all(&shared, &how, (&setup, store)).await {
                 End::Over => return,
                 End::Unready => continue,
             },
@@ -97,28 +105,28 @@ async fn until_serving(shared: &Weak<Shared>) -> bool {
 }
 
 /// Opens the store, and makes it ready if that has not been done. None: the engine is gone, or of no use any more.
-async fn open(shared: &Weak<Shared>, behind: &Behind) -> Result<Option<Arc<dyn Store>>, StoreError> {
-    let store = reopen(behind).await?;
+async fn open(shared: &Weak<Shared>, how: &How, setup: &Setup) -> Result<Option<Arc<dyn Store>>, StoreError> {
+    let store = reopen(how, setup).await?;
     let Some(own) = shared.upgrade() else { return Ok(None) };
     match blocking(move || own.is_prepared()).await {
         Ok(true) => {}
         Ok(false) => store.prepare().await?,
-        Err(error) => return Err(of_engine(behind.kind, &error)),
+        Err(error) => return Err(of_engine(how.kind, &error)),
     }
     let Some(own) = shared.upgrade() else { return Ok(None) };
     Ok(blocking(move || own.set_prepared(true)).await.ok().map(|()| store))
 }
 
 /// Opens the store, and no more.
-async fn reopen(behind: &Behind) -> Result<Arc<dyn Store>, StoreError> {
-    let open = Arc::clone(&behind.open);
+async fn reopen(how: &How, setup: &Setup) -> Result<Arc<dyn Store>, StoreError> {
+    let open = Arc::clone(&setup.open);
     let opened = tokio::task::spawn_blocking(move || open()).await;
-    opened.unwrap_or_else(|error| Err(StoreError::new(behind.kind, ErrorKind::Unexpected, error)))
+    opened.unwrap_or_else(|error| Err(StoreError::new(how.kind, ErrorKind::Unexpected, error)))
 }
 
 type Done = (Work, Result<(), StoreError>);
 
-async fn write_all(shared: &Weak<Shared>, behind: &Behind, mut store: Arc<dyn Store>) -> End {
+async fn write_all(shared: &Weak<Shared>, how: &How, (setup, mut store): (&Arc<Setup>, Arc<dyn Store>)) -> End {
     let mut under_way = FuturesUnordered::new();
     let mut bytes_under_way = 0;
     let mut opened = Opened::now();
@@ -128,27 +136,29 @@ async fn write_all(shared: &Weak<Shared>, behind: &Behind, mut store: Arc<dyn St
         let rows = read_rows(&own).await;
         if let Err(error) = &rows {
             // What can be read is written all the same, and this is tried again.
-            own.queue().fail(&of_engine(behind.kind, error), own.now_ms());
+            own.queue().fail(&of_engine(how.kind, error), own.now_ms());
         }
-        if !own.queue().is_ready() && under_way.is_empty() {
+        let is_current = Arc::ptr_eq(setup, &own.setup());
+        if !(is_current && own.queue().is_ready()) && under_way.is_empty() {
             return End::Unready;
         }
-        if opened.is_to_be_renewed() && own.queue().next_at_ms().is_some_and(|at_ms| at_ms <= own.now_ms()) {
+        if is_current && opened.is_to_be_renewed() && own.queue().next_at_ms().is_some_and(|at_ms| at_ms <= own.now_ms()) {
             // What is under way goes on with the one before.
-            match reopen(behind).await {
+            match reopen(how, setup).await {
                 Ok(anew) => store = anew,
                 Err(error) => own.queue().fail(&error, own.now_ms()),
             }
             opened = Opened::now();
         }
-        while under_way.len() < behind.max_calls && bytes_under_way < MAX_BYTES_UNDER_WAY {
+        let has_room = |calls: usize, bytes: u64| is_current && calls < setup.max_calls && bytes < MAX_BYTES_UNDER_WAY;
+        while has_room(under_way.len(), bytes_under_way) {
             let Some(work) = own.queue().next(own.now_ms()) else { break };
             bytes_under_way += work.bytes;
-            under_way.push(write(shared.clone(), Arc::clone(&store), work, (behind.value_of, behind.clock.clone())));
+            under_way.push(write(shared.clone(), Arc::clone(&store), work, (how.value_of, how.clock.clone())));
         }
         let pause = own.queue().next_at_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(own.now_ms()).max(1)));
         // With all calls under way, what may be tried has to wait for one to end.
-        let pause = pause.filter(|_| under_way.len() < behind.max_calls && bytes_under_way < MAX_BYTES_UNDER_WAY);
+        let pause = pause.filter(|_| has_room(under_way.len(), bytes_under_way));
         let pause = if rows.is_err() { Some(pause.unwrap_or(OPEN_PAUSE).min(OPEN_PAUSE)) } else { pause };
         let wake = Arc::clone(&own.wake);
         drop(own);

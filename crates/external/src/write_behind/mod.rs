@@ -40,9 +40,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use self::queue::Queue;
+use self::queue::{Bounds, Queue};
 use self::rows::CallersView;
-use crate::{Clock, Store, StoreError};
+use crate::{Clock, ErrorKind, Store, StoreError};
 
 /// The value in a pair of [`Table::Current`], as its writer encoded it; none if it says that there is none any more. Or why it
 /// cannot be read, for people.
@@ -57,24 +57,38 @@ pub type SteadyMs = Arc<dyn Fn() -> u64 + Send + Sync>;
 /// Of the calls at once, one in so many at most is for keys that failed before.
 const RETRIES_SHARE: usize = 4;
 
-/// What stands behind an engine.
-pub struct Behind {
-    /// The kind of store, as the engine is called from now on.
-    pub kind: &'static str,
+/// Makes something of the settings of a store, in JSON; or says why it cannot, for people.
+pub type SetupOf = Arc<dyn Fn(&str) -> Result<Setup, String> + Send + Sync>;
+
+/// How a store is used. May change while it is.
+#[derive(Clone)]
+pub struct Setup {
     /// Opens the store.
     pub open: OpenStore,
-    /// Finds the value in a pair.
-    pub value_of: ValueOf,
-    /// Names writes.
-    pub clock: Clock,
-    /// A time without jumps, in milliseconds.
-    pub steady_ms: SteadyMs,
     /// How much waits before who writes must wait, too: in bytes of keys and values, and 256 for each key.
     pub max_bytes: u64,
     /// So many calls run at once.
     pub max_calls: usize,
     /// No call takes longer.
     pub timeout: Duration,
+}
+
+/// What stands behind an engine.
+pub struct Behind {
+    /// The kind of store, as the engine is called from now on.
+    pub kind: &'static str,
+    /// Its settings, until the engine serves with others.
+    pub settings: String,
+    /// What they come to.
+    pub setup: Setup,
+    /// What others come to.
+    pub setup_of: SetupOf,
+    /// Finds the value in a pair.
+    pub value_of: ValueOf,
+    /// Names writes.
+    pub clock: Clock,
+    /// A time without jumps, in milliseconds.
+    pub steady_ms: SteadyMs,
 }
 
 /// An engine with a store behind it.
@@ -90,6 +104,10 @@ pub struct WriteBehind {
 /// What the engine and its carrier have in common.
 struct Shared {
     engine: Arc<dyn Engine>,
+    kind: &'static str,
+    /// The settings of the store, and what they come to.
+    setup: Mutex<(String, Arc<Setup>)>,
+    setup_of: SetupOf,
     queue: Mutex<Queue>,
     /// Held by who writes to the engine: its caller, or the carrier, who takes out the rows of what is settled.
     writing: Mutex<()>,
@@ -112,7 +130,7 @@ impl fmt::Debug for Shared {
 
 impl fmt::Debug for Behind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Behind").field("kind", &self.kind).field("max_bytes", &self.max_bytes).finish_non_exhaustive()
+        f.debug_struct("Behind").field("kind", &self.kind).field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -126,25 +144,40 @@ impl WriteBehind {
     /// Over an engine that nobody else writes to; it is the one that it was if it has been opened so before. The carrier runs in
     /// this runtime.
     pub fn new(engine: Arc<dyn Engine>, behind: Behind, io: &Handle) -> Self {
-        let late_ms = u64::try_from(2 * behind.timeout.as_millis()).unwrap_or(u64::MAX);
+        let kind = behind.kind;
         let shared = Arc::new(Shared {
             engine,
-            queue: Mutex::new(Queue::new(behind.max_bytes, late_ms, (behind.max_calls / RETRIES_SHARE).max(1))),
+            kind,
+            queue: Mutex::new(Queue::new(bounds_of(&behind.setup))),
+            setup: Mutex::new((behind.settings, Arc::new(behind.setup))),
+            setup_of: behind.setup_of,
             writing: Mutex::default(),
             wake: Arc::default(),
             is_serving: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
             rewriting: Mutex::default(),
             value_of: behind.value_of,
-            steady_ms: Arc::clone(&behind.steady_ms),
+            steady_ms: behind.steady_ms,
         });
-        let kind = behind.kind;
-        let carrier = io.spawn(carrier::carry(Arc::downgrade(&shared), behind));
+        let how = carrier::How { kind, value_of: behind.value_of, clock: behind.clock };
+        let carrier = io.spawn(carrier::carry(Arc::downgrade(&shared), how));
         Self { shared, kind, carrier }
     }
 }
 
+fn bounds_of(setup: &Setup) -> Bounds {
+    Bounds {
+        max_bytes: setup.max_bytes,
+        late_ms: u64::try_from(2 * setup.timeout.as_millis()).unwrap_or(u64::MAX),
+        max_retries: (setup.max_calls / RETRIES_SHARE).max(1),
+    }
+}
+
 impl Shared {
+    fn setup(&self) -> Arc<Setup> {
+        Arc::clone(&self.setup.lock().unwrap_or_else(PoisonError::into_inner).1)
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -306,8 +339,21 @@ impl StoreBehind for Shared {
         self.queue().stats(self.now_ms())
     }
 
-    fn serve(&self) {
-        if !self.is_serving.swap(true, Ordering::Relaxed) {
+    fn serve(&self, settings: &str) {
+        let mut setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_news = !self.is_serving.swap(true, Ordering::Relaxed);
+        if setup.0 != settings {
+            is_news = true;
+            match (self.setup_of)(settings) {
+                Ok(next) => {
+                    self.queue().bound(bounds_of(&next), self.now_ms());
+                    *setup = (settings.to_owned(), Arc::new(next));
+                }
+                Err(why) => self.queue().fail(&StoreError::new(self.kind, ErrorKind::Unexpected, why), self.now_ms()),
+            }
+        }
+        drop(setup);
+        if is_news {
             self.wake.notify_one();
         }
     }

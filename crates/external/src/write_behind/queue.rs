@@ -56,7 +56,7 @@ pub(crate) struct Queue {
     /// All keys, by the first note of them that is not settled.
     ages: BTreeSet<(u64, Bytes)>,
     bytes: u64,
-    max_bytes: u64,
+    bounds: Bounds,
     /// Greatest number of a note, and of a turn.
     noted: u64,
     turn: u64,
@@ -69,15 +69,12 @@ pub(crate) struct Queue {
     read_until: Option<Bytes>,
     is_spilled_again: bool,
     under_way: usize,
-    /// Of them, those of keys that had failed; and so many at most: each may take as long as a call can.
+    /// Of them, those of keys that had failed.
     retries_under_way: usize,
-    max_retries: usize,
     /// Counts attempts that were begun.
     picks: u64,
     /// The store is one that can be written to, as far as is known.
     is_ready: bool,
-    /// A write of unknown outcome may come about for this long.
-    late_ms: u64,
     /// Until then one may come about of any key: of content that is not there any more.
     unsure_until_ms: u64,
     /// Keys that failed for the first time since the store took the last one.
@@ -95,6 +92,17 @@ pub(crate) struct Queue {
     store_error: Option<Arc<str>>,
     /// The last one of a key that is, or was, parked.
     key_error: Option<Arc<str>>,
+}
+
+/// What a queue is bounded by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// So many bytes are kept at most.
+    pub(crate) max_bytes: u64,
+    /// A write of unknown outcome may come about for this long.
+    pub(crate) late_ms: u64,
+    /// So many of the attempts at once may be of keys that failed before: each may take as long as a call can.
+    pub(crate) max_retries: usize,
 }
 
 /// Where a key stands.
@@ -162,15 +170,14 @@ pub(crate) struct Wanted {
 }
 
 impl Queue {
-    /// One that keeps so many bytes at most. Rows that are there already are to be read. `late_ms` is how long a write may take
-    /// to come about that nobody waits for any longer. Of the attempts at once, so many may be of keys that failed before.
-    pub(crate) fn new(max_bytes: u64, late_ms: u64, max_retries: usize) -> Self {
+    /// A queue. Rows that are there already are to be read.
+    pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
             keys: HashMap::new(),
             turns: BTreeMap::new(),
             ages: BTreeSet::new(),
             bytes: 0,
-            max_bytes,
+            bounds,
             noted: 1,
             turn: 0,
             spilled_from: Some(1),
@@ -180,10 +187,8 @@ impl Queue {
             is_spilled_again: false,
             under_way: 0,
             retries_under_way: 0,
-            max_retries,
             picks: 0,
             is_ready: true,
-            late_ms,
             unsure_until_ms: 0,
             strikes: 0,
             taken_at_ms: None,
@@ -197,6 +202,14 @@ impl Queue {
             store_error: None,
             key_error: None,
         }
+    }
+
+    /// From now on the store is another, or asked in another way: what failed may not fail any more.
+    pub(crate) fn bound(&mut self, bounds: Bounds, now_ms: u64) {
+        self.bounds = bounds;
+        (self.strikes, self.failures, self.paused_until_ms) = (0, 0, 0);
+        let retries: Vec<Bytes> = self.turns.iter().filter(|(turn, _)| turn.is_retry).map(|(_, key)| key.clone()).collect();
+        retries.iter().for_each(|key| self.put_off(key, now_ms));
     }
 
     /// Whether the engine has to be given a row for a key that changes.
@@ -221,7 +234,7 @@ impl Queue {
             if self.keys.get(key).is_some_and(waits) {
                 self.put_off(key, now_ms);
             }
-        } else if self.bytes >= self.max_bytes {
+        } else if self.bytes >= self.bounds.max_bytes {
             self.spilled_from.get_or_insert(self.noted);
             self.spilled_since_ms.get_or_insert(now_ms);
             self.is_spilled_again = true;
@@ -326,7 +339,7 @@ impl Queue {
             let of = |at_ms, number| Turn { is_retry, at_ms, number };
             self.turns.range(of(0, 0)..=of(now_ms, u64::MAX)).map(|(turn, _)| *turn)
         };
-        let has_room = self.retries_under_way < self.max_retries;
+        let has_room = self.retries_under_way < self.bounds.max_retries;
         let retry = || due(true).next().filter(|_| has_room);
         match self.picks % 3 {
             0 if self.failures > 0 => due(false).next_back().or_else(retry),
@@ -344,7 +357,7 @@ impl Queue {
             let of = |at_ms, number| Turn { is_retry, at_ms, number };
             self.turns.range(of(0, 0)..=of(u64::MAX, u64::MAX)).next().map(|(turn, _)| turn.at_ms)
         };
-        let retry = first(true).filter(|_| self.retries_under_way < self.max_retries);
+        let retry = first(true).filter(|_| self.retries_under_way < self.bounds.max_retries);
         Some(first(false).into_iter().chain(retry).min()?.max(self.paused_until_ms))
     }
 
@@ -397,7 +410,7 @@ impl Queue {
         self.failed += 1;
         let Some(waiting) = self.keys.get_mut(&work.key) else { return now_ms };
         if error.outcome == Outcome::Unknown {
-            waiting.unsure_until_ms = now_ms + self.late_ms;
+            waiting.unsure_until_ms = now_ms + self.bounds.late_ms;
         }
         if is_refusal(error.kind) && waiting.last != work.upto {
             // What was noted since may be taken.
@@ -468,7 +481,7 @@ impl Queue {
 
     /// Keys that wait in their rows have a share of the room, however much is written meanwhile.
     fn has_room_for_rows(&self) -> bool {
-        self.bytes <= self.max_bytes / 2 || self.row_bytes < self.max_bytes / 8
+        self.bytes <= self.bounds.max_bytes / 2 || self.row_bytes < self.bounds.max_bytes / 8
     }
 
     /// Leaves keys to their rows that were read from there and failed, if there are no others in here: what the store takes may
@@ -498,7 +511,7 @@ impl Queue {
 
     /// A row was read: its key waits. False if there is no more room, and it was not taken in.
     pub(crate) fn take_row(&mut self, key: Bytes, value_bytes: u64, now_ms: u64) -> bool {
-        if self.bytes >= self.max_bytes && self.row_bytes >= self.max_bytes / 8 {
+        if self.bytes >= self.bounds.max_bytes && self.row_bytes >= self.bounds.max_bytes / 8 {
             return false;
         }
         if self.needs_row(&key) {
@@ -544,7 +557,7 @@ impl Queue {
         BehindStats {
             waiting_keys: self.keys.len() as u64,
             waiting_bytes: self.bytes,
-            max_waiting_bytes: self.max_bytes,
+            max_waiting_bytes: self.bounds.max_bytes,
             is_spilled: self.spilled_from.is_some(),
             oldest_ms: now_ms.saturating_sub(since_ms.into_iter().chain(self.spilled_since_ms).min().unwrap_or(now_ms)),
             noted: self.noted,

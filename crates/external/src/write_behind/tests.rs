@@ -41,18 +41,19 @@ fn any_value(pair: Bytes) -> Result<Option<Bytes>, String> {
 
 fn behind(store: Arc<dyn Store>, value_of: ValueOf, max_bytes: u64) -> Behind {
     let begun = AtomicU64::new(0);
-    Behind {
-        kind: "memory",
-        open: Arc::new(move || Ok(Arc::clone(&store))),
-        value_of,
-        clock: clock(),
-        // Counts looks, too: there is no time that stands still.
-        steady_ms: Arc::new(move || begun.fetch_add(1, Ordering::Relaxed) / 64),
-        max_bytes,
-        max_calls: 4,
-        timeout: TIMEOUT,
-    }
+    let setup = setup(Arc::new(move || Ok(Arc::clone(&store))), max_bytes);
+    // Counts looks, too: there is no time that stands still.
+    let steady_ms: SteadyMs = Arc::new(move || begun.fetch_add(1, Ordering::Relaxed) / 64);
+    let setup_of: SetupOf = Arc::new(|settings| Err(format!("{settings} is not understood")));
+    Behind { kind: "memory", settings: SETTINGS.to_owned(), setup, setup_of, value_of, clock: clock(), steady_ms }
 }
+
+fn setup(open: OpenStore, max_bytes: u64) -> Setup {
+    Setup { open, max_bytes, max_calls: 4, timeout: TIMEOUT }
+}
+
+/// What tests do not change has these.
+const SETTINGS: &str = "{}";
 
 #[test]
 fn it_is_an_engine() {
@@ -67,7 +68,7 @@ fn it_is_an_engine() {
             let store = Arc::new(Memory::new(clock()));
             // So small that rows are left to themselves.
             let engine = WriteBehind::new(engine, behind(store, any_value, 600), runtime.handle());
-            engine.behind().unwrap().serve();
+            engine.behind().unwrap().serve(SETTINGS);
             Arc::new(engine)
         });
     }
@@ -248,7 +249,7 @@ impl Run {
         let steady_ms: SteadyMs = Arc::new(move || began.elapsed().as_millis() as u64);
         let behind = Behind { steady_ms, ..behind(Arc::clone(&self.store) as Arc<dyn Store>, value_of, self.max_bytes) };
         let engine = WriteBehind::new(engine, behind, &Handle::current());
-        engine.behind().unwrap().serve();
+        engine.behind().unwrap().serve(SETTINGS);
         self.engine = Some(Arc::new(engine));
     }
 
@@ -471,9 +472,10 @@ async fn credentials_are_read_again_as_long_as_the_store_denies_access() {
     });
     let began = now();
     let steady_ms: SteadyMs = Arc::new(move || began.elapsed().as_millis() as u64);
-    let behind = Behind { open, steady_ms, ..behind(Arc::new(Memory::new(clock())), value_of, 1 << 20) };
+    let setup = setup(open, 1 << 20);
+    let behind = Behind { setup, steady_ms, ..behind(Arc::new(Memory::new(clock())), value_of, 1 << 20) };
     let engine = WriteBehind::new(engine, behind, &Handle::current());
-    engine.behind().unwrap().serve();
+    engine.behind().unwrap().serve(SETTINGS);
     let apply = |number: u64, key: &'static [u8]| {
         let changes = vec![Change::Put { table: Table::Current, key: Bytes::from_static(key), value: pair(1) }];
         engine.apply(Batch { applied: number, revision: number, changes }).unwrap();
@@ -494,6 +496,45 @@ async fn credentials_are_read_again_as_long_as_the_store_denies_access() {
     }
     assert!((1..=2).contains(&(opened.load(Ordering::Relaxed) - before)), "{before} and then {opened:?}");
     assert_eq!((engine.behind().unwrap().stats().waiting_keys, stores[1].content().await.len()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_change_while_it_serves() {
+    let engine = SimulatedEngines::default().open(PLACE, &EngineSpec::of("lsm")).unwrap();
+    let [store, next] = [Arc::new(Planted::new(1, 100)), Arc::new(Planted::new(1, 0))];
+    let began = now();
+    let steady_ms: SteadyMs = Arc::new(move || began.elapsed().as_millis() as u64);
+    let opened = Arc::clone(&next);
+    let setup_of: SetupOf = Arc::new(move |settings| {
+        let max_bytes = settings.parse().map_err(|_| "not a number".to_owned())?;
+        let opened = Arc::clone(&opened);
+        Ok(setup(Arc::new(move || Ok(Arc::clone(&opened) as Arc<dyn Store>)), max_bytes))
+    });
+    let first = Behind { setup_of, steady_ms, ..behind(Arc::clone(&store) as Arc<dyn Store>, value_of, 900) };
+    let engine = WriteBehind::new(engine, first, &Handle::current());
+    let behind = engine.behind().unwrap();
+    behind.serve(SETTINGS);
+    let put = |number: u64, key: u8| {
+        let changes = vec![Change::Put { table: Table::Current, key: Bytes::from(vec![key]), value: pair(key) }];
+        engine.apply(Batch { applied: number, revision: number, changes }).unwrap();
+    };
+    (1..10).for_each(|key| put(key.into(), key));
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert!(behind.stats().is_full() && behind.stats().is_spilled);
+    behind.serve("nonsense");
+    assert!(behind.stats().last_error.unwrap().contains("not a number"));
+    behind.serve("100000");
+    assert_eq!((behind.stats().max_waiting_bytes, behind.stats().is_full()), (100_000, false));
+    let calls = store.calls.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let stats = behind.stats();
+    assert_eq!((stats.waiting_keys, stats.is_spilled, next.content().await.len()), (0, false, 9), "{stats:?}");
+    put(10, 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((behind.stats().waiting_keys, store.calls.load(Ordering::Relaxed)), (0, calls), "nobody asks the one before");
+    // What it was told before is nothing new.
+    behind.serve("100000");
+    assert_eq!(behind.stats().failed, stats.failed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -527,12 +568,13 @@ async fn a_store_that_cannot_be_opened_is_opened_later() {
     });
     let began = now();
     let steady_ms: SteadyMs = Arc::new(move || began.elapsed().as_millis() as u64);
-    let engine = WriteBehind::new(engine, Behind { open, steady_ms, ..behind(store, value_of, 1 << 20) }, &Handle::current());
+    let setup = setup(open, 1 << 20);
+    let engine = WriteBehind::new(engine, Behind { setup, steady_ms, ..behind(store, value_of, 1 << 20) }, &Handle::current());
     let changes = vec![Change::Put { table: Table::Current, key: Bytes::from_static(b"k"), value: pair(1) }];
     engine.apply(Batch { applied: 1, revision: 1, changes }).unwrap();
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(tries.load(Ordering::Relaxed), 0, "it does not serve: another engine may write there");
-    engine.behind().unwrap().serve();
+    engine.behind().unwrap().serve(SETTINGS);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(engine.behind().unwrap().stats().last_error.unwrap().contains("no credentials"));
     tokio::time::sleep(Duration::from_secs(8)).await;

@@ -3,7 +3,9 @@
 use quorate_api::key::{DEFAULT_KEYSPACE, is_keyspace_name};
 use quorate_keyspace::Write;
 
-use super::records::{EngineSettings, KeyspaceRecord, MoveRecord, NodeState, ReplicaRecord, ReplicaRole, ShardRecord};
+use super::records::{
+    EngineSettings, HOW_A_STORE_IS_ASKED, KeyspaceRecord, MoveRecord, NodeState, ReplicaRecord, ReplicaRole, ShardRecord,
+};
 use super::settings::{DEFAULT_ENGINE, KeyspaceSettings, SettingsError};
 use super::{Catalog, CatalogError, SYSTEM_KEYSPACE};
 use crate::limits::MAX_KEYSPACES;
@@ -123,7 +125,7 @@ impl Catalog {
             let why = format!("replication.durability: {name} was made with the other, which cannot be changed");
             return Err(SettingsError::Unsupported(why).into());
         }
-        let has_other_engine = !settings.engine.is_same(&present.engine);
+        let has_other_engine = !settings.engine.is_same(&present.engine) && !settings.engine.is_same_place(&present.engine);
         if has_other_engine && !present.replication.is_raft() {
             let why = "engine: only keyspaces with replication raft can be moved to another; delete this one and make it anew";
             return Err(SettingsError::Unsupported(why.to_owned()).into());
@@ -131,14 +133,18 @@ impl Catalog {
         let are_behind = present.engine.local.is_some() && settings.engine.local.is_some();
         if has_other_engine && are_behind && settings.engine.kind == present.engine.kind {
             let why = format!(
-                "engine: {name} has a store {} behind it, which two engines would write to while one takes the other's place: \
-                 move it to {DEFAULT_ENGINE} first, and from there to an empty place of the store",
-                present.engine.kind
+                "engine: {name} has a store {} behind it, which two engines would write to while one takes the other's place; \
+                 only {} can be changed there: move it to {DEFAULT_ENGINE} first, and from there to an empty place of the store",
+                present.engine.kind,
+                HOW_A_STORE_IS_ASKED.join(", ")
             );
             return Err(SettingsError::Unsupported(why).into());
         }
         if has_other_engine {
             keyspace.move_to(settings.engine.clone(), self.cluster.jobs + 1, now_ms);
+        } else if !settings.engine.is_same(&present.engine) {
+            // Who has it asks its store in another way from now on.
+            keyspace.engine = settings.engine.clone();
         }
         keyspace.replication = settings.replication.clone();
         keyspace.ttl_ms = settings.ttl_ms;

@@ -382,15 +382,37 @@ impl ReplicaRecord {
     }
 }
 
+/// The options of a store behind replicas that say how it is asked, and not where its pairs are, and as what.
+pub(super) const HOW_A_STORE_IS_ASKED: [&str; 6] = ["credentials", "endpoint", "max_calls", "queue_max", "region", "timeout"];
+
 impl EngineSettings {
     /// An engine with its defaults.
     pub fn of(kind: &str) -> Self {
         Self { kind: kind.to_owned(), options: BTreeMap::new(), outside: None, local: None }
     }
 
-    /// Whether this is the engine.
+    /// Whether this is the engine, however a store behind it is asked.
     pub fn is(&self, engine: &EngineSpec) -> bool {
-        self.spec() == *engine
+        let own = self.spec();
+        match (&own.behind, &engine.behind) {
+            (Some(store), Some(other)) if store.settings != other.settings => {
+                let is_same_place = || serde_json::from_str(&other.settings).is_ok_and(|other| self.is_at(&other));
+                own.kind == engine.kind && store.kind == other.kind && is_same_place()
+            }
+            _ => own == *engine,
+        }
+    }
+
+    /// Whether it is the same engine with the same place of a store behind it, which may be asked in another way: it need not be
+    /// made anew.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        self.local.is_some() && self.local == other.local && self.kind == other.kind && self.is_at(&other.options)
+    }
+
+    fn is_at(&self, options: &BTreeMap<String, EngineValue>) -> bool {
+        let says_where =
+            |(name, _): &(&String, &EngineValue)| name.as_str() != "type" && !HOW_A_STORE_IS_ASKED.contains(&name.as_str());
+        self.options.iter().filter(says_where).eq(options.iter().filter(says_where))
     }
 
     /// The kind of engine that replicas have, if this version knows it.

@@ -6,7 +6,7 @@ const MAX: u64 = 4 * (KEY_OVERHEAD_BYTES + 11);
 
 /// A queue that has read its rows, of which there are none.
 fn queue() -> Queue {
-    let mut queue = Queue::new(MAX, 1_000, 2);
+    let mut queue = Queue::new(Bounds { max_bytes: MAX, late_ms: 1_000, max_retries: 2 });
     assert_eq!(queue.wants_rows(0), Some(Wanted { after: None }));
     queue.end_rows();
     queue
@@ -132,7 +132,7 @@ impl Run {
 
 #[test]
 fn a_store_that_takes_nothing_is_asked_seldom_and_what_it_takes_is_found_behind_what_it_does_not() {
-    let mut queue = Queue::new(1 << 30, 0, 2);
+    let mut queue = Queue::new(Bounds { max_bytes: 1 << 30, late_ms: 0, max_retries: 2 });
     queue.end_rows();
     let mut run = Run { queue, under_way: Vec::new(), now_ms: 0 };
     let name = |what: &str, number: u64| Bytes::from(format!("{what}/{number}"));
@@ -165,7 +165,7 @@ fn a_store_that_takes_nothing_is_asked_seldom_and_what_it_takes_is_found_behind_
 
 #[test]
 fn keys_that_failed_take_no_more_than_their_share_of_calls() {
-    let mut queue = Queue::new(1 << 20, 0, 2);
+    let mut queue = Queue::new(Bounds { max_bytes: 1 << 20, late_ms: 0, max_retries: 2 });
     queue.end_rows();
     for name in ["a", "b", "c", "d"] {
         queue.note(&key(name), 10, 0);

@@ -7,7 +7,9 @@ use quorate_api::keyspace::Capability;
 use super::*;
 use crate::catalog::replication::Mode;
 use crate::catalog::tests::{System, request};
-use crate::catalog::{DEFAULT_RETENTION, EngineSettings, LimitsRecord, OutsideRecord, ReplicationSettings, RetentionRecord};
+use crate::catalog::{
+    DEFAULT_RETENTION, EngineSettings, EngineValue, LimitsRecord, OutsideRecord, ReplicationSettings, RetentionRecord,
+};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -477,4 +479,37 @@ fn nodes_have_no_replicas_of_what_lies_in_a_store_outside() {
     assert!(matches!(system.catalog().plan_alter("shared", &elsewhere, NOW_MS), Err(CatalogError::Settings(_))));
     assert!(matches!(system.catalog().plan_begin_restore("new", &asked, false, NOW_MS), Err(CatalogError::Settings(_))));
     system.delete("shared");
+}
+
+#[test]
+fn how_a_store_behind_replicas_is_asked_changes_in_place_and_where_it_is_does_not() {
+    let text = |text: &str| EngineValue::Text(text.to_owned());
+    let store = |options: &[(&str, &str)]| EngineSettings {
+        options: options.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect(),
+        local: Some("lsm".to_owned()),
+        ..engine("s3")
+    };
+    let with = |engine: EngineSettings| KeyspaceSettings { engine, ..settings(Mode::Raft) };
+    let mut system = System::of(3);
+    let first = store(&[("url", "s3://bucket/{node}"), ("timeout", "1s")]);
+    system.create("orders", &with(first.clone()));
+    let opened = first.spec();
+    let asked = store(&[("url", "s3://bucket/{node}"), ("queue_max", "1MiB"), ("endpoint", "http://127.0.0.1:1")]);
+    let write = system.catalog().plan_alter("orders", &with(asked.clone()), NOW_MS).unwrap().unwrap();
+    assert!(system.is_applied(&write));
+    let keyspace = system.keyspace("orders");
+    assert_eq!((&keyspace.engine, keyspace.is_moving(), &keyspace.last_move), (&asked, false, &None));
+    assert!(keyspace.engine.is(&opened) && first.is(&asked.spec()), "replicas have it already");
+    for elsewhere in [
+        store(&[("url", "s3://other/{node}"), ("timeout", "1s")]),
+        store(&[("url", "s3://bucket/{node}"), ("envelope", "none")]),
+        EngineSettings {
+            local: Some("btree".to_owned()),
+            ..store(&[("url", "s3://bucket/{node}"), ("timeout", "1s"), ("local", "btree")])
+        },
+    ] {
+        assert!(!elsewhere.is(&opened) && !elsewhere.is(&asked.spec()), "{elsewhere:?}");
+        let refused = system.catalog().plan_alter("orders", &with(elsewhere), NOW_MS).unwrap_err().to_string();
+        assert!(refused.contains("timeout") && refused.contains("move it to lsm first"), "{refused}");
+    }
 }
