@@ -5,6 +5,8 @@
 //! cut, held up, slowed down or damaged while all others go on. Answers between nodes travel on connections of their own: to part
 //! two nodes, both directions have to be cut.
 //!
+//! In front of another server ([`Proxy::of_server`]) there is one link for all, and no greeting.
+//!
 //! What it must not know: anything that is said after the greeting.
 
 use std::collections::BTreeMap;
@@ -45,9 +47,14 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     target: SocketAddr,
+    /// Whether who dials says who it is.
+    is_greeted: bool,
     links: Mutex<BTreeMap<u64, Link>>,
     is_over: AtomicBool,
 }
+
+/// Who dials a server that nobody greets. No node has this id.
+pub const ANYBODY: u64 = 0;
 
 /// How often a connection looks whether its link is another, and the listener whether it shall end.
 const LOOK: Duration = Duration::from_millis(10);
@@ -61,10 +68,19 @@ const PIECE_BYTES: usize = 64 << 10;
 impl Proxy {
     /// Listens at an address of loopback; what comes goes on to `target`.
     pub fn start(listen: SocketAddr, target: SocketAddr) -> io::Result<Self> {
+        Self::begin(listen, target, true)
+    }
+
+    /// One in front of a server that nobody greets: all connections are of [`ANYBODY`].
+    pub fn of_server(listen: SocketAddr, target: SocketAddr) -> io::Result<Self> {
+        Self::begin(listen, target, false)
+    }
+
+    fn begin(listen: SocketAddr, target: SocketAddr, is_greeted: bool) -> io::Result<Self> {
         let listener = TcpListener::bind(listen)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { target, links: Mutex::default(), is_over: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { target, is_greeted, links: Mutex::default(), is_over: AtomicBool::new(false) });
         let of_thread = Arc::clone(&shared);
         let listening = Builder::new().name(format!("proxy {address}")).spawn(move || of_thread.listen(&listener))?;
         Ok(Self { address, shared, listening: Some(listening) })
@@ -126,7 +142,7 @@ impl Shared {
         dialler.set_nonblocking(false)?;
         dialler.set_read_timeout(Some(LOOK))?;
         dialler.set_nodelay(true)?;
-        let (from, greeting) = self.read_greeting(dialler)?;
+        let (from, greeting) = if self.is_greeted { self.read_greeting(dialler)? } else { (ANYBODY, Vec::new()) };
         if matches!(self.link(from), None | Some(Link::Cut)) {
             return dialler.shutdown(Shutdown::Both);
         }
@@ -268,6 +284,20 @@ mod tests {
         let mut again = dial(&proxy, 1);
         let mut again_end = accepted(&node);
         assert!(comes_through(&mut again, &mut again_end));
+    }
+
+    #[test]
+    fn a_server_that_nobody_greets_has_one_link() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = Proxy::of_server("127.0.0.1:0".parse().unwrap(), server.local_addr().unwrap()).unwrap();
+        let mut one = TcpStream::connect(proxy.address()).unwrap();
+        let (mut end, _) = server.accept().unwrap();
+        for stream in [&one, &end] {
+            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        }
+        assert!(comes_through(&mut one, &mut end) && comes_through(&mut end, &mut one));
+        proxy.set(ANYBODY, Link::Cut);
+        assert_eq!(one.read(&mut [0; 9]).unwrap(), 0, "it ends");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use quorate_proxy::{ANYBODY, Link, Proxy};
 use quorate_test_servers::{Server, moto, redis};
 use serde_json::{Value, json};
 
@@ -383,6 +384,84 @@ fn stores_on_a_network_stand_behind_replicas_of_every_mode() {
             let engine: Value = serde_json::from_str(&text).expect("the same with another place");
             behind(&cluster, &keyspace, &engine, mode, server);
         }
+    }
+}
+
+/// Links to stores that are cut, that hang, and that turn bits: the stores get everything once they are whole.
+#[test]
+fn bad_links_to_stores_behind_replicas_disturb_nobody_else() {
+    let root = tempfile::tempdir().expect("a temporary folder can be made");
+    let cluster = cluster_with(root.path());
+    let through = |server: &Server| {
+        let at = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        Proxy::of_server(at(0), at(server.port)).expect("a proxy can be started")
+    };
+    if let Some(server) = moto() {
+        let proxy = through(&server);
+        let file = root.path().join("credentials.json");
+        fs::write(&file, r#"{"access_key_id": "x", "secret_access_key": "y"}"#).expect("a file can be written");
+        let endpoint = format!("http://{}", proxy.address());
+        let engine = json!({
+            "type": "s3", "url": "s3://bucket/{node}/links", "endpoint": endpoint, "credentials": {"file": file},
+        });
+        over_bad_links(&cluster, "links-s3", &engine, &proxy);
+    }
+    if let Some(server) = redis("open sesame") {
+        let proxy = through(&server);
+        let file = root.path().join("redis.json");
+        fs::write(&file, r#"{"password": "open sesame"}"#).expect("a file can be written");
+        let url = format!("redis://{}/0", proxy.address());
+        let engine = json!({"type": "redis", "url": url, "prefix": "{node}/", "credentials": {"file": file}});
+        over_bad_links(&cluster, "links-redis", &engine, &proxy);
+    }
+}
+
+fn over_bad_links(cluster: &Cluster, keyspace: &str, engine: &Value, proxy: &Proxy) {
+    let mut settings = json!({ "engine": engine });
+    settings["engine"]["timeout"] = json!("500ms");
+    settings["engine"]["queue_max"] = json!("64KiB");
+    create(cluster, keyspace, &settings);
+    let mut nodes = NODES.map(|name| cluster.connection(name));
+    let mut expected = BTreeMap::new();
+    for (round, link) in [Link::Cut, Link::Held, Link::Slow(50), Link::Damaged(700)].into_iter().enumerate() {
+        proxy.set(ANYBODY, link);
+        // More than the queue takes. Some of it is refused when it is full.
+        let mut refused = 0;
+        for key in 0..30 {
+            let (key, value) = (format!("{}/{key}", key % 2 * round), format!("{round} ").repeat(1500));
+            let answer = nodes[expected.len() % 3].send(&put(keyspace, &key, &value)).expect("an answer");
+            match answer.status {
+                201 | 204 => drop(expected.insert(key, value)),
+                503 => refused += 1,
+                other => panic!("{other}: {}", answer.text()),
+            }
+            if refused == 2 {
+                break;
+            }
+        }
+        for node in &mut nodes {
+            undisturbed(node);
+            let behind = &stats(node, keyspace)["behind"];
+            let waiting = behind["waiting_bytes"].as_u64().expect("a number");
+            assert!(waiting < (64 << 10) + 8_000, "more waits than may: {behind}");
+        }
+        tell(format_args!("{keyspace}, {link:?}: {} keys by now, {refused} refused", expected.len()));
+        proxy.heal();
+        for node in &mut nodes {
+            flush(node, keyspace);
+        }
+    }
+    // What came through damaged was another value, or another key.
+    for (name, node) in NODES.into_iter().zip(&mut nodes) {
+        flush_with(node, keyspace, "rewrite&prune");
+        let text = engine.to_string().replace("{node}", name);
+        let mut shared: Value = serde_json::from_str(&text).expect("the same with a name in it");
+        shared["path"] = json!("shared");
+        let seen = format!("{keyspace}-{name}");
+        let target = format!("/v1/keyspaces/{seen}");
+        node.expect(201, &Request::json("PUT", &target, json!({ "engine": shared }).to_string()));
+        assert_eq!(pairs(node, &seen), expected, "the part of {name}");
+        node.expect(204, &Request::new("DELETE", target));
     }
 }
 
