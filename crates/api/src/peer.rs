@@ -220,6 +220,9 @@ pub enum ForwardResult {
     Overloaded,
     /// The receiver's disk is full: the write entered no log.
     DiskFull,
+    /// The store behind the receiver's replica is too far behind: the write entered no log. Only who knows such stores asks for
+    /// a write to them.
+    StoreBusy,
 }
 
 /// A piece of a snapshot file. `offset` 0 begins a transfer, and carries the Raft message to be stepped once all is there.

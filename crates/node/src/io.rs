@@ -203,6 +203,8 @@ pub enum Failure {
     Overloaded,
     /// The disk is full: nothing was done.
     DiskFull,
+    /// The store behind the leader's replica is too far behind: nothing was done.
+    StoreBusy,
     /// There is no other voter that leadership could be handed to: nothing was done.
     NoSuccessor,
     /// The node goes down: nothing was done.

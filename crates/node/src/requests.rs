@@ -53,7 +53,8 @@ impl<D: Disk> Node<D> {
         let leads_too_fast = self.replicas.get(&group).is_some_and(Replica::leads_too_fast);
         match () {
             () if self.is_disk_full => self.fail(token, Failure::DiskFull),
-            () if is_full || leads_too_fast => self.fail(token, Failure::Overloaded),
+            () if is_full => self.fail(token, Failure::Overloaded),
+            () if leads_too_fast => self.fail(token, Failure::StoreBusy),
             () if self.is_stopping() => self.fail(token, Failure::ShuttingDown),
             () => {
                 let sequence = self.pending.add(token, quorate_log::GroupId(group), write, deadline);
@@ -159,7 +160,7 @@ impl<D: Disk> Node<D> {
         }
         let leading = self.replicas.get_mut(&group).filter(|replica| replica.is_leader());
         match leading {
-            Some(replica) if replica.leads_too_fast() => self.reply_to(from, group, id, ForwardResult::Overloaded),
+            Some(replica) if replica.leads_too_fast() => self.reply_to(from, group, id, ForwardResult::StoreBusy),
             Some(_) if self.is_disk_full => self.reply_to(from, group, id, ForwardResult::DiskFull),
             Some(replica) => {
                 replica.propose(Proposal { id, asked_by: Some(from), command: forward.command });
@@ -192,6 +193,7 @@ impl<D: Disk> Node<D> {
             }
             ForwardResult::Overloaded => self.refuse(sequence, Failure::Overloaded),
             ForwardResult::DiskFull => self.refuse(sequence, Failure::DiskFull),
+            ForwardResult::StoreBusy => self.refuse(sequence, Failure::StoreBusy),
         }
     }
 

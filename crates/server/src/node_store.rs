@@ -679,6 +679,9 @@ pub(crate) fn error_of(failure: Failure) -> StoreError {
         Failure::NoSuccessor => StoreError::Conflict("there is no other voter that could lead".to_owned()),
         Failure::Overloaded => StoreError::Overloaded,
         Failure::DiskFull => StoreError::DiskFull,
+        Failure::StoreBusy => StoreError::Behind(
+            "the store behind the leader's replica is too far behind: that node's statistics say why".to_owned(),
+        ),
         Failure::ShuttingDown => StoreError::ShuttingDown,
     }
 }

@@ -24,6 +24,7 @@ const RESULT_OUTCOME: u8 = 0;
 const RESULT_NOT_LEADER: u8 = 1;
 const RESULT_OVERLOADED: u8 = 2;
 const RESULT_DISK_FULL: u8 = 4;
+const RESULT_STORE_BUSY: u8 = 5;
 
 const ACK_FAILED: u8 = 1;
 const ACK_DONE: u8 = 1 << 1;
@@ -171,6 +172,7 @@ pub(super) fn put_forward_reply(out: &mut impl Sink, reply: &ForwardReply) {
         }
         ForwardResult::Overloaded => out.byte(RESULT_OVERLOADED),
         ForwardResult::DiskFull => out.byte(RESULT_DISK_FULL),
+        ForwardResult::StoreBusy => out.byte(RESULT_STORE_BUSY),
     }
 }
 
@@ -181,6 +183,7 @@ pub(super) fn read_forward_reply(reader: &mut Reader) -> Result<ForwardReply, De
         RESULT_NOT_LEADER => ForwardResult::NotLeader(reader.integer()?),
         RESULT_OVERLOADED => ForwardResult::Overloaded,
         RESULT_DISK_FULL => ForwardResult::DiskFull,
+        RESULT_STORE_BUSY => ForwardResult::StoreBusy,
         tag => return Err(DecodeError::Unknown { what: "forward result", tag: tag.into() }),
     };
     Ok(ForwardReply { group, origin, sequence, result })

@@ -83,6 +83,7 @@ fn forward_reply() -> impl Strategy<Value = ForwardReply> {
         integer().prop_map(ForwardResult::NotLeader),
         Just(ForwardResult::Overloaded),
         Just(ForwardResult::DiskFull),
+        Just(ForwardResult::StoreBusy),
     ];
     (integer(), integer(), integer(), result).prop_map(|(group, origin, sequence, result)| ForwardReply {
         group,

@@ -209,6 +209,38 @@ fn a_store_that_is_away_holds_up_writes_only_when_too_much_waits() {
 }
 
 #[test]
+fn a_leader_whose_store_is_behind_says_so_through_every_node() {
+    let run = Folders::begin(&json!({"engine": {"queue_max": "64KiB", "timeout": "500ms"}}));
+    let mut nodes = run.nodes();
+    nodes[0].expect(201, &put("pairs", "a", "1"));
+    run.assert_equal();
+    let status: Value = nodes[0].expect(200, &Request::new("GET", "/v1/cluster")).json();
+    let shard = status["shards"].as_array().expect("shards").iter().find(|shard| shard["keyspace"] == "pairs");
+    let leader = shard.expect("that of the keyspace")["leader"].as_str().expect("a leader").to_owned();
+    let away = run.root.path().join("away");
+    fs::rename(run.root.path().join(&leader), &away).expect("a folder can be moved");
+    let other = NODES.iter().position(|name| *name != leader).expect("another");
+    let mut written = 0;
+    let refused = loop {
+        let answer = nodes[other].send(&put("pairs", &format!("many/{written}"), &"v".repeat(1000))).expect("an answer");
+        match answer.status {
+            201 if written < 500 => written += 1,
+            _ => break answer,
+        }
+    };
+    let told: Value = refused.json();
+    assert_eq!((told["code"].as_str(), told["outcome"].as_str()), (Some("store_busy"), Some("not_applied")), "{told}");
+    assert!(told["detail"].as_str().expect("a detail").contains("the leader's replica"), "{told}");
+    let there = run.root.path().join(leader);
+    if there.exists() {
+        assert_eq!(files(&there), BTreeMap::new());
+        fs::remove_dir_all(&there).expect("it can be removed");
+    }
+    fs::rename(away, there).expect("a folder can be moved");
+    assert_eq!(run.assert_equal().len(), written + 1);
+}
+
+#[test]
 fn keys_that_a_store_denies_hold_up_no_other() {
     let run = Folders::begin(&json!({"engine": {"queue_max": "64KiB"}}));
     let mut nodes = run.nodes();
