@@ -116,6 +116,13 @@ impl Running {
         settings: &KeyspaceSettings,
         deadline: Monotonic,
     ) -> Result<u64, StoreError> {
+        let present = self.handle.views.catalog.load().keyspaces.get(name).cloned();
+        // One that was begun before wrote to the part itself.
+        let is_repeated = present.is_some_and(|it| it.is_restoring && it.engine.is_same_place(&settings.engine));
+        if settings.engine.local.is_some() && !is_repeated {
+            settings.check()?;
+            self.check_behind(settings, deadline).await?;
+        }
         let default_is_empty = name == DEFAULT_KEYSPACE && self.is_empty(name, deadline).await?;
         let now_ms = Clock::calendar_ms();
         let plan = |catalog: &Catalog| Ok((Some(catalog.plan_begin_restore(name, settings, default_is_empty, now_ms)?), ()));

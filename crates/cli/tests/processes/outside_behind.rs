@@ -140,6 +140,9 @@ fn each_replica_has_a_folder_that_other_programs_can_read() {
     assert!(all.contains_key("later/19") && !all.contains_key("dir-1/7"));
 
     // What is in the folder stays when the keyspace goes; and is not taken for a new one's.
+    let backup = run.root.path().join("pairs.backup");
+    let backup = backup.to_str().expect("temporary folders have plain names");
+    run.cluster.must_call("n1", &["backup", backup]);
     let mut node = run.cluster.connection("n1");
     node.expect(204, &Request::new("DELETE", "/v1/keyspaces/pairs"));
     assert_eq!(files(&run.folder("n1")), all);
@@ -147,6 +150,14 @@ fn each_replica_has_a_folder_that_other_programs_can_read() {
     let again = Request::json("PUT", "/v1/keyspaces/again", json!({ "engine": engine }).to_string());
     let (code, _, detail) = problem(&mut node, 422, &again);
     assert!(code == "unsupported_settings" && detail.contains("\"path\": \"shared\""), "{detail}");
+    let restore = ["restore", backup, "--only", "pairs"];
+    let refused = run.cluster.call("n1", &restore);
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("name a place that is empty"), "{told}");
+    NODES.iter().for_each(|name| fs::remove_dir_all(run.root.path().join(name)).expect("it can be removed"));
+    run.cluster.must_call("n1", &restore);
+    run.cluster.until_keyspace("pairs");
+    assert_eq!(run.assert_equal(), all);
 }
 
 #[test]
