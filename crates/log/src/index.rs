@@ -19,6 +19,8 @@ pub(crate) struct Index<F> {
     /// Segments kept for use again: how many, and their bytes.
     pub(crate) spare_count: usize,
     pub(crate) spare_bytes: u64,
+    /// Bytes of the next segment that are there already.
+    pub(crate) prepared_bytes: u64,
 }
 
 /// What is known of one group.
@@ -67,7 +69,7 @@ impl Slot {
 
 impl<F> Index<F> {
     pub(crate) fn new() -> Self {
-        Self { groups: BTreeMap::new(), segments: Segments::new(), spare_count: 0, spare_bytes: 0 }
+        Self { groups: BTreeMap::new(), segments: Segments::new(), spare_count: 0, spare_bytes: 0, prepared_bytes: 0 }
     }
 
     pub(crate) fn group(&self, id: GroupId) -> Option<&Group> {

@@ -33,9 +33,18 @@ pub struct Log<D: Disk> {
     index: Arc<RwLock<Index<D::File>>>,
     buffer: BatchBuffer,
     spares: Vec<Spare<D::File>>,
+    /// The segment after the one in use, as far as it is made.
+    prepared: Option<Prepared<D::File>>,
     /// The number of the next batch.
     next_sequence: u64,
     is_poisoned: bool,
+}
+
+/// A file that is to become a segment, under [`PREPARED_NAME`].
+struct Prepared<F> {
+    file: Arc<F>,
+    /// How long it is so far, durably.
+    made_bytes: u64,
 }
 
 /// A segment without content, of the usual size.
@@ -62,6 +71,7 @@ impl<D: Disk> Log<D> {
             index: Arc::new(RwLock::new(index)),
             buffer: BatchBuffer::default(),
             spares,
+            prepared: None,
             next_sequence,
             is_poisoned: false,
         })
@@ -71,7 +81,7 @@ impl<D: Disk> Log<D> {
     ///
     /// Fails with [`LogError::Full`], [`LogError::TooLarge`] or [`LogError::Invalid`] before anything is written; the log can
     /// be used as before. Any other error poisons it, and says nothing about whether the batch is durable: see [`LogError`].
-    /// May do a bounded amount of cleaning along the way.
+    /// May do a bounded amount of cleaning along the way, make a part of the next segment, and drop a segment.
     pub fn write(&mut self, batches: &[Batch]) -> Result<(), LogError> {
         if self.is_poisoned {
             return Err(LogError::Poisoned);
@@ -89,6 +99,23 @@ impl<D: Disk> Log<D> {
     /// What the log takes and holds.
     pub fn usage(&self) -> Usage {
         self.reader().usage()
+    }
+
+    /// Whether segments in which nothing holds any more are there to be dropped. `write` drops one each time, and all on a disk
+    /// that is nearly full.
+    pub fn has_leftovers(&self) -> bool {
+        !self.is_poisoned && self.index().segments.has_dead()
+    }
+
+    /// Drops one such segment: for a writer that has nothing else to do. Blocks for as long as the file system takes to give
+    /// a file's room back; fails as `write` does.
+    pub fn drop_leftover(&mut self) -> Result<(), LogError> {
+        if self.is_poisoned {
+            return Err(LogError::Poisoned);
+        }
+        let result = self.drop_dead_segments(1);
+        self.is_poisoned = result.is_err();
+        result
     }
 
     fn write_records(&mut self, batches: &[Batch]) -> Result<(), LogError> {
@@ -109,7 +136,8 @@ impl<D: Disk> Log<D> {
         }
         self.write_buffer()?;
         moves.note_progress(&mut self.index_mut().segments);
-        self.drop_dead_segments()
+        self.prepare_ahead()?;
+        self.drop_leftovers()
     }
 
     /// `room` is what is left of the segment in use, if the batch goes there.
@@ -153,6 +181,9 @@ impl<D: Disk> Log<D> {
 
     /// Adds a segment with room for a batch of `extent_bytes`. Its header and its name are durable on return.
     fn add_segment(&mut self, extent_bytes: u64, has_growth: bool) -> Result<(), LogError> {
+        if self.spares.is_empty() {
+            self.drop_leftovers()?;
+        }
         let size_bytes = self.options.segment_bytes.max(SEGMENT_HEADER_BYTES + extent_bytes);
         let epoch = self.next_sequence;
         let name = segment_name(epoch);
@@ -164,10 +195,12 @@ impl<D: Disk> Log<D> {
         self.disk.rename(&prepared_name, &name).map_err(io_error("rename", &prepared_name))?;
         self.disk.sync_dir().map_err(io_error("sync the directory of", &name))?;
         let (spare_count, spare_bytes) = self.spare_usage();
+        let prepared_bytes = self.prepared_bytes();
         let mut index = self.index_mut();
         index.segments.push(Segment::new(epoch, name, file, size_bytes, SEGMENT_HEADER_BYTES));
         index.spare_count = spare_count;
         index.spare_bytes = spare_bytes;
+        index.prepared_bytes = prepared_bytes;
         Ok(())
     }
 
@@ -184,38 +217,102 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Makes a new file with a header.
-    fn prepare_file(&self, size_bytes: u64, epoch: u64, has_growth: bool) -> Result<(String, Arc<D::File>), LogError> {
+    /// Makes a new file with a header, or what is missing of the one that is prepared.
+    fn prepare_file(&mut self, size_bytes: u64, epoch: u64, has_growth: bool) -> Result<(String, Arc<D::File>), LogError> {
         let reserve_bytes = if has_growth { self.options.reserve_bytes } else { 0 };
-        if self.available_bytes() < size_bytes.saturating_add(reserve_bytes) {
-            return Err(LogError::Full { needed_bytes: size_bytes, reserve_bytes });
+        let missing_bytes = size_bytes - self.prepared_bytes();
+        let needed_bytes = missing_bytes.saturating_add(reserve_bytes);
+        if self.available_bytes() < needed_bytes {
+            self.drop_dead_segments(usize::MAX)?;
         }
-        let prepared = remove_if_present(&*self.disk, PREPARED_NAME).and_then(|()| {
-            let file = self.disk.create(PREPARED_NAME)?;
-            file.preallocate(size_bytes)?;
-            file.write_at(&SegmentHeader { epoch }.encode(), 0)?;
-            file.sync_data()?;
-            Ok(file)
-        });
-        match prepared {
-            Ok(file) => Ok((PREPARED_NAME.to_owned(), Arc::new(file))),
+        if self.available_bytes() < needed_bytes {
+            return Err(LogError::Full { needed_bytes: missing_bytes, reserve_bytes });
+        }
+        let header = SegmentHeader { epoch }.encode();
+        let written = self.grow_prepared(size_bytes, |file| file.write_at(&header, 0));
+        match written {
+            Ok(file) => {
+                self.prepared = None;
+                Ok((PREPARED_NAME.to_owned(), file))
+            }
             Err(error) if is_full(&error) => {
-                remove_if_present(&*self.disk, PREPARED_NAME).map_err(io_error("remove", PREPARED_NAME))?;
+                self.abandon_prepared()?;
                 Err(LogError::Full { needed_bytes: size_bytes, reserve_bytes: 0 })
             }
             Err(error) => Err(io_error("prepare", PREPARED_NAME)(error)),
         }
     }
 
-    /// Takes segments in which nothing holds off the front, and keeps some of them for use again.
-    fn drop_dead_segments(&mut self) -> Result<(), LogError> {
-        let mut has_dropped = false;
-        loop {
+    /// Makes a part of the next segment while the second half of the one in use is filled: the batch that needs it would wait
+    /// for the zeros of all of it. Nothing is promised by it; without room it is left.
+    fn prepare_ahead(&mut self) -> Result<(), LogError> {
+        let usual_bytes = self.options.segment_bytes;
+        let step_bytes = usual_bytes / PREPARED_STEPS;
+        let used_bytes = self.index().segments.active().map_or(0, |active| active.used_bytes);
+        let due_bytes = (PREPARED_PER_WRITTEN * used_bytes.saturating_sub(usual_bytes / 2)).min(usual_bytes);
+        let due_bytes = due_bytes / step_bytes * step_bytes;
+        let made_bytes = self.prepared_bytes();
+        if !self.spares.is_empty() || self.has_leftovers() || due_bytes <= made_bytes {
+            return Ok(());
+        }
+        if self.available_bytes() < usual_bytes - made_bytes + self.options.reserve_bytes {
+            return Ok(());
+        }
+        match self.grow_prepared(due_bytes, |_| Ok(())) {
+            Ok(_) => {}
+            Err(error) if is_full(&error) => self.abandon_prepared()?,
+            Err(error) => return Err(io_error("prepare", PREPARED_NAME)(error)),
+        }
+        self.index_mut().prepared_bytes = self.prepared_bytes();
+        Ok(())
+    }
+
+    /// Makes the prepared file so long, if it is shorter, and syncs it after a last change.
+    fn grow_prepared(&mut self, len: u64, change: impl FnOnce(&D::File) -> std::io::Result<()>) -> std::io::Result<Arc<D::File>> {
+        let file = match &self.prepared {
+            Some(prepared) => Arc::clone(&prepared.file),
+            None => {
+                remove_if_present(&*self.disk, PREPARED_NAME)?;
+                Arc::new(self.disk.create(PREPARED_NAME)?)
+            }
+        };
+        file.preallocate(len)?;
+        change(&file)?;
+        file.sync_data()?;
+        let made_bytes = len.max(self.prepared_bytes());
+        self.prepared = Some(Prepared { file: Arc::clone(&file), made_bytes });
+        Ok(file)
+    }
+
+    fn abandon_prepared(&mut self) -> Result<(), LogError> {
+        self.prepared = None;
+        self.index_mut().prepared_bytes = 0;
+        remove_if_present(&*self.disk, PREPARED_NAME).map_err(io_error("remove", PREPARED_NAME))
+    }
+
+    fn prepared_bytes(&self) -> u64 {
+        self.prepared.as_ref().map_or(0, |prepared| prepared.made_bytes)
+    }
+
+    /// Drops one segment in which nothing holds any more. A purge may leave many at once, and each takes the file system some
+    /// milliseconds: too long for the next batch to wait, unless it lacks the room.
+    fn drop_leftovers(&mut self) -> Result<(), LogError> {
+        if !self.has_leftovers() {
+            return Ok(());
+        }
+        let is_room_short = self.available_bytes() < self.options.segment_bytes + self.options.reserve_bytes;
+        self.drop_dead_segments(if is_room_short { usize::MAX } else { 1 })
+    }
+
+    /// Takes segments in which nothing holds off the front, so many at most, and keeps some of them for use again.
+    fn drop_dead_segments(&mut self, max_count: usize) -> Result<(), LogError> {
+        let mut dropped_count = 0;
+        while dropped_count < max_count {
             let Some(segment) = self.index_mut().segments.pop_dead() else { break };
             self.drop_segment(segment)?;
-            has_dropped = true;
+            dropped_count += 1;
         }
-        if has_dropped {
+        if dropped_count > 0 {
             // A spare is overwritten only after its old name is gone for good.
             self.disk.sync_dir().map_err(io_error("sync the directory of", "the log"))?;
             let (spare_count, spare_bytes) = self.spare_usage();
@@ -346,6 +443,11 @@ impl Bounds {
     }
 }
 
+/// How many bytes of the next segment are made for each byte written, once the segment in use is half full: it is done before
+/// that is full.
+const PREPARED_PER_WRITTEN: u64 = 2;
+/// In how many parts the next segment is made, each with a sync: of the usual segments, 1 MiB each.
+const PREPARED_STEPS: u64 = 32;
 /// How many bytes are moved for each byte written, where cleaning is due. At one, the log would just keep its size when half
 /// of what is cleaned is live; two makes it shrink.
 const MOVED_PER_WRITTEN: u64 = 2;

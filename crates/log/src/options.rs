@@ -39,7 +39,7 @@ impl Options {
 /// What the log takes and holds, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of all segments on disk, spare ones included.
+    /// Bytes of all segments on disk, spare ones and what is made of the next included.
     pub log_bytes: u64,
     /// Bytes of what is not purged, of all groups.
     pub live_bytes: u64,

@@ -104,9 +104,11 @@ impl<D: Disk> Reader<D> {
     pub fn usage(&self) -> Usage {
         let available_bytes = self.disk.available_bytes().ok();
         let index = self.index();
-        let next_segment_bytes = self.options.segment_bytes + self.options.reserve_bytes;
+        let missing_bytes = self.options.segment_bytes - index.prepared_bytes.min(self.options.segment_bytes);
+        let next_segment_bytes = missing_bytes + self.options.reserve_bytes;
+        let segments_bytes: u64 = index.segments.iter().map(|segment| segment.size_bytes).sum();
         Usage {
-            log_bytes: index.segments.iter().map(|segment| segment.size_bytes).sum::<u64>() + index.spare_bytes,
+            log_bytes: segments_bytes + index.spare_bytes + index.prepared_bytes,
             live_bytes: index.segments.live_bytes(),
             segment_count: index.segments.len(),
             spare_count: index.spare_count,

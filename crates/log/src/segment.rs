@@ -124,9 +124,14 @@ impl<F> Segments<F> {
         self.queue.push_back(segment);
     }
 
-    /// Takes the oldest segment out if nothing in it holds, unless it is the one that is written.
+    /// Whether nothing in the oldest segment holds, and it is not the one that is written.
+    pub(crate) fn has_dead(&self) -> bool {
+        self.queue.len() > 1 && self.queue.front().is_some_and(Segment::is_dead)
+    }
+
+    /// Takes that segment out, if so.
     pub(crate) fn pop_dead(&mut self) -> Option<Segment<F>> {
-        if self.queue.len() < 2 || !self.queue.front()?.is_dead() {
+        if !self.has_dead() {
             return None;
         }
         self.front.0 += 1;

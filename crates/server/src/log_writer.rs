@@ -83,7 +83,11 @@ impl LogWriter {
 }
 
 fn write_all<D: Disk>(mut log: Log<D>, shared: &Shared) {
-    while let Some((batches, ticket)) = take(shared) {
+    while let Some((batches, ticket)) = take(shared, log.has_leftovers()) {
+        if batches.is_empty() {
+            log.drop_leftover().unwrap_or_else(|error| end_process(&error));
+            continue;
+        }
         let mut rest = batches.as_slice();
         while !rest.is_empty() {
             let (now, later) = rest.split_at(fitting(rest));
@@ -97,11 +101,14 @@ fn write_all<D: Disk>(mut log: Log<D>, shared: &Shared) {
     }
 }
 
-fn take(shared: &Shared) -> Option<(Vec<Batch>, u64)> {
+/// What waits, with its last ticket; if nothing does, it is waited for, unless there is something else to do. None at the end.
+fn take(shared: &Shared, has_leftovers: bool) -> Option<(Vec<Batch>, u64)> {
     let queue = shared.queue.lock().expect(POISONED);
-    let mut queue = shared.wake.wait_while(queue, |queue| queue.batches.is_empty() && !queue.is_closed).expect(POISONED);
+    let is_idle = |queue: &mut Queue| queue.batches.is_empty() && !queue.is_closed && !has_leftovers;
+    let mut queue = shared.wake.wait_while(queue, is_idle).expect(POISONED);
     let batches = std::mem::take(&mut queue.batches);
-    (!batches.is_empty()).then_some((batches, queue.last_ticket))
+    let is_over = batches.is_empty() && queue.is_closed;
+    (!is_over).then_some((batches, queue.last_ticket))
 }
 
 /// How many batches from the front go into one write: at least one.
@@ -135,10 +142,12 @@ fn write_one<D: Disk>(log: &mut Log<D>, batches: &[Batch], shared: &Shared) -> b
                 tracing::error!(%error, "the log waits for room");
                 std::thread::sleep(FULL_DISK_PAUSE);
             }
-            Err(error) => {
-                tracing::error!(%error, "the log cannot be written: the process ends here, lest it acknowledges what is lost");
-                std::process::abort();
-            }
+            Err(error) => end_process(&error),
         }
     }
+}
+
+fn end_process(error: &LogError) -> ! {
+    tracing::error!(%error, "the log cannot be written: the process ends here, lest it acknowledges what is lost");
+    std::process::abort();
 }

@@ -79,9 +79,88 @@ fn a_large_batch_leaves_the_spare_segments_alone() {
     log.write(&[vec![(GroupId(2), append(1, 1, 1, 10_000))]]).unwrap();
     let usage = log.usage();
     assert_eq!(usage.spare_count, spares(&disk));
-    let sizes = disk.list().unwrap().iter().map(|name| disk.content(name).unwrap().len() as u64).sum::<u64>();
-    assert_eq!(usage.log_bytes, sizes);
+    assert_eq!(usage.log_bytes, disk_bytes(&disk));
     assert_eq!(open(&disk.restart()).unwrap().usage(), usage);
+}
+
+/// Bytes of all files that are there.
+fn disk_bytes(disk: &MemoryDisk) -> u64 {
+    disk.list().unwrap().iter().map(|name| disk.content(name).unwrap().len() as u64).sum()
+}
+
+/// Fills segments with a group's entries, and purges them all with the last write; returns the number of the last entry.
+fn fill_and_purge(log: &mut Log<MemoryDisk>, group: GroupId) -> u64 {
+    const LAST: u64 = 40;
+    for index in 1..=LAST {
+        log.write(&[vec![(group, append(1, index, 1, 900))]]).unwrap();
+    }
+    log.write(&[vec![(group, Record::Purge(log_id(1, LAST)))]]).unwrap();
+    LAST
+}
+
+#[test]
+fn no_write_waits_for_a_whole_segment_to_be_made() {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk).unwrap();
+    log.write(&[vec![(GroupId(1), append(1, 1, 1, 300))]]).unwrap();
+    for index in 2..100 {
+        let before = disk_bytes(&disk);
+        log.write(&[vec![(GroupId(1), append(1, index, 1, 300))]]).unwrap();
+        let made_bytes = disk_bytes(&disk) - before;
+        assert!(made_bytes <= 3 * 512, "a write of 512 bytes made {made_bytes} of the next segment");
+        assert_eq!(log.usage().log_bytes, disk_bytes(&disk));
+    }
+    assert!(log.usage().segment_count > 10);
+}
+
+#[test]
+fn dead_segments_go_one_with_each_write() {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk).unwrap();
+    let mut last = fill_and_purge(&mut log, GroupId(1));
+    let segments = || disk.list().unwrap().into_iter().filter(|name| name.starts_with("segment"));
+    assert!(segments().count() > 8);
+    while log.has_leftovers() {
+        let before: Vec<String> = segments().collect();
+        last += 1;
+        log.write(&[vec![(GroupId(1), append(1, last, 1, 1))]]).unwrap();
+        let gone = before.len() - segments().filter(|name| before.contains(name)).count();
+        // One more where the write needed a segment, which had been one of them.
+        let is_rolling = segments().any(|name| !before.contains(&name));
+        assert!(gone == 1 || gone == 2 && is_rolling, "{gone} segments went at once");
+        assert_eq!(log.usage().log_bytes, disk_bytes(&disk));
+        let log = open(&disk.power_loss(0, &mut |_| 0)).unwrap();
+        assert_eq!(log.reader().group(GroupId(1)).unwrap().last.index.0, last);
+    }
+    assert!(segments().count() <= 3, "what was written since is in three");
+}
+
+#[test]
+fn dead_segments_go_while_nothing_is_written() {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk).unwrap();
+    fill_and_purge(&mut log, GroupId(1));
+    let expected = Model::of(&log.reader());
+    let mut rounds = 0;
+    while log.has_leftovers() {
+        log.drop_leftover().unwrap();
+        rounds += 1;
+    }
+    assert!(rounds > 6, "{rounds}");
+    assert_eq!((log.usage().segment_count, log.usage().spare_count), (1, 2));
+    assert_eq!(Model::of(&open(&disk.power_loss(0, &mut |_| 0)).unwrap().reader()), expected);
+}
+
+#[test]
+fn dead_segments_make_room_before_a_write_is_refused() {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk).unwrap();
+    let last = fill_and_purge(&mut log, GroupId(1));
+    assert!(log.has_leftovers());
+    disk.set_capacity(Some(disk_bytes(&disk) + small_segments().reserve_bytes));
+    // More than fits into the segment in use.
+    log.write(&[vec![(GroupId(1), append(1, last + 1, 4, 900))]]).unwrap();
+    assert!(!log.has_leftovers());
 }
 
 #[test]
