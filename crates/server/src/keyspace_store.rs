@@ -12,7 +12,7 @@ use quorate_node::eventual_replication::{Conflict, InstanceId, MemberState, Peer
 use quorate_node::keyspace::{Op, Settings, Write};
 use quorate_node::{
     Catalog, CatalogError, EventualStatus, KeyspaceRecord, KeyspaceSettings, Monotonic, MoveStatus, ReplicaRecord, ReplicaStatus,
-    SYSTEM_KEYSPACE,
+    SYSTEM_KEYSPACE, SettingsError,
 };
 
 use crate::clock::Clock;
@@ -89,12 +89,31 @@ impl Running {
                 self.check_behind(&next, deadline).await?;
             }
         }
+        self.check_room(name, &present, &next)?;
         let plan = |catalog: &Catalog| {
             let (settings, _) = settings_after(catalog)?;
             Ok((catalog.plan_alter(name, &settings, now_ms)?, ()))
         };
         self.change_catalog(deadline, plan).await?;
         self.keyspace(name, Freshness::LATEST, deadline).await
+    }
+
+    /// Refuses a move to an engine where the keyspace would be full, as far as this node knows how much there is.
+    fn check_room(&self, name: &str, present: &KeyspaceSettings, next: &KeyspaceSettings) -> Result<(), StoreError> {
+        let catalog = self.handle.views.catalog.load();
+        let shards = catalog.keyspaces.get(name).map_or(&[][..], |keyspace| &keyspace.shards);
+        let data_bytes: u64 = shards.iter().filter_map(|shard| Some(self.replica(shard.group)?.data_bytes)).sum();
+        match next.limits.max_bytes.filter(|max_bytes| next.engine.kind != present.engine.kind && data_bytes > *max_bytes) {
+            None => Ok(()),
+            Some(max_bytes) => {
+                let why = format!(
+                    "engine: {name} holds {data_bytes} bytes of keys and values, and could hold {max_bytes} on {}: set \
+                     limits.max_bytes with it, to what each node has memory or disk for",
+                    next.engine.kind
+                );
+                Err(SettingsError::Unsupported(why).into())
+            }
+        }
     }
 
     pub(crate) async fn delete_keyspace(&self, name: &str, deadline: Monotonic) -> Result<(), StoreError> {

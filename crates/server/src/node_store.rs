@@ -569,7 +569,7 @@ impl Running {
         }
     }
 
-    fn replica(&self, group: u64) -> Option<Arc<ReplicaStatus>> {
+    pub(crate) fn replica(&self, group: u64) -> Option<Arc<ReplicaStatus>> {
         self.handle.views.status.load().replicas.iter().find(|replica| replica.group.0 == group).cloned()
     }
 

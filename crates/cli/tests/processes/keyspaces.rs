@@ -115,6 +115,17 @@ fn a_full_keyspace_refuses_until_its_limit_is_raised() {
     });
     let large: Value = nodes[0].expect(413, &put("small", "large", &"v".repeat(4096))).json();
     assert_eq!(code(&large), "value_too_large");
+
+    // A node knows how much there is as of its last look.
+    let smaller = json!({"engine": {"type": "hash"}, "limits": {"max_bytes": "4KiB"}});
+    let move_into = |settings: &Value| Request::json("PATCH", "/v1/keyspaces/small", settings.to_string());
+    until("a move to where it would be full is refused", SPREAD_LIMIT, || {
+        let answer = nodes[1].send(&move_into(&smaller)).map_err(|error| format!("{error:?}"))?;
+        let is_refused = answer.status == 422 && answer.text().contains("limits.max_bytes");
+        if is_refused { Ok(()) } else { Err(answer.text()) }
+    });
+    let shown: Value = nodes[2].expect(200, &Request::new("GET", "/v1/keyspaces/small")).json();
+    assert_eq!((&shown["engine"]["type"], &shown["limits"]["max_bytes"]), (&json!("lsm"), &json!(1 << 20)));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use quorate_external::ErrorKind;
 use quorate_server::rest::StoreError;
 use serde_json::Value;
 
@@ -96,6 +97,34 @@ async fn what_the_store_cannot_do_is_documented_too() {
         server.store.fail_with(failure);
         for (path, item) in document["paths"].as_object().unwrap() {
             for method in METHODS.into_iter().filter(|method| is_of_reads || !["GET", "HEAD"].contains(method)) {
+                let Some(operation) = item.get(method.to_lowercase()) else { continue };
+                let target = filled(path) + if path == "/v1/kv/{keyspace}" { "?key64=YQ" } else { "" };
+                check(operation, method, &target, &server.send(method, &target, &[], b"").await);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_store_outside_fails_with_is_documented_too() {
+    let server = Server::start().await;
+    let document = document(&server).await;
+    let kinds = [
+        ErrorKind::Unreachable,
+        ErrorKind::Timeout,
+        ErrorKind::Throttled { retry_after: None },
+        ErrorKind::Failing,
+        ErrorKind::Denied,
+        ErrorKind::NoContainer,
+        ErrorKind::TooLarge,
+        ErrorKind::BadData,
+        ErrorKind::Unsupported,
+    ];
+    for kind in kinds {
+        server.store.fail_with(StoreError::Outside(quorate_external::StoreError::new("s3", kind, "as asked")));
+        let of_pairs = document["paths"].as_object().unwrap().iter().filter(|(path, _)| path.starts_with("/v1/kv/"));
+        for (path, item) in of_pairs {
+            for method in METHODS {
                 let Some(operation) = item.get(method.to_lowercase()) else { continue };
                 let target = filled(path) + if path == "/v1/kv/{keyspace}" { "?key64=YQ" } else { "" };
                 check(operation, method, &target, &server.send(method, &target, &[], b"").await);

@@ -8,7 +8,7 @@ use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
 use super::document::of;
-use super::operations::{BODY, Content, IN_KEYSPACE, JSON, MERGE_PATCH, Operation, QUERY, READ, SETTINGS, WRITE};
+use super::operations::{BODY, Content, IN_KEYSPACE, JSON, MERGE_PATCH, OUTSIDE, Operation, QUERY, READ, SETTINGS, WRITE};
 use super::parameters::{CATALOG, FLUSH, TIMEOUT};
 
 pub(super) fn keyspaces() -> Vec<Operation> {
@@ -22,7 +22,7 @@ pub(super) fn keyspaces() -> Vec<Operation> {
                 Content::Json(of::<SyncBody>),
                 "How many nodes that reached until the time limit, and how many there are.",
             )
-            .refuses(&[QUERY, READ, IN_KEYSPACE, &[UnsupportedCapability]])
+            .refuses(&[QUERY, READ, IN_KEYSPACE, OUTSIDE])
     };
     let one = |method, id, summary| {
         Operation::new(method, "/v1/keyspaces/{keyspace}", id, "keyspaces", summary).takes(&["keyspace"]).refuses(&[QUERY, BODY])
@@ -41,12 +41,12 @@ pub(super) fn keyspaces() -> Vec<Operation> {
             .sends(JSON, of::<SettingsBody>, false)
             .answers(200, Content::Json(of::<KeyspaceBody>), "It was there already, with the same settings.")
             .answers(201, Content::Json(of::<KeyspaceBody>), "It is there, and can be used through this node.")
-            .refuses(&[WRITE, SETTINGS]),
+            .refuses(&[WRITE, SETTINGS, OUTSIDE]),
         one("patch", "alter_keyspace", "Gives a keyspace other settings, by merge patch (RFC 7396)")
             .takes(&TIMEOUT)
             .sends(MERGE_PATCH, patch, true)
             .answers(200, Content::Json(of::<KeyspaceBody>), "The settings hold; a move to another engine has begun.")
-            .refuses(&[WRITE, SETTINGS, &[KeyspaceNotFound]]),
+            .refuses(&[WRITE, SETTINGS, OUTSIDE, &[KeyspaceNotFound]]),
         one("delete", "delete_keyspace", "Deletes a keyspace with all its pairs")
             .takes(&TIMEOUT)
             .answers(204, Content::None, "It is gone.")

@@ -105,6 +105,21 @@ const READ_KEY: &[Code] =
     &[KeyNotFound, UnsupportedCapability, RevisionNotReached, FutureRevision, Compacted, TooFewAnswers, NotYet];
 const WRITE_KEY: &[Code] =
     &[KeyspaceReadOnly, TimedOut, UnsupportedCapability, IdempotencyKeyReused, TooManyIdempotencyKeys, ClockSkew];
+/// Where pairs lie in a store outside, or in one behind replicas.
+pub(super) const OUTSIDE: &[Code] = &[
+    StoreUnreachable,
+    StoreBusy,
+    StoreTimedOut,
+    StoreFailed,
+    StoreDenied,
+    StoreMissing,
+    StoreBadData,
+    StoreUnfit,
+    OutcomeUnknown,
+    UnsupportedCapability,
+];
+/// Where a store behind the replicas has too much to get yet.
+const BEHIND: &[Code] = &[StoreBusy];
 /// An atomic batch is refused as a whole, for what its operations alone would have been refused for.
 const ATOMIC: &[Code] = &[
     BadOperation,
@@ -218,7 +233,7 @@ fn one_key() -> Vec<Operation> {
                 OF_READ_KEY,
                 "The client has this content already, or nothing happened while it waited.",
             )
-            .refuses(&[READ, READ_KEY]),
+            .refuses(&[READ, READ_KEY, OUTSIDE]),
         of_key("put", "put_key", "Sets a key")
             .takes(&CONDITIONS)
             .takes(&ONCE)
@@ -231,7 +246,7 @@ fn one_key() -> Vec<Operation> {
             .answers_with(201, Content::None, OF_KEY, "It is set, and was not there before.")
             .answers_with(202, Content::None, OF_KEY, ACCEPTED)
             .answers_with(204, Content::None, OF_KEY, "It is set, and was there before.")
-            .refuses(&[WRITE, WRITE_KEY, PUT_KEY, BODY]),
+            .refuses(&[WRITE, WRITE_KEY, OUTSIDE, PUT_KEY, BODY]),
         of_key(
             "patch",
             "patch_key",
@@ -246,7 +261,7 @@ fn one_key() -> Vec<Operation> {
         .or_sends(quorate_api::patch::MERGE_PATCH, any)
         .answers_with(200, Content::Stored(of::<PutBody<'_>>), OF_PATCHED_KEY, PATCHED)
         .answers_with(204, Content::None, OF_KEY, "It is changed; with `Prefer: return=minimal`.")
-        .refuses(&[WRITE, WRITE_KEY, PATCH_KEY, BODY]),
+        .refuses(&[WRITE, WRITE_KEY, OUTSIDE, PATCH_KEY, BODY]),
         of_key("delete", "delete_key", "Deletes a key")
             .takes(&CONDITIONS)
             .takes(&ONCE)
@@ -254,7 +269,7 @@ fn one_key() -> Vec<Operation> {
             .takes(&TIMEOUT)
             .answers_with(202, Content::None, OF_DELETED, ACCEPTED)
             .answers_with(204, Content::None, OF_DELETED, "The key is not there any more, or was not.")
-            .refuses(&[WRITE, WRITE_KEY]),
+            .refuses(&[WRITE, WRITE_KEY, OUTSIDE]),
     ]
 }
 
@@ -290,7 +305,7 @@ fn by_key64() -> Vec<Operation> {
             OF_READ_KEY,
             "The client has this content of the key already, or nothing happened while it waited.",
         )
-        .refuses(&[READ, READ_KEY, &[BadCursor]]),
+        .refuses(&[READ, READ_KEY, OUTSIDE, &[BadCursor]]),
         of_keys("put", "put_key64", "Sets a key whose name no path can carry")
             .takes(&["required_key64", "prefer"])
             .takes(&CONDITIONS)
@@ -303,7 +318,7 @@ fn by_key64() -> Vec<Operation> {
             .answers_with(201, Content::None, OF_KEY, "It is set, and was not there before.")
             .answers_with(202, Content::None, OF_KEY, ACCEPTED)
             .answers_with(204, Content::None, OF_KEY, "It is set, and was there before.")
-            .refuses(&[WRITE, WRITE_KEY, PUT_KEY, BODY, &[MethodNotAllowed]]),
+            .refuses(&[WRITE, WRITE_KEY, OUTSIDE, PUT_KEY, BODY, &[MethodNotAllowed]]),
         of_keys("patch", "patch_key64", "Changes a key whose name no path can carry, by what it holds")
             .takes(&["required_key64", "prefer"])
             .takes(&CONDITIONS)
@@ -314,7 +329,7 @@ fn by_key64() -> Vec<Operation> {
             .or_sends(quorate_api::patch::MERGE_PATCH, any)
             .answers_with(200, Content::Stored(of::<PutBody<'_>>), OF_PATCHED_KEY, PATCHED)
             .answers_with(204, Content::None, OF_KEY, "It is changed; with `Prefer: return=minimal`.")
-            .refuses(&[WRITE, WRITE_KEY, PATCH_KEY, BODY, &[MethodNotAllowed]]),
+            .refuses(&[WRITE, WRITE_KEY, OUTSIDE, PATCH_KEY, BODY, &[MethodNotAllowed]]),
         of_keys("delete", "delete_range", "Deletes the keys of a selection; with `key64` that key, as under its own path")
             .takes(&SELECTION)
             .takes(&["all", "key64"])
@@ -324,7 +339,7 @@ fn by_key64() -> Vec<Operation> {
             .answers_with(200, Content::Json(of::<DeletedBody>), OF_DELETED, "The selection is gone.")
             .answers_with(202, Content::None, OF_DELETED, ACCEPTED)
             .answers_with(204, Content::None, OF_DELETED, "The key of `key64` is not there any more, or was not.")
-            .refuses(&[WRITE, WRITE_KEY, &[EmptySelection, Incomplete]]),
+            .refuses(&[WRITE, WRITE_KEY, OUTSIDE, &[EmptySelection, Incomplete]]),
     ]
 }
 
@@ -350,6 +365,7 @@ fn batches() -> Vec<Operation> {
                 BODY,
                 READ,
                 WRITE,
+                OUTSIDE,
                 ATOMIC,
                 &[BadHeader, BadBody, KeyspaceReadOnly, UnsupportedMediaType, UnsupportedCapability],
             ]),
@@ -370,7 +386,7 @@ fn transactions() -> Vec<Operation> {
                 &[REVISION, IDEMPOTENCY_REPLAYED],
                 "Which side was done, with a result for each of its operations.",
             )
-            .refuses(&[IN_KEYSPACE, QUERY, BODY, READ, WRITE, WRITE_KEY, PUT_KEY, TXN]),
+            .refuses(&[IN_KEYSPACE, QUERY, BODY, READ, WRITE, WRITE_KEY, OUTSIDE, PUT_KEY, TXN]),
     ]
 }
 
@@ -423,7 +439,7 @@ fn leases() -> Vec<Operation> {
             .takes(&TIMEOUT)
             .sends(JSON, of::<GrantBody>, true)
             .answers_with(201, Content::Json(of::<LeaseBody>), &[REVISION], "It lives from now on.")
-            .refuses(&[WRITE, LEASE_BODY, &[LeaseExists, KeyspaceFull]]),
+            .refuses(&[WRITE, BEHIND, LEASE_BODY, &[LeaseExists, KeyspaceFull]]),
         one("get", "get_lease", "A lease, and how long it lives")
             .takes(&["keys"])
             .takes(&TIMEOUT)
@@ -437,17 +453,17 @@ fn leases() -> Vec<Operation> {
         one("delete", "revoke_lease", "Revokes a lease, and deletes all keys that hang on it")
             .takes(&TIMEOUT)
             .answers_with(200, Content::Json(of::<DeletedBody>), &[REVISION], "Lease and keys are gone, under one revision.")
-            .refuses(&[WRITE, &[BadHeader, KeyspaceReadOnly]]),
+            .refuses(&[WRITE, BEHIND, &[BadHeader, KeyspaceReadOnly]]),
         of_leases("post", "/v1/leases/{keyspace}/{id}/keepalive", "keep_alive", "A lease begins its time anew")
             .takes(&["lease_id"])
             .takes(&TIMEOUT)
             .answers(200, Content::Json(of::<LeaseBody>), "It lives as long as it was granted for, from now on.")
-            .refuses(&[WRITE, &[BadHeader, KeyspaceReadOnly, LeaseNotFound]]),
+            .refuses(&[WRITE, BEHIND, &[BadHeader, KeyspaceReadOnly, LeaseNotFound]]),
         of_leases("post", "/v1/leases/{keyspace}/keepalive", "keep_many_alive", "Leases begin their time anew")
             .takes(&TIMEOUT)
             .sends(JSON, of::<KeepAliveBody>, true)
             .answers(200, Content::Json(of::<KeptAlive>), "Those that live on, and those that are gone.")
-            .refuses(&[WRITE, LEASE_BODY]),
+            .refuses(&[WRITE, BEHIND, LEASE_BODY]),
     ]
 }
 
@@ -476,12 +492,19 @@ fn locks() -> Vec<Operation> {
                 &[REVISION],
                 "The lease holds the lock, as long as it is kept alive.",
             )
-            .refuses(&[READ, WRITE, BODY, LEASE_BODY, &[LockHeld, LeaseNotFound, LeaseFull, KeyspaceFull, ValueTooLarge]]),
+            .refuses(&[
+                READ,
+                WRITE,
+                BEHIND,
+                BODY,
+                LEASE_BODY,
+                &[LockHeld, LeaseNotFound, LeaseFull, KeyspaceFull, ValueTooLarge],
+            ]),
         of_lock("delete", "release_lock", "Gives up a lock, or a place in the line for it; the lease stays")
             .takes(&["lock_lease"])
             .takes(&TIMEOUT)
             .answers_with(204, Content::None, &[REVISION], "The lease has no place in the line any more.")
-            .refuses(&[READ, WRITE, &[LockNotFound, KeyspaceReadOnly]]),
+            .refuses(&[READ, WRITE, BEHIND, &[LockNotFound, KeyspaceReadOnly]]),
     ]
 }
 
