@@ -18,6 +18,9 @@ pub struct Counts {
     pub conflicts: u64,
     /// Entries that the fence kept out.
     pub fenced: u64,
+    /// Entries of others with a version that is here, too, with another content: one of the two replicas is damaged, or came from
+    /// a folder that was put back. What is here stays.
+    pub mismatched: u64,
     /// Entries that were sent as they were written, once per peer.
     pub pushed: u64,
     /// Their bytes.
@@ -177,7 +180,7 @@ impl Replica {
             hlc_ahead_ms: self.clock.last().ms().saturating_sub(now.wall_ms),
             skew_ms: self.skew.judged(),
             gc_blocked_by: if is_blocked { self.watermark.held_by() } else { Vec::new() },
-            counts: self.counts,
+            counts: Counts { mismatched: self.store.mismatched, ..self.counts },
             peers: peers.collect(),
         }
     }

@@ -77,6 +77,13 @@ impl Kept {
         Self { version: entry.version, deadline_ms: entry.deadline_ms, size_bytes, is_dead: entry.is_dead() }
     }
 
+    /// Whether this cannot be of the same write as something else of its version. What has expired has lost its content.
+    fn contradicts(&self, other: &Self) -> bool {
+        let is_one_gone = self.is_dead != other.is_dead && self.deadline_ms == 0;
+        let are_both_there = !self.is_dead && !other.is_dead;
+        self.deadline_ms != other.deadline_ms || is_one_gone || (are_both_there && self.size_bytes != other.size_bytes)
+    }
+
     /// Whether it is served at this time.
     pub(crate) fn is_live(&self, now_ms: u64) -> bool {
         !self.is_dead && (self.deadline_ms == 0 || now_ms < self.deadline_ms)
@@ -165,6 +172,8 @@ pub(crate) struct Store {
     now: Time,
     /// The greatest stamps of what is here or was, by who wrote it.
     pub(crate) seen: Session,
+    /// Entries of a version that is here with something else.
+    pub(crate) mismatched: u64,
 }
 
 impl Store {
@@ -192,6 +201,7 @@ impl Store {
             recent: None,
             now: Time::default(),
             seen: Session::default(),
+            mismatched: 0,
         }
     }
 
@@ -366,7 +376,12 @@ impl Store {
                 None
             }
             Slot::Occupied(known) if !entry.beats(Some(&known.get().version)) => {
-                return if known.get().version == entry.version { Merged::Same } else { Merged::Lost };
+                let known = *known.get();
+                if known.version != entry.version {
+                    return Merged::Lost;
+                }
+                self.mismatched += u64::from(known.contradicts(&kept));
+                return Merged::Same;
             }
             Slot::Occupied(mut known) => Some(known.insert(kept)),
         };

@@ -67,7 +67,7 @@ const BEHIND_METRICS: [Metric<BehindBody>; 9] = [
 ];
 
 /// Per replica of an eventual keyspace.
-const EVENTUAL_METRICS: [Metric<Status>; 21] = [
+const EVENTUAL_METRICS: [Metric<Status>; 22] = [
     ("quorate_eventual_is_up", "gauge", "1 if the replica serves.", |r| u64::from(r.is_up)),
     ("quorate_eventual_keys", "gauge", "Keys with a value.", |r| r.keys),
     ("quorate_eventual_tombstones", "gauge", "Keys of which only a tombstone is left.", |r| r.tombstones),
@@ -84,6 +84,9 @@ const EVENTUAL_METRICS: [Metric<Status>; 21] = [
     ("quorate_eventual_merged_total", "counter", "Writes of others that were kept.", |r| r.counts.merged),
     ("quorate_eventual_superseded_total", "counter", "Own writes that gave way to one of another.", |r| r.counts.superseded),
     ("quorate_eventual_fenced_total", "counter", "Entries that came too late to matter.", |r| r.counts.fenced),
+    ("quorate_eventual_mismatched_total", "counter", "Entries that differ from what has their version here: damage.", |r| {
+        r.counts.mismatched
+    }),
     ("quorate_eventual_pushed_bytes_total", "counter", "Bytes of own writes that were sent.", |r| r.counts.pushed_bytes),
     ("quorate_eventual_overflows_total", "counter", "Members that fell too far behind to be sent to.", |r| r.counts.overflows),
     ("quorate_eventual_rounds_total", "counter", "Comparisons and copies that ended.", |r| r.counts.rounds),

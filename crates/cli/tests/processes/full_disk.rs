@@ -171,8 +171,11 @@ impl Scene {
         self.assert_all_is_there();
         let ready = connection.send(&Request::new("GET", "/livez")).expect("the node is there");
         assert_eq!(ready.status, 200, "alive: {}", ready.text());
-        let metrics = connection.expect(200, &Request::new("GET", "/metrics")).text();
-        assert!(metrics.contains("quorate_node_is_disk_full 1\n"), "operators are told");
+        // With the node's next look at itself.
+        until("operators are told", NOTICE_LIMIT, || {
+            let metrics = connection.expect(200, &Request::new("GET", "/metrics")).text();
+            if metrics.contains("quorate_node_is_disk_full 1\n") { Ok(()) } else { Err("0".to_owned()) }
+        });
         // Not a single byte is free: it comes back all the same, for those who read.
         self.survive_a_restart();
         std::fs::remove_file(ballast).expect("the test's own file");
