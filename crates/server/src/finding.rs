@@ -42,7 +42,7 @@ impl Running {
         self.look_for(keyspace, deadline, || self.find(keyspace)).await
     }
 
-    pub(crate) fn find(&self, keyspace: &str) -> Option<Found> {
+    fn find(&self, keyspace: &str) -> Option<Found> {
         let hosted = self.handle.views.hosted.load();
         let hosted = hosted.keyspaces.get(keyspace).cloned().map(Found::Hosted);
         hosted.or_else(|| self.outside.find(keyspace).map(Found::Outside))
@@ -72,6 +72,11 @@ impl Running {
             }
             tokio::time::sleep(START_POLL).await;
         }
+    }
+
+    /// Whether a keyspace can be read through this node now: in its own replica, or in a store outside.
+    pub(crate) fn has(&self, keyspace: &str) -> bool {
+        self.handle.views.hosted.load().keyspaces.contains_key(keyspace) || self.outside.has(keyspace)
     }
 
     /// Where clients find nodes that have a whole replica of a keyspace; first those that this node is connected to, which after

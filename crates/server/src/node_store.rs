@@ -202,16 +202,17 @@ impl Store for NodeStore {
     }
 
     fn is_here(&self, keyspace: &str) -> bool {
-        self.running.get().is_some_and(|running| running.handle.views.hosted.load().keyspaces.contains_key(keyspace))
+        self.running.get().is_some_and(|running| running.has(keyspace))
     }
 
-    async fn elsewhere(&self, keyspace: &str, timeout: Duration) -> Vec<String> {
-        let Ok((running, deadline)) = self.running(timeout).await else { return Vec::new() };
-        let look = || match running.find(keyspace) {
-            Some(_) => Some(Vec::new()),
-            None => Some(running.elsewhere(keyspace)).filter(|others| !others.is_empty()),
+    async fn elsewhere(&self, keyspace: &str, timeout: Duration) -> Result<Vec<String>, StoreError> {
+        let (running, deadline) = self.running(timeout).await?;
+        let look = || {
+            let is_here = running.has(keyspace);
+            let others = if is_here { Vec::new() } else { running.elsewhere(keyspace) };
+            Some(others).filter(|others| is_here || !others.is_empty())
         };
-        running.look_for(keyspace, deadline, look).await.unwrap_or_default()
+        running.look_for(keyspace, deadline, look).await
     }
 
     fn cluster(&self) -> ClusterStatus {

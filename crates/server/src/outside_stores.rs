@@ -89,6 +89,11 @@ impl OutsideStores {
         self.keyspaces.load().get(keyspace).cloned()
     }
 
+    /// Whether it is kept outside.
+    pub(crate) fn has(&self, keyspace: &str) -> bool {
+        self.keyspaces.load().contains_key(keyspace)
+    }
+
     /// A name for a write of this node.
     pub(crate) fn stamp(&self) -> Stamp {
         self.surroundings.clock.stamp()

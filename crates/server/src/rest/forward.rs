@@ -52,7 +52,7 @@ impl Forwards {
 }
 
 /// The answer of a node that has a whole replica. None: it is read here, or nobody else can be asked, and the request takes its
-/// usual way. An error: somebody was asked, and did not answer within the time limit.
+/// usual way. An error: there is no such keyspace, or nobody answered within the time limit.
 pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -> Result<Option<Response<AnswerBody>>, Refusal> {
     if !matches!(head.method, Method::GET | Method::HEAD) || app.store.is_here(keyspace) {
         return Ok(None);
@@ -62,7 +62,7 @@ pub(super) async fn read<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -
 
 async fn ask_others<S: Store>(app: &App<S>, head: &Parts, keyspace: &str) -> Result<Option<Response<AnswerBody>>, Refusal> {
     let Some(limit) = time_limit(head).filter(|_| !head.headers.contains_key(FORWARDED_BY)) else { return Ok(None) };
-    let addresses = app.store.elsewhere(keyspace, limit).await;
+    let addresses = app.store.elsewhere(keyspace, limit).await.map_err(Refusal::of_read)?;
     let Ok(permit) = Arc::clone(&app.forwards.0).try_acquire_owned() else { return Ok(None) };
     let headers = forwarded(&head.headers, &app.config.node_name);
     let asking = async {

@@ -70,17 +70,17 @@ pub trait Store: Send + Sync + 'static {
         std::future::ready(Ok(None))
     }
 
-    /// Whether this node has a keyspace, whole, and can read it now. Asks nobody.
+    /// Whether a keyspace can be read through this node now. Asks nobody: reads ask this first.
     fn is_here(&self, keyspace: &str) -> bool {
         let _ = keyspace;
         true
     }
 
-    /// Where clients find other nodes that have a keyspace, whole; nothing of one that lies outside, or that is not known. Asks
-    /// nobody, and waits only for this node's start.
-    fn elsewhere(&self, keyspace: &str, timeout: Duration) -> impl Future<Output = Vec<String>> + Send {
+    /// Where clients find other nodes that have a keyspace, whole; nothing if it can be read here after all. Waits for this
+    /// node's start, and asks the cluster whether there is such a keyspace.
+    fn elsewhere(&self, keyspace: &str, timeout: Duration) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send {
         let _ = (keyspace, timeout);
-        std::future::ready(Vec::new())
+        std::future::ready(Ok(Vec::new()))
     }
 
     /// The cluster as this node sees it, without asking others.
