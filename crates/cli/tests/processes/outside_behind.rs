@@ -497,15 +497,21 @@ fn over_bad_links(cluster: &Cluster, keyspace: &str, engine: &Value, proxy: &Pro
     // What came through damaged was another value, or another key.
     for (name, node) in NODES.into_iter().zip(&mut nodes) {
         flush_with(node, keyspace, "rewrite&prune");
-        let text = engine.to_string().replace("{node}", name);
-        let mut shared: Value = serde_json::from_str(&text).expect("the same with a name in it");
-        shared["path"] = json!("shared");
-        let seen = format!("{keyspace}-{name}");
+        let seen = show_part(node, keyspace, (engine, name));
         let target = format!("/v1/keyspaces/{seen}");
-        node.expect(201, &Request::json("PUT", &target, json!({ "engine": shared }).to_string()));
         assert_eq!(pairs(node, &seen), expected, "the part of {name}");
         node.expect(204, &Request::new("DELETE", target));
     }
+}
+
+/// Has a node's part of a store seen as a keyspace of its own; its name.
+fn show_part(node: &mut Connection, keyspace: &str, (engine, name): (&Value, &str)) -> String {
+    let text = engine.to_string().replace("{node}", name);
+    let mut shared: Value = serde_json::from_str(&text).expect("the same with a name in it");
+    shared["path"] = json!("shared");
+    let seen = format!("{keyspace}-{name}");
+    node.expect(201, &Request::json("PUT", &format!("/v1/keyspaces/{seen}"), json!({ "engine": shared }).to_string()));
+    seen
 }
 
 fn behind(cluster: &Cluster, keyspace: &str, engine: &Value, mode: &Value, server: &mut Server) {
@@ -549,12 +555,8 @@ fn behind(cluster: &Cluster, keyspace: &str, engine: &Value, mode: &Value, serve
         });
         // A store that was killed has lost what it had, and is told again.
         flush_with(node, keyspace, "rewrite");
-        let text = engine.to_string().replace("{node}", name);
-        let mut shared: Value = serde_json::from_str(&text).expect("the same with a name in it");
-        shared["path"] = json!("shared");
-        let seen = format!("{keyspace}-{name}");
+        let seen = show_part(node, keyspace, (engine, name));
         let target = format!("/v1/keyspaces/{seen}");
-        node.expect(201, &Request::json("PUT", &target, json!({ "engine": shared }).to_string()));
         assert_eq!(pairs(node, &seen), expected, "the part of {name}");
         // What others write there is left alone, unless that is asked for.
         node.send(&put(&seen, "stray", "1")).expect("an answer");
