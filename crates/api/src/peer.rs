@@ -32,7 +32,7 @@ pub const MAX_FRAME_ITEMS: usize = 1 << 18;
 pub const MIN_WIRE_VERSION: u16 = 1;
 
 /// The newest: which frame kinds, and which formats of them, may travel.
-pub const MAX_WIRE_VERSION: u16 = 1;
+pub const MAX_WIRE_VERSION: u16 = 2;
 
 /// One of the connections of a node pair, in each direction. A big copy never delays a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,6 +77,10 @@ pub struct Hello {
     pub node: u64,
     /// Which start of it.
     pub incarnation: u64,
+    /// Drawn at that start, so that two processes that both take themselves for it are told apart; 0 where it is not said.
+    pub start_id: u64,
+    /// The last batch in its log when it started; [`Hello::UNCHECKED`] where it is not said, or shall not count.
+    pub log_end: u64,
     /// Which lane.
     pub lane: Lane,
     /// The oldest wire version that it understands.
@@ -110,6 +114,23 @@ pub enum Frame {
     LeaseAnswers(Vec<LeaseAnswer>),
     /// Messages between replicas of eventual keyspaces.
     Eventual(Vec<EventualMessage>),
+    /// The last batch in the sender's log that is durable. Of the transport itself; since wire version 2.
+    LogEnd(u64),
+}
+
+impl Hello {
+    /// In [`Hello::log_end`]: what the peers know of the node's log is not held against it.
+    pub const UNCHECKED: u64 = u64::MAX;
+}
+
+impl Frame {
+    /// The wire version that it came with: to peers that know older ones only it is not sent.
+    pub fn since_wire(&self) -> u16 {
+        match self {
+            Self::LogEnd(_) => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// A Raft message, field by field as the thesis' and raft-rs' names have it.

@@ -139,6 +139,13 @@ pub(crate) enum Command {
     /// See which addresses a specification for --join finds now, and why not
     #[command(after_help = examples::DISCOVER)]
     Discover(DiscoverArgs),
+    /// Let a node start although other nodes refused its data as a copy or as too old
+    #[command(after_help = examples::READMIT)]
+    Readmit {
+        /// The node's data folder; the node must not run
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// Measure rates and latencies
     #[command(after_help = examples::BENCH)]
     Bench {
@@ -692,6 +699,7 @@ mod tests {
             "quorate keyspace delete",
             "quorate completions tcsh",
             "quorate discover",
+            "quorate readmit",
             "quorate discover a:1 --dns-server localhost",
             "quorate bench mix --reads-percent 0",
             "quorate bench put --reads-percent 50",

@@ -59,6 +59,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Server(args) => server::run(*args),
+        Command::Readmit { folder } => server::readmit(&folder, cli.client.output),
         Command::Completions { shell } => Output::new(output::Format::Raw).finish_with(&completion::script(shell)?),
         command => tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -109,6 +110,8 @@ async fn run_client_command(command: Command, client: &args::ClientArgs) -> Resu
         Command::Discover(args) => discover::run(args, client).await,
         Command::Top(args) => top::run(args, client).await,
         Command::Bench { command } => bench::run(command, client).await,
-        Command::Server(_) | Command::Completions { .. } => unreachable!("these need no runtime of ours"),
+        Command::Server(_) | Command::Readmit { .. } | Command::Completions { .. } => {
+            unreachable!("these need no runtime of ours")
+        }
     }
 }

@@ -8,6 +8,7 @@ use quorate_server::config::{ConfigError, ConfigLayer, ServerConfig};
 use crate::args::ServerArgs;
 use crate::exit::{Exit, Failure};
 use crate::log_output;
+use crate::output::{Format, Output};
 
 /// Runs a node until it is told to stop.
 pub(crate) fn run(args: ServerArgs) -> Result<(), Failure> {
@@ -20,6 +21,22 @@ pub(crate) fn run(args: ServerArgs) -> Result<(), Failure> {
         exit_when_stdin_ends()?;
     }
     quorate_server::run(config).map_err(|error| Failure::failed(error.to_string()))
+}
+
+/// Takes back that other nodes refused the data in this folder.
+pub(crate) fn readmit(folder: &Path, format: Option<Format>) -> Result<(), Failure> {
+    let mut output = Output::without_raw(format)?;
+    let readmitted = quorate_server::readmit(folder).map_err(|error| Failure::failed(error.to_string()))?;
+    let Some(node) = readmitted else {
+        let why = "no other node has refused it: there is nothing to take back";
+        return Err(Failure::failed(format!("data folder {}: {why}", folder.display())));
+    };
+    if output.format == Format::Json {
+        output.json(&serde_json::json!({ "readmitted": node }))?;
+    } else {
+        output.line(format_args!("the other nodes will let {node} in at its next start"))?;
+    }
+    output.finish()
 }
 
 /// Flags and environment over the file over the defaults.

@@ -101,6 +101,12 @@ impl<D: Disk> Log<D> {
         self.reader().usage()
     }
 
+    /// The number of the last batch, which is durable; 0 before the first. It never falls, also over restarts: a log that ends
+    /// before a number that it has had lost something durable.
+    pub fn last_sequence(&self) -> u64 {
+        self.next_sequence - 1
+    }
+
     /// Whether segments in which nothing holds any more are there to be dropped. `write` drops one each time, and all on a disk
     /// that is nearly full.
     pub fn has_leftovers(&self) -> bool {

@@ -54,6 +54,8 @@ pub enum Input {
     DiskFull(bool),
     /// A peer refused this node, because it was removed from the cluster.
     Removed,
+    /// A peer refused this node, because its data is not what the node had: what the peer says.
+    Outdated(String),
     /// The process shall end soon: hand over what is led, and go on serving. [`NodeStatus::is_drained`] says when that is done.
     ///
     /// [`NodeStatus::is_drained`]: crate::NodeStatus::is_drained
@@ -220,6 +222,8 @@ pub enum StopReason {
     ShutDown,
     /// The node is no longer a member of the cluster.
     Removed,
+    /// The node's data is a copy, or older than what it had; what a peer said of it.
+    Outdated(String),
     /// A replica cannot go on: its engine failed, or its log holds what this version does not know.
     Broken(String),
 }

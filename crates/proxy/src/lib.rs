@@ -234,7 +234,8 @@ mod tests {
     use super::*;
 
     fn hello(node: u64) -> BytesMut {
-        let hello = Hello { cluster: 1, node, incarnation: 1, lane: Lane::Append, min_wire: 1, max_wire: 1 };
+        let hello =
+            Hello { cluster: 1, node, incarnation: 1, start_id: 0, log_end: 0, lane: Lane::Append, min_wire: 1, max_wire: 1 };
         let mut bytes = BytesMut::new();
         encode_greeting(&Greeting::Hello(hello), &mut bytes);
         bytes

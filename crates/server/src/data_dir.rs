@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! node.json       identity; replaced at every start, for the incarnation
-//! peers.json      the newest start seen of every peer
+//! peers.json      the newest start seen of every peer (src/starts.rs)
 //! formation.json  whom the node lets begin the cluster; from --expect until it is of one (src/formation.rs)
 //! room            nothing; it is removed when the disk is full, so that the two above can be replaced even then
 //! log/            the write-ahead log (crates/log/FORMAT.md)
@@ -20,6 +20,7 @@ use quorate_node::Identity;
 use serde::{Deserialize, Serialize};
 
 use crate::formation::Durable;
+use crate::starts::Start;
 
 const IDENTITY_FILE: &str = "node.json";
 const PEERS_FILE: &str = "peers.json";
@@ -62,6 +63,15 @@ pub(crate) struct Member {
     pub(crate) cluster_id: String,
     pub(crate) node_id: u64,
     pub(crate) incarnation: u64,
+    /// What a peer said when it refused this folder as a copy, or as older than what the node had: it is of no more use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) outdated: Option<String>,
+    /// Whoever operates the node wants the next start to be let in, whatever its peers know of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_readmitted: bool,
+    /// Drawn at the last start, so that a folder that another process has meanwhile is told from one's own.
+    #[serde(default)]
+    pub(crate) start_id: u64,
     /// Peers as the cluster gave them when the node joined; the catalog knows better once it is there.
     pub(crate) first_peers: BTreeMap<u64, String>,
 }
@@ -156,13 +166,21 @@ impl DataDir {
     }
 
     /// The newest start seen of every peer.
-    pub(crate) fn seen_incarnations(&self) -> Result<BTreeMap<u64, u64>, DataDirError> {
+    pub(crate) fn peer_starts(&self) -> Result<BTreeMap<u64, Start>, DataDirError> {
         Ok(self.read_json(PEERS_FILE)?.unwrap_or_default())
     }
 
-    /// Replaces what [`DataDir::seen_incarnations`] says, durably.
-    pub(crate) fn write_seen_incarnations(&self, seen: &BTreeMap<u64, u64>) -> Result<(), DataDirError> {
-        self.write_json(PEERS_FILE, seen)
+    /// Replaces what [`DataDir::peer_starts`] says, durably.
+    pub(crate) fn write_peer_starts(&self, starts: &BTreeMap<u64, Start>) -> Result<(), DataDirError> {
+        self.write_json(PEERS_FILE, starts)
+    }
+
+    /// Notes that peers refuse this folder, unless another process has started with it since. Durable.
+    pub(crate) fn mark_outdated(&self, name: &str, start_id: u64, why: &str) -> Result<(), DataDirError> {
+        let Some(mut file) = self.read(name)? else { return Ok(()) };
+        let Some(member) = file.member.as_mut().filter(|member| member.start_id == start_id) else { return Ok(()) };
+        member.outdated = Some(why.to_owned());
+        self.write(&file)
     }
 
     /// The log's folder.
@@ -182,6 +200,17 @@ impl DataDir {
             Ok(engines) => Ok(Arc::new(engines)),
             Err(source) => Err(DataDirError::Io { path, source }),
         }
+    }
+
+    /// Takes back what [`DataDir::mark_outdated`] noted, durably: peers shall let the next start in. The node's name, or nothing
+    /// if no peer had refused the folder.
+    pub(crate) fn readmit(&self) -> Result<Option<String>, DataDirError> {
+        let Some(mut file) = self.read_versioned::<NodeFile>(IDENTITY_FILE)? else { return Ok(None) };
+        let Some(member) = file.member.as_mut().filter(|member| member.outdated.is_some()) else { return Ok(None) };
+        member.outdated = None;
+        member.is_readmitted = true;
+        self.write(&file)?;
+        Ok(Some(file.name))
     }
 
     fn folder(&self, name: &str) -> Result<Arc<RealDisk>, DataDirError> {
@@ -270,6 +299,11 @@ impl NodeFile {
 }
 
 impl Member {
+    /// A place that was just given.
+    pub(crate) fn new(cluster_id: String, node_id: u64, first_peers: BTreeMap<u64, String>) -> Self {
+        Self { cluster_id, node_id, incarnation: 0, outdated: None, is_readmitted: false, start_id: 0, first_peers }
+    }
+
     /// The identity of the next start.
     pub(crate) fn identity(&self, name: &str) -> Option<Identity> {
         let cluster = u64::from_str_radix(&self.cluster_id, 16).ok()?;
@@ -312,8 +346,25 @@ mod tests {
         assert_eq!(room.metadata().unwrap().len(), ROOM_BYTES as u64);
         // What is half there is of no use.
         std::fs::write(&room, b"x").unwrap();
-        folder.write_seen_incarnations(&BTreeMap::new()).unwrap();
+        folder.write_peer_starts(&BTreeMap::new()).unwrap();
         assert_eq!(room.metadata().unwrap().len(), ROOM_BYTES as u64);
+    }
+
+    #[test]
+    fn a_folder_that_is_refused_is_marked_and_can_be_readmitted_once() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = DataDir::open(parent.path()).unwrap();
+        let member = Member { start_id: 7, ..Member::new("0c".to_owned(), 1, BTreeMap::new()) };
+        let file = NodeFile { member: Some(member.clone()), ..NodeFile::new("n1", "t".to_owned()) };
+        folder.write(&file).unwrap();
+        folder.mark_outdated("n1", 8, "of a process that has the folder no more").unwrap();
+        assert_eq!((folder.readmit().unwrap(), folder.read("n1").unwrap()), (None, Some(file)));
+        folder.mark_outdated("n1", 7, "why").unwrap();
+        let marked = folder.read("n1").unwrap().and_then(|file| file.member).unwrap();
+        assert_eq!(marked, Member { outdated: Some("why".to_owned()), ..member.clone() });
+        assert_eq!(folder.readmit().unwrap().as_deref(), Some("n1"));
+        let readmitted = folder.read("n1").unwrap().and_then(|file| file.member).unwrap();
+        assert_eq!(readmitted, Member { is_readmitted: true, ..member });
     }
 
     /// As every version that knows format 1 must read it.

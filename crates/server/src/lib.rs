@@ -27,9 +27,10 @@ mod peer_events;
 pub mod peers;
 pub mod rest;
 mod start;
+mod starts;
 mod waiting;
 mod whereabouts;
 
 pub use data_dir::DataDirError;
 pub use joining::JoinRefused;
-pub use start::{StartError, run};
+pub use start::{StartError, readmit, run};

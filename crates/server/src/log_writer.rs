@@ -26,6 +26,7 @@ struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
     durable: AtomicU64,
+    last_sequence: AtomicU64,
     progress: Notify,
 }
 
@@ -45,6 +46,7 @@ impl LogWriter {
             queue: Mutex::default(),
             wake: Condvar::new(),
             durable: AtomicU64::new(0),
+            last_sequence: AtomicU64::new(log.last_sequence()),
             progress: Notify::new(),
         });
         let writer = Self { shared: Arc::clone(&shared) };
@@ -68,6 +70,11 @@ impl LogWriter {
     /// The last ticket that is durable.
     pub(crate) fn durable(&self) -> u64 {
         self.shared.durable.load(Ordering::Acquire)
+    }
+
+    /// See [`Log::last_sequence`].
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.shared.last_sequence.load(Ordering::Acquire)
     }
 
     /// Resolves when [`LogWriter::durable`] may have grown since this was last awaited.
@@ -96,6 +103,7 @@ fn write_all<D: Disk>(mut log: Log<D>, shared: &Shared) {
             }
             rest = later;
         }
+        shared.last_sequence.store(log.last_sequence(), Ordering::Release);
         shared.durable.store(ticket, Ordering::Release);
         shared.progress.notify_one();
     }

@@ -1,34 +1,31 @@
 //! From the transport to the loop: frames in order, and what was lost.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use quorate_api::peer::{Frame, Lane};
+use quorate_api::peer::{Frame, Lane, Refusal, RefusalKind};
 use quorate_node::{Input, PeerFrame};
 use tokio::sync::mpsc;
 
-use crate::data_dir::DataDir;
 use crate::peers::{Arrival, Delivery, PeerEvents};
+use crate::starts::{self, KeptStarts};
 
 /// Hands what the transport reports to the loop.
 #[derive(Debug)]
 pub(crate) struct ToLoop {
     pub(crate) inputs: mpsc::Sender<Input>,
-    pub(crate) folder: Arc<DataDir>,
-    /// The newest start of every peer that is on disk.
-    pub(crate) seen: Arc<Mutex<BTreeMap<u64, u64>>>,
+    pub(crate) starts: Arc<KeptStarts>,
 }
-
-const POISONED: &str = "no panic while the map is locked";
 
 impl PeerEvents for ToLoop {
     fn on_frame(&self, arrival: Arrival, frame: Frame) -> Delivery<'_> {
-        let Arrival { from, incarnation, connection, lane } = arrival;
+        let Arrival { from, start, connection, lane } = arrival;
         Box::pin(async move {
-            if self.is_new_start(from, incarnation) && !self.remember(from, incarnation).await {
+            // Durable before anything that it says has an effect, so that an older one is refused after our own restart too.
+            if !self.starts.has(from, &start) && !starts::keep(&self.starts, BTreeMap::from([(from, start)])).await {
                 return;
             }
-            let frame = PeerFrame { from, incarnation, connection, lane, frame };
+            let frame = PeerFrame { from, incarnation: start.incarnation, connection, lane, frame };
             // The loop has ended: so will the transport.
             let _ = self.inputs.send(Input::Frame(frame)).await;
         })
@@ -39,40 +36,16 @@ impl PeerEvents for ToLoop {
         let _ = self.inputs.try_send(Input::Unreachable { node, lane });
     }
 
-    fn on_removed(&self) {
+    fn on_cast_out(&self, refusal: &Refusal) {
+        let input = match refusal.kind {
+            RefusalKind::RemovedNode => Input::Removed,
+            _ => Input::Outdated(refusal.reason.clone()),
+        };
         // Told again with every attempt to connect.
-        let _ = self.inputs.try_send(Input::Removed);
+        let _ = self.inputs.try_send(input);
     }
 
     fn on_connected(&self, node: u64, lane: Lane) {
         tracing::debug!(node, lane = lane.name(), "connected");
-    }
-}
-
-impl ToLoop {
-    fn is_new_start(&self, from: u64, incarnation: u64) -> bool {
-        self.seen.lock().expect(POISONED).get(&from).is_none_or(|seen| *seen < incarnation)
-    }
-
-    /// Makes the start durable before anything that it says has an effect, so that an older one is refused after our own
-    /// restart too.
-    async fn remember(&self, from: u64, incarnation: u64) -> bool {
-        let (folder, seen) = (Arc::clone(&self.folder), Arc::clone(&self.seen));
-        let written = tokio::task::spawn_blocking(move || {
-            let mut seen = seen.lock().expect(POISONED);
-            let mut next = seen.clone();
-            next.insert(from, incarnation);
-            folder.write_seen_incarnations(&next)?;
-            *seen = next;
-            Ok::<_, crate::data_dir::DataDirError>(())
-        });
-        match written.await {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "what a peer says is dropped, since its start cannot be noted");
-                false
-            }
-            Err(_) => false,
-        }
     }
 }

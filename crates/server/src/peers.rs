@@ -9,7 +9,8 @@
 //! - What both ends say first: `handshake`.
 //!
 //! Delivery is at most once. Whatever is queued when a connection ends is dropped, and reported with
-//! [`PeerEvents::on_unreachable`]; what had been written may have arrived or not. Nothing here knows what frames mean.
+//! [`PeerEvents::on_unreachable`]; what had been written may have arrived or not. Nothing here knows what frames mean, but for
+//! [`Frame::LogEnd`], which goes no further.
 
 mod handshake;
 mod inbound;
@@ -35,6 +36,8 @@ use link::Peer;
 
 pub use queue::max_queued_bytes;
 
+pub use crate::starts::Start;
+
 /// What the transport starts with.
 #[derive(Debug)]
 pub struct PeerConfig {
@@ -46,8 +49,12 @@ pub struct PeerConfig {
     pub node: u64,
     /// Which start of this node; greater than that of every earlier start.
     pub incarnation: u64,
-    /// The highest incarnation seen of each node, as persisted; older ones are refused from the start.
-    pub seen_incarnations: BTreeMap<u64, u64>,
+    /// Drawn at this start; not 0.
+    pub start_id: u64,
+    /// The last batch in this node's log, or [`quorate_api::peer::Hello::UNCHECKED`].
+    pub log_end: u64,
+    /// The newest start seen of each node, as persisted: copies and older ones are refused from the beginning.
+    pub starts: BTreeMap<u64, Start>,
 }
 
 /// Where a frame came from.
@@ -55,8 +62,8 @@ pub struct PeerConfig {
 pub struct Arrival {
     /// The node that sent it.
     pub from: u64,
-    /// Which start of that node.
-    pub incarnation: u64,
+    /// Which start of that node, as it was when the connection was accepted.
+    pub start: Start,
     /// The accepted connection. Later ones have greater numbers, over all nodes and lanes: once a frame of a later connection
     /// of the same node and lane is there, frames of an earlier one are to be dropped.
     pub connection: u64,
@@ -82,8 +89,9 @@ pub trait PeerEvents: Send + Sync + 'static {
     /// What is queued for this lane of this peer travels from now on.
     fn on_connected(&self, node: u64, lane: Lane);
 
-    /// A peer says that this node was removed from the cluster.
-    fn on_removed(&self);
+    /// A peer says that this node can be no member: it was removed from the cluster, or its folder is outdated
+    /// ([`quorate_api::peer::RefusalKind::is_outdated`]).
+    fn on_cast_out(&self, refusal: &Refusal);
 }
 
 /// One lane of one peer, as it is now. Counters begin at 0 when the peer becomes known.
@@ -134,11 +142,17 @@ impl Peers {
         let listener = TcpListener::from_std(config.listen)?;
         let local_address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            identity: Identity { cluster: config.cluster, node: config.node, incarnation: config.incarnation },
+            identity: Identity {
+                cluster: config.cluster,
+                node: config.node,
+                incarnation: config.incarnation,
+                start_id: config.start_id,
+                log_end: config.log_end,
+            },
             events,
             known: RwLock::default(),
             next_node: AtomicU64::new(0),
-            registry: Mutex::new(Registry::new(config.seen_incarnations)),
+            registry: Mutex::new(Registry::new(config.starts)),
             tasks: Mutex::new(Some(JoinSet::new())),
             runtime: Handle::current(),
         });
@@ -218,9 +232,15 @@ impl Peers {
         links.map(|(peer, lane)| peer.status(lane, registry.is_open(peer.node, lane))).collect()
     }
 
-    /// The highest incarnation seen of each node, to be persisted before anything that it sent has an effect.
-    pub fn seen_incarnations(&self) -> BTreeMap<u64, u64> {
-        self.shared.registry().seen_incarnations().clone()
+    /// The newest start seen of each node, with how far its log is durable as of now. Those that are new are persisted before
+    /// anything that they sent has an effect.
+    pub fn starts(&self) -> BTreeMap<u64, Start> {
+        self.shared.registry().starts().clone()
+    }
+
+    /// The peers.
+    pub fn known(&self) -> Vec<u64> {
+        self.shared.known.read().expect(LOCK_HELD).keys().copied().collect()
     }
 
     /// Where peers are accepted.

@@ -1,12 +1,13 @@
 //! From settings to a running node, and back down again.
 
 use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs as _};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use quorate_api::cluster::{AddressChange, JoinRequest};
+use quorate_api::peer::Hello;
 use quorate_discovery::{Discovery, Entry, Options as DiscoveryOptions};
 use quorate_engine::Engines;
 use quorate_external::{AllowedCredentials, Surroundings};
@@ -32,6 +33,7 @@ use crate::outside_stores::OutsideStores;
 use crate::peer_events::ToLoop;
 use crate::peers::{PeerConfig, Peers};
 use crate::rest::{self, RestConfig};
+use crate::starts::{self, KeptStarts};
 use crate::waiting::Waiting;
 use crate::whereabouts::Whereabouts;
 
@@ -89,6 +91,21 @@ pub enum StartError {
          --join"
     )]
     Removed,
+    /// Other nodes refuse the node's data.
+    #[error(
+        "the other nodes refuse this node's data: {why}. The data folder {path} is a copy, or was put back from an older one: \
+         with it the node would break what it has promised, and bring back what was deleted. Remove the node (quorate cluster \
+         remove {name}), and start it with an empty folder and --join. Only if all nodes' disks were set back: quorate readmit \
+         {path}"
+    )]
+    Outdated {
+        /// The node.
+        name: String,
+        /// Its folder.
+        path: PathBuf,
+        /// What a peer said.
+        why: String,
+    },
 }
 
 /// What is ready before the node runs.
@@ -97,6 +114,18 @@ struct Prepared {
     log: Log<RealDisk>,
     identity: Identity,
     member: Member,
+    /// What is told of the log's end.
+    log_end: u64,
+}
+
+/// Takes back that other nodes refused the node's data in this folder: they let its next start in, whatever it has lost. The
+/// node's name, or nothing if nobody had refused it. Blocks; fails where the folder is no node's, or a process has it open.
+pub fn readmit(path: &Path) -> Result<Option<String>, DataDirError> {
+    if !path.is_dir() {
+        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(DataDirError::Io { path: path.to_owned(), source });
+    }
+    DataDir::open(path)?.readmit()
 }
 
 /// Runs a node until it is told to stop by SIGTERM or SIGINT. Blocks.
@@ -184,10 +213,12 @@ async fn serve(
         }
     };
     let whereabouts = whereabouts(&config, &prepared);
-    let (handle, peers, node_thread, log_thread) = begin(&config, prepared, peers, clock, &store)?;
+    let (folder, start_id) = (Arc::clone(&prepared.folder), prepared.member.start_id);
+    let Begun { handle, peers, log, starts, node_thread, log_thread } = begin(&config, prepared, peers, clock, &store)?;
     let asked_to_end = tokio::select! {
         _ = handle.stopped() => false,
         () = whereabouts.keep(&handle, &peers, &discovery) => unreachable!("it is kept until the end"),
+        () = starts::keep_track(&peers, &log, &starts) => unreachable!("it is kept until the end"),
         () = signals.received() => true,
     };
     let mut rest = RestTask { stop: rest_stop, task: rest };
@@ -211,6 +242,10 @@ async fn serve(
     match reason {
         StopReason::ShutDown => Ok(()),
         StopReason::Removed => Err(StartError::Removed),
+        StopReason::Outdated(why) => {
+            folder.mark_outdated(&config.name, start_id, &why)?;
+            Err(outdated(&config, why))
+        }
         StopReason::Broken(why) => Err(StartError::Broken(why)),
     }
 }
@@ -284,6 +319,9 @@ async fn prepare(
             file
         }
     };
+    if let Some(why) = file.member.as_ref().and_then(|member| member.outdated.clone()) {
+        return Err(outdated(config, why));
+    }
     let options = Options { max_log_bytes: config.max_log_bytes, ..Options::default() };
     let mut log = Log::open(folder.log()?, options).map_err(|source| log_error(config, source))?;
     let mut member = match file.member.take() {
@@ -292,18 +330,20 @@ async fn prepare(
         None => join(config, &folder, &file, &mut log, (discovery, waiting)).await?,
     };
     member.incarnation += 1;
+    member.start_id = draw()?.max(1);
+    let log_end = if std::mem::take(&mut member.is_readmitted) { Hello::UNCHECKED } else { log.last_sequence() };
     file.member = Some(member.clone());
     folder.write(&file)?;
     folder.remove_formation()?;
     let identity = member.identity(&config.name).ok_or_else(|| damaged(config, "node.json names no cluster"))?;
-    Ok(Prepared { folder, log, identity, member })
+    Ok(Prepared { folder, log, identity, member, log_end })
 }
 
 fn found(config: &ServerConfig, cluster: u64, log: &mut Log<RealDisk>) -> Result<Member, StartError> {
     let identity = Identity { cluster, node: 1, name: config.name.clone(), incarnation: 1 };
     let addresses = (config.client_address(), config.peer_address());
     Node::found(log, &identity, addresses, &node_config(config)).map_err(|source| open_error(config, source))?;
-    Ok(Member { cluster_id: format!("{cluster:016x}"), node_id: 1, incarnation: 0, first_peers: [].into() })
+    Ok(Member::new(format!("{cluster:016x}"), 1, [].into()))
 }
 
 async fn join(
@@ -336,9 +376,13 @@ async fn join(
         Outcome::Joined(answer) => {
             Node::join(log, &answer).map_err(|source| open_error(config, source))?;
             let first_peers = answer.peers.iter().map(|peer| (peer.node_id, peer.peer_address.clone())).collect();
-            Ok(Member { cluster_id: answer.cluster_id, node_id: answer.node_id, incarnation: 0, first_peers })
+            Ok(Member::new(answer.cluster_id, answer.node_id, first_peers))
         }
     }
+}
+
+fn outdated(config: &ServerConfig, why: String) -> StartError {
+    StartError::Outdated { name: config.name.clone(), path: config.data_dir.clone(), why }
 }
 
 fn damaged(config: &ServerConfig, why: &str) -> StartError {
@@ -355,7 +399,15 @@ impl From<JoinError> for StartError {
     }
 }
 
-type Threads = (LoopHandle, Peers, JoinHandle<()>, JoinHandle<()>);
+/// What runs.
+struct Begun {
+    handle: LoopHandle,
+    peers: Peers,
+    log: LogWriter,
+    starts: Arc<KeptStarts>,
+    node_thread: JoinHandle<()>,
+    log_thread: JoinHandle<()>,
+}
 
 fn begin(
     config: &ServerConfig,
@@ -363,8 +415,8 @@ fn begin(
     peer_listener: StdListener,
     clock: Clock,
     store: &NodeStore,
-) -> Result<Threads, StartError> {
-    let Prepared { folder, log, identity, member } = prepared;
+) -> Result<Begun, StartError> {
+    let Prepared { folder, log, identity, member, log_end } = prepared;
     let files = folder.snapshots()?;
     let log_reader = log.reader();
     let now = clock.now();
@@ -377,22 +429,25 @@ fn begin(
         .map_err(|source| open_error(config, source))?;
     report_damage(&node.status());
     let (handle, queues) = LoopHandle::new(clock);
-    let seen = folder.seen_incarnations()?;
+    let starts = Arc::new(KeptStarts::read(folder)?);
     let peer_config = PeerConfig {
         listen: peer_listener,
         cluster: identity.cluster,
         node: identity.node,
         incarnation: identity.incarnation,
-        seen_incarnations: seen.clone(),
+        start_id: member.start_id,
+        log_end,
+        starts: starts.all(),
     };
-    let events = ToLoop { inputs: handle.inputs.clone(), folder, seen: Arc::new(Mutex::new(seen)) };
+    let events = ToLoop { inputs: handle.inputs.clone(), starts: Arc::clone(&starts) };
     let peers = Peers::start(peer_config, Arc::new(events))?;
     peers.set_addresses(member.first_peers);
     let jobs = JobWorkers::start(&files, &opener, &handle.inputs)?;
     let (log, log_thread) = LogWriter::start(log)?;
     let outside = Arc::new(OutsideStores::new(surroundings));
     let (own_handle, own_peers, own_outside) = (handle.clone(), peers.clone(), Arc::clone(&outside));
-    let node_loop = NodeLoop { node, handle: own_handle, log, log_reader, jobs, peers: own_peers, outside: own_outside };
+    let own_log = log.clone();
+    let node_loop = NodeLoop { node, handle: own_handle, log: own_log, log_reader, jobs, peers: own_peers, outside: own_outside };
     let io = tokio::runtime::Handle::current();
     let node_thread = std::thread::Builder::new().name("node".to_owned()).spawn(move || {
         let _guard = AbortOnPanic;
@@ -400,7 +455,7 @@ fn begin(
         node_loop.run(queues);
     })?;
     store.begin(Running::new(handle.clone(), peers.clone(), (outside, engines), identity));
-    Ok((handle, peers, node_thread, log_thread))
+    Ok(Begun { handle, peers, log, starts, node_thread, log_thread })
 }
 
 /// What stores outside are opened with.

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quorate_api::peer::{
-    Forward, Frame, Greeting, Hello, Lane, RaftMessage, Refusal, RefusalKind, SnapshotPart, decode_greeting, encode_frame,
-    encode_greeting,
+    Forward, Frame, FrameDecoder, Greeting, Hello, Lane, RaftMessage, Refusal, RefusalKind, SnapshotPart, decode_greeting,
+    encode_frame, encode_greeting,
 };
 use quorate_server::peers::{Arrival, Delivery, LinkStatus, PeerConfig, PeerEvents, Peers, max_queued_bytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug, PartialEq, Eq)]
 enum Happening {
     Connected(u64, Lane),
-    Removed,
+    CastOut(RefusalKind),
     Unreachable(u64, Lane),
 }
 
@@ -56,8 +56,8 @@ impl PeerEvents for Recorder {
         let _ = self.happenings.try_send(Happening::Connected(node, lane));
     }
 
-    fn on_removed(&self) {
-        let _ = self.happenings.try_send(Happening::Removed);
+    fn on_cast_out(&self, refusal: &Refusal) {
+        let _ = self.happenings.try_send(Happening::CastOut(refusal.kind));
     }
 }
 
@@ -72,13 +72,16 @@ struct Start {
     cluster: u64,
     node: u64,
     incarnation: u64,
+    drawn: u64,
+    log_end: u64,
     address: SocketAddr,
     stuck: Option<Lane>,
 }
 
 impl Default for Start {
     fn default() -> Self {
-        Self { cluster: CLUSTER, node: 1, incarnation: 1, address: ([127, 0, 0, 1], 0).into(), stuck: None }
+        let address = ([127, 0, 0, 1], 0).into();
+        Self { cluster: CLUSTER, node: 1, incarnation: 1, drawn: 11, log_end: 0, address, stuck: None }
     }
 }
 
@@ -97,7 +100,9 @@ impl Start {
             cluster: self.cluster,
             node: self.node,
             incarnation: self.incarnation,
-            seen_incarnations: BTreeMap::new(),
+            start_id: self.drawn,
+            log_end: self.log_end,
+            starts: BTreeMap::new(),
         };
         let peers = Peers::start(config, Arc::new(recorder)).unwrap();
         Node { id: self.node, peers, frames, happenings }
@@ -165,7 +170,7 @@ fn part(bytes: usize) -> Frame {
 }
 
 fn hello(node: u64, incarnation: u64, lane: Lane) -> Hello {
-    Hello { cluster: CLUSTER, node, incarnation, lane, min_wire: 1, max_wire: 1 }
+    Hello { cluster: CLUSTER, node, incarnation, start_id: 11, log_end: 0, lane, min_wire: 1, max_wire: 2 }
 }
 
 /// Greets a node by hand.
@@ -226,7 +231,7 @@ async fn frames_of_all_lanes_arrive_in_order_both_ways() {
         let mut next = [0; Lane::ALL.len()];
         while next != [COUNT; Lane::ALL.len()] {
             let (arrival, frame) = node.next_frame().await;
-            assert_eq!((arrival.from, arrival.incarnation), (from, 1));
+            assert_eq!((arrival.from, arrival.start.incarnation), (from, 1));
             assert_eq!(number_of(&frame), next[arrival.lane as usize], "on {:?}", arrival.lane);
             next[arrival.lane as usize] += 1;
         }
@@ -273,15 +278,82 @@ async fn a_peer_that_restarts_is_redialled_and_its_older_incarnation_refused() {
     assert_eq!(number_of(&two.next_frame().await.1), 7);
     two.sends(1, Lane::Append, numbered(8)).await;
     let (after, frame) = one.next_frame().await;
-    assert_eq!((after.incarnation, number_of(&frame)), (2, 8));
+    assert_eq!((after.start.incarnation, number_of(&frame)), (2, 8));
     assert!(after.connection > before.connection);
 
     let refusal = refusal(one.peers.local_address(), hello(2, 1, Lane::Append)).await;
     assert_eq!(refusal.kind, RefusalKind::OlderIncarnation);
     assert_eq!(refusal.reason, "incarnation 1 of node 2 is over: incarnation 2 has been seen");
-    assert_eq!(one.peers.seen_incarnations(), BTreeMap::from([(2, 2)]));
+    assert_eq!(one.peers.starts()[&2].incarnation, 2);
     two.sends(1, Lane::Append, numbered(9)).await;
     assert_eq!(one.next_frame().await.0.connection, after.connection, "the refused one disturbed nothing");
+}
+
+#[tokio::test]
+async fn copies_of_a_node_and_older_states_of_it_are_refused() {
+    let (one, mut two) = (Start::node(1), Start { node: 2, log_end: 40, ..Start::default() }.run());
+    one.knows(&[&two]);
+    two.knows(&[&one]);
+    two.waits_for(Happening::Connected(1, Lane::Control)).await;
+    two.sends(1, Lane::Control, Frame::LogEnd(60)).await;
+    two.sends(1, Lane::Control, Frame::LogEnd(50)).await;
+    let heard = async {
+        while one.peers.starts().get(&2).is_none_or(|start| start.log_end < 60) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, heard).await.expect("the log's end is noted");
+
+    let copy = Start { node: 2, drawn: 12, log_end: 70, ..Start::default() };
+    let kinds = [
+        (copy, RefusalKind::OtherStart),
+        (Start { node: 2, incarnation: 2, drawn: 13, log_end: 59, ..Start::default() }, RefusalKind::OlderLog),
+    ];
+    for (start, kind) in kinds {
+        let mut copy = start.run();
+        copy.knows(&[&one]);
+        copy.waits_for(Happening::CastOut(kind)).await;
+    }
+    let address = one.peers.local_address();
+    let (_stream, greeting) = greet(address, Hello { start_id: 11, log_end: 40, ..hello(2, 1, Lane::Bulk) }).await;
+    assert!(matches!(greeting, Greeting::Hello(_)), "the one that was there is let in again: {greeting:?}");
+    let (_stream, greeting) = greet(address, Hello { start_id: 14, log_end: 60, ..hello(2, 2, Lane::Bulk) }).await;
+    assert!(matches!(greeting, Greeting::Hello(_)), "its next start is let in: {greeting:?}");
+}
+
+#[tokio::test]
+async fn peers_are_sent_what_their_wire_version_has() {
+    let one = Start::node(1);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    one.peers.set_addresses(BTreeMap::from([(2, listener.local_addr().unwrap().to_string())]));
+    let lane = loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut received = BytesMut::new();
+        let greeted = loop {
+            assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0);
+            if let Some(Greeting::Hello(hello)) = decode_greeting(&mut received).unwrap() {
+                break hello;
+            }
+        };
+        let mut answer = BytesMut::new();
+        encode_greeting(&Greeting::Hello(Hello { max_wire: 1, ..hello(2, 1, greeted.lane) }), &mut answer);
+        stream.write_all(&answer).await.unwrap();
+        if greeted.lane == Lane::Control {
+            break stream;
+        }
+    };
+    one.sends(2, Lane::Control, Frame::LogEnd(7)).await;
+    one.sends(2, Lane::Control, numbered(8)).await;
+    let (mut stream, mut received, mut decoder) = (lane, BytesMut::new(), FrameDecoder::default());
+    let first = async {
+        loop {
+            if let Some(frame) = decoder.decode(&mut received).unwrap() {
+                return frame;
+            }
+            assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0);
+        }
+    };
+    assert_eq!(timeout(PATIENCE, first).await.expect("a frame comes"), numbered(8));
 }
 
 #[tokio::test]
@@ -315,7 +387,7 @@ async fn another_cluster_is_refused_by_name() {
     let reason = "refused by the peer: this node belongs to cluster 00000000000000c1, not to cluster 000000000000dead";
     assert_eq!(link.last_error.as_deref(), Some(reason));
     assert!(!link.is_connected && !link.is_receiving);
-    assert_eq!(one.peers.seen_incarnations(), BTreeMap::new());
+    assert_eq!(one.peers.starts(), BTreeMap::new());
 }
 
 #[tokio::test]

@@ -151,6 +151,7 @@ impl Oracle {
             | Frame::LeaseAsks(_)
             | Frame::LeaseAnswers(_)
             | Frame::Eventual(_)
+            | Frame::LogEnd(_)
             | Frame::SnapshotAck(_)
             | Frame::SnapshotAsk(_) => Ok(()),
         }

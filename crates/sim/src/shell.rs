@@ -294,7 +294,7 @@ impl Simulation {
                 return Ok(());
             }
             StopReason::Broken(_) if self.hosts[id.0].has_disk_trouble => self.coverage.count("stops because of the disk"),
-            StopReason::ShutDown | StopReason::Removed | StopReason::Broken(_) => {
+            StopReason::ShutDown | StopReason::Removed | StopReason::Outdated(_) | StopReason::Broken(_) => {
                 return Err(Violation::new("nodes stop only for a reason", format!("{id}: {reason:?}")));
             }
         }

@@ -412,6 +412,9 @@ fn hello_of(identity: &quorate_node::Identity, lane: Lane) -> Greeting {
         cluster: identity.cluster,
         node: identity.node,
         incarnation: identity.incarnation,
+        // The simulator makes no copies of folders.
+        start_id: 0,
+        log_end: Hello::UNCHECKED,
         lane,
         min_wire: MIN_WIRE_VERSION,
         max_wire: MAX_WIRE_VERSION,
@@ -450,6 +453,7 @@ impl std::fmt::Display for FrameText<'_> {
             Frame::ForwardReply(replies) => write!(f, "forward-reply x{}", replies.len()),
             Frame::LeaseAsks(asks) => write!(f, "lease-asks x{}", asks.len()),
             Frame::LeaseAnswers(answers) => write!(f, "lease-answers x{}", answers.len()),
+            Frame::LogEnd(_) => f.write_str("log end"),
             Frame::Eventual(messages) => write!(f, "eventual x{}", messages.len()),
             Frame::Snapshot(part) => {
                 write!(f, "snapshot g{} {}+{}/{}", part.group, part.offset, part.data.len(), part.total_bytes)

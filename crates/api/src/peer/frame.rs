@@ -48,6 +48,7 @@ const KIND_BEAT_ANSWERS: u8 = 8;
 const KIND_LEASE_ASKS: u8 = 9;
 const KIND_LEASE_ANSWERS: u8 = 10;
 const KIND_EVENTUAL: u8 = 11;
+const KIND_LOG_END: u8 = 12;
 
 /// Why a frame cannot be sent: no receiver would take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -177,7 +178,7 @@ impl Header {
         if version != FRAME_FORMAT_VERSION {
             return Err(DecodeError::Version(version));
         }
-        if !(KIND_RAFT..=KIND_EVENTUAL).contains(&kind) {
+        if !(KIND_RAFT..=KIND_LOG_END).contains(&kind) {
             return Err(DecodeError::Unknown { what: "frame kind", tag: kind.into() });
         }
         let flags = u16::from_le_bytes([f0, f1]);
@@ -217,6 +218,7 @@ fn kind_of(frame: &Frame) -> u8 {
         Frame::LeaseAsks(_) => KIND_LEASE_ASKS,
         Frame::LeaseAnswers(_) => KIND_LEASE_ANSWERS,
         Frame::Eventual(_) => KIND_EVENTUAL,
+        Frame::LogEnd(_) => KIND_LOG_END,
     }
 }
 
@@ -232,6 +234,7 @@ fn put_body(out: &mut impl Sink, frame: &Frame) {
         Frame::LeaseAsks(asks) => put_list(out, asks, put_lease_ask),
         Frame::LeaseAnswers(answers) => put_list(out, answers, put_lease_answer),
         Frame::Eventual(messages) => put_list(out, messages, put_eventual),
+        Frame::LogEnd(sequence) => out.integer(*sequence),
     }
 }
 
@@ -256,6 +259,7 @@ fn read_body(kind: u8, body: Bytes) -> Result<Frame, DecodeError> {
         KIND_LEASE_ASKS => Frame::LeaseAsks(reader.list(MIN_LEASE_ASK_BYTES, read_lease_ask)?),
         KIND_LEASE_ANSWERS => Frame::LeaseAnswers(reader.list(MIN_LEASE_ANSWER_BYTES, read_lease_answer)?),
         KIND_EVENTUAL => Frame::Eventual(reader.list(MIN_EVENTUAL_BYTES, read_eventual)?),
+        KIND_LOG_END => Frame::LogEnd(reader.integer()?),
         tag => return Err(DecodeError::Unknown { what: "frame kind", tag: tag.into() }),
     };
     reader.finish()?;

@@ -12,8 +12,9 @@
 //! | 12- | body |
 //!
 //! A hello's body is cluster, node, incarnation (8 bytes each), lane (1), oldest and newest wire version (2 each), all
-//! little-endian. A refusal's body is the reason's tag (1) and its text in UTF-8. Nodes of all versions must understand
-//! each other this far: later versions may append to a hello's body, and what a reader does not know at its end it skips.
+//! little-endian; since wire version 2 also start id and log end (8 each). A refusal's body is the reason's tag (1) and its
+//! text in UTF-8. Nodes of all versions must understand each other this far: later versions may append to a hello's body, and
+//! what a reader does not know at its end it skips.
 
 #![deny(clippy::indexing_slicing)]
 
@@ -31,7 +32,7 @@ pub const MAX_GREETING_BYTES: usize = 1024;
 const MAGIC: [u8; 4] = *b"QRTE";
 const HEADER_BYTES: usize = 12;
 const CHECKED_HEADER_BYTES: usize = 8;
-const HELLO_BODY_BYTES: usize = 29;
+const HELLO_BODY_BYTES: usize = 45;
 const MAX_REASON_BYTES: usize = 512;
 const _: () = assert!(HEADER_BYTES + 1 + MAX_REASON_BYTES <= MAX_GREETING_BYTES, "every refusal fits");
 const _: () = assert!(HEADER_BYTES + HELLO_BODY_BYTES <= MAX_GREETING_BYTES, "every hello fits");
@@ -73,6 +74,10 @@ pub enum RefusalKind {
     OlderIncarnation = 4,
     /// The node was removed from the cluster: it will never be let in again.
     RemovedNode = 5,
+    /// Another process is this start of the node: one of the two runs with a copy of its folder.
+    OtherStart = 6,
+    /// The node's log ends before what it had said to be durable: an older state of its folder was put back.
+    OlderLog = 7,
     /// A kind that this build does not know; the text has to do.
     Other = 255,
 }
@@ -107,14 +112,32 @@ impl Refusal {
         let reason = format!("incarnation {theirs} of node {node} is over: incarnation {highest} has been seen");
         Self { kind: RefusalKind::OlderIncarnation, reason }
     }
+
+    /// Another process was seen as this start of `node`.
+    pub fn other_start(node: u64, incarnation: u64) -> Self {
+        let reason = format!("another process has been seen as incarnation {incarnation} of node {node}");
+        Self { kind: RefusalKind::OtherStart, reason }
+    }
+
+    /// `node` had said that more of its log is durable than it has.
+    pub fn older_log(node: u64, theirs: u64, highest: u64) -> Self {
+        let reason = format!("the log of node {node} ends at batch {theirs}, and had been durable up to batch {highest}");
+        Self { kind: RefusalKind::OlderLog, reason }
+    }
 }
 
 impl RefusalKind {
     fn from_tag(tag: u8) -> Self {
-        [Self::WrongCluster, Self::WireVersion, Self::UnknownNode, Self::OlderIncarnation, Self::RemovedNode]
+        use RefusalKind::{OlderIncarnation, OlderLog, OtherStart, RemovedNode, UnknownNode, WireVersion, WrongCluster};
+        [WrongCluster, WireVersion, UnknownNode, OlderIncarnation, RemovedNode, OtherStart, OlderLog]
             .into_iter()
             .find(|kind| *kind as u8 == tag)
             .unwrap_or(Self::Other)
+    }
+
+    /// Whether the node's folder is not the one that its peers know: a copy, or an older state of it.
+    pub fn is_outdated(self) -> bool {
+        matches!(self, Self::OlderIncarnation | Self::OtherStart | Self::OlderLog)
     }
 }
 
@@ -191,6 +214,8 @@ fn put_hello(body: &mut BytesMut, hello: &Hello) {
     body.put_u8(hello.lane as u8);
     body.put_u16_le(hello.min_wire);
     body.put_u16_le(hello.max_wire);
+    body.put_u64_le(hello.start_id);
+    body.put_u64_le(hello.log_end);
 }
 
 fn read_hello(mut body: &[u8]) -> Result<Hello, DecodeError> {
@@ -205,6 +230,8 @@ fn read_hello(mut body: &[u8]) -> Result<Hello, DecodeError> {
         },
         min_wire: body.try_get_u16_le().map_err(end)?,
         max_wire: body.try_get_u16_le().map_err(end)?,
+        start_id: body.try_get_u64_le().unwrap_or(0),
+        log_end: body.try_get_u64_le().unwrap_or(Hello::UNCHECKED),
     })
 }
 

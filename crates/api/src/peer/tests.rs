@@ -159,14 +159,16 @@ fn frame() -> impl Strategy<Value = Frame> {
         proptest::collection::vec(lease_ask(), 0..5).prop_map(Frame::LeaseAsks),
         proptest::collection::vec(lease_answer(), 0..5).prop_map(Frame::LeaseAnswers),
         proptest::collection::vec(eventual(), 0..5).prop_map(Frame::Eventual),
+        integer().prop_map(Frame::LogEnd),
     ]
 }
 
 fn greeting() -> impl Strategy<Value = Greeting> {
-    let hello = (integer(), integer(), integer(), 0..4_u8, any::<u16>(), any::<u16>()).prop_map(
-        |(cluster, node, incarnation, lane, min_wire, max_wire)| {
+    let numbers = proptest::array::uniform5(integer());
+    let hello = (numbers, 0..4_u8, any::<u16>(), any::<u16>()).prop_map(
+        |([cluster, node, incarnation, start_id, log_end], lane, min_wire, max_wire)| {
             let lane = Lane::from_tag(lane).unwrap();
-            Greeting::Hello(Hello { cluster, node, incarnation, lane, min_wire, max_wire })
+            Greeting::Hello(Hello { cluster, node, incarnation, start_id, log_end, lane, min_wire, max_wire })
         },
     );
     let refusal = (integer(), integer()).prop_flat_map(|(ours, theirs)| {
@@ -175,6 +177,8 @@ fn greeting() -> impl Strategy<Value = Greeting> {
             Refusal::unknown_node(theirs, ours),
             Refusal::removed_node(theirs, ours),
             Refusal::older_incarnation(7, theirs, ours),
+            Refusal::other_start(7, theirs),
+            Refusal::older_log(7, theirs, ours),
             Refusal::wire_version((1, 2), (3, 4)),
         ];
         proptest::sample::select(refusals).prop_map(Greeting::Refusal)
@@ -371,11 +375,21 @@ fn the_format_stays_as_it_is() {
         assert_eq!(stream[FRAME_HEADER_BYTES..], [1, 3, 2, 0xac, 2, 5, 9]);
     }
 
-    let hello = Hello { cluster: 1, node: 2, incarnation: 3, lane: Lane::Bulk, min_wire: 1, max_wire: 2 };
+    let stream = encoded(&Frame::LogEnd(300));
+    assert_eq!(stream[..8], [2, 0, 0, 0, 12, 1, 0, 0]);
+    assert_eq!(stream[FRAME_HEADER_BYTES..], [0xac, 2]);
+
+    let hello = Hello { start_id: 4, log_end: 5, ..hello(1, 2) };
     let mut stream = BytesMut::new();
     encode_greeting(&Greeting::Hello(hello), &mut stream);
-    assert_eq!(stream[..8], *b"QRTE\x01\x01\x1d\x00");
-    assert_eq!(stream[12..], [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 3, 1, 0, 2, 0]);
+    assert_eq!(stream[..8], *b"QRTE\x01\x01\x2d\x00");
+    assert_eq!(stream[12..41], [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0]);
+    assert_eq!(stream[41..], [4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+fn hello(min_wire: u16, max_wire: u16) -> Hello {
+    let (start_id, log_end) = (0, Hello::UNCHECKED);
+    Hello { cluster: 1, node: 2, incarnation: 3, start_id, log_end, lane: Lane::Control, min_wire, max_wire }
 }
 
 #[test]
@@ -450,7 +464,6 @@ fn integers_have_one_form() {
 
 #[test]
 fn wire_versions_meet_at_the_newest_common_one() {
-    let hello = |min_wire, max_wire| Hello { cluster: 1, node: 1, incarnation: 1, lane: Lane::Control, min_wire, max_wire };
     assert_eq!(hello(1, 3).common_wire(&hello(2, 5)), Ok(3));
     assert_eq!(hello(2, 5).common_wire(&hello(1, 2)), Ok(2));
     let refusal = hello(3, 4).common_wire(&hello(1, 2)).unwrap_err();
@@ -459,16 +472,21 @@ fn wire_versions_meet_at_the_newest_common_one() {
 }
 
 #[test]
-fn a_later_hello_is_understood_and_a_long_reason_is_cut_between_characters() {
-    let hello = Hello { cluster: 1, node: 2, incarnation: 3, lane: Lane::Append, min_wire: 1, max_wire: 9 };
+fn hellos_of_other_versions_are_understood_and_a_long_reason_is_cut_between_characters() {
+    let hello = hello(1, 9);
     let mut stream = BytesMut::new();
     encode_greeting(&Greeting::Hello(hello.clone()), &mut stream);
-    let mut longer = BytesMut::from(&stream[..]);
-    longer.extend_from_slice(b"more");
-    longer[6] += 4;
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(&longer[..8]), &longer[12..]);
-    longer[8..12].copy_from_slice(&checksum.to_le_bytes());
-    assert_eq!(decode_greeting(&mut longer), Ok(Some(Greeting::Hello(hello))));
+    let resealed = |body: &[u8]| {
+        let mut greeting = BytesMut::from(&stream[..6]);
+        greeting.put_u16_le(body.len() as u16);
+        greeting.put_u32_le(crc32c::crc32c_append(crc32c::crc32c(&greeting), body));
+        greeting.put_slice(body);
+        decode_greeting(&mut greeting)
+    };
+    assert_eq!(resealed(&[&stream[12..], b"more"].concat()), Ok(Some(Greeting::Hello(hello.clone()))));
+    // Of wire version 1, which said neither start id nor log end.
+    assert_eq!(resealed(&stream[12..41]), Ok(Some(Greeting::Hello(hello))));
+    assert_eq!(resealed(&stream[12..40]), Err(DecodeError::Truncated));
 
     let refusal = Refusal { kind: RefusalKind::Other, reason: format!("x{}", "\u{e9}".repeat(600)) };
     let mut stream = BytesMut::new();

@@ -284,6 +284,15 @@ Examples:
   quorate cluster transfer-leader n2           before maintenance of the leader
   quorate cluster transfer-leader -k orders    of one keyspace, to whoever is furthest";
 
+pub(super) const READMIT: &str = "\
+A node whose folder is a copy, or was put back from an older one, has lost what it had promised; the others refuse it,
+and it ends. The way that loses nothing: quorate cluster remove NODE, an empty folder, and a start with --join. Where that is
+not possible, since the disks of all nodes were set back together, this takes the refusal back, once: what was acknowledged
+since the copy may be lost, and deleted keys of eventually consistent keyspaces may be back.
+
+Example:
+  quorate readmit /var/lib/quorate/n3";
+
 pub(super) const BENCH: &str = "\
 Examples:
   quorate bench compare                        starts a cluster, and prints put and get beside a bare server

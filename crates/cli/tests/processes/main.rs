@@ -9,6 +9,7 @@ mod bad_input;
 mod bad_starts;
 mod caches;
 mod completions;
+mod copied_folders;
 mod discovery;
 mod documents;
 mod expectation;

@@ -27,6 +27,8 @@ pub(super) struct Identity {
     pub(super) cluster: u64,
     pub(super) node: u64,
     pub(super) incarnation: u64,
+    pub(super) start_id: u64,
+    pub(super) log_end: u64,
 }
 
 /// Why a connection got no further than the greetings.
@@ -52,8 +54,9 @@ pub(super) enum HandshakeError {
 
 impl Identity {
     pub(super) fn hello(&self, lane: Lane) -> Hello {
-        let Self { cluster, node, incarnation } = *self;
-        Hello { cluster, node, incarnation, lane, min_wire: MIN_WIRE_VERSION, max_wire: MAX_WIRE_VERSION }
+        let Self { cluster, node, incarnation, start_id, log_end } = *self;
+        let (min_wire, max_wire) = (MIN_WIRE_VERSION, MAX_WIRE_VERSION);
+        Hello { cluster, node, incarnation, start_id, log_end, lane, min_wire, max_wire }
     }
 
     /// Whether the other end may talk to this node at all, be it a member or not.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use quorate_api::peer::{DecodeError, FrameDecoder, Greeting, Hello, Lane, MAX_GREETING_BYTES, Refusal};
+use quorate_api::peer::{DecodeError, Frame, FrameDecoder, Greeting, Hello, Lane, MAX_GREETING_BYTES, Refusal};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::handshake::{self, HANDSHAKE_TIMEOUT, HandshakeError, read_greeting, write_greeting};
 use super::link::Peer;
 use super::{Arrival, Shared};
+use crate::starts::Start;
 
 /// How many connections may be accepted of which nothing is known yet; further ones are closed at once.
 const MAX_UNAUTHENTICATED: usize = 64;
@@ -35,7 +36,7 @@ const MIN_READ_BYTES: usize = 4 << 10;
 /// Invariants: at most one connection per node and lane; all of a node's connections are of its highest incarnation seen.
 pub(super) struct Registry {
     last_connection: u64,
-    seen_incarnations: BTreeMap<u64, u64>,
+    starts: BTreeMap<u64, Start>,
     open: BTreeMap<(u64, Lane), Open>,
 }
 
@@ -46,30 +47,35 @@ struct Open {
 }
 
 impl Registry {
-    pub(super) fn new(seen_incarnations: BTreeMap<u64, u64>) -> Self {
-        Self { last_connection: 0, seen_incarnations, open: BTreeMap::new() }
+    pub(super) fn new(starts: BTreeMap<u64, Start>) -> Self {
+        Self { last_connection: 0, starts, open: BTreeMap::new() }
     }
 
-    pub(super) fn seen_incarnations(&self) -> &BTreeMap<u64, u64> {
-        &self.seen_incarnations
+    pub(super) fn starts(&self) -> &BTreeMap<u64, Start> {
+        &self.starts
     }
 
     pub(super) fn is_open(&self, node: u64, lane: Lane) -> bool {
         self.open.contains_key(&(node, lane))
     }
 
-    /// Notes an incarnation of the node; a newer one closes what older ones opened. The highest that was seen, if this one
-    /// is older.
-    pub(super) fn observe(&mut self, node: u64, incarnation: u64) -> Result<(), u64> {
-        let highest = self.seen_incarnations.get(&node).copied();
-        if let Some(highest) = highest.filter(|highest| incarnation < *highest) {
-            return Err(highest);
+    /// Notes the start that a greeting is of; a newer one closes what older ones opened. Why it is refused, if it is.
+    pub(super) fn observe(&mut self, hello: &Hello) -> Result<Start, Refusal> {
+        let known = self.starts.get(&hello.node).copied();
+        let start = Start::admit(known, hello)?;
+        if known.is_none_or(|known| known.incarnation != start.incarnation) {
+            self.starts.insert(hello.node, start);
+            self.close_where(|of, _| of == hello.node);
         }
-        if highest != Some(incarnation) {
-            self.seen_incarnations.insert(node, incarnation);
-            self.close_where(|of, _| of == node);
+        Ok(start)
+    }
+
+    /// Notes how far the node's log is durable, by what this start of it says.
+    fn note_log_end(&mut self, arrival: &Arrival, log_end: u64) {
+        let known = self.starts.get_mut(&arrival.from).filter(|known| known.incarnation == arrival.start.incarnation);
+        if let Some(known) = known {
+            known.log_end = known.log_end.max(log_end);
         }
-        Ok(())
     }
 
     pub(super) fn close_where(&mut self, closes: impl Fn(u64, Lane) -> bool) {
@@ -189,10 +195,9 @@ fn admit(shared: &Arc<Shared>, hello: &Hello) -> Result<Admission, Refusal> {
     let Some(peer) = shared.peer(hello.node) else {
         return Err(shared.stranger(hello.node));
     };
-    let observed = registry.observe(hello.node, hello.incarnation);
-    observed.map_err(|highest| Refusal::older_incarnation(hello.node, hello.incarnation, highest))?;
+    let start = registry.observe(hello)?;
     let (connection, closed) = registry.open(hello.node, hello.lane);
-    let arrival = Arrival { from: hello.node, incarnation: hello.incarnation, connection, lane: hello.lane };
+    let arrival = Arrival { from: hello.node, start, connection, lane: hello.lane };
     Ok(Admission { shared: Arc::clone(shared), peer, arrival, closed })
 }
 
@@ -209,7 +214,10 @@ async fn read_frames(
     loop {
         while let Some(frame) = decoder.decode(&mut received)? {
             link.received_frames.fetch_add(1, Ordering::Relaxed);
-            shared.events.on_frame(arrival, frame).await;
+            match frame {
+                Frame::LogEnd(log_end) => shared.registry().note_log_end(&arrival, log_end),
+                frame => shared.events.on_frame(arrival, frame).await,
+            }
         }
         if received.capacity() - received.len() < MIN_READ_BYTES {
             received.reserve(READ_BYTES);

@@ -186,9 +186,10 @@ enum LinkError {
 }
 
 impl LinkError {
-    /// Whether the peer says that this node was removed.
-    fn is_removal(&self) -> bool {
-        matches!(self, Self::Handshake(HandshakeError::RefusedByPeer(refusal)) if refusal.kind == RefusalKind::RemovedNode)
+    /// What the peer says, if that is that this node can be no member: it was removed, or its folder is outdated.
+    fn casts_out(&self) -> Option<&Refusal> {
+        let Self::Handshake(HandshakeError::RefusedByPeer(refusal)) = self else { return None };
+        Some(refusal).filter(|refusal| refusal.kind == RefusalKind::RemovedNode || refusal.kind.is_outdated())
     }
 }
 
@@ -208,8 +209,8 @@ pub(super) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, lane: Lane) {
             return shared.events.on_unreachable(peer.node, lane);
         }
         peer.link(lane).on_failure(&error);
-        if error.is_removal() {
-            shared.events.on_removed();
+        if let Some(refusal) = error.casts_out() {
+            shared.events.on_cast_out(refusal);
         }
         shared.events.on_unreachable(peer.node, lane);
         if matches!(error, LinkError::AddressChanged) {
@@ -238,18 +239,16 @@ async fn run_connection(
     handshake::tune(&stream)?;
     let introduction = handshake::introduce(&mut stream, &shared.identity, peer.node, lane);
     let hello = timeout(HANDSHAKE_TIMEOUT, introduction).await.map_err(|_| HandshakeError::Timeout)??;
-    shared
-        .registry()
-        .observe(peer.node, hello.incarnation)
-        .map_err(|highest| HandshakeError::Refused(Refusal::older_incarnation(peer.node, hello.incarnation, highest)))?;
+    shared.registry().observe(&hello).map_err(HandshakeError::Refused)?;
+    let wire = shared.identity.hello(lane).common_wire(&hello).map_err(HandshakeError::Refused)?;
     *failures = 0;
     peer.link(lane).on_connected();
     shared.events.on_connected(peer.node, lane);
-    write_frames(stream, peer.link(lane)).await
+    write_frames(stream, peer.link(lane), wire).await
 }
 
-/// Writes what is queued, as much as there is at a time, until the connection ends.
-async fn write_frames(stream: TcpStream, link: &Link) -> Result<Infallible, LinkError> {
+/// Writes what is queued, as much as there is at a time and what the peer's wire version has, until the connection ends.
+async fn write_frames(stream: TcpStream, link: &Link, wire: u16) -> Result<Infallible, LinkError> {
     let (mut reading, mut writing) = stream.into_split();
     let mut buffer = BytesMut::new();
     let mut unexpected = [0];
@@ -262,7 +261,7 @@ async fn write_frames(stream: TcpStream, link: &Link) -> Result<Infallible, Link
                 _ => return Err(LinkError::OutOfPlace),
             },
         };
-        for frame in &frames {
+        for frame in frames.iter().filter(|frame| frame.since_wire() <= wire) {
             encode_frame(frame, &mut buffer).expect("a frame was measured before it was queued");
         }
         let frame_count = frames.len() as u64;
