@@ -57,6 +57,9 @@ pub struct ServerConfig {
     pub credentials_dirs: Vec<PathBuf>,
     /// The largest value, in bytes.
     pub max_value_bytes: u64,
+    /// Threads that serve connections; without it, one for each processor. One more carries out what is asked, another writes the
+    /// log.
+    pub io_threads: Option<usize>,
     /// Client connections at once; further ones are closed when they are accepted.
     pub max_connections: usize,
     /// How much disk the log should take, in bytes; beyond it, durable points are forced and the log is purged.
@@ -97,6 +100,7 @@ impl Default for ServerConfig {
             credentials_env: Vec::new(),
             credentials_dirs: Vec::new(),
             max_value_bytes: 3 << 19,
+            io_threads: None,
             max_connections: 20_000,
             max_log_bytes: 1 << 30,
             max_keyspace_bytes: 1 << 30,
@@ -229,6 +233,7 @@ impl ServerConfig {
         bytes_within("max_value_bytes", self.max_value_bytes, 1, MAX_MAX_VALUE_BYTES)?;
         bytes_within("max_log_bytes", self.max_log_bytes, MIN_MAX_LOG_BYTES, u64::MAX)?;
         bytes_within("max_keyspace_bytes", self.max_keyspace_bytes, self.max_value_bytes, u64::MAX)?;
+        within("io_threads", self.io_threads.unwrap_or(1) as u64, 1, MAX_IO_THREADS)?;
         within("max_connections", self.max_connections as u64, 1, MAX_MAX_CONNECTIONS)?;
         within("heartbeat_ms", self.heartbeat_ms, MIN_HEARTBEAT_MS, MAX_HEARTBEAT_MS)?;
         within("election_ms", self.election_ms, self.heartbeat_ms * MIN_BEATS_PER_ELECTION, MAX_ELECTION_MS)?;
@@ -301,6 +306,7 @@ const MAX_EXPECT: u64 = 100;
 
 /// More descriptors than any usual system grants a process.
 const MAX_MAX_CONNECTIONS: u64 = 1_000_000;
+const MAX_IO_THREADS: u64 = 1024;
 
 const MIN_HEARTBEAT_MS: u64 = 10;
 const MAX_HEARTBEAT_MS: u64 = 10_000;
@@ -415,11 +421,12 @@ mod tests {
 
     #[test]
     fn limits_are_within_limits() {
-        let cases: [(ServerConfig, &str); 10] = [
+        let cases: [(ServerConfig, &str); 11] = [
             (ServerConfig { max_value_bytes: 0, ..config() }, "max_value_bytes"),
             (ServerConfig { max_value_bytes: 17 << 20, ..config() }, "max_value_bytes"),
             (ServerConfig { max_log_bytes: 1 << 20, ..config() }, "max_log_bytes"),
             (ServerConfig { max_keyspace_bytes: 1000, ..config() }, "max_keyspace_bytes"),
+            (ServerConfig { io_threads: Some(0), ..config() }, "io_threads"),
             (ServerConfig { max_connections: 0, ..config() }, "max_connections"),
             (ServerConfig { heartbeat_ms: 1, ..config() }, "heartbeat_ms"),
             (ServerConfig { election_ms: 499, ..config() }, "election_ms"),

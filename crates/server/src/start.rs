@@ -143,7 +143,9 @@ pub fn run(mut config: ServerConfig) -> Result<(), StartError> {
     if is_unclear {
         return Err(StartError::NeitherNewNorJoining(config.data_dir));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    config.io_threads.map(|threads| runtime.worker_threads(threads));
+    let runtime = runtime.enable_all().thread_name("io").build()?;
     let ended = runtime.block_on(serve(config, folder, file, (clients, peers)));
     // What has not ended by now was given up.
     runtime.shutdown_timeout(LAST_PATIENCE);

@@ -85,6 +85,9 @@ pub(crate) struct ServerArgs {
     /// The largest value [default: 1.5MiB]
     #[arg(long, env = "QUORATE_MAX_VALUE_BYTES", value_name = "BYTES", value_parser = parse_bytes, hide_env_values = true)]
     max_value_bytes: Option<u64>,
+    /// Threads that serve connections [default: one for each processor]; fewer where several nodes share a machine
+    #[arg(long, env = "QUORATE_IO_THREADS", value_name = "N", hide_env_values = true)]
+    io_threads: Option<usize>,
     /// Client connections at once [default: 20000]
     #[arg(long, env = "QUORATE_MAX_CONNECTIONS", value_name = "N", hide_env_values = true)]
     max_connections: Option<usize>,
@@ -139,6 +142,7 @@ impl ServerArgs {
             credentials_env: self.credentials_env,
             credentials_dirs: self.credentials_dirs,
             max_value_bytes: self.max_value_bytes,
+            io_threads: self.io_threads,
             max_connections: self.max_connections,
             max_log_bytes: self.max_log_bytes,
             max_keyspace_bytes: self.max_keyspace_bytes,
@@ -193,7 +197,7 @@ mod tests {
              --join c:1,zk://d:1,e:1/q --join dns://f:1 --expect 3 --dns-server 127.0.0.1:53 --new-cluster --allow-host x --allow-host y \
              --fs-root /srv/a --fs-root /srv/b \
              --credentials-env S3_KEY,S3_ID --credentials-env PG* --credentials-dir /etc/q \
-             --max-value-bytes 2MiB --max-connections 7 \
+             --max-value-bytes 2MiB --io-threads 3 --max-connections 7 \
              --max-log-bytes 256MiB --max-keyspace-bytes 2GiB --compat-post-key upsert --log info --log-format json \
              --heartbeat-ms 50 --election-ms 500 --stop-timeout-ms 9000 \
              --stop-delay-ms 700",
@@ -215,6 +219,7 @@ mod tests {
             credentials_env = ["S3_KEY", "S3_ID", "PG*"]
             credentials_dirs = ["/etc/q"]
             max_value_bytes = "2MiB"
+            io_threads = 3
             max_connections = 7
             max_log_bytes = "256MiB"
             max_keyspace_bytes = "2GiB"

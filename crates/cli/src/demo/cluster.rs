@@ -31,9 +31,12 @@ impl Cluster {
     /// Starts a node for each pair of ports; all but the first join the first. Returns at once: see [`Self::until_ready`].
     pub(crate) fn start(ports: &[NodePorts], folder: &Folder) -> Result<Self, Failure> {
         let mut cluster = Self { nodes: Vec::new(), reported: Vec::new() };
+        // They share the processors: with threads for all of them in each node, more time goes into waking threads than into work.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let io_threads = (processors / ports.len().max(1)).max(1);
         for (position, &ports) in ports.iter().enumerate() {
             let first = cluster.nodes.first().map(|node| node.client_address.clone());
-            let node = NodeProcess::start(position + 1, ports, folder.path(), first.as_deref());
+            let node = NodeProcess::start(position + 1, ports, folder.path(), (first.as_deref(), io_threads));
             cluster.nodes.push(node.map_err(|error| Failure::failed(format!("cannot start node {}: {error}", position + 1)))?);
         }
         Ok(cluster)

@@ -34,7 +34,12 @@ const INHERITED_SETTINGS: [&str; 2] = ["QUORATE_LOG", "QUORATE_LOG_FORMAT"];
 
 impl NodeProcess {
     /// Starts node `n<number>` in `folder`; without a node to join, it starts a cluster.
-    pub(crate) fn start(number: usize, ports: NodePorts, folder: &Path, join: Option<&str>) -> io::Result<Self> {
+    pub(crate) fn start(
+        number: usize,
+        ports: NodePorts,
+        folder: &Path,
+        (join, io_threads): (Option<&str>, usize),
+    ) -> io::Result<Self> {
         let name = format!("n{number}");
         let client_address = format!("127.0.0.1:{}", ports.client);
         let peer_address = format!("127.0.0.1:{}", ports.peer);
@@ -42,6 +47,7 @@ impl NodeProcess {
         let mut arguments: Vec<OsString> = ["server", "--name", &name, "--data-dir"].map(OsString::from).to_vec();
         arguments.push(data_dir.clone().into());
         arguments.extend(["--listen", &client_address, "--peer-listen", &peer_address].map(OsString::from));
+        arguments.extend(["--io-threads".into(), io_threads.to_string().into()]);
         arguments.extend(join.into_iter().flat_map(|address| ["--join".into(), address.into()]));
         let child = spawn(&arguments, &log)?;
         Ok(Self { name, client_address, peer_address, data_dir, log, arguments, child, status: None })

@@ -43,6 +43,8 @@ pub struct ConfigLayer {
     /// See [`ServerConfig::max_value_bytes`]; a number or text such as `"1.5MiB"`.
     #[serde(deserialize_with = "bytes")]
     pub max_value_bytes: Option<u64>,
+    /// See [`ServerConfig::io_threads`].
+    pub io_threads: Option<usize>,
     /// See [`ServerConfig::max_connections`].
     pub max_connections: Option<usize>,
     /// See [`ServerConfig::max_log_bytes`]; a number or text.
@@ -115,6 +117,7 @@ impl ConfigLayer {
             credentials_env: self.credentials_env.or(lower.credentials_env),
             credentials_dirs: self.credentials_dirs.or(lower.credentials_dirs),
             max_value_bytes: self.max_value_bytes.or(lower.max_value_bytes),
+            io_threads: self.io_threads.or(lower.io_threads),
             max_connections: self.max_connections.or(lower.max_connections),
             max_log_bytes: self.max_log_bytes.or(lower.max_log_bytes),
             max_keyspace_bytes: self.max_keyspace_bytes.or(lower.max_keyspace_bytes),
@@ -147,6 +150,7 @@ impl ConfigLayer {
             credentials_env: self.credentials_env.unwrap_or(default.credentials_env),
             credentials_dirs: self.credentials_dirs.unwrap_or(default.credentials_dirs),
             max_value_bytes: self.max_value_bytes.unwrap_or(default.max_value_bytes),
+            io_threads: self.io_threads,
             max_connections: self.max_connections.unwrap_or(default.max_connections),
             max_log_bytes: self.max_log_bytes.unwrap_or(default.max_log_bytes),
             max_keyspace_bytes: self.max_keyspace_bytes.unwrap_or(default.max_keyspace_bytes),
@@ -244,6 +248,7 @@ mod tests {
             credentials_env = ["S3_*"]
             credentials_dirs = ["/etc/q"]
             max_value_bytes = "2MiB"
+            io_threads = 3
             max_connections = 7
             max_log_bytes = 268435456
             max_keyspace_bytes = "1.5 GiB"
@@ -272,6 +277,7 @@ mod tests {
             credentials_env: vec!["S3_*".to_owned()],
             credentials_dirs: vec!["/etc/q".into()],
             max_value_bytes: 2 << 20,
+            io_threads: Some(3),
             max_connections: 7,
             max_log_bytes: 256 << 20,
             max_keyspace_bytes: 3 << 29,
