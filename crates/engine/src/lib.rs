@@ -21,6 +21,7 @@ mod ordered;
 mod pair;
 mod range;
 mod registry;
+mod release;
 mod room;
 mod trie;
 mod unordered;
@@ -44,6 +45,7 @@ pub use home::{Engines, LocalEngines, Place};
 pub use lsm::Lsm;
 pub use range::KeyRange;
 pub use registry::{BehindSpec, EngineSpec, KINDS, Kind, OptionSpec, PairForm, SpecError, Unit, kind};
+pub use release::free_in_parts;
 pub use trie::Trie;
 
 /// The order of a scan.

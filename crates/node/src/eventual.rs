@@ -28,7 +28,7 @@ use crate::eventual_watch::changed;
 use crate::hosting::Retired;
 use crate::housekeeping::Dues;
 use crate::io::{Answer, Effect, Failure, Monotonic, StopReason};
-use crate::jobs::Job;
+use crate::jobs::{Held, Job};
 use crate::node::Node;
 
 /// Records are read back in pieces of about this size.
@@ -354,6 +354,11 @@ impl<D: Disk> Node<D> {
         self.routes.retain(|(of, _), _| *of != group);
         if let Some(own) = self.eventuals.replicas.remove(&group) {
             own.tokens.into_iter().for_each(|token| self.fail(token, Failure::NotHosted));
+            // What is on a disk is closed before it is removed.
+            if !own.replica.engine().capabilities().durable {
+                let held = Held::Eventual(Box::new(own.replica));
+                self.effects.push(Effect::Job(Job::Release { group: GroupId(group), held }));
+            }
         }
         self.retired.push(Retired { ticket: self.next_ticket, job: Job::Forget { group: GroupId(group) } });
         self.persist(vec![(GroupId(group), Record::Destroy)]);

@@ -10,7 +10,7 @@ use quorate_log::{Disk, GroupId, Record};
 use crate::catalog::{Catalog, ReplicaRole, SYSTEM_GROUP};
 use crate::eventual_watch::watch_epoch;
 use crate::io::{Effect, Failure, StopReason};
-use crate::jobs::Job;
+use crate::jobs::{Held, Job};
 use crate::node::Node;
 use crate::opening::Opening;
 use crate::outbox::Proposal;
@@ -101,6 +101,11 @@ impl<D: Disk> Node<D> {
         tokens.into_iter().for_each(|token| self.fail(token, Failure::NotHosted));
         self.fail_writes_of(group);
         self.forget_transfers(group);
+        // What is on a disk is closed before it is removed.
+        if let Some(engine) = replica.engine().filter(|engine| !engine.capabilities().durable) {
+            let held = Held::Engine(Arc::clone(engine));
+            self.effects.push(Effect::Job(Job::Release { group: GroupId(group), held }));
+        }
         self.retired.push(Retired { ticket: self.next_ticket, job: Job::Forget { group: GroupId(group) } });
         self.persist(vec![(GroupId(group), Record::Destroy)]);
     }

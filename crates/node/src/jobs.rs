@@ -15,6 +15,15 @@ use crate::opening::{begin, reopen};
 use crate::snapshot::{SnapshotFile, cut, load, read_piece, remove, stage};
 use crate::start::Founding;
 
+/// What a deleted keyspace had in memory.
+#[derive(Debug)]
+pub enum Held {
+    /// An engine.
+    Engine(Arc<dyn Engine>),
+    /// A replica of an eventual keyspace, with its engine.
+    Eventual(Box<EventualReplica>),
+}
+
 /// Work beside the loop.
 #[derive(Debug)]
 pub enum Job {
@@ -152,6 +161,13 @@ pub enum Job {
         place: Place,
         /// Dropped by the job: that may take as long as the engine is large.
         engine: Option<Arc<dyn Engine>>,
+    },
+    /// Drop what serves no more and has nothing on a disk.
+    Release {
+        /// The group.
+        group: GroupId,
+        /// Dropped by the job: that may take as long as it is large.
+        held: Held,
     },
     /// Remove all that a group has on this node: engines, also unfinished ones, and snapshot files.
     Forget {
@@ -292,9 +308,11 @@ impl Job {
             | Self::LookUp { place, .. }
             | Self::Flush { place, .. }
             | Self::Retire { place, .. } => GroupId(place.group),
-            Self::Apply { group, .. } | Self::ReadLeases { group, .. } | Self::Forget { group } | Self::Remove { group, .. } => {
-                *group
-            }
+            Self::Apply { group, .. }
+            | Self::ReadLeases { group, .. }
+            | Self::Release { group, .. }
+            | Self::Forget { group }
+            | Self::Remove { group, .. } => *group,
         }
     }
 
@@ -349,6 +367,10 @@ impl Job {
             Self::Retire { place, engine } => {
                 let _ = engines.remove(place);
                 drop(engine);
+                JobResult::Retired
+            }
+            Self::Release { held, .. } => {
+                drop(held);
                 JobResult::Retired
             }
             Self::Forget { group } => {

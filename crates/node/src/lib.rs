@@ -58,7 +58,7 @@ pub use catalog::{
 pub use eventual::{EventualAsk, EventualStatus};
 pub use eventual_state::is_eventual_state;
 pub use io::{Answer, Effect, Failure, Input, LeaseQuestion, LeaseTime, Monotonic, PeerFrame, Request, RequestKind, StopReason};
-pub use jobs::{Job, JobDone, JobResult};
+pub use jobs::{Held, Job, JobDone, JobResult};
 pub use limits::{Config, MAX_ASKED_LEASES};
 pub use log_time::LogTime;
 pub use machine::ShardWork;

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
 
-use quorate_engine::Engines;
+use quorate_engine::{Engines, free_in_parts};
 use quorate_log::Disk;
 use quorate_node::{Input, Job, JobDone, JobResult};
 use tokio::sync::mpsc;
@@ -21,13 +21,14 @@ const FLUSH_THREADS: usize = 2;
 /// Hands jobs to their threads.
 ///
 /// The queues need no bound of their own: each group has at most one apply, one flush, one cut, one load, one reopening and one
-/// move, what it removes, a window of pieces per copy, and 64 lookups.
+/// move, what it retires and removes, a window of pieces per copy, and 64 lookups.
 #[derive(Debug)]
 pub(crate) struct JobWorkers {
     applies: Arc<Queue>,
     flushes: Arc<Queue>,
     whole: Arc<Queue>,
     pieces: Arc<Queue>,
+    retired: Arc<Queue>,
 }
 
 /// What the threads work on.
@@ -58,23 +59,25 @@ impl JobWorkers {
         engines: &Arc<dyn Engines>,
         done: &mpsc::Sender<Input>,
     ) -> std::io::Result<Self> {
-        let start = |name: &str, threads: usize| {
+        let start = |name: &str, threads: usize, prepare: fn()| {
             let queue = Arc::new(Queue::default());
             for _ in 0..threads {
                 let stores = Stores { files: Arc::clone(files), engines: Arc::clone(engines), done: done.clone() };
                 let queue = Arc::clone(&queue);
                 std::thread::Builder::new().name(name.to_owned()).spawn(move || {
                     let _guard = AbortOnPanic;
+                    prepare();
                     work(&stores, &queue);
                 })?;
             }
             Ok::<_, std::io::Error>(queue)
         };
         Ok(Self {
-            applies: start("apply", APPLY_THREADS)?,
-            flushes: start("flush", FLUSH_THREADS)?,
-            whole: start("snapshots", 1)?,
-            pieces: start("copies", 1)?,
+            applies: start("apply", APPLY_THREADS, || {})?,
+            flushes: start("flush", FLUSH_THREADS, || {})?,
+            whole: start("snapshots", 1, || {})?,
+            pieces: start("copies", 1, || {})?,
+            retired: start("retired", 1, free_in_parts)?,
         })
     }
 
@@ -88,8 +91,8 @@ impl JobWorkers {
             | Job::Build { .. }
             | Job::Reopen { .. }
             | Job::OpenEventual { .. }
-            | Job::Retire { .. }
             | Job::Forget { .. } => &self.whole,
+            Job::Retire { .. } | Job::Release { .. } => &self.retired,
             Job::LookUp { .. } | Job::Read { .. } | Job::Stage { .. } | Job::Discard { .. } | Job::Remove { .. } => &self.pieces,
         };
         queue.waiting.lock().expect(POISONED).jobs.push_back(job);
@@ -99,7 +102,7 @@ impl JobWorkers {
 
 impl Drop for JobWorkers {
     fn drop(&mut self) {
-        for queue in [&self.applies, &self.flushes, &self.whole, &self.pieces] {
+        for queue in [&self.applies, &self.flushes, &self.whole, &self.pieces, &self.retired] {
             queue.waiting.lock().expect(POISONED).is_closed = true;
             queue.wake.notify_all();
         }

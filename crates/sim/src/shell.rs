@@ -502,6 +502,7 @@ fn job_name(job: &quorate_node::Job) -> String {
         Job::Flush { .. } => "flush".to_owned(),
         Job::ReadLeases { after, .. } => format!("read leases behind {after:?}"),
         Job::Retire { place, .. } => format!("retire {place}"),
+        Job::Release { .. } => "release".to_owned(),
         Job::Forget { .. } => "forget all".to_owned(),
         Job::Remove { files, .. } => format!("remove {} files", files.len()),
     }

@@ -31,7 +31,7 @@ impl Cluster {
     /// Starts a node for each pair of ports; all but the first join the first. Returns at once: see [`Self::until_ready`].
     pub(crate) fn start(ports: &[NodePorts], folder: &Folder) -> Result<Self, Failure> {
         let mut cluster = Self { nodes: Vec::new(), reported: Vec::new() };
-        // They share the processors: with threads for all of them in each node, more time goes into waking threads than into work.
+        // They share the processors: with threads for all of these in each node, much time goes into waking threads.
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let io_threads = (processors / ports.len().max(1)).max(1);
         for (position, &ports) in ports.iter().enumerate() {

@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 use super::span::Span;
 use crate::key_hash::{KeyHash, KeyHasher};
 use crate::pair::Pair;
+use crate::release::freeing;
 
 /// A bin that holds this many is split before another pair goes in: as many as fit into 4,096 places of a hash table. Few
 /// enough that a split, which moves them all, holds up a batch for well under a millisecond.
@@ -38,6 +39,15 @@ struct Image {
 pub(super) struct Moment<'a> {
     pub(super) seq: u64,
     pub(super) older: &'a [u64],
+}
+
+impl Drop for Bin {
+    fn drop(&mut self) {
+        for pair in self.table.drain() {
+            freeing(1);
+            drop(pair);
+        }
+    }
 }
 
 impl Bin {
@@ -166,12 +176,12 @@ impl Bin {
             noted: None,
         });
         let [mut left, mut right] = halves;
-        let whole = std::mem::replace(self, Self::new(lower));
-        for pair in whole.table {
+        let mut whole = std::mem::replace(self, Self::new(lower));
+        for pair in std::mem::take(&mut whole.table) {
             let hash = hasher.hash(pair.key());
             place(if lower.covers(hash.route()) { &mut left } else { &mut right }, pair, hash);
         }
-        for (key, images) in whole.past {
+        for (key, images) in std::mem::take(&mut whole.past) {
             let half = if lower.covers(hasher.hash(&key).route()) { &mut left } else { &mut right };
             half.past.insert(key, images);
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::node::Node;
+use crate::release::freeing;
 
 /// Above this many, children are kept in groups. A copied node costs one reference count per child; a group that is mostly
 /// empty costs memory.
@@ -146,7 +147,10 @@ impl Children {
     ///
     /// Of several threads that let go of the same child at once, exactly one gets it: no child's own drop finds work.
     pub(super) fn release(self, orphans: &mut Vec<Node>) {
-        let mut release = |node: Arc<Node>| orphans.extend(Arc::into_inner(node).filter(Node::has_children));
+        let mut release = |node: Arc<Node>| {
+            freeing(1);
+            orphans.extend(Arc::into_inner(node).filter(Node::has_children));
+        };
         match self {
             Self::Few(edges) => edges.into_iter().for_each(|edge| release(edge.node)),
             Self::Many(groups) => groups
