@@ -31,6 +31,7 @@ pub mod conformance;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -235,6 +236,18 @@ pub trait Engine: Send + Sync + fmt::Debug {
     fn cache_stats(&self) -> Option<CacheStats> {
         None
     }
+
+    /// Keeps to other options from now on, where its kind says that they are alterable: those that are given by name, and the
+    /// defaults of the others. Costs little, and may be told again. Whether [`Engine::fit`] is to be called: it may hold more
+    /// than it should until then.
+    fn alter(&self, options: &BTreeMap<String, u64>) -> bool {
+        let _ = options;
+        false
+    }
+
+    /// Lets go of what its options leave no room for any more. Blocks for as long as that takes, in proportion to what goes;
+    /// readers and `apply` go on beside it, and may wait for moments.
+    fn fit(&self) {}
 
     /// The store outside that its pairs are written to as well, if there is one.
     fn behind(&self) -> Option<&dyn StoreBehind> {

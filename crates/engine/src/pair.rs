@@ -9,6 +9,7 @@ use bytes::Bytes;
 const MAX_PACKED_VALUE_BYTES: usize = 1024;
 
 /// A key and its value. Takes 16 bytes, and one allocation for both.
+#[derive(Clone)]
 pub(crate) enum Pair {
     /// The key's length as a varint, the key, the value.
     Packed(Box<[u8]>),
@@ -16,6 +17,7 @@ pub(crate) enum Pair {
     Long(Box<LongPair>),
 }
 
+#[derive(Clone)]
 pub(crate) struct LongPair {
     key: Box<[u8]>,
     /// The buffer that came, handed out as it is.

@@ -25,7 +25,7 @@ pub struct Kind {
     pub(crate) open: fn(&Opening<'_>) -> Result<Arc<dyn Engine>, EngineError>,
 }
 
-/// Something that can be set for an engine, once, when the keyspace is made or moved. All values are whole numbers.
+/// Something that can be set for an engine when the keyspace is made or moved. All values are whole numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionSpec {
     /// The name in a keyspace's settings.
@@ -38,6 +38,8 @@ pub struct OptionSpec {
     pub min: u64,
     /// The greatest value.
     pub max: u64,
+    /// Whether it can be set anew while the engine serves, by [`Engine::alter`].
+    pub is_alterable: bool,
     /// What it does, in one line for people.
     pub help: &'static str,
 }

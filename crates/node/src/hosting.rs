@@ -205,6 +205,22 @@ impl<D: Disk> Node<D> {
         }
     }
 
+    /// Lets engines know the options of their keyspaces, where these can be altered while they serve.
+    pub(crate) fn alter_engines(&mut self, catalog: &Catalog) {
+        for (_, keyspace, shard) in catalog.shards().filter(|(_, keyspace, _)| !keyspace.replication.is_raft()) {
+            let kind = keyspace.engine.replica_kind();
+            if kind.is_none_or(|kind| kind.options.iter().all(|option| !option.is_alterable)) {
+                continue;
+            }
+            let local = self.locals.get(&shard.group).map(|local| local.engine());
+            let Some(engine) = local.or_else(|| self.eventuals.engine(shard.group)) else { continue };
+            if engine.alter(&keyspace.engine.spec().options) {
+                let (group, engine) = (GroupId(shard.group), Arc::clone(engine));
+                self.effects.push(Effect::Job(Job::Fit { group, engine }));
+            }
+        }
+    }
+
     pub(crate) fn publish_hosted(&mut self, catalog: &Catalog) {
         let hosted = |(name, keyspace, shard): (&str, &crate::KeyspaceRecord, &crate::ShardRecord)| {
             let local = self.locals.get(&shard.group);

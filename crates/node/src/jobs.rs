@@ -112,6 +112,13 @@ pub enum Job {
         /// Comes back.
         round: u64,
     },
+    /// Have an engine keep to the options that it was given.
+    Fit {
+        /// The group.
+        group: GroupId,
+        /// The engine.
+        engine: Arc<dyn Engine>,
+    },
     /// Make durable what an engine holds.
     Flush {
         /// Where the engine is.
@@ -285,6 +292,8 @@ pub enum JobResult {
         /// Where the next one goes, and whether the file is whole, checked and durable; or why not.
         progress: Result<(u64, bool), String>,
     },
+    /// The engine keeps to its options.
+    Fitted,
     /// Files were removed, as far as they were there.
     Removed,
     /// What serves no more was removed. What could not be is removed at the next start.
@@ -311,6 +320,7 @@ impl Job {
             Self::Apply { group, .. }
             | Self::ReadLeases { group, .. }
             | Self::Release { group, .. }
+            | Self::Fit { group, .. }
             | Self::Forget { group }
             | Self::Remove { group, .. } => *group,
         }
@@ -350,6 +360,10 @@ impl Job {
             }
             Self::ReadLeases { view, after, round, .. } => {
                 JobResult::LeasesRead { round, leases: leases(view.as_ref(), after, MAX_READ_LEASES) }
+            }
+            Self::Fit { engine, .. } => {
+                engine.fit();
+                JobResult::Fitted
             }
             Self::Flush { place, engine } => JobResult::Flushed { place, durable_index: engine.flush() },
             Self::Load { file, engine } => JobResult::Loaded { file, state: load(files, &file, engine.as_ref()) },

@@ -354,7 +354,7 @@ impl<D: Disk> Node<D> {
             }
             JobResult::Read { transfer, offset, piece } => self.on_piece_read(transfer, offset, piece),
             JobResult::Staged { transfer, file, progress } => self.on_staged(transfer, file, &progress),
-            JobResult::Removed | JobResult::Retired => {}
+            JobResult::Removed | JobResult::Retired | JobResult::Fitted => {}
         }
     }
 
@@ -514,6 +514,7 @@ impl<D: Disk> Node<D> {
         self.retire_replicas(&catalog);
         self.follow_locals(&catalog);
         self.follow_eventuals(&catalog);
+        self.alter_engines(&catalog);
         self.start_replicas(&catalog);
         for (_, keyspace, shard) in catalog.shards() {
             if let Some(replica) = self.replicas.get_mut(&shard.group) {

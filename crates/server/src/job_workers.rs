@@ -85,7 +85,7 @@ impl JobWorkers {
     pub(crate) fn submit(&self, job: Job) {
         let queue = match job {
             Job::Apply { .. } | Job::ApplyBatch { .. } | Job::Replay { .. } | Job::ReadLeases { .. } => &self.applies,
-            Job::Flush { .. } => &self.flushes,
+            Job::Flush { .. } | Job::Fit { .. } => &self.flushes,
             Job::Cut { .. }
             | Job::Load { .. }
             | Job::Build { .. }

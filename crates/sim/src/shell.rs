@@ -439,7 +439,7 @@ impl Simulation {
             JobResult::LeasesRead { leases: Ok(leases), .. } => {
                 self.coverage.add("leases read by new leaders", leases.len() as u64);
             }
-            JobResult::Read { piece: Ok(_), .. } | JobResult::Removed => {}
+            JobResult::Read { piece: Ok(_), .. } | JobResult::Removed | JobResult::Fitted => {}
             JobResult::Applied { .. }
             | JobResult::MovedOn { .. }
             | JobResult::Reopened { .. }
@@ -500,6 +500,7 @@ fn job_name(job: &quorate_node::Job) -> String {
         Job::Replay { place, work, .. } => format!("replay {work} at {place}"),
         Job::Reopen { place, .. } => format!("reopen {place}"),
         Job::Flush { .. } => "flush".to_owned(),
+        Job::Fit { .. } => "fit an engine to its options".to_owned(),
         Job::ReadLeases { after, .. } => format!("read leases behind {after:?}"),
         Job::Retire { place, .. } => format!("retire {place}"),
         Job::Release { .. } => "release".to_owned(),

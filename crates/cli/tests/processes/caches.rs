@@ -69,6 +69,20 @@ fn every_node_has_a_cache_of_its_own() {
     assert_eq!(stats(&mut nodes[0])["cache"]["gone"]["explicit"], json!(5));
     assert_eq!(nodes[1].expect(200, &on_pair("GET", "user/1")).text(), "n2", "others keep theirs");
 
+    // Other bounds, at all nodes, while they serve; and once more after a start.
+    (0..40).for_each(|number| drop(nodes[0].expect(201, &on_pair("PUT", &format!("many/{number}")).with_body("v"))));
+    let altered =
+        cluster.must_call("n2", &["keyspace", "alter", "sessions", "--option", "max_entries=10", "--option", "max_bytes=1MiB"]);
+    assert_eq!(String::from_utf8_lossy(&altered), "keyspace sessions altered\n");
+    for (node, pairs) in nodes.iter_mut().zip([10, 1, 1]) {
+        until("each keeps to it", LIMIT, || {
+            let stats = stats(node);
+            let room = (&stats["cache"]["max_bytes"], &stats["keys"]);
+            if room == (&json!(1 << 20), &json!(pairs)) { Ok(()) } else { Err(stats.to_string()) }
+        });
+    }
+    assert_eq!(nodes[1].expect(200, &on_pair("GET", "user/1")).text(), "n2", "what there is room for stays");
+
     cluster.node_mut("n2").kill();
     cluster.restart("n2");
     cluster.until_ready();
@@ -77,5 +91,6 @@ fn every_node_has_a_cache_of_its_own() {
         Ok(answer) if answer.status == 404 => Ok(()),
         other => Err(format!("{other:?}")),
     });
-    node.expect(201, &on_pair("PUT", "user/1").with_body("v"));
+    (0..20).for_each(|number| drop(node.expect(201, &on_pair("PUT", &format!("many/{number}")).with_body("v"))));
+    assert_eq!(stats(&mut node)["keys"], json!(10));
 }

@@ -59,6 +59,7 @@ const CACHE_BYTES: OptionSpec = OptionSpec {
     default: Some(16 << 20),
     min: 1 << 20,
     max: 64 << 30,
+    is_alterable: false,
     help: "pages kept in memory on each node, beside the system's page cache; half of it takes what is not yet synced",
 };
 
@@ -68,6 +69,7 @@ const CHECKED_BYTES: OptionSpec = OptionSpec {
     default: Some(1 << 30),
     min: 0,
     max: 1 << 50,
+    is_alterable: false,
     help: "a file up to this size is read and checked whole when it is opened (2 seconds per GiB), a larger one is trusted",
 };
 

@@ -51,6 +51,7 @@ mod sketch;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,6 +61,7 @@ use bytes::Bytes;
 
 use self::part::{NEVER, Time};
 use self::parts::{KeyChange, Parts};
+use self::queues::Bound;
 use self::recent::Recent;
 use crate::ordered::{OrderedScan, OrderedTables};
 use crate::registry::{Kind, OptionSpec, Unit};
@@ -78,6 +80,7 @@ const MAX_BYTES: OptionSpec = OptionSpec {
     default: Some(64 << 20),
     min: 64 << 10,
     max: 1 << 40,
+    is_alterable: true,
     help: "room for pairs, the engine's overhead of about 128 bytes each included; least wanted pairs go when it is full",
 };
 
@@ -87,6 +90,7 @@ const MAX_ENTRIES: OptionSpec = OptionSpec {
     default: None,
     min: 1,
     max: u32::MAX as u64,
+    is_alterable: true,
     help: "at most this many pairs",
 };
 
@@ -96,6 +100,7 @@ const IDLE: OptionSpec = OptionSpec {
     default: None,
     min: 1,
     max: 366 * 24 * 60 * 60 * 1000,
+    is_alterable: true,
     help: "pairs that nobody asked for in this time go; lists do not count as asking",
 };
 
@@ -110,6 +115,18 @@ pub struct CacheOptions {
     pub idle_ms: Option<u64>,
 }
 
+impl CacheOptions {
+    fn of(value: impl Fn(&OptionSpec) -> Option<u64>) -> Self {
+        let max_bytes = value(&MAX_BYTES).unwrap_or(MAX_BYTES.min);
+        Self { max_bytes, max_entries: value(&MAX_ENTRIES), idle_ms: value(&IDLE) }
+    }
+
+    fn bound(&self) -> Bound {
+        let max_len = self.max_entries.map_or(u32::MAX as usize, |max_entries| max_entries as usize);
+        Bound { max_weight: self.max_bytes, max_len }
+    }
+}
+
 /// A bounded engine in memory.
 #[derive(Debug)]
 pub struct Cache {
@@ -118,7 +135,7 @@ pub struct Cache {
 
 /// The engine, which is the one view of itself: a view shows what is there when it is asked.
 struct Shared {
-    options: CacheOptions,
+    options: ArcSwap<CacheOptions>,
     seed: u64,
     /// The time as it was last told, in milliseconds.
     now_ms: AtomicU64,
@@ -127,6 +144,8 @@ struct Shared {
     /// Held from reading what is published to replacing it.
     writer: Mutex<()>,
     recent: Mutex<Recent>,
+    /// Held by the one who makes pairs fit other options.
+    fitting: Mutex<()>,
 }
 
 /// What changes with each batch as a whole.
@@ -147,11 +166,7 @@ impl Cache {
         capabilities: Capabilities { ordered: false, durable: false, pinned_views: false, evicts: true },
         options: &[MAX_BYTES, MAX_ENTRIES, IDLE],
         open: |opening| {
-            let options = CacheOptions {
-                max_bytes: opening.option(&MAX_BYTES).unwrap_or(MAX_BYTES.min),
-                max_entries: opening.option(&MAX_ENTRIES),
-                idle_ms: opening.option(&IDLE),
-            };
+            let options = CacheOptions::of(|option| opening.option(option));
             Ok(Arc::new(Self::new(options, opening.hash_seed)))
         },
     };
@@ -160,13 +175,14 @@ impl Cache {
     pub fn new(options: CacheOptions, seed: u64) -> Self {
         Self {
             shared: Arc::new(Shared {
-                options,
+                options: ArcSwap::from_pointee(options),
                 seed,
                 now_ms: AtomicU64::new(0),
                 parts: ArcSwap::from_pointee(Parts::new(options, seed)),
                 published: ArcSwap::default(),
                 writer: Mutex::new(()),
                 recent: Mutex::default(),
+                fitting: Mutex::new(()),
             }),
         }
     }
@@ -228,7 +244,7 @@ impl Engine for Cache {
     }
 
     fn rebuild(&self) -> Result<Box<dyn Rebuild>, EngineError> {
-        let parts = Parts::new(self.shared.options, self.shared.seed);
+        let parts = Parts::new(self.shared.options(), self.shared.seed);
         Ok(Box::new(CacheRebuild { shared: Arc::clone(&self.shared), parts, published: Published::default() }))
     }
 
@@ -241,13 +257,48 @@ impl Engine for Cache {
     fn cache_stats(&self) -> Option<CacheStats> {
         let stats = self.shared.parts.load().stats();
         let (recent_hits, recent_misses) = self.shared.lock_recent().since(&stats);
-        Some(CacheStats { recent_hits, recent_misses, max_bytes: self.shared.options.max_bytes, ..stats })
+        Some(CacheStats { recent_hits, recent_misses, max_bytes: self.shared.options().max_bytes, ..stats })
+    }
+
+    fn alter(&self, options: &BTreeMap<String, u64>) -> bool {
+        let options = CacheOptions::of(|option| options.get(option.name).copied().or(option.default));
+        let before = self.shared.options.swap(Arc::new(options));
+        before.bound() != options.bound()
+    }
+
+    /// Parts stay as many as they are, unless there would be too little room in each of so many.
+    fn fit(&self) {
+        let _fitting = self.shared.fitting.lock().unwrap_or_else(PoisonError::into_inner);
+        while !self.shared.fit() {}
     }
 }
 
 impl Shared {
+    fn options(&self) -> CacheOptions {
+        **self.options.load()
+    }
+
     fn time(&self) -> Time {
-        Time { now_ms: self.now_ms.load(Ordering::Acquire), idle_ms: self.options.idle_ms }
+        Time { now_ms: self.now_ms.load(Ordering::Acquire), idle_ms: self.options().idle_ms }
+    }
+
+    /// Makes the parts fit the options. Not if they are others by then.
+    fn fit(&self) -> bool {
+        let (parts, options) = (self.parts.load_full(), self.options());
+        {
+            let _writer = self.lock_writer();
+            parts.set_bounds(options);
+        }
+        parts.shrink();
+        let writer = self.lock_writer();
+        if !Arc::ptr_eq(&parts, &self.parts.load()) || options != self.options() {
+            return false;
+        }
+        if !parts.serve_within(options) {
+            self.parts.store(Arc::new(parts.within(options, self.seed)));
+        }
+        drop(writer);
+        true
     }
 
     /// A writer that panicked does not write again, and each pair is whole: the lock's poison means nothing.
@@ -324,9 +375,9 @@ impl Unordered for Shared {
 /// The numbers, not the pairs: there may be millions.
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (options, applied, revision) = (&self.options, self.applied(), self.revision());
+        let (options, applied, revision) = (self.options(), self.applied(), self.revision());
         f.debug_struct("Cache")
-            .field("options", options)
+            .field("options", &options)
             .field("applied", &applied)
             .field("revision", &revision)
             .finish_non_exhaustive()
@@ -353,8 +404,11 @@ impl Rebuild for CacheRebuild {
     }
 
     fn commit(self: Box<Self>, applied: u64, revision: u64) -> Result<(), EngineError> {
-        let Self { shared, parts, published } = *self;
+        let Self { shared, mut parts, published } = *self;
         let _writer = shared.lock_writer();
+        if !parts.are_within(shared.options()) {
+            parts = parts.within(shared.options(), shared.seed);
+        }
         parts.count_on_from(&shared.parts.load());
         let parts = Arc::new(parts);
         let replaced = parts.hold_while(|| {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use hashbrown::HashTable;
 
-use super::queues::{Bound, Id, Loss, Queues};
+use super::queues::{Bound, Id, Loss, Queue, Queues};
 use super::rehearsal::WINDOW_PERCENTS;
 use crate::CacheStats;
 use crate::key_hash::KeyHash;
@@ -50,10 +50,20 @@ pub(super) struct Part {
     pub(super) data_bytes: u64,
 }
 
-struct Kept {
+#[derive(Clone)]
+pub(super) struct Kept {
     pair: Pair,
     until_ms: u64,
     used_ms: u64,
+}
+
+/// A pair on its way from one part to another.
+#[derive(Clone, Copy)]
+pub(super) struct Lot {
+    id: Id,
+    queue: Queue,
+    pub(super) hash: KeyHash,
+    pub(super) weight: u32,
 }
 
 impl Kept {
@@ -81,6 +91,42 @@ impl Part {
             stats: CacheStats::default(),
             data_bytes: 0,
         }
+    }
+
+    /// Sets how much there may be. What is too much goes by `shrink`; until then there is no more than now.
+    pub(super) fn set_bound(&mut self, bound: Bound) {
+        self.queues.set_bound(bound);
+        self.was_full = false;
+    }
+
+    /// Takes away pairs that there is no room for any more, `max_count` at most. Whether that was all.
+    pub(super) fn shrink(&mut self, max_count: usize) -> bool {
+        let mut lost = Vec::new();
+        let fits = self.queues.shrink(max_count, |id, loss| lost.push((id, loss)));
+        self.lose(lost);
+        fits
+    }
+
+    /// All pairs, those that are wanted most first.
+    pub(super) fn wanted_first(&self) -> impl Iterator<Item = Lot> {
+        self.queues.wanted_first().map(|(id, queue)| Lot {
+            id,
+            queue,
+            hash: self.queues.hash(id),
+            weight: self.queues.weight_of(id),
+        })
+    }
+
+    /// Takes over a pair of another part, whose key is not here and for which there is room. It goes after those of its queue
+    /// that were taken over before.
+    pub(super) fn adopt(&mut self, other: &Self, lot: &Lot) {
+        let kept = other.kept(lot.id).clone();
+        let id = self.queues.adopt(lot.hash, lot.weight, lot.queue, other.queues.uses(lot.id));
+        if kept.until_ms != NEVER {
+            self.deadlines.insert((kept.until_ms, id));
+        }
+        self.data_bytes += kept.pair.data_bytes() as u64;
+        self.place(lot.hash, id, kept);
     }
 
     /// The value of a key, which is thereby used.
@@ -202,14 +248,19 @@ impl Part {
     fn add(&mut self, hash: KeyHash, kept: Kept, weight: u32) -> Id {
         let mut lost = Vec::new();
         let id = self.queues.insert(hash, weight, |id, loss| lost.push((id, loss)));
+        self.place(hash, id, kept);
+        self.lose(lost);
+        id
+    }
+
+    /// Puts a pair where its id says.
+    fn place(&mut self, hash: KeyHash, id: Id, kept: Kept) {
         if self.pairs.len() <= id as usize {
             self.pairs.resize_with(id as usize + 1, || None);
         }
         self.pairs[id as usize] = Some(kept);
         let Self { index, queues, .. } = self;
         index.insert_unique(hash.0, id, |id| queues.hash(*id).0);
-        self.lose(lost);
-        id
     }
 
     fn replace(&mut self, id: Id, kept: Kept, weight: u32) -> Id {

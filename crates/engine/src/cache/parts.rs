@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::CacheOptions;
-use super::part::{Part, Time, Wanted, weight};
+use super::part::{Lot, Part, Time, Wanted, weight};
 use super::queues::Bound;
 use super::rehearsal::{Rehearsal, WINDOW_PERCENTS};
 use crate::key_hash::{KeyHash, KeyHasher};
@@ -21,6 +21,13 @@ const MIN_PART_BYTES: u64 = 8 << 20;
 /// A part has room for at least this many pairs.
 const MIN_PART_LEN: u64 = 4_096;
 
+/// When bounds are altered, parts stay as they are down to this share of the least room: to make fewer of them, all pairs have to
+/// be moved while others wait.
+const KEPT_SHARE: u64 = 4;
+
+/// So many pairs go under one lock when bounds are altered.
+const SHRINK_LEN: usize = 256;
+
 const MAX_PART_COUNT: u64 = 64;
 
 /// Places that are looked at under one lock, when all are.
@@ -33,7 +40,7 @@ const NO_SAMPLE: u64 = u64::MAX;
 pub(super) struct Parts {
     hasher: KeyHasher,
     /// For all pairs.
-    bound: Bound,
+    bound: Mutex<Bound>,
     /// A power of two of them.
     list: Box<[Mutex<Part>]>,
     /// How much of each part is for what is new.
@@ -52,18 +59,98 @@ pub(super) struct KeyChange {
 
 impl Parts {
     pub(super) fn new(options: CacheOptions, seed: u64) -> Self {
-        let max_len = options.max_entries.map_or(u32::MAX as usize, |max_entries| max_entries as usize);
-        let wanted_count = (options.max_bytes / MIN_PART_BYTES).min(max_len as u64 / MIN_PART_LEN);
+        let bound = options.bound();
+        let wanted_count = (bound.max_weight / MIN_PART_BYTES).min(bound.max_len as u64 / MIN_PART_LEN);
         let count = 1 << wanted_count.clamp(1, MAX_PART_COUNT).ilog2();
-        let part_bound = Bound { max_weight: options.max_bytes / count, max_len: max_len / count as usize };
+        let part_bound = bound.shared_by(count);
         Self {
             hasher: KeyHasher::new(seed),
-            bound: Bound { max_weight: options.max_bytes, max_len },
+            bound: Mutex::new(bound),
             list: (0..count).map(|_| Mutex::new(Part::new(part_bound))).collect(),
             window_percent: AtomicU64::new(WINDOW_PERCENTS[0]),
             rehearsal: Mutex::new(None),
             sample: AtomicU64::new(NO_SAMPLE),
         }
+    }
+
+    /// Whether parts as many as these serve within these bounds, too: whether each has room enough.
+    pub(super) fn serve_within(&self, options: CacheOptions) -> bool {
+        let count = self.list.len() as u64;
+        let Bound { max_weight, max_len } = options.bound().shared_by(count);
+        count == 1 || (max_weight >= MIN_PART_BYTES / KEPT_SHARE && max_len as u64 >= MIN_PART_LEN / KEPT_SHARE)
+    }
+
+    /// Whether these are the bounds.
+    pub(super) fn are_within(&self, options: CacheOptions) -> bool {
+        *self.lock_bound() == options.bound()
+    }
+
+    /// Keeps to other bounds from now on, as far as there is not more already: that goes by [`Parts::shrink`]. Where these
+    /// parts do not serve, down to what they do. By the one who makes changes.
+    pub(super) fn set_bounds(&self, options: CacheOptions) {
+        let bound = options.bound();
+        let mut part_bound = bound.shared_by(self.list.len() as u64);
+        if !self.serve_within(options) {
+            part_bound.max_weight = part_bound.max_weight.max(MIN_PART_BYTES / KEPT_SHARE);
+            part_bound.max_len = part_bound.max_len.max((MIN_PART_LEN / KEPT_SHARE) as usize);
+        }
+        *self.lock_bound() = bound;
+        self.list.iter().for_each(|part| lock(part).set_bound(part_bound));
+        // It was for another room. The next full part begins a new one.
+        let mut rehearsal = self.rehearsal.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sample.store(NO_SAMPLE, Ordering::Relaxed);
+        *rehearsal = None;
+    }
+
+    /// Takes away the pairs that there is no room for any more. Others get at each part in between.
+    pub(super) fn shrink(&self) {
+        for part in &self.list {
+            while !lock(part).shrink(SHRINK_LEN) {}
+        }
+    }
+
+    /// The same pairs in as many parts as other bounds need: those that are wanted most, if there is no room for all. What was
+    /// counted goes along. Nobody gets at a pair meanwhile. By the one who makes changes.
+    pub(super) fn within(&self, options: CacheOptions, seed: u64) -> Self {
+        let new = Self::new(options, seed);
+        let held: Vec<_> = self.list.iter().map(lock).collect();
+        let mut parts: Vec<_> = new.list.iter().map(lock).collect();
+        let chosen = new.choose(options.bound().shared_by(parts.len() as u64), &held);
+        // What goes last comes last.
+        for (place, lot) in chosen.iter().rev() {
+            parts[new.place_of(lot.hash)].adopt(&held[*place], lot);
+        }
+        let mut stats = CacheStats::default();
+        held.iter().for_each(|part| add(&mut stats, &part.stats));
+        stats.evicted += (held.iter().map(|part| part.len()).sum::<usize>() - chosen.len()) as u64;
+        parts[0].stats = stats;
+        drop(parts);
+        new
+    }
+
+    /// Of the pairs of other parts, with where each is, those that there is room for here: from every part those that are wanted
+    /// most.
+    fn choose(&self, part_bound: Bound, others: &[MutexGuard<'_, Part>]) -> Vec<(usize, Lot)> {
+        let ranked =
+            others.iter().enumerate().flat_map(|(place, part)| part.wanted_first().map(move |lot| (place, lot)).enumerate());
+        let mut ranked: Vec<(usize, (usize, Lot))> = ranked.collect();
+        ranked.sort_by_key(|(rank, (place, _))| (*rank, *place));
+        let mut rooms = vec![part_bound; self.list.len()];
+        let mut chosen: Vec<(usize, Lot)> = ranked.into_iter().map(|(_, lot)| lot).collect();
+        chosen.retain(|(_, lot)| {
+            let room = &mut rooms[self.place_of(lot.hash)];
+            let fits = room.max_len > 0 && room.max_weight >= u64::from(lot.weight);
+            if fits {
+                room.max_len -= 1;
+                room.max_weight -= u64::from(lot.weight);
+            }
+            fits
+        });
+        chosen
+    }
+
+    fn lock_bound(&self) -> MutexGuard<'_, Bound> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn get(&self, key: &[u8], time: Time) -> Option<Bytes> {
@@ -184,15 +271,16 @@ impl Parts {
 
     /// Takes over what others counted, in place of what was counted here. Their pairs are thereby removed.
     pub(super) fn count_on_from(&self, others: &Self) {
-        for (part, other) in self.list.iter().zip(&others.list) {
-            let other = lock(other);
-            lock(part).stats = CacheStats { removed: other.stats.removed + other.len() as u64, ..other.stats };
+        let mut stats = others.stats();
+        stats.removed += stats.pairs;
+        for (part, stats) in self.list.iter().zip([stats].into_iter().chain(std::iter::repeat(CacheStats::default()))) {
+            lock(part).stats = stats;
         }
     }
 
     /// Begins to try out which window is best for this many pairs.
     fn begin_rehearsal(&self, pair_count: usize) {
-        let rehearsal = Rehearsal::new(self.bound, pair_count);
+        let rehearsal = Rehearsal::new(*self.lock_bound(), pair_count);
         self.window_percent.store(WINDOW_PERCENTS[0], Ordering::Relaxed);
         let mut present = self.rehearsal.lock().unwrap_or_else(PoisonError::into_inner);
         self.sample.store(rehearsal.sample(), Ordering::Relaxed);

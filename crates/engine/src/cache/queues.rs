@@ -26,7 +26,7 @@ pub(super) type Id = u32;
 /// The queues, by the place of their head in the list of nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Queue {
+pub(super) enum Queue {
     Window = 0,
     Probation = 1,
     Protected = 2,
@@ -38,10 +38,12 @@ const QUEUES: [Queue; 3] = [Queue::Window, Queue::Probation, Queue::Protected];
 
 /// The pairs of a cache in the order in which they go. Knows their hashes and weights, not what they are.
 ///
-/// Invariants: the weights of all pairs together are at most `max_weight`, and there are at most `max_len`, whenever a call
-/// returns; each list leads from its head through all pairs of that queue, those unused for longest first.
+/// Invariants: the weights of all pairs together are at most `max_weight` of the bound, and there are at most `max_len`,
+/// whenever a call returns; each list leads from its head through all pairs of that queue, those unused for longest first.
 pub(super) struct Queues {
+    /// What is kept to: the one that was set, or as much as there was when it was set, until `shrink` is through with that.
     bound: Bound,
+    set: Bound,
     window_percent: u64,
     /// The first three are heads, not pairs.
     nodes: Vec<Node>,
@@ -58,6 +60,13 @@ pub(super) struct Queues {
 pub(super) struct Bound {
     pub(super) max_weight: u64,
     pub(super) max_len: usize,
+}
+
+impl Bound {
+    /// Of so many equal parts each.
+    pub(super) fn shared_by(self, count: u64) -> Self {
+        Self { max_weight: self.max_weight / count, max_len: self.max_len / count as usize }
+    }
 }
 
 struct Node {
@@ -82,6 +91,7 @@ impl Queues {
         let head = |at| Node { hash: KeyHash(0), weight: 0, previous: at, next: at, queue: Queue::None };
         Self {
             bound,
+            set: bound,
             window_percent,
             nodes: (0..QUEUES.len() as Id).map(head).collect(),
             free: Vec::new(),
@@ -113,6 +123,54 @@ impl Queues {
         self.window_percent = percent;
     }
 
+    /// Sets how much there may be. If that is less than there is, nothing is added to it, and `shrink` takes the rest away.
+    pub(super) fn set_bound(&mut self, bound: Bound) {
+        self.set = bound;
+        self.tighten();
+    }
+
+    /// Takes away pairs that there is no room for any more, `max_count` at most. Whether that was all.
+    pub(super) fn shrink(&mut self, max_count: usize, mut lose: impl FnMut(Id, Loss)) -> bool {
+        for _ in 0..max_count {
+            if self.len <= self.set.max_len && self.weight() <= self.set.max_weight {
+                break;
+            }
+            let victim = self.victim();
+            self.remove(victim);
+            lose(victim, Loss::Evicted);
+        }
+        self.tighten();
+        self.bound == self.set
+    }
+
+    fn tighten(&mut self) {
+        let Bound { max_weight, max_len } = self.set;
+        self.bound = Bound { max_weight: max_weight.max(self.weight()), max_len: max_len.max(self.len) };
+    }
+
+    /// All pairs, those that are wanted most first, with the queue that each is in.
+    pub(super) fn wanted_first(&self) -> impl Iterator<Item = (Id, Queue)> {
+        [Queue::Protected, Queue::Window, Queue::Probation].into_iter().flat_map(move |queue| {
+            let head = queue as Id;
+            let before = move |id: Id| Some(self.nodes[id as usize].previous).filter(|previous| *previous != head);
+            std::iter::successors(before(head), move |id| before(*id)).map(move |id| (id, queue))
+        })
+    }
+
+    /// How often a pair was used of late.
+    pub(super) fn uses(&self, id: Id) -> u64 {
+        self.sketch.count(self.hash(id))
+    }
+
+    /// Adds a pair that there is room for to a queue, as the one that goes last from there, and as one that was used so often.
+    pub(super) fn adopt(&mut self, hash: KeyHash, weight: u32, queue: Queue, uses: u64) -> Id {
+        self.sketch.fit(self.len);
+        (0..uses).for_each(|_| self.sketch.add(hash, self.len));
+        let id = self.node(hash, weight);
+        self.link(id, queue);
+        id
+    }
+
     /// Counts a use of a pair.
     pub(super) fn touch(&mut self, id: Id) {
         self.sketch.add(self.hash(id), self.len);
@@ -134,14 +192,21 @@ impl Queues {
     pub(super) fn insert(&mut self, hash: KeyHash, weight: u32, lose: impl FnMut(Id, Loss)) -> Id {
         self.sketch.fit(self.len);
         self.sketch.add(hash, self.len);
-        let id = self.free.pop().unwrap_or_else(|| {
-            self.nodes.push(Node { hash, weight, previous: 0, next: 0, queue: Queue::None });
-            self.nodes.len() as Id - 1
-        });
-        self.nodes[id as usize] = Node { hash, weight, previous: 0, next: 0, queue: Queue::None };
-        self.len += 1;
+        let id = self.node(hash, weight);
         self.link(id, Queue::Window);
         self.settle(lose);
+        id
+    }
+
+    /// A node for one more pair, in no queue yet.
+    fn node(&mut self, hash: KeyHash, weight: u32) -> Id {
+        let node = Node { hash, weight, previous: 0, next: 0, queue: Queue::None };
+        self.len += 1;
+        let Some(id) = self.free.pop() else {
+            self.nodes.push(node);
+            return self.nodes.len() as Id - 1;
+        };
+        self.nodes[id as usize] = node;
         id
     }
 
@@ -168,7 +233,7 @@ impl Queues {
 
     /// Whether a pair of this weight can be kept at all.
     pub(super) fn accepts(&self, weight: u32) -> bool {
-        u64::from(weight) <= self.bound.max_weight
+        u64::from(weight) <= self.set.max_weight
     }
 
     /// Whether another pair of this weight fits without the loss of one.
@@ -190,8 +255,7 @@ impl Queues {
             self.candidates.push_back(oldest);
         }
         while self.len > self.bound.max_len || self.weight() > self.bound.max_weight {
-            let victim = [Queue::Probation, Queue::Protected, Queue::Window].into_iter().find_map(|queue| self.first(queue));
-            let victim = victim.expect("what weighs something is in a queue");
+            let victim = self.victim();
             let (loser, loss) = match self.next_candidate() {
                 Some(candidate) if candidate != victim && !self.is_preferred(candidate, victim) => (candidate, Loss::Rejected),
                 _ => (victim, Loss::Evicted),
@@ -199,6 +263,12 @@ impl Queues {
             self.remove(loser);
             lose(loser, loss);
         }
+    }
+
+    /// The pair that goes next; there is one at least.
+    fn victim(&self) -> Id {
+        let victim = [Queue::Probation, Queue::Protected, Queue::Window].into_iter().find_map(|queue| self.first(queue));
+        victim.expect("what weighs something is in a queue")
     }
 
     /// The first candidate that was not a victim meanwhile.

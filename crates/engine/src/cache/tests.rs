@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -168,6 +170,113 @@ fn a_rebuild_replaces_the_pairs_and_counts_on() {
     assert_eq!((stats(&cache).hits, stats(&cache).pairs, stats(&cache).removed), (1, 1, 100));
 }
 
+/// As a node does when options are altered.
+fn alter(cache: &Cache, options: &[(&str, u64)]) {
+    if cache.alter(&options.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()) {
+        cache.fit();
+    }
+}
+
+#[test]
+fn other_bounds_hold_from_then_on_and_what_is_wanted_most_stays() {
+    let cache = Cache::new(ROOMY, 1);
+    apply(&cache, (0..2_000).map(|number| put(number, value_of(100))).collect());
+    (0..3).for_each(|_| (0..100).for_each(|number| assert!(get(&cache, number).is_some())));
+    // The parts that there are serve; then there is too little room in each; then the pairs move apart again.
+    for (options, max_bytes, pairs) in [
+        (&[("max_bytes", 1 << 30)][..], 1 << 30, 2_000),
+        (&[("max_entries", 9_000)], 64 << 20, 2_000),
+        (&[("max_entries", 500), ("max_bytes", 1 << 30)], 1 << 30, 500),
+        (&[("max_bytes", 64 << 10)], 64 << 10, (64 << 10) / (100 + 8 + PAIR_OVERHEAD_BYTES)),
+        (&[("max_bytes", 1 << 30)], 1 << 30, (64 << 10) / (100 + 8 + PAIR_OVERHEAD_BYTES)),
+    ] {
+        alter(&cache, options);
+        assert_eq!((stats(&cache).max_bytes, stats(&cache).pairs), (max_bytes, pairs), "{options:?}");
+        assert_eq!(listed(&cache).len() as u64, pairs, "{options:?}");
+        assert!((0..100).all(|number| peek(&cache, number) == Some(value_of(100))), "{options:?}: the most wanted");
+        assert_eq!((stats(&cache).hits, 2_000), (300, pairs + gone(&stats(&cache))), "{options:?}: counted on");
+    }
+    apply(&cache, (2_000..9_000).map(|number| put(number, value_of(100))).collect());
+    assert!(stats(&cache).pairs > 7_000, "the room is used");
+}
+
+#[test]
+fn one_pair_can_be_all_that_is_left() {
+    let cache = Cache::new(CacheOptions { max_bytes: 1 << 30, ..ROOMY }, 1);
+    apply(&cache, (0..500).map(|number| put_until(number, value_of(40_000), 1_000)).collect());
+    alter(&cache, &[("max_entries", 1), ("max_bytes", 64 << 10)]);
+    assert_eq!(stats(&cache).pairs, 1);
+    let (key, value) = listed(&cache).pop().unwrap();
+    assert_eq!(value, value_of(40_000));
+    cache.advance(1_000);
+    assert_eq!((cache.view().get(Table::Current, &key).unwrap(), stats(&cache).pairs), (None, 0), "its time went along");
+}
+
+#[test]
+fn another_idle_time_counts_at_once() {
+    let cache = Cache::new(ROOMY, 1);
+    apply(&cache, vec![put(1, value_of(1)), put(2, value_of(1))]);
+    cache.advance(60);
+    get(&cache, 1);
+    alter(&cache, &[("idle", 50)]);
+    assert_eq!([1, 2].map(|number| peek(&cache, number).is_some()), [true, false]);
+    alter(&cache, &[]);
+    cache.advance(1_000_000);
+    assert!(peek(&cache, 1).is_some());
+}
+
+/// Also of content that takes the place of the present one.
+#[test]
+fn a_rebuild_that_was_begun_before_keeps_to_the_bound_of_after() {
+    let cache = Cache::new(ROOMY, 1);
+    let mut rebuild = cache.rebuild().unwrap();
+    (0..1_000).for_each(|number| rebuild.put(Table::Current, key(number), value_of(1)).unwrap());
+    alter(&cache, &[("max_entries", 10)]);
+    rebuild.commit(7, 7).unwrap();
+    assert_eq!((stats(&cache).pairs, listed(&cache).len()), (10, 10));
+}
+
+#[test]
+fn bounds_are_altered_beside_readers_and_the_writer() {
+    const KEPT: u64 = 64;
+    let cache = Cache::new(ROOMY, 1);
+    let is_over = AtomicBool::new(false);
+    apply(&cache, (0..KEPT).map(|number| put(number, value_of(10))).collect());
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Acquire) {
+                    assert!((0..KEPT).all(|number| get(&cache, number).is_none_or(|value| value == value_of(10))));
+                    let found = listed(&cache);
+                    assert!(found.windows(2).all(|pair| pair[0].0 < pair[1].0), "each key once, in order");
+                }
+            });
+        }
+        let writer = scope.spawn(|| {
+            let mut count = KEPT;
+            while !is_over.load(Ordering::Acquire) {
+                apply(&cache, vec![put(count, value_of(10))]);
+                assert_eq!(peek(&cache, count), Some(value_of(10)), "what was just put is there");
+                count += 1;
+            }
+            count
+        });
+        for round in 0..60 {
+            let options: &[(&str, u64)] = match round % 3 {
+                0 => &[("max_entries", 2_000)],
+                1 => &[("max_bytes", 1 << 30)],
+                _ => &[("max_entries", 100_000)],
+            };
+            alter(&cache, options);
+        }
+        is_over.store(true, Ordering::Release);
+        let count = writer.join().unwrap();
+        assert_eq!(stats(&cache).pairs + gone(&stats(&cache)), count, "each pair that was put is there, or went for one reason");
+    });
+    alter(&cache, &[("max_entries", 1_000)]);
+    assert!(stats(&cache).pairs <= 1_000 && cache.stats().keys == listed(&cache).len() as u64);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Put(u64, usize),
@@ -177,6 +286,8 @@ enum Step {
     Peek(u64),
     List,
     Advance(u64),
+    /// Other bounds, where there are any.
+    Alter(u64, Option<u64>),
 }
 
 fn none_or(numbers: Range<u64>) -> impl Strategy<Value = Option<u64>> {
@@ -194,6 +305,7 @@ fn step(max_value_bytes: usize) -> impl Strategy<Value = Step> {
         1 => number().prop_map(Step::Peek),
         1 => Just(Step::List),
         4 => (0..25_u64).prop_map(Step::Advance),
+        1 => (64_u64..1_024, none_or(1..12)).prop_map(|(kib, max_entries)| Step::Alter(kib << 10, max_entries)),
     ]
 }
 
@@ -272,6 +384,8 @@ fn run_beside_model(idle_ms: Option<u64>, steps: Vec<Step>) -> Result<(), TestCa
                 cache.advance(model.now_ms);
                 model.settle();
             }
+            // Here is room for everything.
+            Step::Alter(..) => {}
         }
     }
     let CacheStats { hits, misses, replaced, removed, .. } = stats(&cache);
@@ -289,7 +403,7 @@ fn run_beside_model(idle_ms: Option<u64>, steps: Vec<Step>) -> Result<(), TestCa
 }
 
 /// A cache that is far too small, and how many pairs were put into it.
-fn run_in_little_room(max_entries: Option<u64>, steps: Vec<Step>) -> Result<(), TestCaseError> {
+fn run_in_little_room(mut max_entries: Option<u64>, steps: Vec<Step>) -> Result<(), TestCaseError> {
     let cache = Cache::new(CacheOptions { max_bytes: 64 << 10, max_entries, idle_ms: Some(200) }, 1);
     let (mut now_ms, mut put_count) = (0, 0);
     for step in steps {
@@ -303,6 +417,13 @@ fn run_in_little_room(max_entries: Option<u64>, steps: Vec<Step>) -> Result<(), 
             Step::Advance(by_ms) => {
                 now_ms += by_ms;
                 cache.advance(now_ms);
+                None
+            }
+            Step::Alter(max_bytes, entries) => {
+                max_entries = entries;
+                let entries = entries.map(|entries| ("max_entries", entries));
+                let options = [("max_bytes", max_bytes), ("idle", 200)].into_iter().chain(entries);
+                alter(&cache, &options.collect::<Vec<_>>());
                 None
             }
         };

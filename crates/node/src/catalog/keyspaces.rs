@@ -125,7 +125,10 @@ impl Catalog {
             let why = format!("replication.durability: {name} was made with the other, which cannot be changed");
             return Err(SettingsError::Unsupported(why).into());
         }
-        let has_other_engine = !settings.engine.is_same(&present.engine) && !settings.engine.is_same_place(&present.engine);
+        // Which options a replica has is part of what its log says of it, so there they are altered by a move.
+        let is_alterable = !present.replication.is_raft() && present.engine.is_alterable_to(&settings.engine);
+        let is_same_engine = settings.engine.is_same(&present.engine) || settings.engine.is_same_place(&present.engine);
+        let has_other_engine = !is_same_engine && !is_alterable;
         if has_other_engine && !present.replication.is_raft() {
             let why = "engine: only keyspaces with replication raft can be moved to another; delete this one and make it anew";
             return Err(SettingsError::Unsupported(why.to_owned()).into());
@@ -143,7 +146,7 @@ impl Catalog {
         if has_other_engine {
             keyspace.move_to(settings.engine.clone(), self.cluster.jobs + 1, now_ms);
         } else if !settings.engine.is_same(&present.engine) {
-            // Who has it asks its store in another way from now on.
+            // Who has it keeps to other options, or asks its store in another way, from now on.
             keyspace.engine = settings.engine.clone();
         }
         keyspace.replication = settings.replication.clone();

@@ -409,6 +409,17 @@ impl EngineSettings {
         self.local.is_some() && self.local == other.local && self.kind == other.kind && self.is_at(&other.options)
     }
 
+    /// Whether it is the same engine, and all options that differ can be altered while it serves.
+    pub fn is_alterable_to(&self, other: &Self) -> bool {
+        let is_inside = |engine: &Self| engine.outside.is_none() && engine.local.is_none();
+        let Some(kind) = self.replica_kind().filter(|_| self.kind == other.kind && is_inside(self) && is_inside(other)) else {
+            return false;
+        };
+        let names = self.options.keys().chain(other.options.keys());
+        let mut differing = names.filter(|name| self.options.get(*name) != other.options.get(*name));
+        differing.all(|name| kind.options.iter().any(|option| option.name == name && option.is_alterable))
+    }
+
     fn is_at(&self, options: &BTreeMap<String, EngineValue>) -> bool {
         let says_where =
             |(name, _): &(&String, &EngineValue)| name.as_str() != "type" && !HOW_A_STORE_IS_ASKED.contains(&name.as_str());

@@ -275,6 +275,47 @@ fn settings_change_while_it_is_written_to() {
     }
 }
 
+/// The engine serves on, with what it has.
+#[test]
+fn the_bounds_of_a_cache_change_while_it_serves() {
+    let with = |max_entries: Option<u64>, replication: &str| {
+        let options = max_entries.into_iter().map(|max_entries| ("max_entries".to_owned(), max_entries)).collect();
+        let spec = EngineSpec { options, ..EngineSpec::of("cache") };
+        let replication = serde_json::from_str(replication).expect("settings of a mode");
+        let settings = KeyspaceSettings::with_defaults(spec.into(), replication, 1 << 30);
+        KeyspaceSettings { ttl_ms: Some(600_000), ..settings }
+    };
+    let push = r#"{"mode":"push"}"#;
+    let mut cluster = Cluster::of(2);
+    cluster.change(|catalog| catalog.plan_create("orders", &with(None, push), 0).unwrap().unwrap());
+    cluster.change(|catalog| catalog.plan_create("alone", &with(Some(5), r#"{"mode":"none"}"#), 0).unwrap().unwrap());
+    cluster.run_until("all have it", |cluster| [1, 2].iter().all(|id| cluster.is_hosted(*id, "orders")));
+    for number in 0..50 {
+        put(&mut cluster, 1, &format!("key {number}"), "v", Ack::AllUp);
+    }
+    let figures = |cluster: &Cluster, id, name: &str| {
+        let hosted = cluster.hosted(id, name).expect("it is hosted");
+        let stats = hosted.engine.cache_stats().expect("a cache");
+        (stats.pairs, stats.max_bytes)
+    };
+    let roomy = figures(&cluster, 1, "orders");
+    assert_eq!(roomy.0, 50);
+    cluster.change(|catalog| catalog.plan_alter("orders", &with(Some(20), push), 0).unwrap().unwrap());
+    cluster.run_until("both keep to it", |cluster| [1, 2].iter().all(|id| figures(cluster, *id, "orders") == (20, roomy.1)));
+    put(&mut cluster, 2, "another", "v", Ack::AllUp);
+    assert_eq!([1, 2].map(|id| figures(&cluster, id, "orders").0), [20, 20]);
+    all_have(&mut cluster, &[1, 2], "another", "v");
+
+    let large = |mut settings: KeyspaceSettings| {
+        let larger = EngineSpec { options: [("max_bytes".to_owned(), 1 << 20)].into(), ..EngineSpec::of("cache") };
+        settings.engine = larger.into();
+        settings
+    };
+    let altered = large(with(None, r#"{"mode":"none"}"#));
+    cluster.change(|catalog| catalog.plan_alter("alone", &altered, 0).unwrap().unwrap());
+    cluster.run_until("it has more room", |cluster| [1, 2].iter().all(|id| figures(cluster, *id, "alone") == (0, 1 << 20)));
+}
+
 #[test]
 fn a_full_disk_stops_writes_and_nothing_else() {
     let mut cluster = cluster_of(3, r#"{"mode":"push"}"#);

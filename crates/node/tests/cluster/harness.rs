@@ -16,8 +16,8 @@ use quorate_log::{GroupId, Log, Options, Record};
 use quorate_node::eventual_replication::Replica;
 use quorate_node::keyspace::{Outcome, Write, get};
 use quorate_node::{
-    Answer, Catalog, Config, Effect, Hosted, Identity, Input, Job, Monotonic, Node, NodeStatus, PeerFrame, ReplicaStatus,
-    Request, RequestKind, SYSTEM_GROUP, StopReason,
+    Answer, Catalog, Config, Effect, Hosted, HostedKeyspace, Identity, Input, Job, Monotonic, Node, NodeStatus, PeerFrame,
+    ReplicaStatus, Request, RequestKind, SYSTEM_GROUP, StopReason,
 };
 
 /// The group of the keyspace `default`.
@@ -298,9 +298,14 @@ impl Cluster {
         (state.purged.index.0, state.last.index.0)
     }
 
+    /// Where a keyspace can be read on a node, if it can.
+    pub(crate) fn hosted(&self, id: u64, keyspace: &str) -> Option<&HostedKeyspace> {
+        self.process(id)?.hosted.keyspaces.get(keyspace)
+    }
+
     /// Whether a keyspace can be read on a node.
     pub(crate) fn is_hosted(&self, id: u64, keyspace: &str) -> bool {
-        self.process(id).is_some_and(|process| process.hosted.keyspaces.contains_key(keyspace))
+        self.hosted(id, keyspace).is_some()
     }
 
     /// Asks a node to set a key of `default`.

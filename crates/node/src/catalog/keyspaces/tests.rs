@@ -236,6 +236,40 @@ fn what_cannot_be_altered() {
 }
 
 #[test]
+fn what_an_engine_can_alter_while_it_serves_is_no_move() {
+    let cache = |options: &[(&str, u64)]| EngineSettings {
+        options: options.iter().map(|(name, value)| ((*name).to_owned(), EngineValue::Number(*value))).collect(),
+        ..engine("cache")
+    };
+    let mut system = System::of(3);
+    for mode in [Mode::None, Mode::Push] {
+        let of = |engine| KeyspaceSettings { engine, ttl_ms: Some(1_000), ..settings(mode) };
+        let name = mode.name();
+        system.create(name, &of(cache(&[("max_entries", 10)])));
+        let asked = of(cache(&[("max_bytes", 1 << 20), ("idle", 5)]));
+        let write = system.catalog().plan_alter(name, &asked, NOW_MS).unwrap().unwrap();
+        assert!(system.is_applied(&write));
+        let keyspace = system.keyspace(name);
+        assert_eq!((keyspace.settings(), keyspace.is_moving(), &keyspace.last_move), (asked, false, &None));
+        let wrong = of(cache(&[("max_bytes", 1)]));
+        assert!(matches!(system.catalog().plan_alter(name, &wrong, NOW_MS), Err(CatalogError::Settings(_))));
+        let other = system.catalog().plan_alter_checked(name, &of(engine("trie")), NOW_MS).unwrap_err().to_string();
+        assert!(other.contains("only keyspaces with replication raft"), "{other}");
+    }
+    // An engine's log says which options a replica has, so there others are a move; and on disk they are not alterable.
+    let of = |options: &[(&str, u64)], mode| KeyspaceSettings {
+        engine: EngineSettings { kind: "btree".to_owned(), ..cache(options) },
+        ..settings(mode)
+    };
+    for mode in [Mode::Raft, Mode::Push] {
+        let name = format!("on-disk-{}", mode.name());
+        system.create(&name, &of(&[], mode));
+        let altered = system.catalog().plan_alter(&name, &of(&[("cache_bytes", 4 << 20)], mode), NOW_MS);
+        assert_eq!(altered.is_ok(), mode == Mode::Raft);
+    }
+}
+
+#[test]
 fn a_deleted_keyspace_is_gone_and_its_name_begins_anew() {
     let mut system = System::of(3);
     let before = system.catalog();
