@@ -220,6 +220,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_engine_is_copied_into_every_other() {
+        for (source, target) in KINDS.iter().flat_map(|source| KINDS.iter().map(move |target| (source, target))) {
+            let folders = scratch();
+            let make = |kind: &Kind| folders.open_next(&EngineSpec::of(kind.name));
+            conformance::check_copies(&|| make(source), &|| make(target));
+        }
+    }
+
     /// Names the kind to the process that is to crash.
     const KIND_VARIABLE: &str = "QUORATE_CRASH_KIND";
 

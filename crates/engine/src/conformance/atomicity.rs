@@ -32,8 +32,8 @@ pub(super) fn check(make: &dyn Fn() -> Arc<dyn Engine>) {
     assert_eq!(engine.view().applied(), ROUNDS);
 }
 
-/// Ends the readers also when the writer panics.
-struct RaiseOnDrop<'a>(&'a AtomicBool);
+/// Ends what waits for it, also when its owner panics.
+pub(super) struct RaiseOnDrop<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for RaiseOnDrop<'_> {
     fn drop(&mut self) {

@@ -3,11 +3,14 @@
 //! An engine's test is one line, `conformance::check(|| Arc::new(MyEngine::new()))`. Each check panics with what it found.
 //! More thorough runs: `PROPTEST_CASES=10000`.
 //!
-//! What a durable engine holds after a crash is checked by [`check_durable`], which needs a process to crash.
+//! What a durable engine holds after a crash is checked by [`check_durable`], which needs a process to crash; what becomes of a
+//! copy in an engine of another kind, by [`check_copies`].
 
 mod atomicity;
+mod copies;
 mod durable;
 mod model;
+mod order;
 mod promises;
 mod rebuild;
 #[cfg(test)]
@@ -19,6 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::ProptestConfig;
 
+pub use self::copies::check_copies;
 pub use self::durable::{Open, check_durable, run_script};
 use crate::{Batch, Change, Direction, Engine, KeyRange, Table, View};
 
@@ -33,6 +37,7 @@ pub fn check_one_in(divisor: u32, make: impl Fn() -> Arc<dyn Engine>) {
     model::check((ProptestConfig::default().cases / divisor).max(1), &make);
     rebuild::check(&make);
     atomicity::check(&make);
+    order::check(&make);
 }
 
 /// What an engine should hold.

@@ -1,4 +1,4 @@
-//! What an engine says of itself is so. What `ordered` promises is a cost, and measured by the benchmark.
+//! What an engine says of itself is so, but for its order.
 
 use std::sync::Arc;
 

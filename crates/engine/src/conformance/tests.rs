@@ -6,10 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{atomicity, check, model, promises, rebuild};
+use super::{atomicity, check, check_copies, model, order, promises, rebuild};
 use crate::{Batch, Capabilities, Change, Direction, Engine, EngineError, KeyRange, Rebuild, ScanItem, Stats, Table, Trie, View};
-
-type Check = fn(&dyn Fn() -> Arc<dyn Engine>);
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,6 +27,9 @@ enum Fault {
     RebuildWritesAtOnce,
     CountsTablesAlike,
     ClaimsToBeDurable,
+    /// Scans begin at the first pair.
+    ClaimsToBeOrdered,
+    LosesPairsOfCopies,
 }
 
 #[test]
@@ -80,7 +81,25 @@ fn a_broken_promise_is_found() {
     assert_found(Fault::PublishesNumbersLate, promises::check);
 }
 
-fn assert_found(fault: Fault, check: Check) {
+#[test]
+fn an_order_that_costs_a_look_at_everything_is_found() {
+    order::check(&|| faulty(Fault::None));
+    assert_found(Fault::ClaimsToBeOrdered, order::check);
+}
+
+#[test]
+fn a_copy_that_is_another_is_found() {
+    let good = || faulty(Fault::None);
+    check_copies(&good, &good);
+    for fault in [Fault::LosesPairsOfCopies, Fault::ViewsFollowTheEngine] {
+        assert_found(fault, |make| check_copies(make, &good));
+    }
+    for fault in [Fault::RebuildKeepsOldPairs, Fault::LosesDeletes] {
+        assert_found(fault, |make| check_copies(&good, make));
+    }
+}
+
+fn assert_found(fault: Fault, check: impl Fn(&dyn Fn() -> Arc<dyn Engine>)) {
     let outcome = catch_unwind(AssertUnwindSafe(|| check(&|| faulty(fault))));
     assert!(outcome.is_err(), "{fault:?} went unnoticed");
 }
@@ -203,8 +222,17 @@ impl View for FaultyView {
             }
             _ => {}
         }
+        if self.fault == Fault::ClaimsToBeOrdered {
+            let within = move |item: &ScanItem| item.as_ref().is_ok_and(|(key, _)| range.contains(key));
+            return Box::new(self.pinned.scan(table, &KeyRange::all(), direction).filter(within));
+        }
         let direction = if self.fault == Fault::IgnoresDirection { Direction::Forward } else { direction };
         self.pinned.scan(table, &range, direction)
+    }
+
+    fn pairs<'a>(&'a self, table: Table) -> Box<dyn Iterator<Item = ScanItem> + Send + 'a> {
+        let lost = usize::from(self.fault == Fault::LosesPairsOfCopies);
+        Box::new(self.scan(table, &KeyRange::all(), Direction::Forward).skip(lost))
     }
 }
 
