@@ -444,7 +444,7 @@ pub struct JobBody {
     pub keyspace: String,
     /// How far it is.
     pub state: JobState,
-    /// The share that is done, 0 to 1, as far as the answering node knows.
+    /// The share that is done, 0 to 1: replicas that have arrived, and of one that moves what it has copied.
     pub progress: f64,
     /// The engine before.
     pub from: EngineBody,
@@ -467,16 +467,21 @@ pub enum JobState {
 }
 
 /// One replica's part of a move.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReplicaMove {
     /// The node.
     pub node: String,
     /// How far it is.
     pub state: MoveState,
-    /// What it does just now, if that is the answering node: `cutting`, `building` or `replaying`.
+    /// What it does just now: `cutting`, `building` or `replaying`; `pausing` between a try that failed and the next. None
+    /// where it does not move now, or its node could not be asked, or the node that answers was asked for no more than it knows
+    /// itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
-    /// Why the last try failed, if that is the answering node and it tries again.
+    /// Beside `phase`: how much of its pairs the new engine has, as of when it was begun, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<f64>,
+    /// Beside `phase`: why the last try failed, if this is not the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }

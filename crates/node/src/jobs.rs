@@ -12,7 +12,7 @@ use quorate_log::{Disk, GroupId};
 use crate::leases::MAX_READ_LEASES;
 use crate::machine::ShardWork;
 use crate::opening::{begin, reopen};
-use crate::snapshot::{SnapshotFile, cut, load, read_piece, remove, stage};
+use crate::snapshot::{Filled, SnapshotFile, cut, load, read_piece, remove, stage};
 use crate::start::Founding;
 
 /// What a deleted keyspace had in memory.
@@ -82,6 +82,8 @@ pub enum Job {
         place: Place,
         /// Which engine.
         spec: EngineSpec,
+        /// Where the job says how far it is.
+        filled: Arc<Filled>,
     },
     /// Apply to the shard over a new engine what the present one has applied.
     Replay {
@@ -347,8 +349,8 @@ impl Job {
                 JobResult::BatchApplied { place, start, applied: engine.apply(batch) }
             }
             Self::LookUp { place, start, lookup } => JobResult::LookedUp { place, start, found: lookup.run() },
-            Self::Build { file, place, spec } => {
-                let shard = build(files, engines, &file, place, &spec);
+            Self::Build { file, place, spec, filled } => {
+                let shard = build(files, engines, &file, (place, &spec), &filled);
                 JobResult::MovedOn { place, shard: shard.map(Box::new) }
             }
             Self::Replay { place, mut shard, work } => {
@@ -366,7 +368,7 @@ impl Job {
                 JobResult::Fitted
             }
             Self::Flush { place, engine } => JobResult::Flushed { place, durable_index: engine.flush() },
-            Self::Load { file, engine } => JobResult::Loaded { file, state: load(files, &file, engine.as_ref()) },
+            Self::Load { file, engine } => JobResult::Loaded { file, state: loaded(files, &file, engine.as_ref()) },
             Self::Read { transfer, file, offset, max_bytes } => {
                 JobResult::Read { transfer, offset, piece: read_piece(files, &file, offset, max_bytes).map_err(text) }
             }
@@ -404,6 +406,11 @@ impl Job {
     }
 }
 
+/// What a file holds, put into an engine; nobody looks how far that is.
+fn loaded<D: Disk>(files: &D, file: &SnapshotFile, engine: &dyn Engine) -> io::Result<(Bytes, u64)> {
+    load(files, file, engine, &Filled::default())
+}
+
 /// The shard that an engine comes back with: at its durable point, or as the group began.
 fn reopened(engines: &dyn Engines, place: Place, spec: &EngineSpec, founding: Option<&Founding>) -> Result<Shard, ShardError> {
     let (engine, shard, _) = reopen(engines, place, spec)?;
@@ -415,11 +422,11 @@ fn build<D: Disk>(
     files: &D,
     engines: &dyn Engines,
     file: &SnapshotFile,
-    place: Place,
-    spec: &EngineSpec,
+    (place, spec): (Place, &EngineSpec),
+    filled: &Filled,
 ) -> Result<Shard, String> {
     engines.remove(place).map_err(|error| error.to_string())?;
     let engine = engines.open(place, spec).map_err(|error| error.to_string())?;
-    let (state, _) = load(files, file, engine.as_ref()).map_err(|error| error.to_string())?;
+    let (state, _) = load(files, file, engine.as_ref(), filled).map_err(|error| error.to_string())?;
     Shard::restore(engine, state).map_err(|error| error.to_string())
 }

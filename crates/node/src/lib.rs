@@ -64,6 +64,6 @@ pub use log_time::LogTime;
 pub use machine::ShardWork;
 pub use moving::MoveStatus;
 pub use node::Node;
-pub use snapshot::SnapshotFile;
+pub use snapshot::{Filled, SnapshotFile};
 pub use start::{Identity, OpenError};
 pub use status::{BeatCounts, Hosted, HostedKeyspace, NodeStatus, ReplicaStatus};

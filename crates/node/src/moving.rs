@@ -5,6 +5,8 @@
 //! and one log record says which engine serves. Before that record is durable a crash leaves the old engine, whole; after it,
 //! the new one. The log keeps what either would need.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use quorate_engine::{EngineSpec, Place};
 use quorate_keyspace::Shard;
@@ -17,7 +19,7 @@ use crate::machine::ShardWork;
 use crate::opening::changed_membership;
 use crate::outbox::Outbox;
 use crate::replica::Replica;
-use crate::snapshot::SnapshotFile;
+use crate::snapshot::{Filled, SnapshotFile};
 
 /// A replica on its way to another engine.
 #[derive(Debug)]
@@ -27,6 +29,10 @@ pub(crate) struct Move {
     phase: Phase,
     /// The snapshot that the new engine is built from, once it is cut. The log is kept from here on.
     from: Option<SnapshotFile>,
+    /// Where the job says how much of it is in the new engine; and what it said at the last tick: between ticks nothing changes
+    /// by itself.
+    filled: Arc<Filled>,
+    filled_thousandths: u32,
     rounds: u32,
 }
 
@@ -48,19 +54,28 @@ enum Phase {
 pub struct MoveStatus {
     /// The engine that it moves to.
     pub to: String,
-    /// `cutting`, `building` or `replaying`.
+    /// `cutting`, `building` or `replaying`; `pausing` between a try that failed and the next.
     pub phase: &'static str,
+    /// How much of the snapshot is in the new engine, in thousandths.
+    pub filled_thousandths: u32,
     /// The index up to which the new engine has applied.
     pub applied_index: u64,
     /// Why the last try ended, if this is not the first.
     pub last_error: Option<String>,
 }
 
+/// A try that failed.
+#[derive(Clone, Debug)]
+struct Failed {
+    to: String,
+    why: String,
+}
+
 /// What a replica remembers of its moves.
 #[derive(Debug, Default)]
 pub(crate) struct Moves {
     current: Option<Move>,
-    last_error: Option<String>,
+    last_failure: Option<Failed>,
     /// After a failure the next try waits for this many ticks.
     pause_ticks: u32,
     /// Places that were begun, so that none is used twice.
@@ -85,6 +100,9 @@ impl Moves {
     /// Time passes.
     pub(crate) fn tick(&mut self) {
         self.pause_ticks = self.pause_ticks.saturating_sub(1);
+        if let Some(current) = &mut self.current {
+            current.filled_thousandths = current.filled.thousandths();
+        }
     }
 
     /// Whether the file is what a new engine is built from.
@@ -93,14 +111,19 @@ impl Moves {
     }
 
     pub(crate) fn status(&self, applied_index: u64) -> Option<MoveStatus> {
-        let current = self.current.as_ref()?;
+        let last_error = self.last_failure.as_ref().map(|failed| failed.why.clone());
+        let Some(current) = &self.current else {
+            let to = self.last_failure.as_ref().filter(|_| self.pause_ticks > 0)?.to.clone();
+            return Some(MoveStatus { to, phase: "pausing", filled_thousandths: 0, applied_index: 0, last_error });
+        };
         let (phase, applied_index) = match &current.phase {
             Phase::Cutting => ("cutting", 0),
             Phase::Building => ("building", 0),
             Phase::Behind(shard) => ("replaying", shard.header().applied_index),
             Phase::Replaying => ("replaying", applied_index),
         };
-        Some(MoveStatus { to: current.target.name().to_owned(), phase, applied_index, last_error: self.last_error.clone() })
+        let (to, filled_thousandths) = (current.target.name().to_owned(), current.filled_thousandths);
+        Some(MoveStatus { to, phase, filled_thousandths, applied_index, last_error })
     }
 }
 
@@ -113,7 +136,8 @@ impl<D: Disk> Replica<D> {
         self.moves.tries += 1;
         let place = Place { group: self.spec.group.0, build: self.state.build + self.moves.tries };
         let phase = Phase::Cutting;
-        self.moves.current = Some(Move { target: target.clone(), place, phase, from: None, rounds: 0 });
+        let (target, filled) = (target.clone(), Arc::default());
+        self.moves.current = Some(Move { target, place, phase, from: None, filled, filled_thousandths: 0, rounds: 0 });
         self.go_on_cutting(out);
     }
 
@@ -121,7 +145,7 @@ impl<D: Disk> Replica<D> {
     pub(crate) fn abort_move(&mut self, why: String, out: &mut Outbox) {
         if let Some(current) = self.moves.current.take() {
             self.machine.hold(false);
-            self.moves.last_error = Some(why);
+            self.moves.last_failure = Some(Failed { to: current.target.name().to_owned(), why });
             self.moves.pause_ticks = MOVE_PAUSE_TICKS;
             out.jobs.push(Job::Retire { place: current.place, engine: None });
             self.go_on(out);
@@ -151,7 +175,8 @@ impl<D: Disk> Replica<D> {
         };
         current.from = Some(file);
         current.phase = Phase::Building;
-        out.jobs.push(Job::Build { file, place: current.place, spec: current.target.clone() });
+        let (spec, filled) = (current.target.clone(), Arc::clone(&current.filled));
+        out.jobs.push(Job::Build { file, place: current.place, spec, filled });
     }
 
     /// The new engine was filled, or has applied what it was given.

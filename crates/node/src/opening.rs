@@ -15,7 +15,7 @@ use crate::files::{Files, LocalSnapshot};
 use crate::limits::{Config, MAX_APPLY_BYTES};
 use crate::machine::Machine;
 use crate::replica::Replica;
-use crate::snapshot::{SnapshotFile, load};
+use crate::snapshot::{Filled, SnapshotFile, load};
 use crate::start::{FOUNDED_AT, Founding, OpenError, ReplicaState};
 use crate::storage::GroupLog;
 
@@ -90,7 +90,7 @@ impl<D: Disk> Opening<'_, D> {
             let shard = begin(engine, state.founding.as_ref(), group).map_err(shard_error)?;
             return Ok((Durable::Here(Box::new(shard)), files));
         };
-        match load(self.files, &file, engine.as_ref()) {
+        match load(self.files, &file, engine.as_ref(), &Filled::default()) {
             Ok((loaded, size_bytes)) => {
                 let shard = Shard::restore(engine, loaded).map_err(shard_error)?;
                 let latest = LocalSnapshot { file, size_bytes, membership: shard.header().membership.clone() };

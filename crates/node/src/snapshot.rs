@@ -17,6 +17,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_engine::{Engine, EngineError, Table, View};
@@ -82,8 +83,24 @@ pub(crate) fn find<D: Disk>(files: &D) -> io::Result<Vec<SnapshotFile>> {
     Ok(names.iter().filter_map(|name| SnapshotFile::parse(name)).collect())
 }
 
-/// Puts a file's pairs into an engine, and returns the shard's state and the file's length.
-pub(crate) fn load<D: Disk>(files: &D, file: &SnapshotFile, engine: &dyn Engine) -> io::Result<(Bytes, u64)> {
+/// How much of a file is in the engine that is filled from it. Who fills tells, others look.
+#[derive(Debug, Default)]
+pub struct Filled(AtomicU32);
+
+impl Filled {
+    fn tell(&self, bytes: u64, of_bytes: u64) {
+        let thousandths = (bytes * 1_000 / of_bytes.max(1)).min(1_000);
+        self.0.store(thousandths as u32, Ordering::Relaxed);
+    }
+
+    /// In thousandths of the file.
+    pub(crate) fn thousandths(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Puts a file's pairs into an engine, and returns the shard's state and the file's length. Tells meanwhile how far it is.
+pub(crate) fn load<D: Disk>(files: &D, file: &SnapshotFile, engine: &dyn Engine, filled: &Filled) -> io::Result<(Bytes, u64)> {
     let mut blocks = Blocks::open(files, &file.to_string())?;
     let state = blocks.expect(TAG_STATE)?;
     let mut rebuild = engine.rebuild().map_err(io_error)?;
@@ -102,6 +119,7 @@ pub(crate) fn load<D: Disk>(files: &D, file: &SnapshotFile, engine: &dyn Engine)
                     rebuild.put(table, key, value).map_err(io_error)?;
                     pairs += 1;
                 }
+                filled.tell(blocks.offset, blocks.len);
             }
             TAG_END => {
                 let revision = check_end(payload, pairs)?;

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use quorate_api::cluster::Items;
 use quorate_api::key::DEFAULT_KEYSPACE;
 use quorate_api::keyspace::{CacheCauses, CacheFigures, JobBody, JobState, KeyspaceStats, MoveState, ReplicaMove, ReplicaStats};
 use quorate_api::replication::{ConflictBody, EventualPeer, EventualStats, HeldBy};
@@ -14,12 +16,20 @@ use quorate_node::{
     Catalog, CatalogError, EventualStatus, KeyspaceRecord, KeyspaceSettings, Monotonic, MoveStatus, ReplicaRecord, ReplicaStatus,
     SYSTEM_KEYSPACE, SettingsError,
 };
+use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::eventual_view::stamp_text;
 use crate::finding::Found;
+use crate::node_calls::get;
 use crate::node_store::{CATALOG_POLL, Running};
 use crate::rest::{Freshness, KnownKeyspace, SettingsPatch, StoreError, Written, engine_body, point_in_time, spec_of};
+
+/// How long a node may take to say how far its replicas have moved.
+const MOVER_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// So many nodes are asked that at one time; one replica of each keyspace moves at a time.
+const MAX_MOVERS: usize = 16;
 
 impl Running {
     pub(crate) async fn keyspaces(&self, freshness: Freshness, deadline: Monotonic) -> Result<Vec<KnownKeyspace>, StoreError> {
@@ -252,7 +262,38 @@ impl Running {
         let mut jobs: Vec<JobBody> =
             catalog.keyspaces.iter().filter_map(|(name, record)| job_body(name, record, &catalog, told)).collect();
         jobs.sort_unstable_by_key(|job| job.id);
+        if freshness.is_linearizable {
+            self.ask_movers(&mut jobs, &catalog, deadline).await;
+        }
+        jobs.iter_mut().for_each(|job| job.progress = progress(&job.replicas));
         Ok(jobs)
+    }
+
+    /// How far a replica is only its node knows: those that move one are asked. What they do not answer soon is left out.
+    async fn ask_movers(&self, jobs: &mut [JobBody], catalog: &Catalog, deadline: Monotonic) {
+        let patience = MOVER_TIMEOUT.min(Duration::from_millis(deadline.since(self.handle.clock.now())));
+        let replicas = jobs.iter().flat_map(|job| &job.replicas);
+        let moving = replicas.filter(|replica| replica.state == MoveState::Moving && replica.node != self.name);
+        let movers: BTreeSet<String> = moving.map(|replica| replica.node.clone()).collect();
+        let mut asked = JoinSet::new();
+        for mover in movers.into_iter().take(MAX_MOVERS) {
+            let Some(address) = catalog.nodes.get(&mover).map(|node| node.client_address.clone()) else { continue };
+            asked.spawn(async move {
+                let answer = get(&address, "/v1/jobs?consistency=local", patience).await;
+                let told = answer.ok().and_then(|(_, body)| serde_json::from_slice::<Items<JobBody>>(&body).ok());
+                (mover, told.map_or_else(Vec::new, |told| told.items))
+            });
+        }
+        while let Some(Ok((mover, told))) = asked.join_next().await {
+            let of_mover = |job: JobBody| Some((job.id, job.replicas.into_iter().find(|replica| replica.node == mover)?));
+            let told: BTreeMap<u64, ReplicaMove> = told.into_iter().filter_map(of_mover).collect();
+            for job in jobs.iter_mut() {
+                let Some(ReplicaMove { phase, copied, last_error, .. }) = told.get(&job.id).cloned() else { continue };
+                for replica in job.replicas.iter_mut().filter(|replica| replica.node == mover) {
+                    (replica.phase, replica.copied, replica.last_error) = (phase.clone(), copied, last_error.clone());
+                }
+            }
+        }
     }
 
     /// The catalog: as the cluster has it now, or as this node has applied it.
@@ -436,6 +477,7 @@ fn job_body<'a>(
             node: node_name(catalog, replica.node),
             state: move_state(replica),
             phase: own.map(|own| own.phase.to_owned()),
+            copied: own.map(|own| f64::from(own.filled_thousandths) / 1_000.0),
             last_error: own.and_then(|own| own.last_error.clone()),
         }
     };
@@ -446,12 +488,21 @@ fn job_body<'a>(
         kind: "move".to_owned(),
         keyspace: name.to_owned(),
         state: if done == replicas.len() { JobState::Done } else { JobState::Running },
-        progress: if replicas.is_empty() { 1.0 } else { done as f64 / replicas.len() as f64 },
+        progress: progress(&replicas),
         from: engine_body(&last.from),
         to: engine_body(&record.engine),
         started_at: point_in_time(last.started_ms),
         replicas,
     })
+}
+
+fn progress(replicas: &[ReplicaMove]) -> f64 {
+    let share = |replica: &ReplicaMove| match replica.state {
+        MoveState::Done => 1.0,
+        MoveState::Moving => replica.copied.unwrap_or(0.0),
+        MoveState::Waiting => 0.0,
+    };
+    if replicas.is_empty() { 1.0 } else { replicas.iter().map(share).sum::<f64>() / replicas.len() as f64 }
 }
 
 fn move_state(replica: &ReplicaRecord) -> MoveState {

@@ -38,7 +38,7 @@ fn moving() -> KeyspaceBody {
 }
 
 fn job(state: JobState) -> JobBody {
-    let replica = |node: &str, state| ReplicaMove { node: node.to_owned(), state, phase: None, last_error: None };
+    let replica = |node: &str, state| ReplicaMove { node: node.to_owned(), state, phase: None, copied: None, last_error: None };
     let last = if state == JobState::Done { MoveState::Done } else { MoveState::Moving };
     JobBody {
         id: 3,

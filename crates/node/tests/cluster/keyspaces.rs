@@ -84,6 +84,30 @@ fn a_keyspace_moves_while_it_is_written_to_one_replica_at_a_time() {
     assert_eq!(cluster.replica(2, ORDERS).unwrap().revision, number + 1, "every write is there");
 }
 
+/// Whoever looks between two tries sees why the first one ended.
+#[test]
+fn a_move_that_was_given_up_says_why_until_it_is_tried_again() {
+    let mut cluster = Cluster::with(3, often_flushed());
+    create(&mut cluster, "btree");
+    (0..60).for_each(|number| put(&mut cluster, number));
+    (1..=3).for_each(|id| cluster.host_mut(id).holds_builds = true);
+    cluster.change(|catalog| catalog.plan_alter("orders", &settings("lsm"), 0).unwrap().unwrap());
+    let moving = |cluster: &Cluster, id| cluster.replica(id, ORDERS).and_then(|own| own.moving);
+    let mover = |cluster: &Cluster| (1..=3).find(|id| moving(cluster, *id).is_some_and(|moving| moving.phase == "building"));
+    cluster.run_until("a replica builds its new engine", |cluster| mover(cluster).is_some());
+    let id = mover(&cluster).unwrap();
+    cluster.change(|catalog| catalog.plan_alter("orders", &settings("trie"), 0).unwrap().unwrap());
+    cluster.run_for(300);
+    let pausing = moving(&cluster, id).expect("it says so");
+    let why = pausing.last_error.as_deref().unwrap_or_default();
+    assert!((&*pausing.to, pausing.phase) == ("lsm", "pausing") && why.contains("another engine meanwhile"), "{pausing:?}");
+    (1..=3).for_each(|id| cluster.host_mut(id).holds_builds = false);
+    cluster.run_until("all have moved", |cluster| !cluster.catalog(1).keyspaces["orders"].is_moving());
+    cluster.run_for(1_000);
+    assert_eq!([1, 2, 3].map(|id| moving(&cluster, id)), [None, None, None]);
+    assert_eq!([1, 2, 3].map(|id| cluster.replica(id, ORDERS).unwrap().engine), ["trie"; 3].map(str::to_owned));
+}
+
 #[test]
 fn no_lease_ends_while_its_keyspace_is_restored() {
     const TTL_MS: u64 = 5_000;

@@ -261,7 +261,7 @@ async fn jobs_are_shown_by_number() {
     let server = Server::start().await;
     assert_eq!(server.get("/v1/jobs").await.json(), json!({"items": []}));
     let engine = |kind: &str| EngineBody { kind: kind.to_owned(), ..EngineBody::default() };
-    let replica = |node: &str, state| ReplicaMove { node: node.to_owned(), state, phase: None, last_error: None };
+    let replica = |node: &str, state| ReplicaMove { node: node.to_owned(), state, phase: None, copied: None, last_error: None };
     let job = JobBody {
         id: 12,
         kind: "move".to_owned(),
