@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::cluster::Cluster;
 use super::http::{Connection, Request};
-use super::registers::{Outcome, Register};
+use super::registers::{Outcome, PADDING_BYTES, Register};
 use super::time::{now, pause, tell, until};
 
 const WRITERS: usize = 4;
@@ -47,9 +47,19 @@ pub(crate) struct Tally {
     pub(crate) unknown: u64,
 }
 
+/// A request that was not answered as it should have been.
+#[derive(Debug)]
+struct Failed {
+    begin: Instant,
+    end: Instant,
+    why: String,
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     is_over: AtomicBool,
+    /// How large values are, about.
+    padding_bytes: usize,
     addresses: RwLock<Vec<String>>,
     registers: RwLock<Vec<Arc<Register>>>,
     /// Begin and end of every acknowledged write, by end.
@@ -57,15 +67,21 @@ struct Shared {
     reads: AtomicU64,
     refused: AtomicU64,
     unknown: AtomicU64,
-    last_failure: Mutex<String>,
+    failures: Mutex<Vec<Failed>>,
     violations: Mutex<Vec<String>>,
 }
 
 impl Load {
     /// Starts it, on all nodes that the cluster has now. Nobody else may write until it is finished.
     pub(crate) fn start(cluster: &Cluster) -> Self {
+        Self::start_with(cluster, PADDING_BYTES)
+    }
+
+    /// The same with values that are about so large.
+    pub(crate) fn start_with(cluster: &Cluster, padding_bytes: usize) -> Self {
         let revision_before = revision(cluster);
-        let shared = Arc::new(Shared { addresses: RwLock::new(cluster.addresses()), ..Shared::default() });
+        let addresses = RwLock::new(cluster.addresses());
+        let shared = Arc::new(Shared { padding_bytes, addresses, ..Shared::default() });
         let spawn = |name: String, work: fn(usize, &Shared), number: usize| {
             let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name(name).spawn(move || work(number, &shared));
@@ -95,7 +111,8 @@ impl Load {
         let end = until("a write that is acknowledged", limit, || {
             let acks = self.shared.acks.lock().expect("nobody panics with it");
             let first = acks.iter().rev().take_while(|(_, end)| *end >= start).filter(|(begin, _)| *begin >= start).last();
-            let last_failure = || self.shared.last_failure.lock().expect("nobody panics with it").clone();
+            let failures = || self.shared.failures.lock().expect("nobody panics with it");
+            let last_failure = || failures().last().map(|failed| failed.why.clone()).unwrap_or_default();
             first.map(|(_, end)| *end).ok_or_else(last_failure)
         });
         end.saturating_duration_since(start)
@@ -107,6 +124,19 @@ impl Load {
         let between = acks.iter().map(|(_, end)| *end).filter(|end| (from..=to).contains(end));
         let moments: Vec<Instant> = std::iter::once(from).chain(between).chain([to]).collect();
         moments.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0])).max().expect("there are two moments at least")
+    }
+
+    /// Panics if a write or a read was not answered that did not overlap with one of these times.
+    #[track_caller]
+    pub(crate) fn assert_answered_but_for(&self, outages: &[(Instant, Instant)]) {
+        let failures = self.shared.failures.lock().expect("nobody panics with it");
+        let is_explained = |failed: &&Failed| outages.iter().any(|(from, to)| failed.begin <= *to && failed.end >= *from);
+        let unexplained: Vec<&Failed> = failures.iter().filter(|failed| !is_explained(failed)).collect();
+        let first = &unexplained[..unexplained.len().min(5)];
+        assert!(unexplained.is_empty(), "{} of {} failures for no reason: {first:#?}", unexplained.len(), failures.len());
+        let acknowledged = self.shared.tally().acknowledged;
+        let reads = self.shared.reads.load(Ordering::Relaxed);
+        tell(format_args!("load: {acknowledged} writes, {reads} reads, {} failures for a reason", failures.len()));
     }
 
     /// Ends the load and holds everything that was promised:
@@ -174,7 +204,7 @@ fn write(number: usize, shared: &Shared) {
     while !shared.is_over() {
         while registers.len() < REGISTERS_PER_WRITER {
             made += 1;
-            let register = Arc::new(Register::new(format!("writer{number}/{made}")));
+            let register = Arc::new(Register::new(format!("writer{number}/{made}"), shared.padding_bytes));
             shared.registers.write().expect("nobody panics with it").push(Arc::clone(&register));
             registers.push_back((register, 0));
         }
@@ -189,13 +219,13 @@ fn write(number: usize, shared: &Shared) {
             }
             Outcome::Refused(why) => {
                 shared.refused.fetch_add(1, Ordering::Relaxed);
-                shared.failed(why);
+                shared.failed(begin, why);
                 registers.push_back((register, writes));
                 route.turn();
             }
             Outcome::Unknown(why) => {
                 shared.unknown.fetch_add(1, Ordering::Relaxed);
-                shared.failed(why);
+                shared.failed(begin, why);
                 route.turn();
             }
         }
@@ -212,9 +242,13 @@ fn read(number: usize, shared: &Shared) {
             pause(PACE_MS);
             continue;
         };
+        let begin = now();
         match register.read(route.connection(shared)) {
             Ok(Some(_)) => drop(shared.reads.fetch_add(1, Ordering::Relaxed)),
-            Ok(None) => route.turn(),
+            Ok(None) => {
+                shared.failed(begin, format!("{} could not be read", register.key));
+                route.turn();
+            }
             Err(broken) => shared.violations.lock().expect("nobody panics with it").push(broken),
         }
         // Each node is asked about what went through the others.
@@ -238,8 +272,8 @@ impl Shared {
         }
     }
 
-    fn failed(&self, why: String) {
-        *self.last_failure.lock().expect("nobody panics with it") = why;
+    fn failed(&self, begin: Instant, why: String) {
+        self.failures.lock().expect("nobody panics with it").push(Failed { begin, end: now(), why });
     }
 
     fn recent_register(&self, step: usize) -> Option<Arc<Register>> {

@@ -13,13 +13,14 @@ use quorate_api::problem::{Problem, WriteOutcome};
 
 use super::http::{Answer, Connection, NoAnswer, Request};
 
-/// Every value carries so many bytes behind its version, to look a little more like data.
-const PADDING_BYTES: usize = 64;
+/// Every value carries so many bytes behind its version if nothing else is said, to look a little more like data.
+pub(crate) const PADDING_BYTES: usize = 64;
 
 /// One key and what is known of it.
 #[derive(Debug)]
 pub(crate) struct Register {
     pub(crate) key: String,
+    padding_bytes: usize,
     known: Mutex<Known>,
 }
 
@@ -45,8 +46,8 @@ pub(crate) enum Outcome {
 }
 
 impl Register {
-    pub(crate) fn new(key: String) -> Self {
-        Self { key, known: Mutex::default() }
+    pub(crate) fn new(key: String, padding_bytes: usize) -> Self {
+        Self { key, padding_bytes, known: Mutex::default() }
     }
 
     /// Writes the next version. Only ever called by one thread at a time.
@@ -56,7 +57,7 @@ impl Register {
             known.attempted += 1;
             known.attempted
         };
-        let value = format!("{}#{version}#{}", self.key, "x".repeat(PADDING_BYTES));
+        let value = format!("{}#{version}#{}", self.key, "x".repeat(self.padding_bytes));
         let request = Request::put(self.key.as_bytes(), value).with_query("timeout=2s");
         let outcome = outcome_of(connection.send(&request));
         let mut known = self.known.lock().expect("nobody panics with it");
