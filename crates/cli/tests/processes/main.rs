@@ -21,6 +21,7 @@ mod history;
 mod keyspaces;
 mod kills;
 mod locks;
+mod many_keyspaces;
 mod membership;
 mod moves;
 mod node_watches;
