@@ -20,9 +20,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use quorate_engine::{Batch, Cache, CacheOptions, Change, Engine as _, Table};
 
+use self::traces::{Size, TRACES, Trace, scramble};
+
+#[path = "../src/cache/traces.rs"]
+mod traces;
+
 const REQUEST_COUNT: usize = 4_000_000;
 const DEFAULT_CAPACITIES: [usize; 2] = [10_000, 100_000];
-/// Different keys of the traces that follow Zipf's law.
 const ZIPF_KEY_COUNT: usize = 1_000_000;
 const VALUE_BYTES: usize = 64;
 const KEY_BYTES: usize = 16;
@@ -47,7 +51,7 @@ fn main() {
         println!("\nhits in percent of {REQUEST_COUNT} requests, room for {capacity} pairs");
         println!("trace           {}  ours to the best", CACHES.map(|name| format!("{name:>11}")).join(" "));
         for trace in TRACES.iter().filter(|trace| is_asked(trace)) {
-            let keys = (trace.keys)(*capacity);
+            let keys = (trace.keys)(size(*capacity));
             let ratios = CACHES.map(|name| hit_percent(&*cache(name, *capacity), &keys));
             let best = ratios.into_iter().fold(0.0, f64::max);
             let columns = ratios.map(|ratio| format!("{ratio:>11.2}")).join(" ");
@@ -67,6 +71,10 @@ fn main() {
     }
 }
 
+fn size(capacity: usize) -> Size {
+    Size { capacity, request_count: REQUEST_COUNT, zipf_key_count: ZIPF_KEY_COUNT }
+}
+
 fn hit_percent(cache: &dyn AnyCache, keys: &[u64]) -> f64 {
     let hits = keys.iter().filter(|number| request(cache, **number)).count();
     100.0 * hits as f64 / keys.len() as f64
@@ -82,7 +90,7 @@ fn request(cache: &dyn AnyCache, number: u64) -> bool {
 }
 
 fn measure_cost(name: &str, capacity: usize) {
-    let keys = (TRACES[1].keys)(capacity);
+    let keys = (TRACES[1].keys)(size(capacity));
     let before_bytes = resident_bytes();
     let cache = cache(name, capacity);
     for number in 0..2 * capacity as u64 {
@@ -206,140 +214,6 @@ impl AnyCache for Mutex<Lru> {
         by_use.insert(*use_count, key.clone());
         pairs.insert(key, (*use_count, value()));
     }
-}
-
-struct Trace {
-    name: &'static str,
-    /// The keys that are asked for, for a cache of this capacity.
-    keys: fn(usize) -> Vec<u64>,
-}
-
-const TRACES: [Trace; 8] = [
-    Trace { name: "zipf 0.8", keys: |_| zipf_trace(0.8) },
-    Trace { name: "zipf 1.0", keys: |_| zipf_trace(1.0) },
-    Trace { name: "zipf 1.2", keys: |_| zipf_trace(1.2) },
-    Trace { name: "loop of 1.2x", keys: |capacity| (0..REQUEST_COUNT).map(|at| (at % (capacity * 6 / 5)) as u64).collect() },
-    Trace { name: "scans", keys: scans_trace },
-    Trace { name: "shifting", keys: |_| shifting_trace() },
-    Trace { name: "mixed", keys: mixed_trace },
-    Trace { name: "recency", keys: recency_trace },
-];
-
-/// Numbers from here on come once.
-const FRESH: u64 = 1 << 40;
-
-fn zipf_trace(exponent: f64) -> Vec<u64> {
-    let (zipf, mut random) = (Zipf::new(exponent), Random(42));
-    (0..REQUEST_COUNT).map(|_| scramble(zipf.rank(&mut random))).collect()
-}
-
-/// Zipf 1.0; after each two capacities of requests, as many keys as there is room for that never come again.
-fn scans_trace(capacity: usize) -> Vec<u64> {
-    let (zipf, mut random) = (Zipf::new(1.0), Random(43));
-    let key = |at: usize| if at % (3 * capacity) < 2 * capacity { zipf.rank(&mut random) } else { FRESH + at as u64 };
-    (0..REQUEST_COUNT).map(key).map(scramble).collect()
-}
-
-/// Zipf 1.0, of which the 100,000 hottest keys are others ten times over.
-fn shifting_trace() -> Vec<u64> {
-    let (zipf, mut random) = (Zipf::new(1.0), Random(44));
-    let key = |at: usize| match zipf.rank(&mut random) {
-        hot if hot < 100_000 => hot + FRESH * (1 + 10 * at as u64 / REQUEST_COUNT as u64),
-        cold => cold,
-    };
-    (0..REQUEST_COUNT).map(key).map(scramble).collect()
-}
-
-/// A third each: Zipf 0.9, a loop of 1.2 capacities, keys that come again soon or never.
-fn mixed_trace(capacity: usize) -> Vec<u64> {
-    let (zipf, mut random, mut lately) = (Zipf::new(0.9), Random(45), Lately::new(capacity / 4));
-    let mut at = 0;
-    let key = |_| match random.below(3) {
-        0 => zipf.rank(&mut random),
-        1 => {
-            at += 1;
-            2 * FRESH + at % (capacity as u64 * 6 / 5)
-        }
-        _ => lately.key(&mut random),
-    };
-    (0..REQUEST_COUNT).map(key).map(scramble).collect()
-}
-
-/// Keys that come again soon or never: what an LRU is best at.
-fn recency_trace(capacity: usize) -> Vec<u64> {
-    let (mut random, mut lately) = (Random(46), Lately::new(capacity / 2));
-    (0..REQUEST_COUNT).map(|_| scramble(lately.key(&mut random))).collect()
-}
-
-/// Half of the keys are new, half are among the last so many new ones.
-struct Lately {
-    memory_len: usize,
-    new_count: u64,
-}
-
-impl Lately {
-    fn new(memory_len: usize) -> Self {
-        Self { memory_len, new_count: 0 }
-    }
-
-    fn key(&mut self, random: &mut Random) -> u64 {
-        if self.new_count > 0 && random.below(2) == 0 {
-            return FRESH + self.new_count - random.below(self.new_count.min(self.memory_len as u64));
-        }
-        self.new_count += 1;
-        FRESH + self.new_count
-    }
-}
-
-/// Ranks from 0: the n-th comes in proportion to 1 / n^exponent.
-struct Zipf {
-    shares: Vec<f64>,
-}
-
-impl Zipf {
-    fn new(exponent: f64) -> Self {
-        let mut sum = 0.0;
-        let mut sums: Vec<f64> = Vec::with_capacity(ZIPF_KEY_COUNT);
-        for rank in 1..=ZIPF_KEY_COUNT {
-            sum += (rank as f64).powf(-exponent);
-            sums.push(sum);
-        }
-        Self { shares: sums.into_iter().map(|part| part / sum).collect() }
-    }
-
-    fn rank(&self, random: &mut Random) -> u64 {
-        let at = random.share();
-        self.shares.partition_point(|share| *share < at) as u64
-    }
-}
-
-/// Xorshift: the same numbers at every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        scramble(self.0)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    /// From 0 to 1.
-    fn share(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
-
-/// Another number for each, without pattern.
-fn scramble(number: u64) -> u64 {
-    let mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ mixed >> 31
 }
 
 fn resident_bytes() -> usize {

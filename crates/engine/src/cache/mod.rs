@@ -42,6 +42,8 @@
 //! two (a put for each miss, one writer at a time), moka 0.2 to 0.3 by either, `quick_cache` 1.3 to 1.8 and 1.1 to 1.7. A pair
 //! takes 127 bytes beyond key and value, 467 in moka, about 240 in `quick_cache`.
 
+#[cfg(test)]
+mod hit_ratios;
 mod part;
 mod parts;
 mod queues;
@@ -50,6 +52,8 @@ mod rehearsal;
 mod sketch;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traces;
 
 use std::collections::BTreeMap;
 use std::fmt;
