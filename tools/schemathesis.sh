@@ -61,7 +61,16 @@ for attempt in range(100):
         time.sleep(0.2)
 ask("PUT", "/v1/keyspaces/made", b"{}")
 ask("PUT", "/v1/keyspaces/own", b'{"replication": {"mode": "none"}}')
-ask("PUT", "/v1/kv/made/a", b"1", "text/plain")
+for name, settings in {
+    "pushed": b'{"replication": {"mode": "push"}}',
+    "repaired": b'{"replication": {"mode": "read-repair"}}',
+    "batched": b'{"engine": {"type": "hash"}, "replication": {"mode": "batch"}}',
+    "copied": b'{"engine": {"type": "trie"}, "replication": {"mode": "full-copy", "variant": "mirror", "source": "fuzzed"}}',
+    "cached": b'{"engine": {"type": "cache"}, "replication": {"mode": "push"}, "ttl": "10m"}',
+}.items():
+    ask("PUT", "/v1/keyspaces/" + name, settings)
+for name in ["made", "own", "pushed", "repaired", "batched", "copied", "cached"]:
+    ask("PUT", f"/v1/kv/{name}/a", b"1", "text/plain")
 ask("PATCH", "/v1/keyspaces/made", b'{"engine": {"type": "hash"}}')
 PYTHON
 
