@@ -149,7 +149,7 @@ fn the_tour_of_locks_is_as_it_says() {
 
 #[test]
 fn the_tour_of_keyspaces_is_as_it_says() {
-    assert_eq!(tour("keyspaces.md"), (15, 0));
+    assert_eq!(tour("keyspaces.md"), (17, 0));
 }
 
 #[test]
