@@ -390,11 +390,7 @@ impl Job {
                 JobResult::Retired
             }
             Self::Forget { group } => {
-                for place in engines.places().unwrap_or_default().into_iter().filter(|place| place.group == group.0) {
-                    let _ = engines.remove(place);
-                }
-                let names = files.list().unwrap_or_default();
-                remove(files, names.into_iter().filter(|name| SnapshotFile::group_of(name) == Some(group)));
+                forget(files, engines, group);
                 JobResult::Retired
             }
             Self::Remove { files: names, .. } => {
@@ -404,6 +400,14 @@ impl Job {
         };
         JobDone { group, result }
     }
+}
+
+fn forget<D: Disk>(files: &D, engines: &dyn Engines, group: GroupId) {
+    for place in engines.places().unwrap_or_default().into_iter().filter(|place| place.group == group.0) {
+        let _ = engines.remove(place);
+    }
+    let names = files.list().unwrap_or_default();
+    remove(files, names.into_iter().filter(|name| SnapshotFile::group_of(name) == Some(group)));
 }
 
 /// What a file holds, put into an engine; nobody looks how far that is.

@@ -66,7 +66,7 @@ fn cost_of_scans(engine: &dyn Engine, table: Table, count: u64) -> Duration {
     let timed = |_| {
         let before = processor_time();
         scans();
-        processor_time() - before
+        processor_time().saturating_sub(before)
     };
     (0..ROUNDS).map(timed).min().unwrap_or_default()
 }
@@ -74,5 +74,5 @@ fn cost_of_scans(engine: &dyn Engine, table: Table, count: u64) -> Duration {
 /// What this thread has used of a processor: whether it had to wait for one says nothing of the engine.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
+    Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).expect("less than a second"))
 }
