@@ -17,7 +17,7 @@ use crate::journal::Journal;
 use crate::node_watches::Told;
 use crate::queue::Event;
 use crate::random::Random;
-use crate::time::{Clock, SimTime};
+use crate::time::{Clock, SimTime, WallClock};
 
 /// A machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,8 +65,7 @@ pub(crate) struct Host {
     pub(crate) slowed_us: u64,
     /// A disk of it is made to fail: what follows from that is no bug.
     pub(crate) has_disk_trouble: bool,
-    /// How far its wall clock is off.
-    pub(crate) wall_offset_ms: i64,
+    pub(crate) wall_clock: WallClock,
     /// Drawn when it first asks to be let in.
     pub(crate) joining: Option<JoinRequest>,
 }
@@ -144,7 +143,7 @@ impl Host {
             process: None,
             slowed_us: 0,
             has_disk_trouble: false,
-            wall_offset_ms: 0,
+            wall_clock: WallClock::default(),
             joining: None,
         }
     }

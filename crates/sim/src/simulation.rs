@@ -282,7 +282,7 @@ impl Simulation {
                 self.stop_clients();
                 self.enter(Phase::Healing);
                 self.heal_all();
-                self.heal_wall_clocks();
+                self.heal_wall_clocks(lasted_ms);
                 self.end_dead_connections();
             }
             Phase::Healing if self.is_whole() => {

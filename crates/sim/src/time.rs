@@ -69,9 +69,56 @@ impl Clock {
     }
 }
 
+/// A machine's wall clock: set by somebody, now and then, and further off with each second after that.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct WallClock {
+    set_at: SimTime,
+    /// By how much it was ahead then.
+    offset_ms: i64,
+    /// Parts in a million that it is fast; negative if slow.
+    drift_ppm: i64,
+}
+
+impl WallClock {
+    /// By how much it is ahead; negative if it is behind.
+    pub(crate) fn offset_ms(&self, now: SimTime) -> i64 {
+        let since_ms = i64::try_from(now.since(self.set_at) / 1000).expect("a simulation lasts minutes");
+        self.offset_ms + since_ms * self.drift_ppm / 1_000_000
+    }
+
+    /// Somebody sets it; it goes as fast as before.
+    pub(crate) fn set(&mut self, now: SimTime, offset_ms: i64) {
+        (self.set_at, self.offset_ms) = (now, offset_ms);
+    }
+
+    /// It goes at another speed from now on.
+    pub(crate) fn drift(&mut self, now: SimTime, drift_ppm: i64) {
+        self.set(now, self.offset_ms(now));
+        self.drift_ppm = drift_ppm;
+    }
+
+    /// Parts in a million that it is fast; negative if slow.
+    pub(crate) fn drift_ppm(&self) -> i64 {
+        self.drift_ppm
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wall_clocks_go_on_from_where_they_were_set() {
+        let at = |ms: u64| SimTime::default().plus_ms(ms);
+        let mut clock = WallClock::default();
+        assert_eq!(clock.offset_ms(at(60_000)), 0);
+        clock.drift(at(60_000), -20_000);
+        assert_eq!([60_000, 61_000, 90_000].map(|ms| clock.offset_ms(at(ms))), [0, -20, -600]);
+        clock.set(at(90_000), 3_600_000);
+        assert_eq!([90_000, 91_000].map(|ms| clock.offset_ms(at(ms))), [3_600_000, 3_599_980]);
+        clock.drift(at(100_000), 200);
+        assert_eq!([100_000, 105_000].map(|ms| clock.offset_ms(at(ms))), [3_599_800, 3_599_801]);
+    }
 
     #[test]
     fn clocks_drift_and_jump_but_never_go_back() {

@@ -1,5 +1,5 @@
-//! Clients of eventual keyspaces: each writes, deletes and looks at keys through any node, and the nodes' wall clocks jump under
-//! them.
+//! Clients of eventual keyspaces: each writes, deletes and looks at keys through any node, and the nodes' wall clocks jump and
+//! drift under them.
 //!
 //! What is checked is said in the reference, eventual-replication.md 6, as P2 to P6: replicas become equal; what was acknowledged
 //! is not lost but for something newer, unless as many nodes lost what they had as had it; what a replica has for a key, or had,
@@ -20,6 +20,7 @@ use crate::queue::Event;
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::simulation::{Asker, Simulation};
+use crate::time::WallClock;
 use crate::violation::{Step, Violation};
 
 /// The keyspace.
@@ -28,8 +29,18 @@ pub(crate) const KEYSPACE: &str = "eventual";
 /// Few, so that writers meet.
 const KEYS: u64 = 6;
 
+/// Many, where a write that is lost has to show: with few of them somebody writes the key again before the run is over.
+const MANY_KEYS: u64 = 200;
+
 /// What wall clocks show when the simulation begins.
 const WALL_MS: u64 = 1_800_000_000_000;
+
+/// How fast or slow wall clocks are at most, in parts in a million: a usual quartz, one in the heat, and a virtual machine that
+/// is not given its time. With the last, two of them are further apart than `max_clock_offset` before the run is over.
+const MAX_DRIFTS_PPM: [i64; 3] = [200, 2_000, 20_000];
+
+/// Who is off by more than this by drift alone wins or loses against writes of another that came long after, or before.
+const FAR_OFF_MS: u64 = 100;
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -166,6 +177,7 @@ impl Writers {
 impl Simulation {
     /// Lets them begin.
     pub(crate) fn start_writers(&mut self) {
+        self.let_wall_clocks_drift();
         for writer in 0..self.random.between(2, 4) as usize {
             self.writers.under_way.push(None);
             self.writers.sessions.push(InSession::default());
@@ -180,7 +192,7 @@ impl Simulation {
 
     /// What a node's wall clock shows.
     pub(crate) fn wall_ms(&self, host: HostId) -> u64 {
-        (WALL_MS + self.now.0 / 1000).saturating_add_signed(self.hosts[host.0].wall_offset_ms)
+        (WALL_MS + self.now.0 / 1000).saturating_add_signed(self.hosts[host.0].wall_clock.offset_ms(self.now))
     }
 
     /// One begins its next request.
@@ -223,16 +235,39 @@ impl Simulation {
             _ => self.random.between(0, 400).cast_signed() - 200,
         };
         self.coverage.count("wall clocks moved");
-        self.hosts[host.0].wall_offset_ms = offset_ms;
+        self.hosts[host.0].wall_clock.set(self.now, offset_ms);
     }
 
-    /// All clocks are right again.
-    pub(crate) fn heal_wall_clocks(&mut self) {
-        self.hosts.iter_mut().for_each(|host| host.wall_offset_ms = 0);
+    /// Each goes at a speed of its own from now on.
+    fn let_wall_clocks_drift(&mut self) {
+        if self.scenario.mutation.is_some() {
+            // Beside planted bugs, which chance shows, all is as it was.
+            return;
+        }
+        // Drawn elsewhere, so that all else is as it was before they drifted.
+        let mut random = Random::new(self.scenario.seed ^ 0xc10c_c10c);
+        for host in &mut self.hosts {
+            let max_ppm = *random.pick(&MAX_DRIFTS_PPM).expect("not empty");
+            let drift_ppm = random.between(0, 2 * max_ppm.cast_unsigned()).cast_signed() - max_ppm;
+            host.wall_clock.drift(self.now, drift_ppm);
+        }
+    }
+
+    /// All clocks are right again, and stay so; they drifted for so long.
+    pub(crate) fn heal_wall_clocks(&mut self, lasted_ms: u64) {
+        for host in &mut self.hosts {
+            let drifted_ms = lasted_ms * host.wall_clock.drift_ppm().unsigned_abs() / 1_000_000;
+            self.coverage.add("wall clocks that drifted far", u64::from(drifted_ms > FAR_OFF_MS));
+            host.wall_clock = WallClock::default();
+        }
+    }
+
+    fn eventual_keys(&self) -> u64 {
+        if self.scenario.mutation == Some(Mutation::ReplicatedOverstated) { MANY_KEYS } else { KEYS }
     }
 
     fn any_write(&mut self) -> What {
-        let key = self.random.below(KEYS);
+        let key = self.random.below(self.eventual_keys());
         let ack = match self.random.below(4) {
             0 => Some(Ack::Others(1)),
             1 => Some(Ack::AllUp),
@@ -449,7 +484,7 @@ impl Simulation {
             return Err(Violation::new("eventual replicas become equal", told.join("\n  ")));
         }
         for host in self.operator.members.clone() {
-            for key in 0..KEYS {
+            for key in 0..self.eventual_keys() {
                 self.look_at(host, key)?;
                 self.check_not_lost(host, key)?;
             }
