@@ -169,6 +169,9 @@ codes! {
     UnsupportedCapability "unsupported_capability" 422 final "The keyspace cannot do this"
         "The keyspace's engine and replication do not offer what was asked for; the detail names the capability, and \
          /v1/keyspaces/{keyspace} lists those that it has. Nothing was done.";
+    TooFewReplicas "too_few_replicas" 422 final "Fewer replicas than that"
+        "`ack` asks for more other nodes than have a replica of the keyspace; the detail names those that have one. Nothing was \
+         done: ask for fewer, or for `all_up`, or let another node join.";
     IdempotencyKeyReused "idempotency_key_reused" 422 final "Idempotency key used for another request"
         "Another write was done under this `Idempotency-Key` within the last ten minutes. Nothing was done; a new request needs \
          a key of its own.";

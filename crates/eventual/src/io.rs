@@ -96,7 +96,7 @@ pub struct Write {
     pub ttl_ms: Option<u64>,
     /// Whom it waits for; none: whom the keyspace says.
     pub ack: Option<Ack>,
-    /// When to stop waiting for them, in monotonic milliseconds.
+    /// When to stop waiting for them, in monotonic milliseconds. If none that is missing is heard of, it is answered before.
     pub deadline_ms: u64,
     /// What the client has seen: the write is stamped above all of it. Comes back with the write in it.
     pub session: Option<Session>,
@@ -233,6 +233,13 @@ pub enum Refusal {
     },
     /// Those who may have later what the client has seen did not answer: another replica may know more, or this one soon.
     NotYet,
+    /// A write asks for more other members than there are.
+    TooFewMembers {
+        /// So many there are.
+        others: u32,
+        /// So many it asks for.
+        wanted: u32,
+    },
     /// Fewer others answered than a read needs.
     TooFewAnswers {
         /// How many did.

@@ -8,6 +8,7 @@
 //!
 //! What it must not know: I/O, clocks, randomness, threads, Raft, the network, HTTP.
 
+mod acking;
 mod changes;
 mod clock;
 mod conflicts;

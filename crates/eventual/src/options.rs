@@ -114,14 +114,14 @@ pub enum CopyWhen {
     Manual,
 }
 
-/// Whom a write waits for, besides the own log.
+/// Whom a write waits for, besides the own log: until its deadline, or until all that are heard of have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ack {
     /// Nobody.
     Local,
-    /// So many other members.
+    /// So many other members. A write that asks for more than there are itself is refused.
     Others(u32),
-    /// All other members that are up.
+    /// All other members that are up, whether or not they can be reached.
     AllUp,
 }
 
@@ -227,6 +227,9 @@ pub(crate) const ROUND_PAUSE_MS: u64 = 1_000;
 
 /// Who was not heard of for so many report intervals, and for twice the time that it said itself, counts as unreachable.
 pub(crate) const SILENT_INTERVALS: u64 = 2;
+
+/// A member that was never heard of is waited for this long: a node that starts reads its log first.
+pub(crate) const MAX_STARTING_MS: u64 = 10_000;
 
 /// So many reports in a row with a clock that is off stop writes: one late message is no proof.
 pub(crate) const SKEWED_REPORTS: u32 = 3;

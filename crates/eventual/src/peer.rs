@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::io::{MemberState, Time};
-use crate::options::RESEND_MS;
+use crate::options::{MAX_STARTING_MS, RESEND_MS};
 use crate::round::Round;
 use crate::version::Hlc;
 
@@ -175,6 +175,20 @@ impl Peer {
     pub(crate) fn is_silent(&self, now_ms: u64, silent_ms: u64) -> bool {
         let last_ms = self.heard_ms.unwrap_or(self.since_ms);
         now_ms.saturating_sub(last_ms) >= 2 * self.interval_ms + silent_ms
+    }
+
+    /// Whether who waits for it to confirm something waits in vain. One that has never been heard of may be starting: that takes
+    /// longer than a report.
+    pub(crate) fn is_away(&self, now_ms: u64, silent_ms: u64) -> bool {
+        now_ms >= self.away_from_ms(silent_ms)
+    }
+
+    /// From when on that is so, if it is not heard of before.
+    pub(crate) fn away_from_ms(&self, silent_ms: u64) -> u64 {
+        match self.heard_ms {
+            Some(heard_ms) => heard_ms + 2 * self.interval_ms + silent_ms,
+            None => self.since_ms + silent_ms.max(MAX_STARTING_MS),
+        }
     }
 
     /// Whether it told what its wall clock shows.

@@ -199,6 +199,7 @@ impl Replica {
         at(self.delayed.front().map(|(_, since_ms)| since_ms + self.options.throttle_ms).filter(|ms| *ms > now_ms));
         at(self.rounds_due_ms());
         at(self.waiting.iter().map(|waiting| waiting.deadline_ms).min().filter(|ms| *ms > now_ms));
+        at(self.away_due_ms());
         at(self.cleaning_due_ms());
         due.max(now_ms)
     }

@@ -95,7 +95,7 @@ impl Replica {
         } else if self.is_full_for(&write) {
             Some(Refusal::Full { max_bytes: self.options.max_bytes })
         } else {
-            None
+            self.asks_for_too_many(&write)
         };
         if let Some(refusal) = refusal {
             self.reply(write.token, Answer::Refused(refusal));
@@ -391,7 +391,7 @@ impl Replica {
         }
     }
 
-    /// Answers writes that have what they wait for, or that waited long enough.
+    /// Answers writes that have what they wait for, or that waited long enough, or in vain.
     pub(crate) fn answer_writes(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         for write in waiting {
@@ -408,7 +408,7 @@ impl Replica {
                     self.acks_of(write.place, |state| state == MemberState::Up) >= up
                 }
             };
-            if is_met || self.now.mono_ms >= write.deadline_ms {
+            if is_met || self.now.mono_ms >= write.deadline_ms || !self.may_reach_more(write.place, write.ack) {
                 let Waiting { token, version, replaced, session, .. } = write;
                 let session = session.map(|session| Box::new(self.seen_in(session, Some(version))));
                 self.reply(token, Answer::Written { version, replaced, replicated, is_met, session });

@@ -83,9 +83,19 @@ impl Running {
             Some(Told::Refused(Refusal::Full { max_bytes })) => {
                 Ok(Some((Outcome::Full { max_bytes }, Replicated::default(), None)))
             }
-            Some(Told::Refused(Refusal::ReadOnly { .. })) => Err(StoreError::Mirror(self.source_of(group))),
-            Some(Told::Refused(refusal)) => Err(refused(refusal)),
+            Some(Told::Refused(refusal)) => Err(self.refused_write(group, refusal)),
             Some(Told::Found { .. } | Told::Level { .. } | Told::Done { .. }) => Err(mismatch()),
+        }
+    }
+
+    /// Why nothing was written, with the names of nodes that help.
+    fn refused_write(&self, group: GroupId, refusal: Refusal) -> StoreError {
+        match refusal {
+            Refusal::ReadOnly { .. } => StoreError::Mirror(self.source_of(group)),
+            Refusal::TooFewMembers { others, wanted } => {
+                StoreError::TooFewReplicas { wanted, others, nodes: self.replicas_of(group) }
+            }
+            refusal => refused(refusal),
         }
     }
 
@@ -120,7 +130,7 @@ impl Running {
                     all.members = all.members.min(replicated);
                     all.is_met &= is_met;
                 }
-                Answer::Eventual(Told::Refused(refusal)) => return Err(refused(refusal)),
+                Answer::Eventual(Told::Refused(refusal)) => return Err(self.refused_write(group, refusal)),
                 Answer::Failed(failure) => return Err(error_of(failure)),
                 _ => return Err(mismatch()),
             }
@@ -186,6 +196,15 @@ impl Running {
         source.unwrap_or_default().to_owned()
     }
 
+    /// The nodes that have a replica, for people.
+    fn replicas_of(&self, group: GroupId) -> String {
+        let catalog = self.handle.views.catalog.load();
+        let Some((.., shard)) = catalog.shard(group.0) else { return "no node".to_owned() };
+        let has_one = |id: u64| shard.replica_on(id).is_some();
+        let names = catalog.nodes.iter().filter(|(_, node)| has_one(node.id)).map(|(name, _)| name.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    }
+
     async fn ask_replica(&self, group: GroupId, ask: EventualAsk, deadline: Monotonic) -> Result<Option<Told>, StoreError> {
         match self.handle.ask(group, RequestKind::Eventual(ask), self.handle.clock.until(deadline)).await {
             Answer::Eventual(told) => Ok(Some(told)),
@@ -240,6 +259,9 @@ fn refused(refusal: Refusal) -> StoreError {
         Refusal::ReadOnly { .. } => StoreError::Mirror("the source".to_owned()),
         Refusal::ClockSkew { offset_ms } => StoreError::ClockSkew { offset_ms },
         Refusal::NotYet => StoreError::NotYet,
+        Refusal::TooFewMembers { others, wanted } => {
+            StoreError::TooFewReplicas { wanted, others, nodes: "fewer nodes than that".to_owned() }
+        }
         Refusal::TooFewAnswers { answered, needed } => StoreError::TooFewAnswers { answered, needed },
     }
 }

@@ -182,7 +182,7 @@ Examples:
   quorate keyspace create orders               on the default engine, with raft
   quorate keyspace create orders --engine lsm --max-bytes 20GiB --max-value-bytes 64KiB
   quorate keyspace create scratch --mode none  each node keeps its own keys
-  quorate keyspace create sessions --mode push --mode-option ack=1 --ttl 30m
+  quorate keyspace create sessions --mode push --mode-option ack=all_up --ttl 30m
       any node takes writes, and waits until one other has them
   quorate keyspace create audit --engine lsm --retention-age 7d --retention-revisions 10000000 \
       --retention-bytes 10GiB                  what was there in the last week can be read";

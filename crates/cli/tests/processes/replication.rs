@@ -88,6 +88,13 @@ fn both_sides_of_a_cut_take_writes_and_nothing_is_lost() {
     written.insert("both".to_owned());
     // Not the first ones: a cut takes some milliseconds.
     assert!(value(cluster, "n1", "sides", "new/n3/199").is_none() && value(cluster, "n3", "sides", "new/n1/199").is_none());
+    // What cannot come about is not begun: there are two others.
+    let beyond = Request::new("PUT", "/v1/kv/sides/beyond?ack=3").with_body("v");
+    let refused = cluster.connection("n1").expect(422, &beyond).text();
+    assert!(refused.contains(r#""code":"too_few_replicas""#) && refused.contains("replicas at n1, n2, n3"), "{refused}");
+    let patch = Request::json("PATCH", "/v1/keyspaces/sides", r#"{"replication":{"ack":3}}"#);
+    let refused = cluster.connection("n1").expect(422, &patch).text();
+    assert!(refused.contains(r#""code":"unsupported_settings""#) && refused.contains("at most 2"), "{refused}");
     // Who waits for all is told in time that one of them did not have it; the write is done all the same.
     let all = Request::new("PUT", "/v1/kv/sides/all?ack=2&timeout=300ms").with_body("v");
     let answer = cluster.connection("n1").expect(202, &all);

@@ -154,5 +154,5 @@ fn the_tour_of_keyspaces_is_as_it_says() {
 
 #[test]
 fn the_tour_of_replication_is_as_it_says() {
-    assert_eq!(tour("replication.md"), (19, 0));
+    assert_eq!(tour("replication.md"), (20, 0));
 }

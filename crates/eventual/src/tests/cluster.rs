@@ -17,7 +17,7 @@ use crate::lookup::{Lookup, MAX_LOOKUPS};
 use crate::message::{Message, Payload};
 use crate::replica::{Replica, Setup};
 use crate::version::Hlc;
-use crate::{Body, InstanceId, Options, Session};
+use crate::{Ack, Body, InstanceId, Options, Session};
 
 /// Messages under way at most; beyond it the oldest is lost.
 const MAX_BAG: usize = 4_000;
@@ -80,6 +80,8 @@ pub(super) struct Cluster {
     new_disk: Option<NewDisk>,
     /// Pairs that a cache has room for.
     pub(super) max_cached: Option<u64>,
+    /// How long writes wait for others.
+    pub(super) patience_ms: u64,
     /// So often a replica was polled, and so many messages were sent.
     pub(super) polls: u64,
     pub(super) messages: u64,
@@ -117,6 +119,7 @@ impl Cluster {
             mutation,
             new_disk,
             max_cached: None,
+            patience_ms: 500,
             polls: 0,
             messages: 0,
             has_jumped: false,
@@ -328,19 +331,31 @@ impl Cluster {
     }
 
     pub(super) fn write(&mut self, slot: usize, key: &Bytes, body: Body, ttl_ms: Option<u64>) -> Option<u64> {
-        self.write_in(None, slot, key, (body, ttl_ms))
+        self.write_in(None, slot, key, (body, ttl_ms, None))
     }
 
-    fn write_in(&mut self, client: Option<u8>, slot: usize, key: &Bytes, (body, ttl_ms): (Body, Option<u64>)) -> Option<u64> {
+    /// A write that says itself whom it waits for.
+    pub(super) fn put_for(&mut self, slot: usize, at: u8, ack: Ack) -> Option<u64> {
+        let value = Bytes::from(format!("value-{}", self.next_token));
+        self.write_in(None, slot, &key(at), (Body::plain(value), None, Some(ack)))
+    }
+
+    fn write_in(
+        &mut self,
+        client: Option<u8>,
+        slot: usize,
+        key: &Bytes,
+        (body, ttl_ms, ack): (Body, Option<u64>, Option<Ack>),
+    ) -> Option<u64> {
         self.slots[slot].replica.as_ref()?;
         let token = self.next_token;
         self.next_token += 1;
         let replica = self.slots[slot].replica.as_ref()?;
         self.oracle.on_write(token, key, (&body, ttl_ms), replica);
         self.caches.on_write(token, key, &body);
-        let deadline_ms = self.now_ms + 500;
+        let deadline_ms = self.now_ms + self.patience_ms;
         let session = client.map(|client| self.begin_in(client, token, Some(key)));
-        let write = Write { token, key: key.clone(), body, ttl_ms, ack: None, deadline_ms, session };
+        let write = Write { token, key: key.clone(), body, ttl_ms, ack, deadline_ms, session };
         self.slots[slot].inputs.push(Input::Write(write));
         self.poll(slot);
         Some(token)
@@ -357,7 +372,7 @@ impl Cluster {
     pub(super) fn session_write(&mut self, client: u8, slot: usize, at: u8, deletes: bool) -> Option<u64> {
         let value = Bytes::from(format!("value-{}", self.next_token));
         let body = if deletes { Body::Tombstone } else { Body::plain(value) };
-        self.write_in(Some(client), slot, &key(at), (body, None))
+        self.write_in(Some(client), slot, &key(at), (body, None, None))
     }
 
     /// It reads.

@@ -75,6 +75,63 @@ fn a_write_waits_for_those_it_should_wait_for() {
     assert_eq!(written(&cluster, token), (0, false));
 }
 
+/// What cannot come about was waited for until the time limit.
+#[test]
+fn a_write_that_asks_for_more_others_than_there_are_is_refused_at_once() {
+    let mut cluster = of_three(options(Trigger::push()));
+    let token = cluster.put_for(0, 1, Ack::Others(3)).unwrap();
+    let refusal = Refusal::TooFewMembers { others: 2, wanted: 3 };
+    assert_eq!(cluster.answers.get(&token), Some(&Answer::Refused(refusal)));
+    cluster.run_ms(500);
+    assert!((0..3).all(|slot| shown(&cluster, slot, 1).is_none()), "nothing was done");
+    let token = cluster.put_for(0, 1, Ack::Others(2));
+    cluster.run_ms(500);
+    assert_eq!(written(&cluster, token), (2, true));
+}
+
+/// The keyspace asks for that in their place, and it was possible once: they are done.
+#[test]
+fn writes_that_say_nothing_are_answered_once_all_that_are_left_have_them() {
+    let mut cluster = of_three(Options { ack: Ack::Others(2), ..options(Trigger::push()) });
+    cluster.patience_ms = 60_000;
+    cluster.remove(2);
+    cluster.run_ms(1_000);
+    let token = cluster.put(0, 1, None);
+    cluster.sync_disk(0);
+    assert_eq!(cluster.answers.get(&token.unwrap()), None, "one may have it yet");
+    cluster.run_ms(500);
+    assert_eq!(written(&cluster, token), (1, false));
+    cluster.remove(1);
+    cluster.run_ms(1_000);
+    let token = cluster.put(0, 2, None);
+    cluster.sync_disk(0);
+    assert_eq!(written(&cluster, token), (0, false));
+}
+
+#[test]
+fn nobody_waits_for_who_is_not_heard_of() {
+    let mut cluster = of_three(options(Trigger::push()));
+    cluster.patience_ms = 60_000;
+    cluster.partition(0b100);
+    // Until then it may be no more than slow.
+    let early = cluster.put_for(0, 1, Ack::AllUp);
+    cluster.run_ms(300);
+    assert_eq!(cluster.answers.get(&early.unwrap()), None);
+    cluster.run_ms(5_000);
+    assert_eq!(written(&cluster, early), (1, false), "once it should have been heard of");
+    for ack in [Ack::AllUp, Ack::Others(2)] {
+        let token = cluster.put_for(0, 2, ack);
+        cluster.run_ms(300);
+        assert_eq!(written(&cluster, token), (1, false), "as soon as the other has it: {ack:?}");
+    }
+    cluster.partition(0);
+    cluster.run_ms(3_000);
+    let token = cluster.put_for(0, 3, Ack::Others(2));
+    cluster.run_ms(300);
+    assert_eq!(written(&cluster, token), (2, true));
+    assert!((1..4).all(|at| is_shown(&cluster, 2, at)), "they went on to it");
+}
+
 #[test]
 fn a_batch_travels_when_it_is_full_or_old_or_flushed() {
     let batching = Batching { interval_ms: 5_000, max_entries: 3, max_bytes: 100 };

@@ -78,6 +78,11 @@ impl Catalog {
             return Err(CatalogError::TooManyKeyspaces);
         }
         self.check_source(settings)?;
+        if !is_restoring {
+            // A backup may come back in a smaller cluster.
+            let members = self.nodes.iter().filter(|(_, node)| node.state == NodeState::Member);
+            check_ack(settings, &members.map(|(name, _)| name.as_str()).collect::<Vec<_>>())?;
+        }
         let mut next = self.clone();
         let group = next.cluster.next_group;
         next.cluster.next_group += 1;
@@ -116,6 +121,11 @@ impl Catalog {
         let present = keyspace.settings();
         if *settings == present {
             return Ok(None);
+        }
+        if settings.replication.waits_for() != present.replication.waits_for() {
+            let stays = |id: u64| keyspace.staying_replicas().any(|replica| replica.node == id);
+            let staying = self.nodes.iter().filter(|(_, node)| stays(node.id));
+            check_ack(settings, &staying.map(|(name, _)| name.as_str()).collect::<Vec<_>>())?;
         }
         if settings.replication.mode != present.replication.mode {
             let why = format!("replication: {name} was made with {}, which cannot be changed", present.replication.mode);
@@ -316,6 +326,19 @@ fn check_name(name: &str) -> Result<(), CatalogError> {
         SYSTEM_KEYSPACE => Err(CatalogError::SystemKeyspace),
         name if is_keyspace_name(name) => Ok(()),
         name => Err(CatalogError::BadKeyspaceName(name.to_owned())),
+    }
+}
+
+/// Whether there are so many others as each write is to wait for, among the nodes with a replica.
+fn check_ack(settings: &KeyspaceSettings, nodes: &[&str]) -> Result<(), SettingsError> {
+    let others = nodes.len().saturating_sub(1) as u64;
+    match settings.replication.waits_for().filter(|wanted| *wanted > others) {
+        None => Ok(()),
+        Some(wanted) => Err(SettingsError::Unsupported(format!(
+            "replication.ack: writes would wait for {wanted} others, and with replicas at {} at most {others} can have one: \
+             say all_up, or let more nodes join before",
+            nodes.join(", ")
+        ))),
     }
 }
 

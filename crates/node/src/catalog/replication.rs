@@ -417,6 +417,14 @@ impl ReplicationSettings {
         }
     }
 
+    /// How many others a write waits for that does not say itself, if that is a number. Only of eventual modes.
+    pub(super) fn waits_for(&self) -> Option<u64> {
+        match self.value("ack") {
+            OptionValue::Number(others) => Some(*others),
+            OptionValue::Word(_) => None,
+        }
+    }
+
     fn copy_rate(&self) -> Option<u64> {
         match self.value("copy_rate") {
             OptionValue::Number(rate) => Some(*rate),

@@ -261,6 +261,7 @@ fn code_of(error: &StoreError) -> Code {
         StoreError::Lacks(_) => Code::UnsupportedCapability,
         StoreError::ClockSkew { .. } => Code::ClockSkew,
         StoreError::TooFewAnswers { .. } => Code::TooFewAnswers,
+        StoreError::TooFewReplicas { .. } => Code::TooFewReplicas,
         StoreError::NotYet => Code::NotYet,
         StoreError::Outside(error) => code_of_store(error.kind, error.outcome),
         StoreError::Unfit(_) => Code::StoreUnfit,

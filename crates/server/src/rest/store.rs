@@ -431,6 +431,18 @@ pub enum StoreError {
         /// How many it wants.
         needed: u32,
     },
+    /// A write is to wait for more other nodes than have a replica; nothing was done.
+    #[error(
+        "ack={wanted}: the keyspace has replicas at {nodes}, and so at most {others} others can have a write; use ack=all_up"
+    )]
+    TooFewReplicas {
+        /// So many it is to wait for.
+        wanted: u32,
+        /// So many others have one.
+        others: u32,
+        /// The names of all that do.
+        nodes: String,
+    },
     /// The store outside that holds the pairs failed, or refused; the error says what became of a write.
     #[error("{0}")]
     Outside(quorate_external::StoreError),

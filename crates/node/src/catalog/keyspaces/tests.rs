@@ -8,7 +8,8 @@ use super::*;
 use crate::catalog::replication::Mode;
 use crate::catalog::tests::{System, request};
 use crate::catalog::{
-    DEFAULT_RETENTION, EngineSettings, EngineValue, LimitsRecord, OutsideRecord, ReplicationSettings, RetentionRecord,
+    DEFAULT_RETENTION, EngineSettings, EngineValue, LimitsRecord, OptionValue, OutsideRecord, ReplicationSettings,
+    RetentionRecord,
 };
 
 const NOW_MS: u64 = 1_800_000_000_000;
@@ -267,6 +268,30 @@ fn what_an_engine_can_alter_while_it_serves_is_no_move() {
         let altered = system.catalog().plan_alter(&name, &of(&[("cache_bytes", 4 << 20)], mode), NOW_MS);
         assert_eq!(altered.is_ok(), mode == Mode::Raft);
     }
+}
+
+#[test]
+fn writes_are_made_to_wait_for_no_more_others_than_there_are() {
+    let mut system = System::of(3);
+    let waiting = |others: u64| {
+        let options = [("ack".to_owned(), OptionValue::Number(others))].into();
+        KeyspaceSettings {
+            replication: ReplicationSettings { options, ..ReplicationSettings::of(Mode::Push) },
+            ..settings(Mode::Push)
+        }
+    };
+    let why = refused(&system.catalog(), "carts", &waiting(3)).to_string();
+    assert!(why.contains("ack: writes would wait for 3 others, and with replicas at n1, n2, n3 at most 2 can have one"), "{why}");
+    system.create("carts", &waiting(2));
+    let alter = |system: &System, settings: &KeyspaceSettings| system.catalog().plan_alter("carts", settings, NOW_MS);
+    assert!(matches!(alter(&system, &waiting(3)), Err(CatalogError::Settings(SettingsError::Unsupported(_)))));
+    assert!(alter(&system, &waiting(1)).is_ok());
+    // What was possible stays, and is no obstacle to other changes; nor is it to a backup that comes back where there are fewer.
+    system.remove("n3");
+    assert!(alter(&system, &KeyspaceSettings { ttl_ms: Some(5), ..waiting(2) }).is_ok());
+    assert!(alter(&system, &KeyspaceSettings { ttl_ms: Some(5), ..waiting(3) }).is_err());
+    assert!(system.catalog().plan_begin_restore("again", &waiting(2), true, NOW_MS).is_ok());
+    assert!(refused(&system.catalog(), "again", &waiting(2)).to_string().contains("at most 1 can have one"));
 }
 
 #[test]

@@ -104,7 +104,7 @@ const OF_KEY_CODES: &[Code] = &[MalformedKey, EmptyKey, KeyTooLong, BadHeader, C
 const READ_KEY: &[Code] =
     &[KeyNotFound, UnsupportedCapability, RevisionNotReached, FutureRevision, Compacted, TooFewAnswers, NotYet];
 const WRITE_KEY: &[Code] =
-    &[KeyspaceReadOnly, TimedOut, UnsupportedCapability, IdempotencyKeyReused, TooManyIdempotencyKeys, ClockSkew];
+    &[KeyspaceReadOnly, TimedOut, UnsupportedCapability, IdempotencyKeyReused, TooManyIdempotencyKeys, ClockSkew, TooFewReplicas];
 /// Where pairs lie in a store outside, or in one behind replicas.
 pub(super) const OUTSIDE: &[Code] = &[
     StoreUnreachable,
