@@ -39,7 +39,7 @@ pub struct Options {
     /// possible.
     pub max_bytes: u64,
     /// Own writes that a peer has not confirmed, in bytes. Beyond it writers are held up, and after `throttle_ms` the slowest
-    /// peer gets no more of them: it is compared with later.
+    /// peer gets no more of them: it is compared with later. So is one that was not heard of for an hour, but for caches.
     pub outbox_max_bytes: u64,
     /// How long a write waits for room in the outbox, in milliseconds.
     pub throttle_ms: u64,
@@ -227,6 +227,10 @@ pub(crate) const ROUND_PAUSE_MS: u64 = 1_000;
 
 /// Who was not heard of for so many report intervals, and for twice the time that it said itself, counts as unreachable.
 pub(crate) const SILENT_INTERVALS: u64 = 2;
+
+/// What a member has not confirmed is kept for it in the outbox while it has been away for less than this. Each change of a key
+/// that another member was sent has a place of its own there, so that after long a comparison brings less, and costs no memory.
+pub(crate) const MAX_KEPT_FOR_MS: u64 = 60 * 60 * 1_000;
 
 /// A member that was never heard of is waited for this long: a node that starts reads its log first.
 pub(crate) const MAX_STARTING_MS: u64 = 10_000;

@@ -191,6 +191,11 @@ impl Peer {
         }
     }
 
+    /// How long it has not been heard of.
+    pub(crate) fn unheard_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.heard_ms.unwrap_or(self.since_ms))
+    }
+
     /// Whether it told what its wall clock shows.
     pub(crate) fn has_told_clock(&self) -> bool {
         self.heard_ms.is_some()

@@ -174,6 +174,7 @@ impl Replica {
         self.retry_delayed();
         self.follow_reads()?;
         self.keep_members();
+        self.give_up_streams();
         self.keep_mirror();
         self.keep_schedule();
         self.keep_rounds()?;

@@ -6,8 +6,8 @@ use crate::entry::{Body, Entry};
 use crate::io::{Answer, MemberState, Refusal, Write};
 use crate::message::{Pair, Payload};
 use crate::options::{Ack, Batching, CopyWhen, MAX_INFLIGHT_FRAMES, MAX_MESSAGE_BYTES, MAX_MESSAGE_PAIRS, MAX_WAITING_WRITES};
-use crate::options::{CacheOptions, Options, Trigger};
-use crate::peer::Stream;
+use crate::options::{CacheOptions, MAX_KEPT_FOR_MS, Options, Trigger};
+use crate::peer::{Peer, Stream};
 use crate::record::Record;
 use crate::replica::Replica;
 use crate::session::Session;
@@ -197,7 +197,13 @@ impl Replica {
             self.trim_outbox();
             return self.outbox.len() > 0;
         }
-        if let Some(peer) = self.peers.get_mut(&slowest) {
+        self.end_stream(slowest);
+        true
+    }
+
+    /// Sends a peer no more of what is in the outbox: it is compared with later.
+    fn end_stream(&mut self, id: InstanceId) {
+        if let Some(peer) = self.peers.get_mut(&id) {
             let acked = peer.stream.take().map_or(0, |stream| stream.acked);
             self.outbox.oldest_ms(acked).into_iter().for_each(|since_ms| peer.figures.is_owed(since_ms));
             peer.is_synced = false;
@@ -205,7 +211,19 @@ impl Replica {
             self.counts.overflows += 1;
         }
         self.trim_outbox();
-        true
+    }
+
+    /// Keeps nothing any longer for those who have been away for long. A cache is compared with nobody: it misses nothing that
+    /// fits.
+    pub(crate) fn give_up_streams(&mut self) {
+        if self.is_cache() || self.outbox.len() == 0 {
+            return;
+        }
+        let now_ms = self.now.mono_ms;
+        let is_kept_for = |peer: &Peer| peer.stream.as_ref().is_some_and(|stream| stream.acked < self.outbox.last());
+        let given_up = self.peers.iter().filter(|(_, peer)| peer.unheard_ms(now_ms) >= MAX_KEPT_FOR_MS && is_kept_for(peer));
+        let given_up: Vec<InstanceId> = given_up.map(|(id, _)| *id).collect();
+        given_up.into_iter().for_each(|id| self.end_stream(id));
     }
 
     /// Writes, unless there is no stamp to be had yet: then the write comes back.

@@ -132,6 +132,36 @@ fn nobody_waits_for_who_is_not_heard_of() {
     assert!((1..4).all(|at| is_shown(&cluster, 2, at)), "they went on to it");
 }
 
+/// What one who is away for long lacks is not kept for it, however little it is, and reaches it all the same.
+#[test]
+fn an_outbox_is_kept_for_nobody_who_was_away_for_an_hour() {
+    let mut cluster = of_three(options(Trigger::push()));
+    cluster.partition(0b100);
+    for _ in 0..5 {
+        cluster.put(0, 1, None);
+        cluster.run_ms(300);
+    }
+    let status = cluster.status(0);
+    assert_eq!(status.outbox_entries, 5, "each was sent to the other, and so has a place of its own");
+    cluster.run_in_steps(3_500_000, 5_000);
+    assert_eq!((cluster.status(0).outbox_entries, cluster.status(0).counts.overflows), (5, 0));
+    cluster.run_in_steps(200_000, 5_000);
+    let status = cluster.status(0);
+    assert_eq!((status.outbox_entries, status.outbox_bytes, status.counts.overflows), (0, 0, 1));
+    let away = status.peers.iter().find(|peer| Some(peer.instance) == cluster.instance(2)).expect("it is a member");
+    assert!(away.needs_sync && away.lag_entries.is_none() && away.lag_ms > 3_600_000, "{away:?}");
+    cluster.put(0, 2, None);
+    cluster.run_ms(500);
+    assert_eq!(cluster.status(0).outbox_entries, 0, "nor is what is written later");
+    cluster.partition(0);
+    cluster.run_ms(6_000);
+    assert!((1..3).all(|at| is_shown(&cluster, 2, at)));
+    cluster.put(0, 3, None);
+    cluster.run_ms(300);
+    assert!(is_shown(&cluster, 2, 3), "it is sent again what is written");
+    cluster.check_equal(&[0, 1, 2]);
+}
+
 #[test]
 fn a_batch_travels_when_it_is_full_or_old_or_flushed() {
     let batching = Batching { interval_ms: 5_000, max_entries: 3, max_bytes: 100 };
