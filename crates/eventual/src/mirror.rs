@@ -61,7 +61,8 @@ impl Replica {
         self.inbound.taken
     }
 
-    fn is_joining(&self) -> bool {
+    /// Whether it has not come up yet.
+    pub(crate) fn is_joining(&self) -> bool {
         self.members.states.get(&self.instance) == Some(&MemberState::Joining)
     }
 

@@ -162,6 +162,11 @@ impl Round {
         !self.open.is_empty() && now_ms.saturating_sub(self.progressed_ms) >= ROUND_STALL_MS
     }
 
+    /// Whether it makes no progress at present.
+    pub(crate) fn is_held_up(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.progressed_ms) >= RESEND_MS
+    }
+
     /// Waits for the other side to be heard of again, if it is a copy that can go on where it is; whether it is. The other side
     /// keeps the pieces that it has, as long as it runs.
     pub(crate) fn pause(&mut self, now_ms: u64) -> bool {

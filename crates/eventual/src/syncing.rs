@@ -59,8 +59,9 @@ impl Replica {
         for (id, state) in others {
             let peer = self.peers.entry(*id).or_insert_with(|| Peer::new(*state, now_ms));
             if is_told && peer.state == MemberState::Joining && *state == MemberState::Up {
-                // What was compared with was one that had next to nothing.
+                // What was compared with was one that had next to nothing. A copy it has no use for: it has asked for everything.
                 peer.begin_anew(now_ms);
+                peer.wants_copy = false;
             }
             peer.state = *state;
         }
@@ -102,11 +103,14 @@ impl Replica {
         // A mirror is told what it has, and a cache need not have anything.
         let begins_rounds = !self.is_cache() && (self.merges() || self.is_mirrored());
         let mut others: Vec<InstanceId> = self.other_members().into_iter().collect();
+        // Replicas of several keyspaces that join ask different ones first.
+        let first = (self.instance.0 as usize).checked_rem(others.len()).unwrap_or(0);
+        others.rotate_left(first);
         for id in &others {
-            let Some(peer) = self.peers.get_mut(id) else { continue };
+            let Some(peer) = self.peers.get(id) else { continue };
             let is_due = peer.sync_due_ms.is_some_and(|due_ms| due_ms <= now_ms);
             let is_reachable = peer.is_reachable(now_ms, silent_ms);
-            if begins_rounds && peer.round.is_none() && is_reachable && (is_due || peer.wants_copy) {
+            if begins_rounds && is_reachable && (is_due || peer.wants_copy) && self.may_begin_round(peer) {
                 self.begin_round(*id);
             }
         }
@@ -127,7 +131,7 @@ impl Replica {
         let begins_rounds = !self.is_cache() && (self.merges() || self.is_mirrored());
         let of_peer = |peer: &Peer| {
             let is_reachable = peer.is_reachable(now_ms, silent_ms);
-            let next = peer.sync_due_ms.filter(|_| begins_rounds && peer.round.is_none() && is_reachable);
+            let next = peer.sync_due_ms.filter(|_| begins_rounds && is_reachable && self.may_begin_round(peer));
             let again = peer.stream.as_ref().and_then(Stream::resend_due_ms).filter(|_| is_reachable);
             [next, again, peer.round.as_ref().map(|round| round.due_ms(&self.copies.pace))].into_iter().flatten().min()
         };
@@ -136,6 +140,20 @@ impl Replica {
         let compares = self.options.sync_interval_ms > 0 && !self.peers.is_empty() && self.source().is_none() && !self.is_cache();
         let next = compares.then_some(self.next_sync_ms);
         peers.chain(waits).chain(next).min()
+    }
+
+    /// Whether a round with it may begin now, if there is a reason to. Who joins lacks everything, and would be sent it by each
+    /// of the others at once. So it asks one after the other, and those it asks later bring no more than what is new there; what
+    /// it has to be told is compared once it has come up. One that does not answer holds up nobody for long.
+    fn may_begin_round(&self, peer: &Peer) -> bool {
+        let is_asked = |other: &Peer| other.round.as_ref().is_some_and(|round| !round.is_held_up(self.now.mono_ms));
+        let is_free = !self.is_joining() || !self.peers.values().any(is_asked);
+        peer.round.is_none() && is_free && !self.is_filled_by_itself(peer)
+    }
+
+    /// Whether it joins, and asks by itself for what it lacks. What is copied to mirrors nobody asks for.
+    fn is_filled_by_itself(&self, peer: &Peer) -> bool {
+        peer.state == MemberState::Joining && self.merges() && !self.is_joining()
     }
 
     fn begin_round(&mut self, id: InstanceId) {
@@ -222,9 +240,11 @@ impl Replica {
         let is_first = self.next_sync_ms == 0;
         self.next_sync_ms = self.now.mono_ms + interval_ms - interval_ms / 8 + self.draw(interval_ms / 4 + 1);
         let (now_ms, silent_ms) = (self.now.mono_ms, self.silent_ms());
-        let reachable = self.peers.values_mut().filter(|peer| peer.is_reachable(now_ms, silent_ms));
+        let may_be_asked = |peer: &Peer| peer.is_reachable(now_ms, silent_ms) && !self.is_filled_by_itself(peer);
+        let reachable = self.peers.iter().filter(|(_, peer)| may_be_asked(peer));
         // Whose turn it is, not whom chance chooses: so everybody's comes within a known time.
-        if let Some(peer) = reachable.min_by_key(|peer| peer.compared_ms).filter(|_| !is_first) {
+        let next = reachable.min_by_key(|(_, peer)| peer.compared_ms).map(|(id, _)| *id).filter(|_| !is_first);
+        if let Some(peer) = next.and_then(|next| self.peers.get_mut(&next)) {
             peer.sync_due_ms.get_or_insert(now_ms);
         }
     }

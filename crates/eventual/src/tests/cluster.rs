@@ -82,6 +82,8 @@ pub(super) struct Cluster {
     pub(super) max_cached: Option<u64>,
     /// How long writes wait for others.
     pub(super) patience_ms: u64,
+    /// Bytes of keys and values that others were sent, by who they are.
+    pub(super) sent_bytes: BTreeMap<InstanceId, u64>,
     /// So often a replica was polled, and so many messages were sent.
     pub(super) polls: u64,
     pub(super) messages: u64,
@@ -120,6 +122,7 @@ impl Cluster {
             new_disk,
             max_cached: None,
             patience_ms: 500,
+            sent_bytes: BTreeMap::new(),
             polls: 0,
             messages: 0,
             has_jumped: false,
@@ -279,11 +282,7 @@ impl Cluster {
                 assert!(!std::mem::replace(&mut disk.is_to_flush, true), "one flush at a time");
             }
             Effect::Send(message) => {
-                self.messages += 1;
-                if self.bag.len() >= MAX_BAG {
-                    self.bag.remove(0);
-                }
-                self.bag.push(message);
+                self.send(message);
             }
             Effect::Reply { token, answer } => {
                 let at = self.slots[slot].replica.as_ref().expect("it answers");
@@ -309,6 +308,15 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    fn send(&mut self, message: Message) {
+        self.messages += 1;
+        *self.sent_bytes.entry(message.to).or_default() += carried_bytes(&message.payload);
+        if self.bag.len() >= MAX_BAG {
+            self.bag.remove(0);
+        }
+        self.bag.push(message);
     }
 
     /// What everybody can see of a slot goes to the oracle, which complains if it should not be.
@@ -705,6 +713,19 @@ impl Cluster {
             assert_eq!((status.tombstones, status.outbox_entries), (0, 0), "{status:#?}");
         }
     }
+}
+
+/// Keys and values in a message.
+fn carried_bytes(payload: &Payload) -> u64 {
+    let (Payload::Push { pairs, .. }
+    | Payload::Put { pairs, .. }
+    | Payload::Give { pairs, .. }
+    | Payload::Mirror { pairs, .. }
+    | Payload::Repair { pairs }) = payload
+    else {
+        return 0;
+    };
+    pairs.iter().map(|pair| (pair.key.len() + pair.entry.body.size_bytes()) as u64).sum()
 }
 
 /// What becomes of a message.

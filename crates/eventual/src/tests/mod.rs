@@ -6,6 +6,7 @@ mod cluster;
 mod copies;
 mod disks;
 mod hunt;
+mod joining;
 mod merging;
 mod mirrors;
 mod mutations;
