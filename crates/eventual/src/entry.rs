@@ -86,6 +86,11 @@ impl Entry {
         out.freeze()
     }
 
+    /// The same in memory of its own: what was decoded is a part of what it came in.
+    pub(crate) fn on_its_own(&self) -> Self {
+        Self::decode(self.to_bytes()).expect("what was encoded can be decoded")
+    }
+
     /// How many bytes that is.
     pub(crate) fn encoded_bytes(&self) -> usize {
         let with_len = |bytes: &Bytes| varint_bytes(bytes.len() as u64) + bytes.len();

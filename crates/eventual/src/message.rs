@@ -22,6 +22,13 @@ pub struct Pair {
     pub entry: Entry,
 }
 
+impl Pair {
+    /// Bytes of the key and of what is there, without overhead.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        (self.key.len() + self.entry.body.size_bytes()) as u64
+    }
+}
+
 /// A message from one replica of a keyspace to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {

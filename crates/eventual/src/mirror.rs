@@ -10,6 +10,10 @@
 //! takes its place at once, for readers and in the log, if it is whole: its sum is that of what was sent. One that breaks off
 //! goes on where it was, as long as both sides run and the members stay.
 //!
+//! Of a copy that comes in, what differs from what is here is kept aside, and of all else the keys. Once that is too much
+//! ([`crate::Options::max_staged_bytes`]), what is newer than what is here is merged at once, as of copies that are merged:
+//! readers see such a copy come piece by piece. At its end what is missing in it goes, as ever.
+//!
 //! Only the source is written to, and nobody merges: what comes late, or from one that was the source before, changes nothing.
 //! Own writes of one that is not the source count as being everywhere up to the stamp of the last copy that it took: what the
 //! source has not got of them has gone here, and goes elsewhere. A source that joins is the exception: it has lost what it had,
@@ -22,9 +26,10 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::io::MemberState;
 use crate::message::{Pair, Payload};
-use crate::options::{MAX_PIECES_AHEAD, MAX_RECORD_BYTES, Trigger};
+use crate::options::{MAX_PIECES_AHEAD, MAX_RECORD_BYTES, PAIR_BYTES, Trigger};
 use crate::record::Record;
 use crate::replica::Replica;
+use crate::store::Merged;
 use crate::version::{Hlc, InstanceId};
 
 /// The copy that comes in.
@@ -33,11 +38,32 @@ pub(crate) struct Inbound {
     /// Whose round it is of.
     round: (InstanceId, u64),
     /// Pieces by number.
-    pieces: BTreeMap<u64, Vec<Pair>>,
+    pieces: BTreeMap<u64, Piece>,
+    /// What of them is kept aside, in bytes.
+    staged_bytes: u64,
+    /// It has become too much: what is newer than what is here is merged as it comes.
+    is_merged: bool,
     /// The last one that took its place: from whom, the round, and its stamp.
     taken: Option<(InstanceId, u64, Hlc)>,
     /// Whether this replica was the source when it was polled last.
     was_source: bool,
+}
+
+/// A piece of a copy.
+#[derive(Debug, Default)]
+struct Piece {
+    /// The sum of all that was in it.
+    sum: Digest,
+    /// Its keys.
+    keys: Vec<Bytes>,
+    /// What was not here when it came.
+    staged: Vec<Pair>,
+}
+
+impl Piece {
+    fn staged_bytes(&self) -> u64 {
+        self.staged.iter().map(|pair| pair.size_bytes() + PAIR_BYTES).sum()
+    }
 }
 
 /// What a copy changes here.
@@ -110,13 +136,13 @@ impl Replica {
         let (known_from, known) = self.inbound.round;
         if known_from != from || round > known {
             self.inbound.round = (from, round);
-            self.inbound.pieces.clear();
+            self.take_pieces();
         }
         self.inbound.round == (from, round)
     }
 
     /// A piece of a copy: kept aside. One that comes again may say something newer.
-    pub(crate) fn on_mirror(&mut self, from: InstanceId, (round, number): (u64, u64), mut pairs: Vec<Pair>) {
+    pub(crate) fn on_mirror(&mut self, from: InstanceId, (round, number): (u64, u64), pairs: Vec<Pair>) {
         if !self.is_current(from, round) {
             return;
         }
@@ -125,9 +151,61 @@ impl Replica {
             self.send(from, Payload::MirrorDone { round, number, is_taken: false, has_newer: false });
             return;
         }
-        pairs.iter_mut().for_each(|pair| pair.key = Self::key_of(&pair.key));
-        self.inbound.pieces.insert(number, pairs);
+        self.stage(number, pairs);
         self.send(from, Payload::PutDone { round, number });
+    }
+
+    fn stage(&mut self, number: u64, pairs: Vec<Pair>) {
+        let (sum, all_bytes) = (self.store.digest().sum_of(&pairs), pairs.iter().map(Pair::size_bytes).sum::<u64>());
+        let keys: Vec<Bytes> = pairs.iter().map(|pair| Self::key_of(&pair.key)).collect();
+        let with_keys = pairs.into_iter().zip(&keys).map(|(pair, key)| Pair { key: key.clone(), ..pair });
+        let staged = with_keys.filter(|pair| self.store.version(&pair.key) != Some(pair.entry.version));
+        let mut piece = Piece { sum, staged: staged.collect(), keys };
+        if 2 * piece.staged_bytes() < all_bytes {
+            // A few values would keep alive the whole message that they came in.
+            piece.staged.iter_mut().for_each(|pair| pair.entry = pair.entry.on_its_own());
+        }
+        self.inbound.staged_bytes += piece.staged_bytes();
+        let before = self.inbound.pieces.insert(number, piece);
+        self.inbound.staged_bytes -= before.map_or(0, |before| before.staged_bytes());
+        if self.inbound.is_merged {
+            self.merge_piece(number);
+        } else if self.inbound.staged_bytes > self.options.max_staged_bytes {
+            self.inbound.is_merged = true;
+            self.counts.merged_mirrors += 1;
+            let numbers: Vec<u64> = self.inbound.pieces.keys().copied().collect();
+            numbers.into_iter().for_each(|number| self.merge_piece(number));
+        }
+    }
+
+    /// Merges what is newer in a piece than what is here. What is older, which is rare, waits for the end of the copy: only then
+    /// is it known whether it takes the place of what is newer.
+    fn merge_piece(&mut self, number: u64) {
+        let Some(piece) = self.inbound.pieces.get_mut(&number) else { return };
+        self.inbound.staged_bytes -= piece.staged_bytes();
+        piece.staged.retain(|Pair { key, entry }| {
+            self.clock.observe(entry.version.hlc);
+            let merged = self.store.merge(key, entry, self.keeping.index_of_next());
+            if let Merged::Won(_) = merged {
+                self.keeping.merged(key, entry);
+            }
+            merged == Merged::Lost
+        });
+        self.inbound.staged_bytes += piece.staged_bytes();
+    }
+
+    /// What is kept of a copy; nothing is after that.
+    fn take_pieces(&mut self) -> BTreeMap<u64, Piece> {
+        (self.inbound.staged_bytes, self.inbound.is_merged) = (0, false);
+        std::mem::take(&mut self.inbound.pieces)
+    }
+
+    /// What is kept aside of the copy that comes in, in bytes; for tests.
+    #[cfg(test)]
+    pub(crate) fn staged_bytes_for_tests(&self) -> u64 {
+        let bytes = self.inbound.pieces.values().map(Piece::staged_bytes).sum();
+        assert_eq!(bytes, self.inbound.staged_bytes);
+        bytes
     }
 
     /// All pieces were sent: if they are here, they take the place of what there was.
@@ -142,13 +220,12 @@ impl Replica {
     }
 
     fn take(&mut self, from: InstanceId, round: u64, MirrorEnd { at, pieces, digest }: MirrorEnd) -> bool {
-        let found = std::mem::take(&mut self.inbound.pieces);
-        let sums = found.values().map(|pairs| self.store.digest().sum_of(pairs));
-        let sum = sums.fold(Digest::default(), Digest::plus);
+        let found = self.take_pieces();
+        let sum = found.values().map(|piece| piece.sum).fold(Digest::default(), Digest::plus);
         if found.len() as u64 != pieces || sum != digest {
             return false;
         }
-        let swap = self.differences(found.into_values().flatten().collect(), at);
+        let swap = self.differences(found, at);
         self.counts.mirrored += 1;
         self.counts.vanished += swap.gone.len() as u64;
         swap.pairs.iter().for_each(|pair| self.clock.observe(pair.entry.version.hlc));
@@ -163,12 +240,13 @@ impl Replica {
     }
 
     /// What is to change for the replica to have what is in a copy.
-    fn differences(&self, copied: Vec<Pair>, at: Hlc) -> Swap {
+    fn differences(&self, copied: BTreeMap<u64, Piece>, at: Hlc) -> Swap {
         let mut swap = Swap::default();
-        let mut keys = BTreeSet::new();
-        for pair in copied {
+        let keys: BTreeSet<&Bytes> = copied.values().flat_map(|piece| &piece.keys).collect();
+        swap.gone = self.store.keys_upto(at).filter(|key| !keys.contains(*key)).cloned().collect();
+        drop(keys);
+        for pair in copied.into_values().flat_map(|piece| piece.staged) {
             let kept = self.store.version(&pair.key);
-            keys.insert(pair.key.clone());
             let is_replaced = kept.is_none_or(|kept| {
                 let is_newer_here = kept.hlc > at && kept > pair.entry.version;
                 kept != pair.entry.version && !is_newer_here
@@ -177,7 +255,6 @@ impl Replica {
                 swap.pairs.push(pair);
             }
         }
-        swap.gone = self.store.keys_upto(at).filter(|key| !keys.contains(*key)).cloned().collect();
         swap
     }
 }

@@ -27,6 +27,9 @@ pub struct Options {
     /// What may be changed during a mirror's copy for the copy to be of one moment, in bytes: about so much is kept beside what
     /// there is. Beyond it the rest is copied as it is when it is sent.
     pub max_pinned_bytes: u64,
+    /// What a mirror keeps aside of a copy that comes in, in bytes, beside its keys: one that changes no more than that takes its
+    /// place at once. Of a larger change readers see parts before it has ended.
+    pub max_staged_bytes: u64,
     /// Whom a write waits for that does not say so itself.
     pub ack: Ack,
     /// Two replicas compare what they have at least this often, on average, in milliseconds; 0: only when there is a reason to.
@@ -137,6 +140,7 @@ impl Options {
             copy_rate: None,
             copy_piece_bytes: 512 << 10,
             max_pinned_bytes: 64 << 20,
+            max_staged_bytes: 128 << 20,
             ack: Ack::Local,
             sync_interval_ms: 60_000,
             report_interval_ms: 1_000,

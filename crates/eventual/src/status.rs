@@ -27,6 +27,8 @@ pub struct Counts {
     pub pushed_bytes: u64,
     /// Copies that took the place of what was here.
     pub mirrored: u64,
+    /// Those that changed too much for that, and came piece by piece.
+    pub merged_mirrors: u64,
     /// Keys that went because they were not in one.
     pub vanished: u64,
     /// Times of the schedule that led to something.

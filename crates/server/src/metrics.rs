@@ -67,7 +67,7 @@ const BEHIND_METRICS: [Metric<BehindBody>; 9] = [
 ];
 
 /// Per replica of an eventual keyspace.
-const EVENTUAL_METRICS: [Metric<Status>; 22] = [
+const EVENTUAL_METRICS: [Metric<Status>; 23] = [
     ("quorate_eventual_is_up", "gauge", "1 if the replica serves.", |r| u64::from(r.is_up)),
     ("quorate_eventual_keys", "gauge", "Keys with a value.", |r| r.keys),
     ("quorate_eventual_tombstones", "gauge", "Keys of which only a tombstone is left.", |r| r.tombstones),
@@ -92,6 +92,12 @@ const EVENTUAL_METRICS: [Metric<Status>; 22] = [
     ("quorate_eventual_rounds_total", "counter", "Comparisons and copies that ended.", |r| r.counts.rounds),
     ("quorate_eventual_stalled_rounds_total", "counter", "Those that were given up.", |r| r.counts.stalled_rounds),
     ("quorate_eventual_resumed_total", "counter", "Copies that went on where they broke off.", |r| r.counts.resumed),
+    (
+        "quorate_eventual_large_copies_total",
+        "counter",
+        "A mirror's copies that could be seen in parts: they changed too much.",
+        |r| r.counts.merged_mirrors,
+    ),
     ("quorate_eventual_exchanged_total", "counter", "Entries that they brought.", |r| r.counts.pulled + r.counts.put),
     ("quorate_eventual_repairs_total", "counter", "Reads that found something newer elsewhere.", |r| r.counts.repairs),
 ];

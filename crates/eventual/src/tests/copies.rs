@@ -1,12 +1,12 @@
 //! Copies that take a while: broken off in the middle, slowed down, and of one moment all the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use super::cluster::{Cluster, Fate, NewDisk, key};
 use super::disks::simulated;
-use crate::{CopyWhen, InstanceId, Options, Trigger, Version};
+use crate::{Body, CopyWhen, InstanceId, Options, Trigger, Version};
 
 /// Keys that are copied: several windows of pieces with one pair each.
 const KEYS: u8 = 100;
@@ -87,6 +87,60 @@ fn a_mirror_has_what_its_source_had_at_one_moment() {
     assert!(has != had);
     let same = had.iter().filter(|(key, version)| has.get(*key) == Some(version)).count();
     assert!((8..usize::from(KEYS)).contains(&same), "{same}");
+}
+
+/// What a mirror keeps aside of a copy is what the copy changes, and that up to a bound; then it takes in the rest as it comes.
+/// All of the copy was in memory before, however little it changed.
+#[test]
+fn what_a_mirror_keeps_aside_of_a_copy_is_bounded() {
+    const VALUE: usize = 10_000;
+    let write = |cluster: &mut Cluster, at: u8, with: u8| {
+        cluster.write(0, &key(at), Body::plain(Bytes::from(vec![with; VALUE])), None);
+        cluster.exchange_disk(0);
+    };
+    let all_bytes = u64::from(KEYS) * VALUE as u64;
+    for (disk, max_staged_bytes) in [(None, 1 << 30), (None, all_bytes / 4), (Some(simulated as NewDisk), all_bytes / 4)] {
+        let options = Options { max_staged_bytes, copy_piece_bytes: 3 * VALUE as u64, ..mirror() };
+        let mut cluster = Cluster::over(disk, 2, options, None);
+        cluster.run_ms(1_000);
+        // What the greatest part of a copy was that was kept aside, and how many copies were seen in parts.
+        let copy = |cluster: &mut Cluster| {
+            let (before, had) = (cluster.status(1).counts, read(cluster, 1));
+            let (mut most_bytes, mut parts) = (0, BTreeSet::new());
+            cluster.flush(0);
+            for _ in 0..1_000 {
+                if cluster.status(1).counts.mirrored > before.mirrored {
+                    break;
+                }
+                exchange(cluster, 10);
+                most_bytes = most_bytes.max(cluster.replica(1).expect("it runs").staged_bytes_for_tests());
+                parts.insert(read(cluster, 1).len());
+            }
+            cluster.run_ms(1_000);
+            assert_eq!(read(cluster, 1), read(cluster, 0));
+            assert_eq!(cluster.replica(1).expect("it runs").staged_bytes_for_tests(), 0);
+            let count = cluster.status(1).counts.merged_mirrors - before.merged_mirrors;
+            let is_seen = parts.iter().any(|keys| ![had.len(), read(cluster, 1).len()].contains(keys));
+            assert_eq!(is_seen, count > 0, "{parts:?}");
+            (most_bytes, count)
+        };
+        (0..KEYS).for_each(|at| write(&mut cluster, at, 1));
+        let (most_bytes, count) = copy(&mut cluster);
+        if max_staged_bytes > all_bytes {
+            assert!(most_bytes > all_bytes * 9 / 10 && count == 0, "everything is new: {most_bytes}");
+        } else {
+            assert!((1..=max_staged_bytes).contains(&most_bytes) && count == 1, "{most_bytes} of {max_staged_bytes}");
+        }
+        // Of what is here already nothing is kept, and what goes takes nothing.
+        (0..5).for_each(|at| write(&mut cluster, 10 * at, 2));
+        (0..10).for_each(|at| _ = cluster.delete(0, 10 * at + 5));
+        let (most_bytes, count) = copy(&mut cluster);
+        assert!((5 * VALUE as u64..7 * VALUE as u64).contains(&most_bytes) && count == 0, "{most_bytes}");
+        // And it has that, too, after a crash.
+        cluster.crash(1);
+        cluster.restart(1);
+        assert_eq!(read(&cluster, 1), read(&cluster, 0));
+    }
 }
 
 /// The same over a disk, where much of what there is waits for the log and the engine when the copy begins.

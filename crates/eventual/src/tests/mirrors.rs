@@ -37,6 +37,8 @@ pub(super) struct Mirrors {
     copies: u64,
     /// A copy may have keys as they were at different moments.
     are_mixed: bool,
+    /// A copy may be seen before it has ended.
+    are_seen_in_parts: bool,
 }
 
 fn content(of: impl Fn(&Bytes) -> Option<crate::Entry>) -> Content {
@@ -47,7 +49,8 @@ fn content(of: impl Fn(&Bytes) -> Option<crate::Entry>) -> Content {
 impl Mirrors {
     /// What the options promise of copies.
     pub(super) fn new(options: &Options) -> Self {
-        Self { are_mixed: options.max_pinned_bytes < 1 << 20, ..Self::default() }
+        let [are_mixed, are_seen_in_parts] = [options.max_pinned_bytes, options.max_staged_bytes].map(|max| max < 1 << 20);
+        Self { are_mixed, are_seen_in_parts, ..Self::default() }
     }
 
     /// Looks at a replica after a step.
@@ -82,6 +85,10 @@ impl Mirrors {
             states.push(now.clone());
             self.copies += 1;
             self.check_copy(from, at, &now, replica);
+        }
+        if self.are_seen_in_parts {
+            // Between copies it is as it is. What its copies are at their end is known, and what all are in the end.
+            return;
         }
         let states = &self.taken[&instance].0;
         assert!(states.contains(&now), "M3: {instance:?} has {now:?}, which no copy brought: {states:?}");
@@ -240,13 +247,17 @@ fn when() -> impl Strategy<Value = CopyWhen> {
     prop_oneof![Just(CopyWhen::OnWrite { quiet_ms: 100, min_interval_ms: 400 }), Just(CopyWhen::Every(900))]
 }
 
-/// How copies are made: rate and size of pieces, and how much may change for them to be of one moment.
-fn how() -> impl Strategy<Value = ((Option<u64>, u64), u64)> {
-    (copying(), prop_oneof![3 => Just(64_u64 << 20), 1 => 0..300_u64])
+/// How copies are made: rate and size of pieces, how much may change for them to be of one moment, and how much they may change
+/// to take their place at once.
+type How = ((Option<u64>, u64), [u64; 2]);
+
+fn how() -> impl Strategy<Value = How> {
+    let limit = || prop_oneof![3 => Just(64_u64 << 20), 1 => 0..300_u64];
+    (copying(), [limit(), limit()])
 }
 
-fn with(((copy_rate, copy_piece_bytes), max_pinned_bytes): ((Option<u64>, u64), u64), options: Options) -> Options {
-    Options { copy_rate, copy_piece_bytes, max_pinned_bytes, ..options }
+fn with(((copy_rate, copy_piece_bytes), [max_pinned_bytes, max_staged_bytes]): How, options: Options) -> Options {
+    Options { copy_rate, copy_piece_bytes, max_pinned_bytes, max_staged_bytes, ..options }
 }
 
 /// A property that holds because nothing happens is none.
