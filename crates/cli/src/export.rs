@@ -116,7 +116,7 @@ struct Sink {
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// What others may do with a new file, before the process's mask.
-const FILE_MODE: u32 = 0o666;
+pub(crate) const FILE_MODE: u32 = 0o666;
 
 impl Sink {
     fn open(target: Target) -> Result<Self, Failure> {

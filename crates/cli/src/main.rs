@@ -76,7 +76,7 @@ async fn in_session(command: Command, mut client: args::ClientArgs) -> Result<()
     let before = session.tokens();
     client.in_session = Some(session.clone());
     let ended = run_client_command(command, &client).await;
-    let kept = if session.tokens() == before { Ok(()) } else { session::keep(&session, &file) };
+    let kept = if session.tokens() == before { Ok(()) } else { session::keep(&session, &before, &file) };
     // What the command came to is of more use than that it could not be kept.
     ended.and(kept)
 }

@@ -9,8 +9,8 @@ use quorate_api::session::{MAX_TOKENS, NEW};
 
 use crate::error::Error;
 
-/// Where keys are; what else there is knows no sessions.
-const PATH: &str = "/v1/kv/";
+/// Where keys are, and where they are watched; what else there is knows no sessions.
+const PATHS: [&str; 2] = ["/v1/kv/", "/v1/watch/"];
 
 /// What was seen through a client, so that no node shows less of it, and no write is stamped below it: see
 /// [`crate::Client::in_session`]. Clones are the same session.
@@ -62,7 +62,7 @@ impl Session {
 
     /// A request to this path, if it is about keys: what goes with it, as the header's value.
     pub(crate) fn begin(&self, target: &str) -> Result<Option<(InSession, HeaderValue)>, Error> {
-        let Some(rest) = target.strip_prefix(PATH) else { return Ok(None) };
+        let Some(rest) = PATHS.iter().find_map(|path| target.strip_prefix(path)) else { return Ok(None) };
         let keyspace = rest.split(['/', '?']).next().unwrap_or_default().to_owned();
         let mut keyspaces = self.lock();
         let tokens = keyspaces.entry(keyspace.clone()).or_default();
@@ -133,6 +133,7 @@ mod tests {
         assert_eq!(session.tokens(), BTreeMap::from([("carts".to_owned(), vec!["d".to_owned()])]));
         assert_eq!(Session::resume(session.tokens()).begin("/v1/kv/carts").unwrap().unwrap().1, "d");
         assert_eq!(session.begin("/v1/kv/other/anna").unwrap().unwrap().1, "new");
+        assert_eq!(session.begin("/v1/watch/carts?timeout=1s").unwrap().unwrap().1, "d");
         assert!(session.begin("/v1/keyspaces/carts").unwrap().is_none());
     }
 

@@ -117,6 +117,9 @@ pub struct WatchStream {
 
 impl Client {
     /// Begins to watch. Nothing is asked for before [`WatchStream::next`].
+    ///
+    /// In a session ([`Client::in_session`]) a node begins to tell once it has all that the session has seen; what it tells then
+    /// the session has not seen by that.
     pub fn watch(&self, keyspace: &str, query: WatchQuery) -> WatchStream {
         let keyspace = keyspace.to_owned();
         WatchStream {

@@ -1,7 +1,7 @@
 //! Clients of eventual keyspaces that go from node to node in a session, on real processes.
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use quorate_proxy::Link;
@@ -55,6 +55,31 @@ fn what_a_client_wrote_it_finds_at_every_node() {
     std::fs::write(&other, "what?").expect("it can be written");
     let (code, told) = text(&call("http://127.0.0.1:1", "notes", Some(&other), &["get", "a"]));
     assert!(code == Some(2) && told.contains("remove it to begin a new one"), "{code:?}: {told}");
+}
+
+/// A watch took no session along, and told what the node happened to have.
+#[test]
+fn a_watch_in_a_session_begins_with_what_the_session_has_seen() {
+    let cluster = Cluster::ready(2);
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = folder.path().join("session");
+    cluster.must_call("n1", &["keyspace", "create", "notes", "--mode", "full-copy", "--mode-option", "trigger=manual"]);
+    cluster.until_keyspace("notes");
+    let at = |name: &str| format!("http://{}", cluster.node(name).client_address);
+    assert_eq!(text(&call(&at("n1"), "notes", Some(&file), &["put", "seen", "1"])).0, Some(0));
+    for (session, sees_it) in [(None, false), (Some(&file), true)] {
+        let mut watch = program();
+        watch.args(["--endpoint", &at("n2"), "-k", "notes", "watch", "--initial", "--count", "1", "-o", "json"]);
+        session.iter().for_each(|file| _ = watch.arg("--session").arg(file));
+        let mut watch = watch.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program can be called");
+        until("the watch was told of a change", Duration::from_secs(20), || {
+            assert_eq!(text(&call(&at("n2"), "notes", None, &["put", "other", "2"])).0, Some(0));
+            watch.try_wait().expect("it can be asked").ok_or_else(|| "it goes on".to_owned()).map(drop)
+        });
+        let told = watch.wait_with_output().expect("it has ended");
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert!(told.contains(r#""key":"other""#) && told.contains(r#""key":"seen""#) == sees_it, "{told}");
+    }
 }
 
 #[test]
