@@ -1,6 +1,6 @@
 //! Eventual keyspaces on real processes: links that are cut and damaged, nodes that are killed in the middle of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate_api::keyspace::KeyspaceStats;
@@ -115,13 +115,14 @@ fn links_that_damage_and_hold_up_what_goes_over_them_lose_nothing() {
     let cluster = &linked.cluster;
     create(cluster, "links", r#"{"mode":"push","outbox_max":"64KiB","sync_interval":"1s"}"#);
     let mut written = BTreeSet::new();
+    // What a node writes within a round is twice what its outbox holds.
+    let value = "v".repeat(3_000);
     let faults = [Link::Damaged(3_000), Link::Held, Link::Slow(30), Link::Damaged(200), Link::Cut];
     for (round, link) in faults.into_iter().enumerate() {
         linked.set(1 + round as u64 % 3, link);
         for number in 0..40 {
             for name in ["n1", "n2", "n3"] {
                 let key = format!("{round}/{number}/{name}");
-                let value = "v".repeat(500);
                 put(cluster, name, "links", &key, &value);
                 written.insert(key);
             }
@@ -132,9 +133,94 @@ fn links_that_damage_and_hold_up_what_goes_over_them_lose_nothing() {
     for name in ["n1", "n2", "n3"] {
         assert_eq!(keys(cluster, name, "links"), written, "{name}");
     }
-    let told = ["n1", "n2", "n3"].map(|name| stats(cluster, name, "links"));
-    let overflows: u64 = told.iter().flat_map(|told| &told.eventual).map(|own| own.overflows).sum();
-    tell(format_args!("{} writes over bad links were equal after {took:?}, {overflows} overflows", written.len()));
+    // The links were bad enough: outboxes overflowed, and what was dropped from them comparisons brought.
+    let sum = |metric: &str| -> i64 { ["n1", "n2", "n3"].iter().map(|name| metric_of(cluster, name, metric, "links")).sum() };
+    let [overflows, exchanged] = ["overflows_total", "exchanged_total"].map(sum);
+    assert!(overflows > 0 && exchanged > 0, "{overflows} outboxes overflowed, comparisons brought {exchanged} entries");
+    until("everybody is sent again what is written, and nothing waits", EQUAL_LIMIT, || {
+        let waits = ["peer_needs_sync", "outbox_bytes"].map(sum);
+        if waits == [0, 0] { Ok(()) } else { Err(format!("{waits:?}")) }
+    });
+    let count = written.len();
+    tell(format_args!("{count} writes over bad links were equal after {took:?}, {overflows} overflows, {exchanged} compared"));
+}
+
+/// The sum of what a node's metrics say of an eventual keyspace under a name.
+fn metric_of(cluster: &Cluster, name: &str, metric: &str, keyspace: &str) -> i64 {
+    let metrics = cluster.connection(name).expect(200, &Request::new("GET", "/metrics")).text();
+    let of_it = |line: &&str| {
+        line.strip_prefix("quorate_eventual_")
+            .and_then(|line| line.strip_prefix(metric))
+            .is_some_and(|rest| rest.starts_with('{'))
+            && line.contains(&format!("keyspace=\"{keyspace}\""))
+    };
+    let values: Vec<i64> = metrics.lines().filter(of_it).filter_map(|line| line.rsplit_once(' ')?.1.parse().ok()).collect();
+    assert!(!values.is_empty(), "{name} has no {metric} of {keyspace}:\n{metrics}");
+    values.into_iter().sum()
+}
+
+/// What each key begins with at a node: of what generation it is.
+fn generations(cluster: &Cluster, name: &str, keyspace: &str) -> BTreeMap<String, char> {
+    let page = Request::new("GET", format!("/v1/kv/{keyspace}?limit=10000&values=true"));
+    let page: serde_json::Value = cluster.connection(name).expect(200, &page).json();
+    let items = page["items"].as_array().expect("a page has items");
+    let text = |entry: &serde_json::Value, field: &str| entry[field].as_str().expect("text").to_owned();
+    items.iter().map(|entry| (text(entry, "key"), text(entry, "value").chars().next().expect("not empty"))).collect()
+}
+
+/// Whoever is killed in the middle of a copy, the one who sends it or one who gets it: readers find all of the old content or all
+/// of the new at each moment, and the copy is made in the end.
+#[test]
+fn a_mirror_whose_copy_ends_with_a_killed_node_shows_no_part_of_it() {
+    const KEYS: usize = 100;
+    let mut cluster = Cluster::ready(3);
+    let keyspaces = ["hash", "lsm"];
+    for engine in keyspaces {
+        let mirror = r#"{"mode":"full-copy","trigger":"manual","variant":"mirror","source":"n1","copy_rate":"1MiB"}"#;
+        create_on(&cluster, engine, engine, mirror);
+    }
+    let mut before = BTreeMap::new();
+    for (victim, letter) in [(None, 'a'), (Some("n2"), 'b'), (Some("n1"), 'c')] {
+        // Other keys than before, and others again: what is gone has to go.
+        let keys = (0..KEYS).filter(|number| number % 3 != letter as usize % 3).map(|number| format!("{number:03}"));
+        let after: BTreeMap<String, char> = keys.map(|key| (key, letter)).collect();
+        for keyspace in keyspaces {
+            after.keys().for_each(|key| _ = put(&cluster, "n1", keyspace, key, &letter.to_string().repeat(40_000)));
+            for key in before.keys().filter(|key| !after.contains_key(*key)) {
+                cluster.connection("n1").expect(204, &Request::new("DELETE", format!("/v1/kv/{keyspace}/{key}")));
+            }
+            // It takes five seconds: 2.7 MB for each of two others, at 1 MiB a second. Nobody waits for it.
+            let flush = Request::new("POST", format!("/v1/keyspaces/{keyspace}/flush?timeout=1ms"));
+            cluster.connection("n1").expect(200, &flush);
+        }
+        if let Some(victim) = victim {
+            pause(500);
+            for keyspace in keyspaces {
+                let told = stats(&cluster, "n1", keyspace);
+                let are_copied = told.eventual.iter().flat_map(|own| &own.peers).all(|peer| peer.is_comparing);
+                assert!(are_copied, "nobody is in the middle of it: {told:?}");
+                assert_eq!(generations(&cluster, "n2", keyspace), before, "{keyspace}");
+            }
+            cluster.node_mut(victim).kill();
+            cluster.restart(victim);
+            cluster.until_ready();
+        }
+        let start = now();
+        for keyspace in keyspaces {
+            cluster.until_keyspace(keyspace);
+            until("all have the new content", EQUAL_LIMIT, || {
+                let found = ["n1", "n2", "n3"].map(|name| generations(&cluster, name, keyspace));
+                let is_whole = found.iter().all(|found| *found == before || *found == after);
+                assert!(is_whole, "{keyspace}: a part of a copy can be seen after {victim:?} was killed: {found:?}");
+                if found.iter().all(|found| *found == after) { Ok(()) } else { Err(format!("{found:?}")) }
+            });
+        }
+        tell(format_args!("killed in the middle of a copy: {victim:?}; all had the new content {:?} later", since(start)));
+        before = after;
+    }
+    for keyspace in keyspaces {
+        until_equal(&cluster, keyspace);
+    }
 }
 
 #[test]
