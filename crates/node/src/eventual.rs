@@ -357,7 +357,7 @@ impl<D: Disk> Node<D> {
             // What is on a disk is closed before it is removed.
             if !own.replica.engine().capabilities().durable {
                 let held = Held::Eventual(Box::new(own.replica));
-                self.effects.push(Effect::Job(Job::Release { group: GroupId(group), held }));
+                self.retired.push(Retired { ticket: self.next_ticket, job: Job::Release { group: GroupId(group), held } });
             }
         }
         self.retired.push(Retired { ticket: self.next_ticket, job: Job::Forget { group: GroupId(group) } });

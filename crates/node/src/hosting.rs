@@ -104,7 +104,8 @@ impl<D: Disk> Node<D> {
         // What is on a disk is closed before it is removed.
         if let Some(engine) = replica.engine().filter(|engine| !engine.capabilities().durable) {
             let held = Held::Engine(Arc::clone(engine));
-            self.effects.push(Effect::Job(Job::Release { group: GroupId(group), held }));
+            // Only once nobody is shown it any more: whoever has it last frees it.
+            self.retired.push(Retired { ticket: self.next_ticket, job: Job::Release { group: GroupId(group), held } });
         }
         self.retired.push(Retired { ticket: self.next_ticket, job: Job::Forget { group: GroupId(group) } });
         self.persist(vec![(GroupId(group), Record::Destroy)]);
@@ -183,8 +184,12 @@ impl<D: Disk> Node<D> {
     pub(crate) fn follow_locals(&mut self, catalog: &Catalog) {
         let gone: Vec<u64> = self.locals.keys().copied().filter(|group| catalog.is_deleted(*group)).collect();
         for group in gone {
-            self.locals.remove(&group);
+            let local = self.locals.remove(&group);
             self.effects.push(Effect::Job(Job::Forget { group: GroupId(group) }));
+            self.effects.extend(local.map(|local| {
+                let held = Held::Local(local);
+                Effect::Job(Job::Release { group: GroupId(group), held })
+            }));
         }
         let node = self.identity.node;
         let own =

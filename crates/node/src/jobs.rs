@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_engine::{Batch, Engine, EngineError, EngineSpec, Engines, Place, View};
 use quorate_eventual::{LookedUp, Lookup, Replica as EventualReplica, ReplicaError, Setup};
-use quorate_keyspace::{Applied, Lease, LeaseId, Shard, ShardError, leases};
+use quorate_keyspace::{Applied, Lease, LeaseId, LocalKeyspace, Shard, ShardError, leases};
 use quorate_log::{Disk, GroupId};
 
 use crate::leases::MAX_READ_LEASES;
@@ -22,6 +22,10 @@ pub enum Held {
     Engine(Arc<dyn Engine>),
     /// A replica of an eventual keyspace, with its engine.
     Eventual(Box<EventualReplica>),
+    /// A keyspace that was a node's alone.
+    Local(Arc<LocalKeyspace>),
+    /// What was built for a move that was given up.
+    Shard(Box<Shard>),
 }
 
 /// Work beside the loop.

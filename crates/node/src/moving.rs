@@ -10,10 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_engine::{EngineSpec, Place};
 use quorate_keyspace::Shard;
-use quorate_log::{Disk, Record};
+use quorate_log::{Disk, GroupId, Record};
 
 use crate::files::LocalSnapshot;
-use crate::jobs::Job;
+use crate::jobs::{Held, Job};
 use crate::limits::{MAX_APPLY_BYTES, MAX_REPLAY_ROUNDS, MOVE_PAUSE_TICKS};
 use crate::machine::ShardWork;
 use crate::opening::changed_membership;
@@ -148,6 +148,9 @@ impl<D: Disk> Replica<D> {
             self.moves.last_failure = Some(Failed { to: current.target.name().to_owned(), why });
             self.moves.pause_ticks = MOVE_PAUSE_TICKS;
             out.jobs.push(Job::Retire { place: current.place, engine: None });
+            if let Phase::Behind(shard) = current.phase {
+                out.jobs.push(Job::Release { group: GroupId(current.place.group), held: Held::Shard(shard) });
+            }
             self.go_on(out);
         }
     }
@@ -182,6 +185,7 @@ impl<D: Disk> Replica<D> {
     /// The new engine was filled, or has applied what it was given.
     pub(crate) fn on_moved_on(&mut self, place: Place, shard: Result<Box<Shard>, String>, out: &mut Outbox) {
         let Some(current) = self.moves.current.as_mut().filter(|current| current.place == place) else {
+            out.jobs.extend(shard.ok().map(|shard| Job::Release { group: GroupId(place.group), held: Held::Shard(shard) }));
             return;
         };
         match shard {

@@ -220,7 +220,8 @@ impl<D: Disk> Node<D> {
             Input::JobDone(done) => self.on_job_done(done),
             Input::DiskFull(is_full) => self.is_disk_full = is_full,
             Input::Removed => self.stop(StopReason::Removed),
-            Input::Outdated(why) => self.stop(StopReason::Outdated(why)),
+            // At once: what it would hand over it does not have.
+            Input::Outdated(why) => self.effects.push(Effect::Stop(StopReason::Outdated(why))),
             Input::Drain => self.drain(),
             Input::ShutDown => self.stop(StopReason::ShutDown),
         }
@@ -242,7 +243,8 @@ impl<D: Disk> Node<D> {
             Frame::BeatAnswers(beats) => self.on_beats(from, Direction::Back, beats),
             Frame::LeaseAsks(asks) => asks.into_iter().for_each(|ask| self.on_lease_ask(from, ask)),
             Frame::LeaseAnswers(answers) => answers.into_iter().for_each(|answer| self.on_lease_answer(from, answer)),
-            Frame::LogEnd(_) => unreachable!("the transport keeps it"),
+            // The transport keeps it.
+            Frame::LogEnd(_) => {}
             Frame::Eventual(messages) => messages.into_iter().for_each(|message| self.on_eventual_message(from, message)),
         }
     }

@@ -28,6 +28,12 @@ const FORMATION_FILE: &str = "formation.json";
 const ROOM_FILE: &str = "room";
 const FORMAT: u32 = 1;
 
+/// How many starts an older state of a folder may have missed and be readmitted at once.
+const MAX_MISSED_STARTS: u64 = 1_000;
+
+/// The same for batches of the log: a thousand a second for thirty years.
+const MAX_MISSED_BATCHES: u64 = 1 << 40;
+
 /// More than both files will ever need, on a file system with large blocks.
 const ROOM_BYTES: usize = 128 << 10;
 
@@ -66,9 +72,10 @@ pub(crate) struct Member {
     /// What a peer said when it refused this folder as a copy, or as older than what the node had: it is of no more use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) outdated: Option<String>,
-    /// Whoever operates the node wants the next start to be let in, whatever its peers know of it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) is_readmitted: bool,
+    /// What is added to the numbers of the log's batches before peers are told of them: so those that come after a readmission
+    /// are greater than all that were said before.
+    #[serde(default)]
+    pub(crate) log_offset: u64,
     /// Drawn at the last start, so that a folder that another process has meanwhile is told from one's own.
     #[serde(default)]
     pub(crate) start_id: u64,
@@ -171,8 +178,13 @@ impl DataDir {
     }
 
     /// Replaces what [`DataDir::peer_starts`] says, durably.
-    pub(crate) fn write_peer_starts(&self, starts: &BTreeMap<u64, Start>) -> Result<(), DataDirError> {
-        self.write_json(PEERS_FILE, starts)
+    /// What is not urgent leaves the room alone that is kept for a full disk.
+    pub(crate) fn write_peer_starts(&self, starts: &BTreeMap<u64, Start>, is_urgent: bool) -> Result<(), DataDirError> {
+        if is_urgent {
+            return self.write_json(PEERS_FILE, starts);
+        }
+        let bytes = serde_json::to_vec_pretty(starts).map_err(|error| self.damaged(PEERS_FILE, &error))?;
+        write_atomically(&self.root, PEERS_FILE, &bytes).map_err(|source| self.failed(source))
     }
 
     /// Notes that peers refuse this folder, unless another process has started with it since. Durable.
@@ -202,13 +214,14 @@ impl DataDir {
         }
     }
 
-    /// Takes back what [`DataDir::mark_outdated`] noted, durably: peers shall let the next start in. The node's name, or nothing
-    /// if no peer had refused the folder.
+    /// Takes back what [`DataDir::mark_outdated`] noted, durably: peers let the next starts in, whatever they knew. The node's
+    /// name, or nothing if no peer had refused the folder.
     pub(crate) fn readmit(&self) -> Result<Option<String>, DataDirError> {
         let Some(mut file) = self.read_versioned::<NodeFile>(IDENTITY_FILE)? else { return Ok(None) };
         let Some(member) = file.member.as_mut().filter(|member| member.outdated.is_some()) else { return Ok(None) };
         member.outdated = None;
-        member.is_readmitted = true;
+        member.incarnation += MAX_MISSED_STARTS;
+        member.log_offset += MAX_MISSED_BATCHES;
         self.write(&file)?;
         Ok(Some(file.name))
     }
@@ -301,7 +314,7 @@ impl NodeFile {
 impl Member {
     /// A place that was just given.
     pub(crate) fn new(cluster_id: String, node_id: u64, first_peers: BTreeMap<u64, String>) -> Self {
-        Self { cluster_id, node_id, incarnation: 0, outdated: None, is_readmitted: false, start_id: 0, first_peers }
+        Self { cluster_id, node_id, incarnation: 0, outdated: None, log_offset: 0, start_id: 0, first_peers }
     }
 
     /// The identity of the next start.
@@ -346,12 +359,12 @@ mod tests {
         assert_eq!(room.metadata().unwrap().len(), ROOM_BYTES as u64);
         // What is half there is of no use.
         std::fs::write(&room, b"x").unwrap();
-        folder.write_peer_starts(&BTreeMap::new()).unwrap();
+        folder.write_peer_starts(&BTreeMap::new(), true).unwrap();
         assert_eq!(room.metadata().unwrap().len(), ROOM_BYTES as u64);
     }
 
     #[test]
-    fn a_folder_that_is_refused_is_marked_and_can_be_readmitted_once() {
+    fn a_folder_that_is_refused_is_marked_and_can_be_readmitted() {
         let parent = tempfile::tempdir().unwrap();
         let folder = DataDir::open(parent.path()).unwrap();
         let member = Member { start_id: 7, ..Member::new("0c".to_owned(), 1, BTreeMap::new()) };
@@ -364,7 +377,7 @@ mod tests {
         assert_eq!(marked, Member { outdated: Some("why".to_owned()), ..member.clone() });
         assert_eq!(folder.readmit().unwrap().as_deref(), Some("n1"));
         let readmitted = folder.read("n1").unwrap().and_then(|file| file.member).unwrap();
-        assert_eq!(readmitted, Member { is_readmitted: true, ..member });
+        assert_eq!(readmitted, Member { incarnation: MAX_MISSED_STARTS, log_offset: MAX_MISSED_BATCHES, ..member });
     }
 
     /// As every version that knows format 1 must read it.

@@ -91,8 +91,10 @@ impl JobWorkers {
             | Job::Build { .. }
             | Job::Reopen { .. }
             | Job::OpenEventual { .. }
+            | Job::Retire { engine: None, .. }
             | Job::Forget { .. } => &self.whole,
-            Job::Retire { .. } | Job::Release { .. } => &self.retired,
+            // With an engine: another is in its place for good. Without, it may still be made by a job that waits.
+            Job::Retire { engine: Some(_), .. } | Job::Release { .. } => &self.retired,
             Job::LookUp { .. } | Job::Read { .. } | Job::Stage { .. } | Job::Discard { .. } | Job::Remove { .. } => &self.pieces,
         };
         queue.waiting.lock().expect(POISONED).jobs.push_back(job);

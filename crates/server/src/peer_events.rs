@@ -22,7 +22,7 @@ impl PeerEvents for ToLoop {
         let Arrival { from, start, connection, lane } = arrival;
         Box::pin(async move {
             // Durable before anything that it says has an effect, so that an older one is refused after our own restart too.
-            if !self.starts.has(from, &start) && !starts::keep(&self.starts, BTreeMap::from([(from, start)])).await {
+            if !self.starts.has(from, &start) && !starts::keep(&self.starts, BTreeMap::from([(from, start)]), true).await {
                 return;
             }
             let frame = PeerFrame { from, incarnation: start.incarnation, connection, lane, frame };

@@ -7,7 +7,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use quorate_api::cluster::{AddressChange, JoinRequest};
-use quorate_api::peer::Hello;
 use quorate_discovery::{Discovery, Entry, Options as DiscoveryOptions};
 use quorate_engine::Engines;
 use quorate_external::{AllowedCredentials, Surroundings};
@@ -33,7 +32,7 @@ use crate::outside_stores::OutsideStores;
 use crate::peer_events::ToLoop;
 use crate::peers::{PeerConfig, Peers};
 use crate::rest::{self, RestConfig};
-use crate::starts::{self, KeptStarts};
+use crate::starts::{KeptStarts, Tracking};
 use crate::waiting::Waiting;
 use crate::whereabouts::Whereabouts;
 
@@ -118,7 +117,7 @@ struct Prepared {
     log_end: u64,
 }
 
-/// Takes back that other nodes refused the node's data in this folder: they let its next start in, whatever it has lost. The
+/// Takes back that other nodes refused the node's data in this folder: they let its next starts in, whatever it has lost. The
 /// node's name, or nothing if nobody had refused it. Blocks; fails where the folder is no node's, or a process has it open.
 pub fn readmit(path: &Path) -> Result<Option<String>, DataDirError> {
     if !path.is_dir() {
@@ -216,11 +215,11 @@ async fn serve(
     };
     let whereabouts = whereabouts(&config, &prepared);
     let (folder, start_id) = (Arc::clone(&prepared.folder), prepared.member.start_id);
-    let Begun { handle, peers, log, starts, node_thread, log_thread } = begin(&config, prepared, peers, clock, &store)?;
+    let Begun { handle, tracking, node_thread, log_thread } = begin(&config, prepared, peers, clock, &store)?;
+    let tracked = tokio::spawn(tracking.clone().run());
     let asked_to_end = tokio::select! {
         _ = handle.stopped() => false,
-        () = whereabouts.keep(&handle, &peers, &discovery) => unreachable!("it is kept until the end"),
-        () = starts::keep_track(&peers, &log, &starts) => unreachable!("it is kept until the end"),
+        () = whereabouts.keep(&handle, &tracking.peers, &discovery) => unreachable!("it is kept until the end"),
         () = signals.received() => true,
     };
     let mut rest = RestTask { stop: rest_stop, task: rest };
@@ -238,16 +237,20 @@ async fn serve(
     }
     let reason = handle.stopped().await;
     tracing::info!(?reason, "the node has ended");
+    tracked.abort();
+    if let StopReason::Outdated(why) = &reason
+        && let Err(error) = folder.mark_outdated(&config.name, start_id, why)
+    {
+        tracing::error!(%error, "that other nodes refuse this folder cannot be noted in it");
+    }
     rest.end().await;
     let _ = node_thread.join();
     let _ = log_thread.join();
+    tracking.finish().await;
     match reason {
         StopReason::ShutDown => Ok(()),
         StopReason::Removed => Err(StartError::Removed),
-        StopReason::Outdated(why) => {
-            folder.mark_outdated(&config.name, start_id, &why)?;
-            Err(outdated(&config, why))
-        }
+        StopReason::Outdated(why) => Err(outdated(&config, why)),
         StopReason::Broken(why) => Err(StartError::Broken(why)),
     }
 }
@@ -333,7 +336,7 @@ async fn prepare(
     };
     member.incarnation += 1;
     member.start_id = draw()?.max(1);
-    let log_end = if std::mem::take(&mut member.is_readmitted) { Hello::UNCHECKED } else { log.last_sequence() };
+    let log_end = member.log_offset + log.last_sequence();
     file.member = Some(member.clone());
     folder.write(&file)?;
     folder.remove_formation()?;
@@ -404,9 +407,7 @@ impl From<JoinError> for StartError {
 /// What runs.
 struct Begun {
     handle: LoopHandle,
-    peers: Peers,
-    log: LogWriter,
-    starts: Arc<KeptStarts>,
+    tracking: Tracking,
     node_thread: JoinHandle<()>,
     log_thread: JoinHandle<()>,
 }
@@ -444,6 +445,7 @@ fn begin(
     let events = ToLoop { inputs: handle.inputs.clone(), starts: Arc::clone(&starts) };
     let peers = Peers::start(peer_config, Arc::new(events))?;
     peers.set_addresses(member.first_peers);
+    let log_offset = member.log_offset;
     let jobs = JobWorkers::start(&files, &opener, &handle.inputs)?;
     let (log, log_thread) = LogWriter::start(log)?;
     let outside = Arc::new(OutsideStores::new(surroundings));
@@ -457,7 +459,8 @@ fn begin(
         node_loop.run(queues);
     })?;
     store.begin(Running::new(handle.clone(), peers.clone(), (outside, engines), identity));
-    Ok(Begun { handle, peers, log, starts, node_thread, log_thread })
+    let tracking = Tracking { peers, log, log_offset, kept: starts };
+    Ok(Begun { handle, tracking, node_thread, log_thread })
 }
 
 /// What stores outside are opened with.

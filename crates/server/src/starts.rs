@@ -10,8 +10,9 @@
 //! - another process with the same incarnation,
 //! - a later start whose log ends before what had been durable.
 //!
-//! What the node wrote to its log in the last second before it ended ([`SAID_EVERY`]), or what peers had not noted on disk before
-//! all of them ended too ([`KEPT_EVERY`]), is not covered.
+//! Not covered: what the node wrote to its log in the last second before it was killed ([`SAID_EVERY`]); what peers had not noted
+//! on disk before all of them were killed too ([`KEPT_EVERY`]); and a copy of a node that runs, started beside it before anything
+//! more was written: it has all that the node had, takes its place, and the node is the one that is refused.
 //!
 //! Rule 6 of section 5.6 of the reference for eventual replication asks for this; it holds for Raft's promises as well.
 //!
@@ -89,14 +90,17 @@ impl Start {
 #[derive(Debug)]
 pub(crate) struct KeptStarts {
     folder: Arc<DataDir>,
+    /// Locked for moments: every frame that comes in asks.
     kept: Mutex<BTreeMap<u64, Start>>,
+    /// Held while they are written.
+    writing: Mutex<()>,
 }
 
 impl KeptStarts {
     /// Those that the folder has.
     pub(crate) fn read(folder: Arc<DataDir>) -> Result<Self, DataDirError> {
         let kept = Mutex::new(folder.peer_starts()?);
-        Ok(Self { folder, kept })
+        Ok(Self { folder, kept, writing: Mutex::default() })
     }
 
     /// All of them.
@@ -109,55 +113,85 @@ impl KeptStarts {
         self.kept().get(&peer).is_some_and(|kept| kept.incarnation >= start.incarnation)
     }
 
-    /// Makes starts durable, unless later ones are. Blocks.
-    pub(crate) fn keep(&self, starts: impl IntoIterator<Item = (u64, Start)>) -> Result<(), DataDirError> {
-        let mut kept = self.kept();
-        let mut next = kept.clone();
+    /// Makes starts durable, unless later ones are. Blocks. On a full disk only what is urgent takes the room that is kept for
+    /// it.
+    pub(crate) fn keep(&self, starts: impl IntoIterator<Item = (u64, Start)>, is_urgent: bool) -> Result<(), DataDirError> {
+        let _writing = self.writing.lock().expect(POISONED);
+        let before = self.all();
+        let mut next = before.clone();
         for (peer, start) in starts {
             let of_peer = next.entry(peer).or_insert(start);
             if (start.incarnation, start.log_end) > (of_peer.incarnation, of_peer.log_end) {
                 *of_peer = start;
             }
         }
-        if next != *kept {
-            self.folder.write_peer_starts(&next)?;
-            *kept = next;
+        if next != before {
+            self.folder.write_peer_starts(&next, is_urgent)?;
+            *self.kept() = next;
         }
         Ok(())
     }
 
     fn kept(&self) -> MutexGuard<'_, BTreeMap<u64, Start>> {
-        self.kept.lock().expect("no panic while the map is locked")
+        self.kept.lock().expect(POISONED)
     }
 }
 
-/// Says how far this node's log is durable, and keeps what peers say of theirs. Never resolves.
-pub(crate) async fn keep_track(peers: &Peers, log: &LogWriter, kept: &Arc<KeptStarts>) {
-    let mut said = 0;
-    let mut until_kept = KEPT_EVERY;
-    loop {
-        tokio::time::sleep(SAID_EVERY).await;
-        until_kept = until_kept.saturating_sub(SAID_EVERY);
-        let log_end = log.last_sequence();
-        // Now and then also if nothing is new, for peers that were not there.
-        if log_end > said || until_kept.is_zero() {
-            said = log_end;
-            for peer in peers.known() {
-                // Its queue is full: it hears of it with the next one.
-                let _ = peers.send(peer, Lane::Control, Frame::LogEnd(log_end));
+const POISONED: &str = "no panic while it is locked";
+
+/// Says how far this node's log is durable, and keeps what peers say of theirs.
+#[derive(Clone, Debug)]
+pub(crate) struct Tracking {
+    pub(crate) peers: Peers,
+    pub(crate) log: LogWriter,
+    /// What the log's numbers are behind those that are said; see [`crate::data_dir::Member::log_offset`].
+    pub(crate) log_offset: u64,
+    pub(crate) kept: Arc<KeptStarts>,
+}
+
+impl Tracking {
+    /// Does so for as long as it is polled.
+    pub(crate) async fn run(self) {
+        let mut said = 0;
+        let mut until_kept = KEPT_EVERY;
+        loop {
+            tokio::time::sleep(SAID_EVERY).await;
+            until_kept = until_kept.saturating_sub(SAID_EVERY);
+            // Now and then also if nothing is new, for peers that were not there.
+            if self.log_end() > said || until_kept.is_zero() {
+                said = self.say();
+            }
+            if until_kept.is_zero() {
+                until_kept = KEPT_EVERY;
+                keep(&self.kept, self.peers.starts(), false).await;
             }
         }
-        if until_kept.is_zero() {
-            until_kept = KEPT_EVERY;
-            keep(kept, peers.starts()).await;
+    }
+
+    /// Once more, since nothing will be written any more.
+    pub(crate) async fn finish(&self) {
+        self.say();
+        keep(&self.kept, self.peers.starts(), false).await;
+    }
+
+    fn log_end(&self) -> u64 {
+        self.log_offset + self.log.last_sequence()
+    }
+
+    fn say(&self) -> u64 {
+        let log_end = self.log_end();
+        for peer in self.peers.known() {
+            // If its queue is full, it hears of it with the next one.
+            let _ = self.peers.send(peer, Lane::Control, Frame::LogEnd(log_end));
         }
+        log_end
     }
 }
 
-/// Makes starts durable; false, and a line in the log, if that fails.
-pub(crate) async fn keep(kept: &Arc<KeptStarts>, starts: BTreeMap<u64, Start>) -> bool {
+/// Makes starts durable; false, and a line in the log, if that fails. See [`KeptStarts::keep`].
+pub(crate) async fn keep(kept: &Arc<KeptStarts>, starts: BTreeMap<u64, Start>, is_urgent: bool) -> bool {
     let kept = Arc::clone(kept);
-    match tokio::task::spawn_blocking(move || kept.keep(starts)).await {
+    match tokio::task::spawn_blocking(move || kept.keep(starts, is_urgent)).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
             tracing::error!(%error, "what is known of peers' starts cannot be noted");
@@ -215,8 +249,8 @@ mod tests {
         assert_eq!(kept.all(), BTreeMap::from([(2, two), (3, three)]));
         assert!(kept.has(3, &three) && !kept.has(3, &Start { incarnation: 6, ..three }) && !kept.has(4, &two));
         let further = Start { log_end: 9, ..three };
-        kept.keep([(3, further), (4, two)]).unwrap();
-        kept.keep([(3, three), (3, Start { incarnation: 4, id: 1, log_end: 99 })]).unwrap();
+        kept.keep([(3, further), (4, two)], true).unwrap();
+        kept.keep([(3, three), (3, Start { incarnation: 4, id: 1, log_end: 99 })], false).unwrap();
         assert_eq!(KeptStarts::read(folder).unwrap().all(), BTreeMap::from([(2, two), (3, further), (4, two)]));
     }
 }

@@ -287,7 +287,7 @@ Examples:
 pub(super) const READMIT: &str = "\
 A node whose folder is a copy, or was put back from an older one, has lost what it had promised; the others refuse it,
 and it ends. The way that loses nothing: quorate cluster remove NODE, an empty folder, and a start with --join. Where that is
-not possible, since the disks of all nodes were set back together, this takes the refusal back, once: what was acknowledged
+not possible, since the disks of all nodes were set back together, this takes the refusal back: what was acknowledged
 since the copy may be lost, and deleted keys of eventually consistent keyspaces may be back.
 
 Example:

@@ -18,7 +18,7 @@ pub(crate) fn create(cluster: &Cluster, keyspace: &str, replication: &str) {
 fn create_on(cluster: &Cluster, engine: &str, keyspace: &str, replication: &str) {
     let settings = format!(r#"{{"engine":{{"type":"{engine}"}},"replication":{replication}}}"#);
     cluster.connection("n1").expect(201, &Request::json("PUT", &format!("/v1/keyspaces/{keyspace}"), settings));
-    cluster.until_keyspace(keyspace);
+    cluster.until_read_everywhere(keyspace);
 }
 
 fn put(cluster: &Cluster, name: &str, keyspace: &str, key: &str, value: &str) -> u16 {
@@ -207,7 +207,7 @@ fn a_mirror_whose_copy_ends_with_a_killed_node_shows_no_part_of_it() {
         }
         let start = now();
         for keyspace in keyspaces {
-            cluster.until_keyspace(keyspace);
+            cluster.until_read_everywhere(keyspace);
             until("all have the new content", EQUAL_LIMIT, || {
                 let found = ["n1", "n2", "n3"].map(|name| generations(&cluster, name, keyspace));
                 let is_whole = found.iter().all(|found| *found == before || *found == after);

@@ -64,7 +64,7 @@ fn a_watch_in_a_session_begins_with_what_the_session_has_seen() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let file = folder.path().join("session");
     cluster.must_call("n1", &["keyspace", "create", "notes", "--mode", "full-copy", "--mode-option", "trigger=manual"]);
-    cluster.until_keyspace("notes");
+    cluster.until_read_everywhere("notes");
     let at = |name: &str| format!("http://{}", cluster.node(name).client_address);
     assert_eq!(text(&call(&at("n1"), "notes", Some(&file), &["put", "seen", "1"])).0, Some(0));
     for (session, sees_it) in [(None, false), (Some(&file), true)] {
@@ -89,7 +89,7 @@ fn a_node_that_cannot_know_says_so_and_the_next_is_asked() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let file = folder.path().join("session");
     cluster.must_call("n1", &["keyspace", "create", "carts", "--mode", "push"]);
-    cluster.until_keyspace("carts");
+    cluster.until_read_everywhere("carts");
     let at = |name: &str| format!("http://{}", cluster.node(name).client_address);
     linked.set(1, Link::Cut);
     assert_eq!(text(&call(&at("n1"), "carts", Some(&file), &["put", "anna", "milk"])).0, Some(0));

@@ -213,6 +213,19 @@ impl Cluster {
         }
     }
 
+    /// Waits until every running node reads an eventual keyspace by itself: before, another one answers for it.
+    #[track_caller]
+    pub(crate) fn until_read_everywhere(&self, keyspace: &str) {
+        self.until_keyspace(keyspace);
+        for name in self.running() {
+            let get = Request::new("GET", format!("/v1/kv/{keyspace}/nothing"));
+            until(&format!("{name} reads {keyspace}"), READY_LIMIT, || match self.connection(&name).send(&get) {
+                Ok(answer) if answer.status == 404 && answer.header("quorate-node") == Some(&name) => Ok(()),
+                other => Err(format!("{other:?}")),
+            });
+        }
+    }
+
     /// Calls the program as a client of this node.
     pub(crate) fn call(&self, name: &str, arguments: &[&str]) -> Output {
         let mut command = program();
