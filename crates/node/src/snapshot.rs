@@ -39,6 +39,13 @@ const BLOCK_BYTES: usize = 64 << 10;
 /// A longer block is damage, not data: values are far smaller.
 const MAX_BLOCK_BYTES: usize = 256 << 20;
 
+/// What is behind the name of a file that is not whole: not yet, or not any more.
+const UNFINISHED: [&str; 2] = [".part", GONE];
+const GONE: &str = ".gone";
+
+/// A file that is removed is cut shorter by so much at a time.
+const REMOVED_AT_ONCE_BYTES: u64 = 32 << 20;
+
 /// The name of a snapshot file: which group, at which log id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SnapshotFile {
@@ -66,7 +73,7 @@ impl SnapshotFile {
 
     /// The group of a file, whole or in parts.
     pub(crate) fn group_of(name: &str) -> Option<GroupId> {
-        Self::parse(name.strip_suffix(".part").unwrap_or(name)).map(|file| file.group)
+        Self::parse(UNFINISHED.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)).map(|file| file.group)
     }
 
     pub(crate) fn part(&self) -> String {
@@ -74,10 +81,11 @@ impl SnapshotFile {
     }
 }
 
-/// The snapshot files in a folder. What a crash left half written is removed.
+/// The snapshot files in a folder. What a crash left half written, or half removed, is removed.
 pub(crate) fn find<D: Disk>(files: &D) -> io::Result<Vec<SnapshotFile>> {
     let names = files.list()?;
-    for name in names.iter().filter(|name| name.strip_suffix(".part").and_then(SnapshotFile::parse).is_some()) {
+    let is_unfinished = |name: &&String| UNFINISHED.iter().any(|suffix| name.ends_with(suffix));
+    for name in names.iter().filter(is_unfinished).filter(|name| SnapshotFile::group_of(name).is_some()) {
         files.remove(name)?;
     }
     Ok(names.iter().filter_map(|name| SnapshotFile::parse(name)).collect())
@@ -220,8 +228,26 @@ pub(crate) fn stage<D: Disk>(
 pub(crate) fn remove<D: Disk>(files: &D, names: impl IntoIterator<Item = String>) {
     for name in names {
         // A file that stays behind costs room, and is removed at the next start.
-        let _ = files.remove(&name);
+        let _ = remove_in_steps(files, &name);
     }
+}
+
+/// A file system that gives back a large file at once holds up everybody's syncs meanwhile, those of the log among them.
+fn remove_in_steps<D: Disk>(files: &D, name: &str) -> io::Result<()> {
+    let file = files.open(name)?;
+    let mut len = file.len()?;
+    if len <= REMOVED_AT_ONCE_BYTES {
+        return files.remove(name);
+    }
+    // A whole name means a whole file.
+    let gone = format!("{}{GONE}", UNFINISHED.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name));
+    files.rename(name, &gone)?;
+    files.sync_dir()?;
+    while len > REMOVED_AT_ONCE_BYTES {
+        len -= REMOVED_AT_ONCE_BYTES;
+        file.truncate(len)?;
+    }
+    files.remove(&gone)
 }
 
 /// Reads a whole file and checks that it is what its name says.

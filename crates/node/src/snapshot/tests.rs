@@ -258,3 +258,34 @@ fn other_names_are_no_snapshot_files() {
         assert_eq!(SnapshotFile::parse(other), None, "{other}");
     }
 }
+
+#[test]
+fn a_large_file_is_removed_in_steps_and_what_a_crash_leaves_of_it_at_the_next_start() {
+    let large = vec![7; 2 * REMOVED_AT_ONCE_BYTES as usize + 1];
+    for name in [FILE.to_string(), FILE.part()] {
+        let disk = disk_with(&name, &large);
+        remove(&disk, [name]);
+        assert_eq!(disk.list().unwrap(), Vec::<String>::new());
+    }
+    // Power is lost at each of its steps: never a whole name with a part of the content.
+    let mut steps = 0;
+    loop {
+        let disk = disk_with(&FILE.to_string(), &large);
+        disk.open(&FILE.to_string()).unwrap().sync_data().unwrap();
+        disk.sync_dir().unwrap();
+        let before = disk.operation_count();
+        disk.inject(before + steps, Fault::Halt);
+        remove(&disk, [FILE.to_string()]);
+        let disk = disk.power_loss(0, &mut |below| steps % below);
+        let whole = disk.content(&FILE.to_string());
+        assert!(whole.as_ref().is_none_or(|content| content.len() == large.len()), "after {steps} steps");
+        let found = find(&disk).unwrap();
+        assert_eq!(found.len(), usize::from(whole.is_some()), "after {steps} steps");
+        assert_eq!(disk.list().unwrap().len(), found.len(), "after {steps} steps");
+        if whole.is_none() && steps > 8 {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 3, "there are several steps");
+}
