@@ -57,7 +57,6 @@ mod traces;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -141,8 +140,8 @@ pub struct Cache {
 struct Shared {
     options: ArcSwap<CacheOptions>,
     seed: u64,
-    /// The time as it was last told, in milliseconds.
-    now_ms: AtomicU64,
+    /// As it was last told.
+    time: ArcSwap<Time>,
     parts: ArcSwap<Parts>,
     published: ArcSwap<Published>,
     /// Held from reading what is published to replacing it.
@@ -181,7 +180,7 @@ impl Cache {
             shared: Arc::new(Shared {
                 options: ArcSwap::from_pointee(options),
                 seed,
-                now_ms: AtomicU64::new(0),
+                time: ArcSwap::from_pointee(Time::new(options.idle_ms)),
                 parts: ArcSwap::from_pointee(Parts::new(options, seed)),
                 published: ArcSwap::default(),
                 writer: Mutex::new(()),
@@ -206,9 +205,10 @@ impl Engine for Cache {
     }
 
     fn advance(&self, now_ms: u64) {
-        if self.shared.now_ms.fetch_max(now_ms, Ordering::AcqRel) >= now_ms {
+        if self.shared.time().now_ms >= now_ms {
             return;
         }
+        self.shared.time.rcu(|time| time.at(now_ms));
         let parts = self.shared.parts.load();
         parts.free_ended(self.shared.time(), MAX_FREED_BY_ADVANCE);
         self.shared.lock_recent().advance(now_ms, || parts.stats());
@@ -267,12 +267,15 @@ impl Engine for Cache {
     fn alter(&self, options: &BTreeMap<String, u64>) -> bool {
         let options = CacheOptions::of(|option| options.get(option.name).copied().or(option.default));
         let before = self.shared.options.swap(Arc::new(options));
-        before.bound() != options.bound()
+        self.shared.time.rcu(|time| time.with_idle(options.idle_ms));
+        // What is idle by then may stand behind what is not by another idle time, and would be freed with that only.
+        before.bound() != options.bound() || before.idle_ms != options.idle_ms
     }
 
     /// Parts stay as many as they are, unless there would be too little room in each of so many.
     fn fit(&self) {
         let _fitting = self.shared.fitting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.parts.load().free_all_ended(self.shared.time());
         while !self.shared.fit() {}
     }
 }
@@ -283,12 +286,15 @@ impl Shared {
     }
 
     fn time(&self) -> Time {
-        Time { now_ms: self.now_ms.load(Ordering::Acquire), idle_ms: self.options().idle_ms }
+        **self.time.load()
     }
 
     /// Makes the parts fit the options. Not if they are others by then.
     fn fit(&self) -> bool {
         let (parts, options) = (self.parts.load_full(), self.options());
+        if parts.are_within(options) {
+            return true;
+        }
         {
             let _writer = self.lock_writer();
             parts.set_bounds(options);

@@ -33,7 +33,31 @@ pub(super) struct Wanted<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Time {
     pub(super) now_ms: u64,
-    pub(super) idle_ms: Option<u64>,
+    idle_ms: Option<u64>,
+    /// In milliseconds: pairs last used before this have gone unused for too long. It never goes back, whatever other idle time
+    /// holds: what was gone once must not be there again.
+    idle_before: u64,
+}
+
+impl Time {
+    pub(super) fn new(idle_ms: Option<u64>) -> Self {
+        Self { now_ms: 0, idle_ms, idle_before: 0 }
+    }
+
+    /// At a later time; an earlier one changes nothing.
+    pub(super) fn at(self, now_ms: u64) -> Self {
+        Self { now_ms: self.now_ms.max(now_ms), ..self }.count_idle()
+    }
+
+    /// With another idle time from now on.
+    pub(super) fn with_idle(self, idle_ms: Option<u64>) -> Self {
+        Self { idle_ms, ..self }.count_idle()
+    }
+
+    fn count_idle(self) -> Self {
+        let by_now = self.idle_ms.map_or(0, |idle_ms| self.now_ms.saturating_add(1).saturating_sub(idle_ms));
+        Self { idle_before: self.idle_before.max(by_now), ..self }
+    }
 }
 
 /// Pairs, at most as many as the bound allows at any time.
@@ -72,7 +96,7 @@ impl Kept {
     }
 
     fn is_idle(&self, time: Time) -> bool {
-        time.idle_ms.is_some_and(|idle_ms| self.used_ms.saturating_add(idle_ms) <= time.now_ms)
+        self.used_ms < time.idle_before
     }
 
     fn is_over(&self, time: Time) -> bool {
@@ -215,6 +239,14 @@ impl Part {
             self.end(id, time);
             count += 1;
         }
+    }
+
+    /// Frees the pairs at places within this range whose time is up. Whether there are further places.
+    pub(super) fn free_ended_at(&mut self, places: Range<usize>, time: Time) -> bool {
+        let is_over = |id: &Id| self.pairs.get(*id as usize).and_then(Option::as_ref).is_some_and(|kept| kept.is_over(time));
+        let ended: Vec<Id> = (places.start as Id..places.end as Id).filter(is_over).collect();
+        ended.into_iter().for_each(|id| self.end(id, time));
+        places.end < self.pairs.len()
     }
 
     /// Pairs whose time is not up, at places within this range. None if there are no further places.

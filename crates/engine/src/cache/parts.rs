@@ -222,6 +222,16 @@ impl Parts {
         self.list.iter().for_each(|part| lock(part).free_ended(time, max_count));
     }
 
+    /// Frees all pairs whose time is up. Others get at each part in between.
+    pub(super) fn free_all_ended(&self, time: Time) {
+        for part in &self.list {
+            let mut at = 0;
+            while lock(part).free_ended_at(at..at + LOOK_LEN, time) {
+                at += LOOK_LEN;
+            }
+        }
+    }
+
     /// Offers the keys in a range of all pairs whose time is not up.
     pub(super) fn offer_keys(&self, range: &KeyRange, keys: &mut NearKeys, time: Time) {
         for part in &self.list {

@@ -224,6 +224,27 @@ fn another_idle_time_counts_at_once() {
     assert!(peek(&cache, 1).is_some());
 }
 
+#[test]
+fn what_was_idle_for_too_long_does_not_come_back_with_another_idle_time() {
+    let count = 4 * MAX_FREED_BY_ADVANCE as u64;
+    for idle in [&[][..], &[("idle", 1_000)]] {
+        let cache = Cache::new(CacheOptions { max_bytes: 4 << 20, idle_ms: Some(50), ..ROOMY }, 1);
+        apply(&cache, (0..count).map(|number| put(number, value_of(1))).collect());
+        cache.advance(30);
+        get(&cache, 0);
+        cache.advance(60);
+        alter(&cache, idle);
+        assert!(get(&cache, 0).is_some());
+        assert!((1..count).all(|number| peek(&cache, number).is_none()), "{idle:?}");
+        assert_eq!((stats(&cache).pairs, stats(&cache).idled), (1, count - 1), "{idle:?}: the memory is given back");
+        apply(&cache, vec![put(1, value_of(2))]);
+        cache.advance(1_059);
+        assert_eq!(peek(&cache, 1), Some(value_of(2)), "{idle:?}: what is put from then on stays as long as it says");
+        cache.advance(1_060);
+        assert_eq!([0, 1].map(|number| peek(&cache, number).is_some()), [idle.is_empty(); 2]);
+    }
+}
+
 /// Also of content that takes the place of the present one.
 #[test]
 fn a_rebuild_that_was_begun_before_keeps_to_the_bound_of_after() {
@@ -384,14 +405,19 @@ fn run_beside_model(idle_ms: Option<u64>, steps: Vec<Step>) -> Result<(), TestCa
                 model.settle();
             }
             // Here is room for everything.
-            Step::Alter(..) => {}
+            Step::Alter(_, idle_ms) => {
+                let idle_ms = idle_ms.map(|idle_ms| 5 * idle_ms);
+                alter(&cache, &idle_ms.map(|idle_ms| ("idle", idle_ms)).into_iter().collect::<Vec<_>>());
+                model.idle_ms = idle_ms;
+                model.settle();
+            }
         }
     }
     let CacheStats { hits, misses, replaced, removed, .. } = stats(&cache);
     prop_assert_eq!((hits, misses), (model.stats.hits, model.stats.misses));
     prop_assert_eq!((replaced, removed), (model.stats.replaced, model.stats.removed));
     // Pairs that have an end, and with an idle time all, are freed in the end without being asked for.
-    let has_no_end = |pair: &&ModelPair| idle_ms.is_none() && pair.until_ms == u64::MAX;
+    let has_no_end = |pair: &&ModelPair| model.idle_ms.is_none() && pair.until_ms == u64::MAX;
     let left = model.pairs.values().filter(has_no_end).count() as u64;
     cache.advance(model.now_ms + 10_000);
     model.now_ms += 10_000;
