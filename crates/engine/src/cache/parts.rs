@@ -21,8 +21,8 @@ const MIN_PART_BYTES: u64 = 8 << 20;
 /// A part has room for at least this many pairs.
 const MIN_PART_LEN: u64 = 4_096;
 
-/// When bounds are altered, parts stay as they are down to this share of the least room: to make fewer of them, all pairs have to
-/// be moved while others wait.
+/// Before pairs are moved to fewer parts, each part lets go of what there is no room for, but keeps this share of the least room:
+/// for large pairs, and to choose from.
 const KEPT_SHARE: u64 = 4;
 
 /// So many pairs go under one lock when bounds are altered.
@@ -73,11 +73,12 @@ impl Parts {
         }
     }
 
-    /// Whether parts as many as these serve within these bounds, too: whether each has room enough.
+    /// Whether parts as many as these serve within these bounds, too: new ones would be as many, or more. So no value is too large
+    /// that others take.
     pub(super) fn serve_within(&self, options: CacheOptions) -> bool {
         let count = self.list.len() as u64;
         let Bound { max_weight, max_len } = options.bound().shared_by(count);
-        count == 1 || (max_weight >= MIN_PART_BYTES / KEPT_SHARE && max_len as u64 >= MIN_PART_LEN / KEPT_SHARE)
+        count == 1 || (max_weight >= MIN_PART_BYTES && max_len as u64 >= MIN_PART_LEN)
     }
 
     /// Whether these are the bounds.

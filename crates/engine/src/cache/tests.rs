@@ -201,6 +201,18 @@ fn other_bounds_hold_from_then_on_and_what_is_wanted_most_stays() {
 }
 
 #[test]
+fn an_altered_cache_takes_the_values_that_a_new_one_takes() {
+    for (before, after) in [(64 << 20, 17 << 20), (512 << 20, 40 << 20), (64 << 20, 9 << 20)] {
+        let cache = Cache::new(CacheOptions { max_bytes: before, ..ROOMY }, 1);
+        alter(&cache, &[("max_bytes", after)]);
+        for number in 0..32 {
+            apply(&cache, vec![put(number, value_of(8_000_000))]);
+            assert!(peek(&cache, number).is_some(), "{number}, of {before} bytes {after} are left");
+        }
+    }
+}
+
+#[test]
 fn one_pair_can_be_all_that_is_left() {
     let cache = Cache::new(CacheOptions { max_bytes: 1 << 30, ..ROOMY }, 1);
     apply(&cache, (0..500).map(|number| put_until(number, value_of(40_000), 1_000)).collect());
