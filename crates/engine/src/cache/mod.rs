@@ -272,7 +272,8 @@ impl Engine for Cache {
         before.bound() != options.bound() || before.idle_ms != options.idle_ms
     }
 
-    /// Parts stay as many as they are, unless there would be too little room in each of so many.
+    /// Parts stay as many as they are, unless there would be too little room in each of so many. Pairs go and move in small
+    /// pieces, with pauses.
     fn fit(&self) {
         let _fitting = self.shared.fitting.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.parts.load().free_all_ended(self.shared.time());
@@ -292,22 +293,19 @@ impl Shared {
     /// Makes the parts fit the options. Not if they are others by then.
     fn fit(&self) -> bool {
         let (parts, options) = (self.parts.load_full(), self.options());
-        if parts.are_within(options) {
-            return true;
-        }
-        {
-            let _writer = self.lock_writer();
+        if !parts.are_within(options) {
+            let writer = self.lock_writer();
             parts.set_bounds(options);
+            drop(writer);
+            parts.shrink();
         }
-        parts.shrink();
         let writer = self.lock_writer();
         if !Arc::ptr_eq(&parts, &self.parts.load()) || options != self.options() {
             return false;
         }
-        if !parts.serve_within(options) {
-            self.parts.store(Arc::new(parts.within(options, self.seed)));
-        }
+        parts.merge();
         drop(writer);
+        parts.settle();
         true
     }
 
@@ -356,7 +354,7 @@ impl View for Shared {
         }
     }
 
-    /// Also a pair that was there all the time may come twice if it is removed and put again meanwhile.
+    /// Also a pair that was there all the time may come twice if it is removed and put again meanwhile, or if bounds are altered.
     fn pairs<'a>(&'a self, table: Table) -> Box<dyn Iterator<Item = ScanItem> + Send + 'a> {
         match self.published_tree(table) {
             Some(_) => self.scan(table, &KeyRange::all(), Direction::Forward),
@@ -414,10 +412,13 @@ impl Rebuild for CacheRebuild {
     }
 
     fn commit(self: Box<Self>, applied: u64, revision: u64) -> Result<(), EngineError> {
-        let Self { shared, mut parts, published } = *self;
+        let Self { shared, parts, published } = *self;
         let _writer = shared.lock_writer();
         if !parts.are_within(shared.options()) {
-            parts = parts.within(shared.options(), shared.seed);
+            parts.set_bounds(shared.options());
+            parts.shrink();
+            parts.merge();
+            parts.settle();
         }
         parts.count_on_from(&shared.parts.load());
         let parts = Arc::new(parts);

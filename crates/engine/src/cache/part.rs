@@ -1,12 +1,12 @@
 //! A part of a cache: pairs, the order in which they go, and when their time is up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use bytes::Bytes;
 use hashbrown::HashTable;
 
-use super::queues::{Bound, Id, Loss, Queue, Queues};
+use super::queues::{Bound, Id, Loss, Queues};
 use super::rehearsal::WINDOW_PERCENTS;
 use crate::CacheStats;
 use crate::key_hash::KeyHash;
@@ -18,6 +18,12 @@ pub(super) const PAIR_OVERHEAD_BYTES: u64 = 128;
 
 /// Of pairs whose time is up, this many at most are freed before a new one is put.
 const MAX_FREED_BY_PUT: usize = 8;
+
+/// While a part takes the place of others, this many of their pairs at most make room for one more.
+const MAX_EVICTED_BY_PUT: usize = 64;
+
+/// Memory for fewer pairs than this is not given back.
+const MIN_SPARSE_PLACES: usize = 1_024;
 
 /// What never goes by itself goes then.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -71,23 +77,18 @@ pub(super) struct Part {
     /// Whether there was ever a pair for which there was no room.
     was_full: bool,
     pub(super) stats: CacheStats,
-    pub(super) data_bytes: u64,
+    data_bytes: u64,
+    /// Those in whose place this one is. Their pairs come over bit by bit, those that are wanted most first, or when somebody
+    /// asks for them; none has others before it.
+    former: VecDeque<Box<Self>>,
+    /// How many times this part took the place of others. Pairs are at other places then.
+    generation: u64,
 }
 
-#[derive(Clone)]
-pub(super) struct Kept {
+struct Kept {
     pair: Pair,
     until_ms: u64,
     used_ms: u64,
-}
-
-/// A pair on its way from one part to another.
-#[derive(Clone, Copy)]
-pub(super) struct Lot {
-    id: Id,
-    queue: Queue,
-    pub(super) hash: KeyHash,
-    pub(super) weight: u32,
 }
 
 impl Kept {
@@ -114,6 +115,8 @@ impl Part {
             was_full: false,
             stats: CacheStats::default(),
             data_bytes: 0,
+            former: VecDeque::new(),
+            generation: 0,
         }
     }
 
@@ -123,38 +126,129 @@ impl Part {
         self.was_full = false;
     }
 
-    /// Takes away pairs that there is no room for any more, `max_count` at most. Whether that was all.
-    pub(super) fn shrink(&mut self, max_count: usize) -> bool {
+    /// Takes away pairs that there is no room for any more, `max_count` at most and not much more than `max_bytes`. Whether that
+    /// was all.
+    pub(super) fn shrink(&mut self, max_count: usize, max_bytes: u64) -> bool {
         let mut lost = Vec::new();
-        let fits = self.queues.shrink(max_count, |id, loss| lost.push((id, loss)));
+        let fits = self.queues.shrink(max_count, max_bytes, |id, loss| lost.push((id, loss)));
         self.lose(lost);
         fits
     }
 
-    /// All pairs, those that are wanted most first.
-    pub(super) fn wanted_first(&self) -> impl Iterator<Item = Lot> {
-        self.queues.wanted_first().map(|(id, queue)| Lot {
-            id,
-            queue,
-            hash: self.queues.hash(id),
-            weight: self.queues.weight_of(id),
-        })
+    /// Takes the place of this part and of others, which it gets: costs the same however many pairs they have. They come over by
+    /// [`Part::take_over`].
+    pub(super) fn renew(&mut self, bound: Bound, others: Vec<Self>) {
+        let generation = self.generation + 1;
+        let before = std::mem::replace(self, Self { generation, ..Self::new(bound) });
+        for mut part in [before].into_iter().chain(others) {
+            self.former.append(&mut part.former);
+            self.former.push_back(Box::new(part));
+        }
+        self.queues.expect(self.len().min(bound.max_len));
     }
 
-    /// Takes over a pair of another part, whose key is not here and for which there is room. It goes after those of its queue
-    /// that were taken over before.
-    pub(super) fn adopt(&mut self, other: &Self, lot: &Lot) {
-        let kept = other.kept(lot.id).clone();
-        let id = self.queues.adopt(lot.hash, lot.weight, lot.queue, other.queues.uses(lot.id));
+    /// Takes memory for all that is to come at once: to grow bit by bit, all that is there already would move again and again.
+    fn reserve(&mut self, count: usize) {
+        self.queues.reserve(count);
+        self.pairs.reserve(count.saturating_sub(self.pairs.len()));
+        let Self { index, queues, .. } = self;
+        index.reserve(count.saturating_sub(index.len()), |id| queues.hash(*id).0);
+    }
+
+    /// What this part is, for another to take its place. This one is empty then.
+    pub(super) fn leave(&mut self) -> Self {
+        let empty = Self { generation: self.generation + 1, ..Self::new(self.queues.present_bound()) };
+        std::mem::replace(self, empty)
+    }
+
+    /// Takes over pairs of those in whose place this part is, `max_count` at most: as many of each, those that are wanted most
+    /// first. Those that there is no room for go. Whether that was all.
+    pub(super) fn take_over(&mut self, max_count: usize) -> bool {
+        let count = self.len().min(self.queues.present_bound().max_len);
+        if !self.former.is_empty() && self.pairs.capacity() < count {
+            self.reserve(count);
+            return false;
+        }
+        for _ in 0..max_count {
+            let Some(mut former) = self.former.pop_front() else { break };
+            match former.queues.most_wanted() {
+                Some((id, _)) => {
+                    self.adopt(&mut former, id);
+                    self.former.push_back(former);
+                }
+                // To give its memory back is enough for now.
+                None => {
+                    add(&mut self.stats, &former.stats);
+                    break;
+                }
+            }
+        }
+        if self.former.is_empty() {
+            self.queues.expect(0);
+        }
+        self.former.is_empty()
+    }
+
+    /// Takes over a pair. It goes before those of its queue that were taken over before.
+    fn adopt(&mut self, former: &mut Self, id: Id) {
+        let (hash, weight) = (former.queues.hash(id), former.queues.weight_of(id));
+        let (queue, uses) = (former.queues.queue_of(id), former.queues.uses(id));
+        former.queues.remove(id);
+        let kept = former.take_pair(id);
+        if !self.queues.has_room(u64::from(weight)) {
+            self.stats.evicted += 1;
+            return;
+        }
+        let id = self.queues.adopt(hash, weight, queue, uses);
         if kept.until_ms != NEVER {
             self.deadlines.insert((kept.until_ms, id));
         }
         self.data_bytes += kept.pair.data_bytes() as u64;
-        self.place(lot.hash, id, kept);
+        self.place(hash, id, kept);
+    }
+
+    /// Takes over a pair that somebody asks for, if it did not come yet.
+    fn bring(&mut self, wanted: Wanted<'_>) {
+        let place = self.former.iter().enumerate().find_map(|(place, former)| Some((place, former.find(wanted)?)));
+        let Some((place, id)) = place else { return };
+        if let Some(mut former) = self.former.remove(place) {
+            self.make_room(u64::from(former.queues.weight_of(id)));
+            self.adopt(&mut former, id);
+            self.former.push_front(former);
+        }
+    }
+
+    /// Lets pairs go that did not come over yet, as far as there is no room for them beside one more.
+    fn make_room(&mut self, weight: u64) {
+        let Bound { max_weight, max_len } = self.queues.present_bound();
+        for _ in 0..MAX_EVICTED_BY_PUT {
+            if self.len() < max_len && self.weight() + weight <= max_weight {
+                break;
+            }
+            let Some(former) = self.former.iter_mut().max_by_key(|former| former.queues.len()) else { break };
+            let Some(id) = former.queues.evict() else { break };
+            former.lose(vec![(id, Loss::Evicted)]);
+        }
+    }
+
+    /// Whether most of its memory is for pairs that are gone.
+    pub(super) fn is_sparse(&self) -> bool {
+        let places = self.places();
+        places > MIN_SPARSE_PLACES && self.len() < places / 4
+    }
+
+    /// For how many pairs there is memory.
+    pub(super) fn places(&self) -> usize {
+        self.pairs.capacity().max(self.index.capacity()).max(self.queues.places())
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The value of a key, which is thereby used.
     pub(super) fn get(&mut self, wanted: Wanted<'_>, time: Time) -> Option<Bytes> {
+        self.bring(wanted);
         let mut found = self.find(wanted);
         if let Some(id) = found.filter(|id| self.kept(*id).is_over(time)) {
             self.end(id, time);
@@ -173,12 +267,16 @@ impl Part {
 
     /// The value of a key, which is not thereby used.
     pub(super) fn peek(&self, wanted: Wanted<'_>, time: Time) -> Option<Bytes> {
-        let kept = self.kept(self.find(wanted)?);
+        let Some(id) = self.find(wanted) else {
+            return self.former.iter().find_map(|former| former.peek(wanted, time));
+        };
+        let kept = self.kept(id);
         (!kept.is_over(time)).then(|| kept.pair.value())
     }
 
     /// Sets a value, unless it is larger than all the room or its time is up. What was there before goes in any case.
     pub(super) fn put(&mut self, wanted: Wanted<'_>, value: Bytes, until_ms: u64, time: Time, window_percent: u64) {
+        self.bring(wanted);
         let mut found = self.find(wanted);
         if let Some(id) = found.filter(|id| self.kept(*id).is_over(time)) {
             self.end(id, time);
@@ -195,6 +293,7 @@ impl Part {
             }
             return;
         };
+        self.make_room(u64::from(weight));
         if !self.queues.has_room(u64::from(weight)) {
             self.free_ended(time, MAX_FREED_BY_PUT);
             self.was_full = true;
@@ -213,6 +312,7 @@ impl Part {
 
     /// Removes a key because its owner says so.
     pub(super) fn remove(&mut self, wanted: Wanted<'_>, time: Time) {
+        self.bring(wanted);
         if let Some(id) = self.find(wanted) {
             if self.kept(id).is_over(time) {
                 self.end(id, time);
@@ -239,6 +339,7 @@ impl Part {
             self.end(id, time);
             count += 1;
         }
+        self.former.iter_mut().for_each(|former| former.free_ended(time, max_count));
     }
 
     /// Frees the pairs at places within this range whose time is up. Whether there are further places.
@@ -261,11 +362,20 @@ impl Part {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.queues.len()
+        self.queues.len() + self.former.iter().map(|former| former.len()).sum::<usize>()
     }
 
     pub(super) fn weight(&self) -> u64 {
-        self.queues.weight()
+        self.queues.weight() + self.former.iter().map(|former| former.weight()).sum::<u64>()
+    }
+
+    pub(super) fn data_bytes(&self) -> u64 {
+        self.data_bytes + self.former.iter().map(|former| former.data_bytes()).sum::<u64>()
+    }
+
+    pub(super) fn add_stats(&self, sum: &mut CacheStats) {
+        add(sum, &self.stats);
+        self.former.iter().for_each(|former| former.add_stats(sum));
     }
 
     fn find(&self, Wanted { hash, key }: Wanted<'_>) -> Option<Id> {
@@ -314,7 +424,7 @@ impl Part {
                 Loss::Evicted => self.stats.evicted += 1,
                 Loss::Rejected => self.stats.rejected += 1,
             }
-            self.drop_pair(id);
+            self.take_pair(id);
         }
     }
 
@@ -328,17 +438,18 @@ impl Part {
 
     fn forget(&mut self, id: Id) {
         self.queues.remove(id);
-        self.drop_pair(id);
+        self.take_pair(id);
     }
 
-    /// Drops a pair that is in the queues no more.
-    fn drop_pair(&mut self, id: Id) {
+    /// Takes out a pair that is in the queues no more.
+    fn take_pair(&mut self, id: Id) -> Kept {
         let kept = self.pairs[id as usize].take().expect("an id in use has a pair");
         self.data_bytes -= kept.pair.data_bytes() as u64;
         self.forget_deadline(kept.until_ms, id);
         if let Ok(entry) = self.index.find_entry(self.queues.hash(id).0, |other| *other == id) {
             entry.remove();
         }
+        kept
     }
 
     fn forget_deadline(&mut self, until_ms: u64, id: Id) {
@@ -351,4 +462,15 @@ impl Part {
 /// What a pair counts towards the bound; none if it is larger than any.
 pub(super) fn weight(key: &[u8], value: &[u8]) -> Option<u32> {
     u32::try_from(key.len() as u64 + value.len() as u64 + PAIR_OVERHEAD_BYTES).ok()
+}
+
+fn add(sum: &mut CacheStats, stats: &CacheStats) {
+    sum.hits += stats.hits;
+    sum.misses += stats.misses;
+    sum.evicted += stats.evicted;
+    sum.rejected += stats.rejected;
+    sum.expired += stats.expired;
+    sum.idled += stats.idled;
+    sum.replaced += stats.replaced;
+    sum.removed += stats.removed;
 }

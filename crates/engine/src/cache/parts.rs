@@ -1,13 +1,15 @@
 //! All of a cache's pairs, in parts, so that who uses one does not wait for who uses another.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::CacheOptions;
-use super::part::{Lot, Part, Time, Wanted, weight};
+use super::part::{Part, Time, Wanted, weight};
 use super::queues::Bound;
 use super::rehearsal::{Rehearsal, WINDOW_PERCENTS};
 use crate::key_hash::{KeyHash, KeyHasher};
@@ -25,8 +27,15 @@ const MIN_PART_LEN: u64 = 4_096;
 /// for large pairs, and to choose from.
 const KEPT_SHARE: u64 = 4;
 
-/// So many pairs go under one lock when bounds are altered.
-const SHRINK_LEN: usize = 256;
+/// So many pairs go, or move, under one lock when bounds are altered.
+const PIECE_LEN: usize = 128;
+
+/// So much goes under one lock at most, and one pair: to give the memory of large values back takes its time.
+const PIECE_BYTES: u64 = 16 << 20;
+
+/// Between two pieces of work on a part nobody holds it for so long: who unlocks a mutex and locks it again at once gets it
+/// before those who waited.
+const PAUSE: Duration = Duration::from_micros(50);
 
 const MAX_PART_COUNT: u64 = 64;
 
@@ -41,8 +50,10 @@ pub(super) struct Parts {
     hasher: KeyHasher,
     /// For all pairs.
     bound: Mutex<Bound>,
-    /// A power of two of them.
+    /// At least as many as are in use.
     list: Box<[Mutex<Part>]>,
+    /// How many are in use, the first ones: a power of two. Set while all are held.
+    count: AtomicUsize,
     /// How much of each part is for what is new.
     window_percent: AtomicU64,
     /// Where that comes from: begun when a part is full. Only requests for keys in its sample lock it.
@@ -60,43 +71,45 @@ pub(super) struct KeyChange {
 impl Parts {
     pub(super) fn new(options: CacheOptions, seed: u64) -> Self {
         let bound = options.bound();
-        let wanted_count = (bound.max_weight / MIN_PART_BYTES).min(bound.max_len as u64 / MIN_PART_LEN);
-        let count = 1 << wanted_count.clamp(1, MAX_PART_COUNT).ilog2();
+        let count = count_for(bound);
         let part_bound = bound.shared_by(count);
         Self {
             hasher: KeyHasher::new(seed),
             bound: Mutex::new(bound),
             list: (0..count).map(|_| Mutex::new(Part::new(part_bound))).collect(),
+            count: AtomicUsize::new(count as usize),
             window_percent: AtomicU64::new(WINDOW_PERCENTS[0]),
             rehearsal: Mutex::new(None),
             sample: AtomicU64::new(NO_SAMPLE),
         }
     }
 
-    /// Whether parts as many as these serve within these bounds, too: new ones would be as many, or more. So no value is too large
-    /// that others take.
-    pub(super) fn serve_within(&self, options: CacheOptions) -> bool {
-        let count = self.list.len() as u64;
-        let Bound { max_weight, max_len } = options.bound().shared_by(count);
-        count == 1 || (max_weight >= MIN_PART_BYTES && max_len as u64 >= MIN_PART_LEN)
+    fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
     }
 
-    /// Whether these are the bounds.
+    /// Whether parts as many as these serve within a bound, too: new ones would be as many, or more. So no value is too large
+    /// that others take.
+    fn serve_within(&self, bound: Bound) -> bool {
+        self.count() as u64 <= count_for(bound)
+    }
+
+    /// Whether these are the bounds, and the parts serve within them.
     pub(super) fn are_within(&self, options: CacheOptions) -> bool {
-        *self.lock_bound() == options.bound()
+        *self.lock_bound() == options.bound() && self.serve_within(options.bound())
     }
 
     /// Keeps to other bounds from now on, as far as there is not more already: that goes by [`Parts::shrink`]. Where these
     /// parts do not serve, down to what they do. By the one who makes changes.
     pub(super) fn set_bounds(&self, options: CacheOptions) {
         let bound = options.bound();
-        let mut part_bound = bound.shared_by(self.list.len() as u64);
-        if !self.serve_within(options) {
+        let mut part_bound = bound.shared_by(self.count() as u64);
+        if !self.serve_within(bound) {
             part_bound.max_weight = part_bound.max_weight.max(MIN_PART_BYTES / KEPT_SHARE);
             part_bound.max_len = part_bound.max_len.max((MIN_PART_LEN / KEPT_SHARE) as usize);
         }
         *self.lock_bound() = bound;
-        self.list.iter().for_each(|part| lock(part).set_bound(part_bound));
+        self.used().iter().for_each(|part| lock(part).set_bound(part_bound));
         // It was for another room. The next full part begins a new one.
         let mut rehearsal = self.rehearsal.lock().unwrap_or_else(PoisonError::into_inner);
         self.sample.store(NO_SAMPLE, Ordering::Relaxed);
@@ -105,49 +118,50 @@ impl Parts {
 
     /// Takes away the pairs that there is no room for any more. Others get at each part in between.
     pub(super) fn shrink(&self) {
-        for part in &self.list {
-            while !lock(part).shrink(SHRINK_LEN) {}
-        }
+        self.used().iter().for_each(|part| in_pieces(part, |part| part.shrink(PIECE_LEN, PIECE_BYTES)));
     }
 
-    /// The same pairs in as many parts as other bounds need: those that are wanted most, if there is no room for all. What was
-    /// counted goes along. Nobody gets at a pair meanwhile. By the one who makes changes.
-    pub(super) fn within(&self, options: CacheOptions, seed: u64) -> Self {
-        let new = Self::new(options, seed);
-        let held: Vec<_> = self.list.iter().map(lock).collect();
-        let mut parts: Vec<_> = new.list.iter().map(lock).collect();
-        let chosen = new.choose(options.bound().shared_by(parts.len() as u64), &held);
-        // What goes last comes last.
-        for (place, lot) in chosen.iter().rev() {
-            parts[new.place_of(lot.hash)].adopt(&held[*place], lot);
+    /// Makes the parts fewer, if the bounds need that: each takes the place of several, whose pairs move by [`Parts::settle`]. By
+    /// the one who makes changes.
+    pub(super) fn merge(&self) {
+        let (bound, before) = (*self.lock_bound(), self.count());
+        if self.serve_within(bound) {
+            return;
         }
-        let mut stats = CacheStats::default();
-        held.iter().for_each(|part| add(&mut stats, &part.stats));
-        stats.evicted += (held.iter().map(|part| part.len()).sum::<usize>() - chosen.len()) as u64;
-        parts[0].stats = stats;
-        drop(parts);
-        new
+        let count = count_for(bound) as usize;
+        let part_bound = bound.shared_by(count as u64);
+        let mut held: Vec<_> = self.list.iter().map(lock).collect();
+        for place in 0..count {
+            let others = (place + count..before).step_by(count);
+            let others = others.map(|other| held[other].leave()).collect();
+            held[place].renew(part_bound, others);
+        }
+        self.count.store(count, Ordering::Release);
     }
 
-    /// Of the pairs of other parts, with where each is, those that there is room for here: from every part those that are wanted
-    /// most.
-    fn choose(&self, part_bound: Bound, others: &[MutexGuard<'_, Part>]) -> Vec<(usize, Lot)> {
-        let ranked =
-            others.iter().enumerate().flat_map(|(place, part)| part.wanted_first().map(move |lot| (place, lot)).enumerate());
-        let mut ranked: Vec<(usize, (usize, Lot))> = ranked.collect();
-        ranked.sort_by_key(|(rank, (place, _))| (*rank, *place));
-        let mut rooms = vec![part_bound; self.list.len()];
-        let mut chosen: Vec<(usize, Lot)> = ranked.into_iter().map(|(_, lot)| lot).collect();
-        chosen.retain(|(_, lot)| {
-            let room = &mut rooms[self.place_of(lot.hash)];
-            let fits = room.max_len > 0 && room.max_weight >= u64::from(lot.weight);
-            if fits {
-                room.max_len -= 1;
-                room.max_weight -= u64::from(lot.weight);
+    /// Moves the pairs of parts that others took the place of, and those of parts that have memory for many more. Others get at
+    /// each part in between.
+    pub(super) fn settle(&self) {
+        let part_bound = self.lock_bound().shared_by(self.count() as u64);
+        for part in self.used() {
+            in_pieces(part, |part| part.take_over(PIECE_LEN));
+            let mut held = lock(part);
+            if held.is_sparse() {
+                held.renew(part_bound, Vec::new());
             }
-            fits
-        });
-        chosen
+            drop(held);
+            in_pieces(part, |part| part.take_over(PIECE_LEN));
+        }
+    }
+
+    /// For how many pairs there is memory.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.list.iter().map(|part| lock(part).places()).sum()
+    }
+
+    fn used(&self) -> &[Mutex<Part>] {
+        &self.list[..self.count()]
     }
 
     fn lock_bound(&self) -> MutexGuard<'_, Bound> {
@@ -191,7 +205,7 @@ impl Parts {
         }
         publish();
         // Parts fill alike.
-        let full_len = held.values().find(|part| part.was_full()).map(|part| part.len() * self.list.len());
+        let full_len = held.values().find(|part| part.was_full()).map(|part| part.len() * self.count());
         drop(held);
         if full_len.is_some() && self.sample.load(Ordering::Relaxed) == NO_SAMPLE {
             self.begin_rehearsal(full_len.unwrap_or_default());
@@ -227,41 +241,52 @@ impl Parts {
     pub(super) fn free_all_ended(&self, time: Time) {
         for part in &self.list {
             let mut at = 0;
-            while lock(part).free_ended_at(at..at + LOOK_LEN, time) {
+            in_pieces(part, |part| {
+                let has_more = part.free_ended_at(at..at + LOOK_LEN, time);
                 at += LOOK_LEN;
-            }
+                !has_more
+            });
         }
     }
 
     /// Offers the keys in a range of all pairs whose time is not up.
     pub(super) fn offer_keys(&self, range: &KeyRange, keys: &mut NearKeys, time: Time) {
-        for part in &self.list {
-            let mut at = 0;
-            while let Some(pairs) = lock(part).pairs_at(at..at + LOOK_LEN, time) {
-                pairs.map(Pair::key).filter(|key| range.contains(key)).for_each(|key| keys.offer(key));
-                at += LOOK_LEN;
+        let mut spot = Spot::last_of(self);
+        let mut offer = |pair: &Pair| {
+            if range.contains(pair.key()) {
+                keys.offer(pair.key());
             }
-        }
+        };
+        while self.look(&mut spot, time, &mut offer) {}
     }
 
-    /// The pairs whose time is not up, in no order.
+    /// The pairs whose time is not up, in no order. One that moves to another part meanwhile may come twice.
     pub(super) fn into_pairs(self: Arc<Self>, time: Time) -> impl Iterator<Item = (Bytes, Bytes)> {
-        let (mut part, mut at) = (0, 0);
+        let mut spot = Spot::last_of(&self);
         let looks = std::iter::from_fn(move || {
-            loop {
-                let found = lock(self.list.get(part)?)
-                    .pairs_at(at..at + LOOK_LEN, time)
-                    .map(|pairs| pairs.map(|pair| (Bytes::copy_from_slice(pair.key()), pair.value())).collect::<Vec<_>>());
-                match found {
-                    Some(_) => at += LOOK_LEN,
-                    None => (part, at) = (part + 1, 0),
-                }
-                if found.is_some() {
-                    return found;
-                }
-            }
+            let mut found = Vec::new();
+            let mut add = |pair: &Pair| found.push((Bytes::copy_from_slice(pair.key()), pair.value()));
+            self.look(&mut spot, time, &mut add).then_some(found)
         });
         looks.flatten()
+    }
+
+    /// Looks at the pairs at the next places. Whether there may be more. From the last part to the first, and again at a part
+    /// that took the place of others meanwhile: pairs move to earlier parts only, so that none is missed.
+    fn look(&self, spot: &mut Spot, time: Time, see: &mut dyn FnMut(&Pair)) -> bool {
+        let Some(part) = spot.parts_left.checked_sub(1).map(|place| &self.list[place]) else { return false };
+        let part = settled(part);
+        if part.generation() != spot.generation {
+            (spot.generation, spot.at) = (part.generation(), 0);
+        }
+        match part.pairs_at(spot.at..spot.at + LOOK_LEN, time) {
+            Some(pairs) => {
+                pairs.for_each(see);
+                spot.at += LOOK_LEN;
+            }
+            None => *spot = Spot { parts_left: spot.parts_left - 1, generation: 0, at: 0 },
+        }
+        true
     }
 
     /// Sums over all parts.
@@ -269,7 +294,7 @@ impl Parts {
         let mut sum = CacheStats::default();
         for part in &self.list {
             let part = lock(part);
-            add(&mut sum, &part.stats);
+            part.add_stats(&mut sum);
             sum.pairs += part.len() as u64;
             sum.weight_bytes += part.weight();
         }
@@ -277,7 +302,7 @@ impl Parts {
     }
 
     pub(super) fn data_bytes(&self) -> u64 {
-        self.list.iter().map(|part| lock(part).data_bytes).sum()
+        self.list.iter().map(|part| lock(part).data_bytes()).sum()
     }
 
     /// Takes over what others counted, in place of what was counted here. Their pairs are thereby removed.
@@ -309,26 +334,62 @@ impl Parts {
 
     fn part_of<'k>(&self, key: &'k [u8]) -> (Wanted<'k>, MutexGuard<'_, Part>) {
         let hash = self.hasher.hash(key);
-        (Wanted { hash, key }, lock(&self.list[self.place_of(hash)]))
+        loop {
+            let place = self.place_of(hash);
+            let part = lock(&self.list[place]);
+            // There may be fewer by now.
+            if place == self.place_of(hash) {
+                return (Wanted { hash, key }, part);
+            }
+        }
     }
 
     fn place_of(&self, hash: KeyHash) -> usize {
-        hash.route() as usize & (self.list.len() - 1)
+        hash.route() as usize & (self.count() - 1)
+    }
+}
+
+/// How far one is who looks at all pairs.
+struct Spot {
+    /// The last of them is the present one.
+    parts_left: usize,
+    /// Of the part, when its first place was looked at.
+    generation: u64,
+    at: usize,
+}
+
+impl Spot {
+    fn last_of(parts: &Parts) -> Self {
+        Self { parts_left: parts.list.len(), generation: 0, at: 0 }
+    }
+}
+
+/// How many parts a bound needs.
+fn count_for(bound: Bound) -> u64 {
+    let wanted_count = (bound.max_weight / MIN_PART_BYTES).min(bound.max_len as u64 / MIN_PART_LEN);
+    1 << wanted_count.clamp(1, MAX_PART_COUNT).ilog2()
+}
+
+/// Works on a part until that is done, and lets others at it in between.
+fn in_pieces(part: &Mutex<Part>, mut piece: impl FnMut(&mut Part) -> bool) {
+    while !piece(&mut lock(part)) {
+        thread::sleep(PAUSE);
+    }
+}
+
+/// A part that has all its pairs at places of its own.
+fn settled(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
+    loop {
+        let mut held = lock(part);
+        if held.take_over(PIECE_LEN) {
+            return held;
+        }
+        drop(held);
+        thread::sleep(PAUSE);
     }
 }
 
 /// Who panicked left every pair whole, or the process with it.
 fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
     part.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn add(sum: &mut CacheStats, stats: &CacheStats) {
-    sum.hits += stats.hits;
-    sum.misses += stats.misses;
-    sum.evicted += stats.evicted;
-    sum.rejected += stats.rejected;
-    sum.expired += stats.expired;
-    sum.idled += stats.idled;
-    sum.replaced += stats.replaced;
-    sum.removed += stats.removed;
 }

@@ -50,6 +50,8 @@ pub(super) struct Queues {
     free: Vec<Id>,
     weights: [u64; QUEUES.len()],
     len: usize,
+    /// How many pairs there will be when those of other parts have come.
+    expected_len: usize,
     sketch: Sketch,
     /// Those that left the window in this call; kept for its buffer.
     candidates: VecDeque<Id>,
@@ -97,6 +99,7 @@ impl Queues {
             free: Vec::new(),
             weights: [0; QUEUES.len()],
             len: 0,
+            expected_len: 0,
             sketch: Sketch::new(),
             candidates: VecDeque::new(),
         }
@@ -129,10 +132,13 @@ impl Queues {
         self.tighten();
     }
 
-    /// Takes away pairs that there is no room for any more, `max_count` at most. Whether that was all.
-    pub(super) fn shrink(&mut self, max_count: usize, mut lose: impl FnMut(Id, Loss)) -> bool {
+    /// Takes away pairs that there is no room for any more, `max_count` at most, and none after those that weigh `max_weight`.
+    /// Whether that was all.
+    pub(super) fn shrink(&mut self, max_count: usize, max_weight: u64, mut lose: impl FnMut(Id, Loss)) -> bool {
+        let before = self.weight();
         for _ in 0..max_count {
-            if self.len <= self.set.max_len && self.weight() <= self.set.max_weight {
+            let fits = self.len <= self.set.max_len && self.weight() <= self.set.max_weight;
+            if fits || before - self.weight() >= max_weight {
                 break;
             }
             let victim = self.victim();
@@ -148,13 +154,23 @@ impl Queues {
         self.bound = Bound { max_weight: max_weight.max(self.weight()), max_len: max_len.max(self.len) };
     }
 
-    /// All pairs, those that are wanted most first, with the queue that each is in.
-    pub(super) fn wanted_first(&self) -> impl Iterator<Item = (Id, Queue)> {
-        [Queue::Protected, Queue::Window, Queue::Probation].into_iter().flat_map(move |queue| {
-            let head = queue as Id;
-            let before = move |id: Id| Some(self.nodes[id as usize].previous).filter(|previous| *previous != head);
-            std::iter::successors(before(head), move |id| before(*id)).map(move |id| (id, queue))
+    /// The pair that goes last, with its queue.
+    pub(super) fn most_wanted(&self) -> Option<(Id, Queue)> {
+        [Queue::Protected, Queue::Window, Queue::Probation].into_iter().find_map(|queue| {
+            let last = self.nodes[queue as usize].previous;
+            (last != queue as Id).then_some((last, queue))
         })
+    }
+
+    /// Takes out the pair that goes next, if there is any.
+    pub(super) fn evict(&mut self) -> Option<Id> {
+        let victim = (self.len > 0).then(|| self.victim())?;
+        self.remove(victim);
+        Some(victim)
+    }
+
+    pub(super) fn queue_of(&self, id: Id) -> Queue {
+        self.nodes[id as usize].queue
     }
 
     /// How often a pair was used of late.
@@ -162,18 +178,34 @@ impl Queues {
         self.sketch.count(self.hash(id))
     }
 
-    /// Adds a pair that there is room for to a queue, as the one that goes last from there, and as one that was used so often.
+    /// Lets it know that there will soon be so many pairs: what is counted of uses is for so many.
+    pub(super) fn expect(&mut self, count: usize) {
+        self.expected_len = count;
+    }
+
+    /// Takes memory for so many pairs.
+    pub(super) fn reserve(&mut self, count: usize) {
+        self.nodes.reserve(count.saturating_sub(self.len));
+        self.sketch.fit(count);
+    }
+
+    /// For how many pairs there is memory.
+    pub(super) fn places(&self) -> usize {
+        self.nodes.capacity().max(self.free.capacity()).max(self.sketch.places())
+    }
+
+    /// Adds a pair that there is room for to a queue, as the one that goes first from there, and as one that was used so often.
     pub(super) fn adopt(&mut self, hash: KeyHash, weight: u32, queue: Queue, uses: u64) -> Id {
         self.sketch.fit(self.len);
-        (0..uses).for_each(|_| self.sketch.add(hash, self.len));
+        (0..uses).for_each(|_| self.sketch.add(hash, self.len.max(self.expected_len)));
         let id = self.node(hash, weight);
-        self.link(id, queue);
+        self.link_before(id, self.nodes[queue as usize].next, queue);
         id
     }
 
     /// Counts a use of a pair.
     pub(super) fn touch(&mut self, id: Id) {
-        self.sketch.add(self.hash(id), self.len);
+        self.sketch.add(self.hash(id), self.len.max(self.expected_len));
         let queue = self.unlink(id);
         if queue == Queue::Window {
             return self.link(id, Queue::Window);
@@ -191,7 +223,7 @@ impl Queues {
     /// Adds a pair that weighs no more than the bound, and says to `lose` which pairs go; the new one may be among them.
     pub(super) fn insert(&mut self, hash: KeyHash, weight: u32, lose: impl FnMut(Id, Loss)) -> Id {
         self.sketch.fit(self.len);
-        self.sketch.add(hash, self.len);
+        self.sketch.add(hash, self.len.max(self.expected_len));
         let id = self.node(hash, weight);
         self.link(id, Queue::Window);
         self.settle(lose);
@@ -234,6 +266,10 @@ impl Queues {
     /// Whether a pair of this weight can be kept at all.
     pub(super) fn accepts(&self, weight: u32) -> bool {
         u64::from(weight) <= self.set.max_weight
+    }
+
+    pub(super) fn present_bound(&self) -> Bound {
+        self.set
     }
 
     /// Whether another pair of this weight fits without the loss of one.
@@ -299,11 +335,15 @@ impl Queues {
 
     /// Puts a pair at the end of a queue.
     fn link(&mut self, id: Id, queue: Queue) {
-        let head = queue as Id;
-        let last = std::mem::replace(&mut self.nodes[head as usize].previous, id);
-        self.nodes[last as usize].next = id;
+        self.link_before(id, queue as Id, queue);
+    }
+
+    /// Puts a pair before another of a queue, or before its head: at the end.
+    fn link_before(&mut self, id: Id, next: Id, queue: Queue) {
+        let previous = std::mem::replace(&mut self.nodes[next as usize].previous, id);
+        self.nodes[previous as usize].next = id;
         let node = &mut self.nodes[id as usize];
-        (node.previous, node.next, node.queue) = (last, head, queue);
+        (node.previous, node.next, node.queue) = (previous, next, queue);
         self.weights[queue as usize] += u64::from(node.weight);
     }
 

@@ -39,6 +39,11 @@ impl Sketch {
         }
     }
 
+    /// For how many pairs it is large enough.
+    pub(super) fn places(&self) -> usize {
+        self.words.len() * 2 / 3
+    }
+
     /// Counts a use; `pair_count` pairs are kept.
     pub(super) fn add(&mut self, hash: KeyHash, pair_count: usize) {
         let mut is_counted = false;

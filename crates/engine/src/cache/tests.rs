@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -182,7 +183,7 @@ fn other_bounds_hold_from_then_on_and_what_is_wanted_most_stays() {
     let cache = Cache::new(ROOMY, 1);
     apply(&cache, (0..2_000).map(|number| put(number, value_of(100))).collect());
     (0..3).for_each(|_| (0..100).for_each(|number| assert!(get(&cache, number).is_some())));
-    // The parts that there are serve; then there is too little room in each; then the pairs move apart again.
+    // The parts that there are serve; then two take their place, and then one, which serves from then on.
     for (options, max_bytes, pairs) in [
         (&[("max_bytes", 1 << 30)][..], 1 << 30, 2_000),
         (&[("max_entries", 9_000)], 64 << 20, 2_000),
@@ -269,44 +270,137 @@ fn a_rebuild_that_was_begun_before_keeps_to_the_bound_of_after() {
 }
 
 #[test]
-fn bounds_are_altered_beside_readers_and_the_writer() {
-    const KEPT: u64 = 64;
+fn the_memory_of_what_is_gone_is_given_back() {
+    let cache = Cache::new(CacheOptions { max_bytes: 8 << 20, ..ROOMY }, 1);
+    apply(&cache, (0..40_000).map(|number| put(number, value_of(1))).collect());
+    (0..100).for_each(|number| assert!(get(&cache, number).is_some()));
+    assert!(cache.shared.parts.load().places() >= 40_000);
+    alter(&cache, &[("max_bytes", 8 << 20), ("max_entries", 5_000)]);
+    let places = cache.shared.parts.load().places();
+    assert!((5_000..20_000).contains(&places), "memory for {places} pairs");
+    assert_eq!((stats(&cache).pairs, stats(&cache).evicted, stats(&cache).hits), (5_000, 35_000, 100));
+    assert!((0..100).all(|number| peek(&cache, number).is_some()), "what is wanted most stays");
+    assert_eq!(cache.stats().data_bytes, listed(&cache).len() as u64 * 9);
+}
+
+/// Before the first of them has moved, and with each piece.
+#[test]
+fn pairs_that_move_are_there_all_the_time() {
+    const COUNT: u64 = 3_000;
     let cache = Cache::new(ROOMY, 1);
-    let is_over = AtomicBool::new(false);
-    apply(&cache, (0..KEPT).map(|number| put(number, value_of(10))).collect());
-    thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while !is_over.load(Ordering::Acquire) {
-                    assert!((0..KEPT).all(|number| get(&cache, number).is_none_or(|value| value == value_of(10))));
-                    let found = listed(&cache);
-                    assert!(found.windows(2).all(|pair| pair[0].0 < pair[1].0), "each key once, in order");
-                }
-            });
-        }
-        let writer = scope.spawn(|| {
-            let mut count = KEPT;
-            while !is_over.load(Ordering::Acquire) {
-                apply(&cache, vec![put(count, value_of(10))]);
-                assert_eq!(peek(&cache, count), Some(value_of(10)), "what was just put is there");
-                count += 1;
+    apply(&cache, (0..COUNT).map(|number| put_until(number, value_of(1), 1_000 + number)).collect());
+    let parts = cache.shared.parts.load_full();
+    let options = CacheOptions { max_bytes: 9 << 20, ..ROOMY };
+    parts.set_bounds(options);
+    parts.shrink();
+    parts.merge();
+    assert_eq!((stats(&cache).pairs, stats(&cache).weight_bytes), (COUNT, COUNT * (9 + PAIR_OVERHEAD_BYTES)));
+    assert!((0..COUNT).all(|number| peek(&cache, number) == Some(value_of(1))));
+    assert!((0..100).all(|number| get(&cache, number) == Some(value_of(1))));
+    apply(&cache, (100..200).map(|number| put(number, value_of(2))).collect());
+    apply(&cache, (200..300).map(delete).collect());
+    assert!((100..200).all(|number| peek(&cache, number) == Some(value_of(2))));
+    assert!((200..300).all(|number| peek(&cache, number).is_none()));
+    [1_050, 1_310].into_iter().for_each(|now_ms| cache.advance(now_ms));
+    assert!((300..=310).all(|number| peek(&cache, number).is_none()));
+    parts.settle();
+    let found: Vec<_> = listed(&cache).into_iter().map(|(key, _)| key).collect();
+    let expected: Vec<_> = (100..200).chain(311..COUNT).map(key).collect();
+    assert_eq!(found, expected);
+    let CacheStats { pairs, hits, replaced, removed, expired, evicted, .. } = stats(&cache);
+    assert_eq!((pairs, hits, replaced, removed, expired, evicted), (expected.len() as u64, 100, 100, 100, 111, 0));
+    assert!(parts.are_within(options));
+}
+
+/// The key and a number that grows with each write.
+fn versioned(number: u64, version: u64) -> Bytes {
+    [number.to_be_bytes(), version.to_be_bytes()].concat().into()
+}
+
+fn version_of(number: u64, value: &Bytes) -> u64 {
+    assert_eq!(value[..8], number.to_be_bytes(), "the value of this key");
+    u64::from_be_bytes(value[8..].try_into().unwrap())
+}
+
+/// Waits until something was done 50 times, or it is over.
+fn wait_for_more(count: &AtomicU64, is_over: impl Fn() -> bool) {
+    let before = count.load(Ordering::Acquire);
+    while count.load(Ordering::Acquire) < before + 50 && !is_over() {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn bounds_are_altered_beside_readers_and_the_writer() {
+    const STABLE: u64 = 1_000;
+    const WRITTEN: u64 = 299;
+    let stable = || (WRITTEN..WRITTEN + STABLE).map(key);
+    let cache = Cache::new(CacheOptions { max_bytes: 1 << 30, ..ROOMY }, 1);
+    let (is_over, is_roomy, write_count) = (AtomicBool::new(false), AtomicBool::new(true), AtomicU64::new(0));
+    apply(&cache, (WRITTEN..WRITTEN + STABLE).map(|number| put(number, versioned(number, 0))).collect());
+    let read = || {
+        let mut seen = vec![0; WRITTEN as usize];
+        while !is_over.load(Ordering::Acquire) {
+            for number in 0..WRITTEN {
+                let version = get(&cache, number).map(|value| version_of(number, &value));
+                let before = &mut seen[number as usize];
+                assert!(version.is_none_or(|version| version >= *before), "{number}: {version:?} after {before}");
+                *before = version.unwrap_or(*before);
             }
-            count
-        });
-        for round in 0..60 {
-            let options: &[(&str, u64)] = match round % 3 {
-                0 => &[("max_entries", 2_000)],
-                1 => &[("max_bytes", 1 << 30)],
-                _ => &[("max_entries", 100_000)],
-            };
-            alter(&cache, options);
+            let found = listed(&cache);
+            assert!(found.windows(2).all(|pair| pair[0].0 < pair[1].0), "each key once, in order");
+            let copied: BTreeMap<_, _> = cache.view().pairs(Table::Current).collect::<Result<_, _>>().unwrap();
+            if is_roomy.load(Ordering::Acquire) {
+                assert!(found.iter().map(|pair| pair.0.clone()).filter(|found| *found >= key(WRITTEN)).eq(stable()));
+                assert!(stable().all(|key| copied.contains_key(&key)), "what nobody touches is there all the time");
+            }
         }
+    };
+    let write = || {
+        let mut put_count = 0;
+        for version in 1_u64.. {
+            let number = version * 7 % WRITTEN;
+            if version % 5 == 0 {
+                apply(&cache, vec![delete(number)]);
+                assert_eq!(peek(&cache, number), None);
+            } else {
+                apply(&cache, vec![put(number, versioned(number, version))]);
+                let found = peek(&cache, number);
+                let is_lost = found.is_none() && !is_roomy.load(Ordering::Acquire);
+                assert!(is_lost || found == Some(versioned(number, version)), "what was just put is there: {found:?}");
+                put_count += 1;
+            }
+            write_count.store(version, Ordering::Release);
+            if is_over.load(Ordering::Acquire) {
+                break;
+            }
+        }
+        put_count
+    };
+    thread::scope(|scope| {
+        scope.spawn(read);
+        scope.spawn(read);
+        let writer = scope.spawn(write);
+        let wait_for_writes = || wait_for_more(&write_count, || writer.is_finished());
+        // Each is half as many parts as the one before.
+        for max_bytes in [512, 256, 128, 64, 32, 16, 8].map(|mib| mib << 20) {
+            alter(&cache, &[("max_bytes", max_bytes)]);
+            wait_for_writes();
+        }
+        is_roomy.store(false, Ordering::Release);
+        let pairs = [900, 1_200, 200, 50, 2_000, 1].map(|max_entries| {
+            alter(&cache, &[("max_entries", max_entries)]);
+            wait_for_writes();
+            (stats(&cache).pairs, max_entries)
+        });
+        // Before anything is asserted: the others would go on for ever.
         is_over.store(true, Ordering::Release);
-        let count = writer.join().unwrap();
-        assert_eq!(stats(&cache).pairs + gone(&stats(&cache)), count, "each pair that was put is there, or went for one reason");
+        assert!(pairs.iter().all(|(pairs, max_entries)| pairs <= max_entries), "{pairs:?}");
+        let put_count = STABLE + writer.join().unwrap();
+        assert_eq!(stats(&cache).pairs + gone(&stats(&cache)), put_count, "each pair is there, or went for one reason");
+        assert!(stats(&cache).replaced > 0 && stats(&cache).removed > 0 && stats(&cache).evicted > 0);
     });
-    alter(&cache, &[("max_entries", 1_000)]);
-    assert!(stats(&cache).pairs <= 1_000 && cache.stats().keys == listed(&cache).len() as u64);
+    assert_eq!(cache.stats().keys, listed(&cache).len() as u64);
 }
 
 #[derive(Clone, Debug)]
