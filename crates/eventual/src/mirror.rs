@@ -120,6 +120,11 @@ impl Replica {
 
     /// Who becomes the source copies to everybody at once.
     pub(crate) fn keep_mirror(&mut self) {
+        let is_sent = self.source().filter(|source| self.is_read_only() && self.peers.contains_key(source));
+        if !self.inbound.pieces.is_empty() && is_sent != Some(self.inbound.round.0) {
+            // Nobody will send the rest.
+            self.take_pieces();
+        }
         let is_source = self.is_mirrored();
         if is_source && !self.inbound.was_source {
             let now_ms = self.now.mono_ms;

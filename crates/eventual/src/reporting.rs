@@ -158,9 +158,10 @@ impl Replica {
         match self.members.states.get(&self.instance) {
             Some(MemberState::Joining) if now_ms > self.joined_ms => {
                 let mut reachable = self.peers.values().filter(|peer| peer.is_reachable(now_ms, silent_ms));
-                let mut up = self.peers.values().filter(|peer| peer.state == MemberState::Up).peekable();
+                // Who leaves may be the only one that has something.
+                let mut sources = self.peers.values().filter(|peer| peer.state != MemberState::Joining).peekable();
                 // An empty replica that knows nobody who is up must not look like one that serves.
-                let has_source = up.peek().is_none() || up.any(is_done);
+                let has_source = sources.peek().is_none() || sources.any(is_done);
                 let is_filled = match self.source().filter(|source| *source != self.instance) {
                     Some(source) => self.peers.get(&source).is_some_and(is_done),
                     None => has_source && reachable.all(is_done),
@@ -171,8 +172,12 @@ impl Replica {
             }
             Some(MemberState::Leaving) => {
                 let at = self.leaves_at.unwrap_or_default();
-                let mut others = self.peers.values().filter(|peer| peer.state == MemberState::Up);
-                let is_there = self.is_read_only() || self.is_cache() || others.all(|peer| self.reached(peer) >= at);
+                let others = || self.peers.values().filter(|peer| peer.state == MemberState::Up);
+                // As long as all who stay are still being filled, what is here is nowhere else.
+                let is_succeeded =
+                    others().next().is_some() || self.peers.values().all(|peer| peer.state == MemberState::Leaving);
+                let has_all = self.is_read_only() || self.is_cache() || others().all(|peer| self.reached(peer) >= at);
+                let is_there = is_succeeded && has_all;
                 if self.keeping.is_all_durable() && self.delayed.is_empty() && is_there {
                     self.out.push(Effect::Drained);
                 }

@@ -110,7 +110,9 @@ impl Replica {
             let Some(peer) = self.peers.get(id) else { continue };
             let is_due = peer.sync_due_ms.is_some_and(|due_ms| due_ms <= now_ms);
             let is_reachable = peer.is_reachable(now_ms, silent_ms);
-            if begins_rounds && is_reachable && (is_due || peer.wants_copy) && self.may_begin_round(peer) {
+            // Who joins has nothing that it could copy to others, and no time for it.
+            let is_wanted = is_due || (peer.wants_copy && !self.is_joining());
+            if begins_rounds && is_reachable && is_wanted && self.may_begin_round(peer) {
                 self.begin_round(*id);
             }
         }
@@ -147,7 +149,8 @@ impl Replica {
     /// it has to be told is compared once it has come up. One that does not answer holds up nobody for long.
     fn may_begin_round(&self, peer: &Peer) -> bool {
         let is_asked = |other: &Peer| other.round.as_ref().is_some_and(|round| !round.is_held_up(self.now.mono_ms));
-        let is_free = !self.is_joining() || !self.peers.values().any(is_asked);
+        // What its engine has no room for is dropped, and would be asked for again.
+        let is_free = !self.is_joining() || !(self.store.has_full_backlog() || self.peers.values().any(is_asked));
         peer.round.is_none() && is_free && !self.is_filled_by_itself(peer)
     }
 
@@ -317,13 +320,18 @@ impl Replica {
     }
 
     fn wait(&mut self, token: u64, deadline_ms: u64, until: Until) {
-        let others = self.peers.len() as u32;
+        let others = self.asked().count() as u32;
         self.waits.push(Wait { token, deadline_ms, until, others });
+    }
+
+    /// Who can be waited for: those that join ask by themselves, and have everything once they are up.
+    fn asked(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values().filter(|peer| !self.is_filled_by_itself(peer))
     }
 
     pub(crate) fn answer_waits(&mut self) {
         for wait in std::mem::take(&mut self.waits) {
-            let reached = self.peers.values().filter(|peer| wait.until.is_over(peer)).count() as u32;
+            let reached = self.asked().filter(|peer| wait.until.is_over(peer)).count() as u32;
             if reached >= wait.others || self.now.mono_ms >= wait.deadline_ms {
                 self.reply(wait.token, Answer::Done { reached, others: wait.others });
             } else {

@@ -655,6 +655,7 @@ fn brings_pairs(payload: &Payload) -> bool {
             | Payload::Put { .. }
             | Payload::Give { .. }
             | Payload::Repair { .. }
+            | Payload::Mirror { .. }
             | Payload::MirrorEnd { .. }
             | Payload::EntryTell { entry: Some(_), .. }
     )

@@ -189,6 +189,8 @@ fn a_mirror_whose_copy_ends_with_a_killed_node_shows_no_part_of_it() {
             for key in before.keys().filter(|key| !after.contains_key(*key)) {
                 cluster.connection("n1").expect(204, &Request::new("DELETE", format!("/v1/kv/{keyspace}/{key}")));
             }
+        }
+        for keyspace in keyspaces {
             // It takes five seconds: 2.7 MB for each of two others, at 1 MiB a second. Nobody waits for it.
             let flush = Request::new("POST", format!("/v1/keyspaces/{keyspace}/flush?timeout=1ms"));
             cluster.connection("n1").expect(200, &flush);

@@ -57,6 +57,49 @@ fn who_joins_is_sent_everything_once() {
     }
 }
 
+/// Who leaves last of those that have everything stays until another one has it, too. It went as soon as nobody else was up, and
+/// what the others had not been sent yet was lost.
+#[test]
+fn nobody_leaves_who_alone_has_everything() {
+    let copying = options(Trigger::Copy(CopyWhen::Manual));
+    for options in [options(Trigger::push()), Options { copy_rate: Some(2_000), ..copying }] {
+        let mut cluster = Cluster::new(2, Options { digest_levels: 4, ..options }, None);
+        cluster.run_ms(1_000);
+        cluster.remove(1);
+        for at in 0..KEYS {
+            cluster.write(0, &Bytes::from(format!("{at:05}")), Body::plain(Bytes::from(vec![at as u8; 10_000])), None);
+            if at % 50 == 0 {
+                cluster.run_ms(100);
+            }
+        }
+        cluster.run_ms(500);
+        cluster.restart(1);
+        let (first, joiner) = (cluster.instance(0).expect("it is up"), cluster.instance(1).expect("it joins"));
+        cluster.members.states.insert(first, MemberState::Leaving);
+        cluster.run_in_steps(20_000, 20);
+        assert!(!cluster.is_running(0) && cluster.members.states.get(&joiner) == Some(&MemberState::Up));
+        assert_eq!(cluster.status(1).keys, KEYS as u64, "nothing is lost");
+    }
+}
+
+/// Copies that fall due while a replica joins were made by it, too: they went back to whom it had got everything from, one after
+/// the other, and it never came to compare with the last one.
+#[test]
+fn who_joins_copies_nothing_to_others() {
+    let copying = Options { copy_rate: Some(200_000), digest_levels: 4, ..options(Trigger::Copy(CopyWhen::Every(300))) };
+    let mut cluster = Cluster::new(3, copying, None);
+    cluster.run_ms(1_000);
+    for at in 0..KEYS {
+        cluster.write(0, &Bytes::from(format!("{at:05}")), Body::plain(Bytes::from(vec![at as u8; 10_000])), None);
+    }
+    cluster.run_in_steps(30_000, 20);
+    cluster.remove(2);
+    cluster.restart(2);
+    let joiner = cluster.instance(2).expect("it joins");
+    cluster.run_in_steps(10_000, 20);
+    assert_eq!(cluster.members.states.get(&joiner), Some(&MemberState::Up));
+}
+
 /// Of a mirror it is what the source copies, and nobody else has to do with it.
 #[test]
 fn who_joins_a_mirror_is_sent_everything_once() {
