@@ -486,7 +486,8 @@ fn over_bad_links(cluster: &Cluster, keyspace: &str, engine: &Value, proxy: &Pro
             undisturbed(node);
             let behind = &stats(node, keyspace)["behind"];
             let waiting = behind["waiting_bytes"].as_u64().expect("a number");
-            assert!(waiting < (64 << 10) + 8_000, "more waits than may: {behind}");
+            // An eighth more for rows that are read again, and the pair that goes beyond.
+            assert!(waiting < (64 << 10) * 9 / 8 + 4_000, "more waits than may: {behind}");
         }
         tell(format_args!("{keyspace}, {link:?}: {} keys by now, {refused} refused", expected.len()));
         proxy.heal();
