@@ -123,6 +123,17 @@ impl Shared {
         (!is_over).then(|| self.links().get(&from).copied().unwrap_or_default())
     }
 
+    /// The link, once it lets something through; none if it is cut, or once everything is over.
+    fn passing(&self, from: u64) -> Option<Link> {
+        loop {
+            match self.link(from)? {
+                Link::Cut => return None,
+                Link::Held => std::thread::sleep(LOOK),
+                link => return Some(link),
+            }
+        }
+    }
+
     fn listen(self: &Arc<Self>, listener: &TcpListener) {
         while !self.is_over.load(Ordering::Relaxed) {
             match listener.accept() {
@@ -183,21 +194,15 @@ impl Shared {
     fn pump(&self, from: u64, mut source: &TcpStream, mut sink: &TcpStream) {
         let mut piece = vec![0; PIECE_BYTES];
         let mut carried = 0;
-        while let Some(link) = self.link(from) {
-            match link {
-                Link::Cut => break,
-                Link::Held => {
-                    std::thread::sleep(LOOK);
-                    continue;
-                }
-                Link::Open | Link::Slow(_) | Link::Damaged(_) => {}
-            }
+        while self.passing(from).is_some() {
             let bytes = match source.read(&mut piece) {
                 Ok(0) => break,
                 Ok(bytes) => bytes,
                 Err(error) if is_pause(&error) => continue,
                 Err(_) => break,
             };
+            // As it is by now: what comes after a link was cut does not pass.
+            let Some(link) = self.passing(from) else { break };
             match link {
                 Link::Slow(ms) => std::thread::sleep(Duration::from_millis(ms)),
                 Link::Damaged(every) => damage(&mut piece[..bytes], carried, every.max(1)),
