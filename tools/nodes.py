@@ -1,6 +1,7 @@
 """Nodes on loopback, for the tools that take figures. Needs Linux and python3 alone."""
 
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -80,6 +81,13 @@ class Node:
 
     def peak_mib(self):
         return peak_mib(self.process.pid)
+
+
+def load(node, options, *more):
+    """What `quorate bench` with these arguments measures in the keyspace `data`, of as many and as large pairs as the options say."""
+    command = [options.program, "bench", *more, "-k", "data", "-e", f"http://{node.address()}", "-o", "json"]
+    command += ["--keys", str(options.pairs), "--value-bytes", str(options.value_bytes)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["items"][0]
 
 
 def cluster(program, count, folder, more=()):

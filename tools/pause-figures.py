@@ -12,12 +12,11 @@ three times the data of disk and of memory, and a disk that nobody else syncs to
 import argparse
 import json
 import shutil
-import subprocess
 import tempfile
 import threading
 import time
 
-from nodes import cluster, seconds_until
+from nodes import cluster, load, seconds_until
 
 SETTLE_S = 3
 
@@ -50,12 +49,6 @@ def main():
         for node in nodes:
             node.kill()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def load(node, options, *more):
-    command = [options.program, "bench", *more, "-k", "data", "-e", f"http://{node.address()}", "-o", "json"]
-    command += ["--keys", str(options.pairs), "--value-bytes", str(options.value_bytes)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["items"][0]
 
 
 def fill(node, options):

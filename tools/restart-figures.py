@@ -13,11 +13,10 @@ the keyspace and has as many pairs as before. Needs Linux and python3 alone, twi
 import argparse
 import json
 import shutil
-import subprocess
 import tempfile
 import time
 
-from nodes import cluster, seconds_until
+from nodes import cluster, load, seconds_until
 
 READ = "/v1/kv/data?limit=1"
 
@@ -51,12 +50,6 @@ def measure(engine, options):
         for node in nodes:
             node.kill()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def load(node, options, *more):
-    command = [options.program, "bench", *more, "-k", "data", "-e", f"http://{node.address()}", "-o", "json"]
-    command += ["--keys", str(options.pairs), "--value-bytes", str(options.value_bytes)]
-    subprocess.run(command, check=True, capture_output=True)
 
 
 def fill(nodes, engine, options):

@@ -79,7 +79,7 @@ pub struct Hello {
     pub incarnation: u64,
     /// Drawn at that start, so that two processes that both take themselves for it are told apart; 0 where it is not said.
     pub start_id: u64,
-    /// The last batch in its log when it started; [`Hello::UNCHECKED`] where it is not said, or shall not count.
+    /// The last batch in its log when it started; [`Hello::UNCHECKED`] where it is not said.
     pub log_end: u64,
     /// Which lane.
     pub lane: Lane,
@@ -119,7 +119,7 @@ pub enum Frame {
 }
 
 impl Hello {
-    /// In [`Hello::log_end`]: what the peers know of the node's log is not held against it.
+    /// In [`Hello::log_end`]: not said, as by wire version 1, and so not held against it.
     pub const UNCHECKED: u64 = u64::MAX;
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// So many pairs or nodes are freed in one go: about a megabyte of pairs of 1 KiB, and a fraction of a millisecond to sort in.
 const PART: usize = 1024;
 
-/// The pause after each part. A gigabyte of pairs of 1 KiB takes a little more than a second.
+/// The pause after each part. A gigabyte of pairs of 1 KiB takes about three seconds (`tools/pause-figures.py` under `perf`).
 const PAUSE: Duration = Duration::from_millis(1);
 
 thread_local! {
